@@ -1,0 +1,98 @@
+"""Which function carries out which job type, and the broker that brings them their jobs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from actors.ask import ask
+from actors.context import set_settings
+from actors.heartbeat import heartbeat
+from actors.ingest_file import ingest_file
+from actors.rest_request import rest_request
+from actors.shell_cmd import shell_cmd
+from actors.task_custom import task_custom
+from actors.telegram import telegram
+from middleware.broker.factory import make_intake, make_scripts
+from ops.settings import LoadedSettings
+from ops.store import Store
+
+if TYPE_CHECKING:
+    from middleware.broker.broker import BridgeBroker
+
+#: To add a job type: its payload and tagged job in ``middleware/job``, its function here.
+ACTORS: dict[str, Callable[[Any], Any]] = {
+    "ask": ask,
+    "ingest.file": ingest_file,
+    "telegram": telegram,
+    "rest.request": rest_request,
+    "shell.cmd": shell_cmd,
+    "heartbeat": heartbeat,
+    "task.custom": task_custom,
+}
+
+
+def build_broker(loaded: LoadedSettings) -> BridgeBroker:
+    """Make the broker with all its middleware and register every actor; connects to nothing yet.
+
+    Args:
+        loaded: The settings of this process.
+
+    Raises:
+        SettingsError: ``redis_url`` is malformed.
+    """
+    import dramatiq
+
+    from middleware.broker.broker import BridgeBroker
+    from middleware.cancellation import Cancellation
+    from middleware.current_job import CurrentJob
+    from middleware.heartbeat import Heartbeat
+    from middleware.interrupts import JobInterrupted
+    from middleware.lifecycle import Lifecycle
+    from middleware.progress import Progress
+    from middleware.receipts import Receipts
+    from middleware.recovery import Recovery
+    from middleware.retries import Retries
+    from middleware.time_limit import TimeLimit
+    from ops.errors import JobFailed
+    from ops.logs import configure_logging
+
+    settings = loaded.settings
+    set_settings(loaded)
+    store = Store.open(loaded)
+    scripts = make_scripts(store, settings)
+    progress = Progress(interval_s=settings.progress_interval_s, output_max_bytes=settings.output_max_bytes)
+    current = CurrentJob(progress.sink, lambda: broker.worker_id)
+    unit = os.environ.get("BRIDGE_UNIT", "worker")
+    # Outermost first: before_... hooks run from top to bottom, after_... hooks from bottom to top.
+    broker = BridgeBroker(
+        scripts,
+        make_intake(scripts, settings),
+        lease_ms=int(settings.lease_s * 1000),
+        middleware=[
+            Lifecycle(
+                current,
+                shutdown_timeout_s=settings.worker_shutdown_timeout_s,
+                on_boot=lambda: configure_logging(loaded, process=unit),
+            ),
+            Receipts(result_max_bytes=settings.result_max_bytes),
+            Retries(settings),
+            Heartbeat(interval_s=min(settings.heartbeat_s, settings.lease_s / 3)),
+            Recovery(interval_s=max(0.5, settings.lease_s / 5)),
+            progress,
+            current,
+            TimeLimit(current, default_s=settings.default_timeout_s),
+            Cancellation(current),
+        ],
+    )
+    for job_type, function in ACTORS.items():
+        dramatiq.actor(
+            function,
+            actor_name=job_type,
+            queue_name="jobs",
+            broker=broker,
+            throws=(JobFailed, JobInterrupted),
+        )
+    dramatiq.set_broker(broker)
+    return broker

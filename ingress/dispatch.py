@@ -1,0 +1,263 @@
+"""Takes commands in and answers about them; every door of the bridge goes through here.
+
+    from ingress.dispatch import dispatch, wait_for
+    receipt = dispatch("shell.cmd", {"argv": ["uname", "-a"]})
+    print(wait_for(receipt.job_id).result)
+
+A job is validated, gets its receipt and is in the queue when ``dispatch`` returns; if it raises, nothing
+was taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from middleware.broker.factory import make_intake, make_scripts
+from middleware.job.follow import Follower
+from middleware.job.payloads import Payload
+from middleware.job.reader import Reader
+from middleware.job.records import JobEvent, JobPage, JobRecord, OutputChunk, Receipt
+from middleware.job.schema import Job, make_job
+from ops.errors import JobNotFound, WrongState
+from ops.settings import LoadedSettings, load_settings
+from ops.store import Store
+
+
+class CancelReply(msgspec.Struct, frozen=True):
+    """What ``cancel`` found.
+
+    Attributes:
+        outcome: ``cancelled`` (it never started), ``cancelling`` (its worker stops it now) or ``finished``
+            (it had ended before).
+    """
+
+    job_id: str
+    outcome: str
+    status: str
+
+
+class Bridge:
+    """A connection to one bridge.
+
+    Args:
+        loaded: Its settings.
+        timeout_s: Bound on one answer of the store; the setting's value by default.
+
+    Raises:
+        SettingsError: ``redis_url`` is malformed.
+    """
+
+    def __init__(self, loaded: LoadedSettings, *, timeout_s: float | None = None) -> None:
+        self.loaded = loaded
+        self.store = Store.open(loaded, timeout_s=timeout_s)
+        self.scripts = make_scripts(self.store, loaded.settings)
+        self.intake = make_intake(self.scripts, loaded.settings)
+        self.reader = Reader(self.store, loaded.settings.key_prefix)
+        self.follower = Follower(self.store, self.reader)
+
+    def submit(self, job: Job, *, delay_s: float | None = None) -> Receipt:
+        """Enqueue a job; see the function of this name."""
+        return self.intake.submit([job], delay_ms=0 if delay_s is None else round(delay_s * 1000))[0]
+
+    def cancel(self, part: str, reason: str) -> CancelReply:
+        """Cancel a job; see the function of this name."""
+        job_id = self.reader.resolve(part)
+        outcome, status = self.scripts.cancel(job_id, reason)
+        if outcome == "unknown":
+            raise JobNotFound(f"there is no job {part!r}.", remedy="'3ox jobs' lists all jobs.")
+        return CancelReply(job_id, outcome, status)
+
+    def retry(self, part: str, reason: str) -> Receipt:
+        """Run an ended job again; see the function of this name."""
+        job_id = self.reader.resolve(part)
+        outcome, status = self.scripts.requeue(job_id, reason)
+        if outcome == "refused":
+            raise WrongState(
+                f"{job_id} is {status}; only failed and cancelled jobs are retried.",
+                remedy="Dispatch it anew, or cancel it first.",
+            )
+        if outcome == "unknown":
+            raise JobNotFound(f"there is no job {part!r}.", remedy="'3ox jobs' lists all jobs.")
+        return self.reader.receipt(job_id)
+
+
+class _Default:
+    """The bridge that the functions of this module use."""
+
+    bridge: Bridge | None = None
+
+
+def connect(loaded: LoadedSettings | None = None, *, timeout_s: float | None = None) -> Bridge:
+    """Choose the bridge that the functions of this module use; read from the environment by default.
+
+    Args:
+        loaded: Its settings.
+        timeout_s: Bound on one answer of the store.
+
+    Raises:
+        SettingsError: The settings are not valid.
+    """
+    _Default.bridge = Bridge(load_settings() if loaded is None else loaded, timeout_s=timeout_s)
+    return _Default.bridge
+
+
+def current_bridge() -> Bridge:
+    """Give the bridge that the functions of this module use."""
+    return connect() if _Default.bridge is None else _Default.bridge
+
+
+def dispatch(
+    job_type: str,
+    payload: Payload | dict[str, Any],
+    *,
+    delay_s: float | None = None,
+    **fields: Any,
+) -> Receipt:
+    """Take a command: validate it, enqueue it, give its receipt.
+
+    Args:
+        job_type: ``ask``, ``shell.cmd``, ... see ``middleware.job.schema.JOB_TYPES``.
+        payload: What the job type needs, see ``middleware.job.payloads``.
+        delay_s: Start it so many seconds from now.
+        **fields: Fields of ``middleware.job.schema.JobBase``: ``source``, ``priority``, ``project``,
+            ``idempotency_key``, ``timeout_seconds``, ``max_retries``, ``depends_on``, ...
+
+    Raises:
+        InvalidJob: A field is wrong; the error names it.
+        UnknownProject: The project is not configured.
+        QueueFull: Too many jobs wait.
+        StoreUnreachable: The store is away; nothing was taken, or the same job again does no harm.
+    """
+    return submit(make_job(job_type, payload, **fields), delay_s=delay_s)
+
+
+def submit(job: Job, *, delay_s: float | None = None) -> Receipt:
+    """Enqueue a job that has been built already; see ``dispatch``."""
+    return current_bridge().submit(job, delay_s=delay_s)
+
+
+def dispatch_many(jobs: Iterable[Job], *, delay_s: float | None = None) -> list[Receipt]:
+    """Enqueue many jobs in few round trips.
+
+    Args:
+        jobs: From ``make_job``.
+        delay_s: Start them so many seconds from now.
+
+    Raises:
+        InvalidJob: One does not fit; none was taken.
+        QueueFull: The queue reached its limit; those before it were taken.
+        StoreUnreachable: The same jobs again do no harm.
+    """
+    delay_ms = 0 if delay_s is None else round(delay_s * 1000)
+    return current_bridge().intake.submit(list(jobs), delay_ms=delay_ms)
+
+
+def resolve_id(part: str) -> str:
+    """Complete a job id of which a unique prefix or suffix is given.
+
+    Raises:
+        JobNotFound: No job fits.
+        AmbiguousJobId: More than one does.
+    """
+    return current_bridge().reader.resolve(part)
+
+
+def get_job(part: str) -> JobRecord:
+    """Give a job, by its id or a unique part of it.
+
+    Raises:
+        JobNotFound: No job fits.
+        AmbiguousJobId: More than one does.
+    """
+    reader = current_bridge().reader
+    return reader.job(reader.resolve(part))
+
+
+def get_receipt(part: str) -> Receipt:
+    """Give a job's receipt; see ``get_job``."""
+    reader = current_bridge().reader
+    return reader.receipt(reader.resolve(part))
+
+
+def list_jobs(
+    *,
+    status: str | None = None,
+    job_type: str | None = None,
+    project: str | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
+) -> JobPage:
+    """Give a page of jobs, newest first; see ``middleware.job.reader.Reader.page``."""
+    return current_bridge().reader.page(
+        status=status, job_type=job_type, project=project, limit=limit, cursor=cursor
+    )
+
+
+def wait_for(part: str, *, timeout_s: float | None = None) -> JobRecord:
+    """Block until a job has ended; woken by its last event.
+
+    Args:
+        part: The job's id, or a unique part of it.
+        timeout_s: For how long at most; None: as long as it takes.
+
+    Raises:
+        WaitTimeout: The time ran out.
+        JobNotFound: No job fits.
+    """
+    bridge = current_bridge()
+    return bridge.follower.wait(bridge.reader.resolve(part), timeout_s=timeout_s)
+
+
+def follow(part: str, *, timeout_s: float | None = None) -> Iterator[JobRecord]:
+    """Yield a job at once and after every change, up to its end; see ``wait_for``."""
+    bridge = current_bridge()
+    return bridge.follower.follow(bridge.reader.resolve(part), timeout_s=timeout_s)
+
+
+def follow_all(*, after: str = "$", idle_s: float | None = None) -> Iterator[JobEvent | None]:
+    """Yield every change of every job; None after ``idle_s`` seconds without one."""
+    return current_bridge().follower.follow_all(after=after, idle_s=idle_s)
+
+
+def read_output(part: str, *, follow: bool = False, after: str = "-") -> Iterator[OutputChunk]:
+    """Yield a job's output; with ``follow``, as it is written, until the job has ended."""
+    bridge = current_bridge()
+    return bridge.follower.output(bridge.reader.resolve(part), follow=follow, after=after)
+
+
+def cancel(part: str, *, reason: str = "cancelled by a program") -> CancelReply:
+    """Cancel a job wherever it is: before it starts at once, while it runs through its worker.
+
+    Args:
+        part: The job's id, or a unique part of it.
+        reason: Who cancels it; kept with the job.
+
+    Raises:
+        JobNotFound: No job fits.
+    """
+    return current_bridge().cancel(part, reason)
+
+
+def retry(part: str, *, reason: str = "retried by a program") -> Receipt:
+    """Run a failed or cancelled job again.
+
+    Raises:
+        WrongState: It has neither failed nor been cancelled.
+        JobNotFound: No job fits.
+    """
+    return current_bridge().retry(part, reason)
+
+
+def bridge_status() -> dict[str, Any]:
+    """Give the state of the bridge, in the form of ``3ox status --json``.
+
+    Raises:
+        StoreUnreachable: The store is away.
+    """
+    from ingress.overview import overview
+
+    return overview(current_bridge())
+

@@ -1,0 +1,1 @@
+"""The atomic broker: one server-side script per transition, behind Dramatiq's public classes."""

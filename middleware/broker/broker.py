@@ -1,0 +1,232 @@
+"""The broker: Dramatiq's public classes over the atomic scripts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import dramatiq
+import msgspec
+from dramatiq import Message
+from dramatiq.errors import QueueJoinTimeout
+
+from middleware.broker.consumer import BridgeConsumer
+from middleware.broker.intake import Intake
+from middleware.broker.message import JobMessage
+from middleware.broker.outage import Outage, backoff_s
+from middleware.broker.scripts import Scripts, Settlement
+from middleware.broker.slots import Slots
+from middleware.broker.timer import DueTimer
+from middleware.job.keys import Keys
+from middleware.job.records import JobError
+from middleware.job.schema import make_job
+from middleware.job.states import State
+from ops.errors import BridgeError, StoreError, StoreUnreachable
+
+logger = logging.getLogger(__name__)
+
+
+def new_worker_id() -> str:
+    """Name this process: its host, its pid, and something that no later process of that pid will share."""
+    host = "".join(letter for letter in socket.gethostname() if letter.isalnum() or letter in "-.")[:24]
+    return f"{host or 'host'}-{os.getpid()}-{secrets.token_hex(2)}"
+
+
+class BridgeBroker(dramatiq.Broker):
+    """Carries jobs between the store and Dramatiq's worker threads.
+
+    Args:
+        scripts: The atomic scripts.
+        intake: Validates and enqueues; the same that ``dispatch`` uses.
+        lease_ms: How long the store waits for a sign of life of this worker.
+        middleware: All middleware, outermost first; Dramatiq's default ones are not wanted here.
+
+    Attributes:
+        worker_id: Of this process.
+        tally: How many attempts ended how, since this process started.
+        stopping: Set as soon as the worker is to end: nothing more is fetched.
+    """
+
+    def __init__(
+        self,
+        scripts: Scripts,
+        intake: Intake,
+        *,
+        lease_ms: int,
+        middleware: list[dramatiq.Middleware],
+    ) -> None:
+        self.scripts = scripts
+        self.intake = intake
+        self.lease_ms = lease_ms
+        self.worker_id = new_worker_id()
+        self.slots = Slots()
+        self.outage = Outage()
+        self.timer = DueTimer(scripts, self.outage)
+        self.stopping = threading.Event()
+        self._keys = Keys(scripts.prefix)
+        self.tally: Counter[str] = Counter()
+        self._count = 0
+        self._pending: dict[str, str] = {}
+        self._lock = threading.Lock()
+        super().__init__(middleware=middleware)
+        self.queues: dict[str, None] = {}
+
+    def bell(self, queue: str) -> str:
+        """Give the key on which this queue's consumers block."""
+        return self._keys.bell(queue)
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Declare a queue. There are no delay queues: delayed jobs wait in the store."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues[queue_name] = None
+            self.emit_after("declare_queue", queue_name)
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 1000) -> BridgeConsumer:
+        """Make a consumer.
+
+        Args:
+            queue_name: Of which queue.
+            prefetch: Ignored; see ``slots.py``.
+            timeout: Bound on one wait, in ms.
+        """
+        del prefetch
+        return BridgeConsumer(self, queue_name, timeout)
+
+    def next_delivery(self, queue: str) -> tuple[str, bool]:
+        """Give the delivery token of the next fetch, and whether its reply was lost once before."""
+        with self._lock:
+            lost = self._pending.get(queue)
+            if lost is not None:
+                return lost, True
+            self._count += 1
+            token = f"{self._count:x}"
+            self._pending[queue] = token
+            return token, False
+
+    def delivery_arrived(self, queue: str) -> None:
+        """Note that the reply to the last fetch has come: its token is used up."""
+        with self._lock:
+            self._pending.pop(queue, None)
+
+    def commit(self, message: JobMessage, settlement: Settlement) -> str:
+        """Commit how an attempt ended, waiting for the store as long as it is away.
+
+        Returns:
+            ``settled``, ``already`` or ``superseded``.
+        """
+        tries = 0
+        refused = False
+        while True:
+            try:
+                if message.context is not None:
+                    message.context.flush()
+                answer, status = self.scripts.settle(
+                    self.worker_id, message.job.job_id, message.delivery, settlement
+                )
+            except StoreUnreachable as error:
+                self.outage.begin(error)
+                tries += 1
+                time.sleep(backoff_s(tries))
+            except StoreError as error:
+                if refused:
+                    raise
+                refused = True
+                logger.exception("job.settle_failed: %s", message.job.job_id)
+                settlement = Settlement(outcome="failed", error=self.error_json(error))
+            else:
+                break
+        self.outage.end()
+        self._tally(status if answer == "settled" else answer)
+        if settlement.outcome == "retrying":
+            self.timer.note(settlement.delay_ms)
+        log = logger.warning if answer == "superseded" else logger.info
+        log(
+            "job.%s",
+            "superseded" if answer == "superseded" else status,
+            extra={
+                "job_id": message.job.job_id,
+                "job_type": message.job.job_type,
+                "trace_id": message.job.trace,
+                "attempt": message.attempt,
+                "reason": settlement.reason,
+            },
+        )
+        return answer
+
+    def _tally(self, what: str) -> None:
+        with self._lock:
+            self.tally[what] += 1
+
+    @staticmethod
+    def error_json(error: BaseException, *, traceback: str = "") -> bytes:
+        """Give an error as the JSON that the store keeps."""
+        remedy = error.remedy if isinstance(error, BridgeError) else ""
+        message = error.message if isinstance(error, BridgeError) else str(error)
+        return msgspec.json.encode(JobError(type(error).__name__, message, remedy, traceback))
+
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        """Enqueue what ``actor.send(payload)`` made: it becomes a job like any other.
+
+        Args:
+            message: Its only argument is the job type's payload; its options are fields of the job.
+            delay: In ms.
+
+        Raises:
+            InvalidJob: It does not fit the schema.
+            QueueFull: The queue is at its limit.
+            StoreUnreachable: The store is away; nothing was enqueued, or the same message again does no harm.
+        """
+        payload = message.args[0] if message.args else message.kwargs
+        job = make_job(message.actor_name, payload, **message.options)
+        self.emit_before("enqueue", message, delay)
+        self.intake.submit([job], delay_ms=0 if delay is None else delay)
+        self.emit_after("enqueue", message, delay)
+        return message.copy(message_id=job.job_id) if message.message_id != job.job_id else message
+
+    def flush(self, queue_name: str) -> None:
+        """Cancel every job that waits in this queue."""
+        key = self._keys.state(State.QUEUED, queue_name)
+        while ids := self.scripts.store.call("ZRANGE", key, 0, 99):
+            for job_id in ids:
+                self.scripts.cancel(job_id.decode(), "the queue was flushed")
+
+    def flush_all(self) -> None:
+        """Cancel every waiting job of every declared queue."""
+        for queue in self.queues:
+            self.flush(queue)
+
+    def join(self, queue_name: str, *, timeout: int | None = None) -> None:
+        """Wait until no job of the queue waits or runs; for tests.
+
+        Args:
+            queue_name: Which queue.
+            timeout: In ms; 60 s by default.
+
+        Raises:
+            QueueJoinTimeout: The time ran out.
+        """
+        deadline_s = time.monotonic() + (60.0 if timeout is None else timeout / 1000)
+        states = (State.SCHEDULED, State.RETRYING, State.HELD, State.PROCESSING, State.QUEUED)
+        counts = [("ZCARD", self._keys.state(state, queue_name)) for state in states]
+        last = b"$"
+        link = self.scripts.store.connect()
+        try:
+            while any(self.scripts.store.pipeline(counts)):
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0:
+                    raise QueueJoinTimeout(queue_name)
+                link.send([("XREAD", "BLOCK", int(min(left_s, 1.0) * 1000) + 1, "STREAMS", self._keys.events, last)])
+                link.read(left_s + self.scripts.store.timeout_s)
+        finally:
+            link.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.scripts.store.close()

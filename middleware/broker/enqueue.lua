@@ -1,0 +1,143 @@
+-- Takes jobs in: job record, first line of the receipt, its place, the bell, the event; each job all or nothing.
+--
+-- ARGV[2]  how long an idempotency key is kept, in ms
+-- ARGV[3]  how many jobs a queue takes
+-- ARGV[4]  ... twelve for each job:
+--   1  job id                      7  SHA-256 of the payload
+--   2  queue                       8  delay in ms; 0: ready at once
+--   3  priority, 1 to 10           9  idempotency key, or ''
+--   4  the job as JSON            10  limits "name=amount/capacity,...", or ''
+--   5  job type                   11  ids of the jobs it depends on, separated by commas, or ''
+--   6  project, or ''             12  why it is held for approval, or ''
+--
+-- Reply, for each job: {'new', id, status, now}                 taken
+--                      {'duplicate', id, status, now}           taken before: same id or idempotency key
+--                      {'full', number of waiting jobs}         refused: the queue is at its limit
+--                      {'dependency', id, status or 'unknown'}  refused: it depends on what cannot complete
+
+local FIELDS = 12
+local IDEMPOTENCY_TTL, QUEUE_MAX = ARGV[2], tonumber(ARGV[3])
+local additions = {} -- key of a sorted set -> what ZADD takes; one call for all jobs of a batch
+local bells = {}
+local waiting = {}
+
+local function add(key, score, member)
+  local list = additions[key]
+  if not list then
+    list = {}
+    additions[key] = list
+  end
+  list[#list + 1], list[#list + 2] = score, member
+end
+
+-- Which of the jobs it depends on are still to complete; or the one that never will.
+local function unmet(dependencies)
+  local waits = {}
+  for id in string.gmatch(dependencies, '[^,]+') do
+    local state = call('HGET', P .. 'job:' .. id, 'status')
+    if not state or state == 'failed' or state == 'cancelled' then
+      return nil, { 'dependency', id, state or 'unknown' }
+    end
+    if state ~= 'completed' then
+      waits[#waits + 1] = id
+    end
+  end
+  return waits
+end
+
+local function known_before(id, idempotency)
+  if idempotency ~= '' then
+    local known = call('GET', P .. 'idempotency:' .. idempotency)
+    local status = known and call('HGET', P .. 'job:' .. known, 'status')
+    if status then
+      return { 'duplicate', known, status, NOW }
+    end
+  end
+  local status = call('HGET', P .. 'job:' .. id, 'status')
+  return status and { 'duplicate', id, status, NOW }
+end
+
+local function take(at)
+  local id, queue, priority = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local delay, idempotency, limits, approval = ARGV[at + 7], ARGV[at + 8], ARGV[at + 9], ARGV[at + 11]
+  local before = known_before(id, idempotency)
+  if before then
+    return before
+  end
+  waiting[queue] = waiting[queue] or call('ZCARD', P .. 'queue:' .. queue)
+  if waiting[queue] >= QUEUE_MAX then
+    return { 'full', waiting[queue] }
+  end
+  local waits, refusal = unmet(ARGV[at + 10])
+  if refusal then
+    return refusal
+  end
+
+  local score = ready_score(priority)
+  local state, place = 'queued', score
+  local fields = { 'spec', ARGV[at + 3], 'created', NOW, 'score', score, 'priority', priority }
+  local function set(name, value)
+    fields[#fields + 1], fields[#fields + 2] = name, value
+  end
+  if queue ~= 'jobs' then
+    set('queue', queue)
+  end
+  if limits ~= '' then
+    set('limits', limits)
+  end
+  if approval ~= '' then
+    state, place = 'held', NOW
+    set('approval', '1')
+    set('reason', approval)
+  elseif #waits > 0 then
+    state, place = 'held', NOW
+    set('waits', #waits)
+    set('reason', 'it waits for ' .. #waits .. ' other job' .. (#waits > 1 and 's' or '') .. ' to complete')
+    for _, dependency in ipairs(waits) do
+      call('SADD', P .. 'dependents:' .. dependency, id)
+      call('HSET', P .. 'job:' .. dependency, 'dependents', '1')
+    end
+  elseif delay ~= '0' then
+    state, place = 'scheduled', string.format('%.0f', NOW + delay)
+    set('due', place)
+    set('reason', 'it starts when it is due')
+  end
+  if state == 'held' and delay ~= '0' then
+    set('delay', delay)
+  end
+  set('status', state)
+
+  if idempotency ~= '' then
+    call('SET', P .. 'idempotency:' .. idempotency, id, 'PX', IDEMPOTENCY_TTL)
+  end
+  call('HSET', P .. 'job:' .. id, unpack(fields))
+  add(set_of(state, queue), place, id)
+  add(P .. 'index:all', '0', id)
+  add(P .. 'index:tail', '0', string.reverse(id))
+  add(P .. 'index:type:' .. ARGV[at + 4], '0', id)
+  if ARGV[at + 5] ~= '' then
+    add(P .. 'index:project:' .. ARGV[at + 5], '0', id)
+  end
+  -- Nobody can wait for a job that did not exist, so nobody is woken but a consumer.
+  write_down(id, state, nil, nil, nil, ',"input_sha256":"' .. ARGV[at + 6] .. '"')
+  if state ~= 'held' then
+    -- For a scheduled job too: whoever wakes learns when the next one is due.
+    bells[queue] = (bells[queue] or 0) + 1
+  end
+  waiting[queue] = waiting[queue] + 1
+  return { 'new', id, state, NOW }
+end
+
+local reply = {}
+for at = 4, #ARGV, FIELDS do
+  reply[#reply + 1] = take(at)
+end
+for key, list in pairs(additions) do
+  call('ZADD', key, unpack(list))
+end
+for queue, count in pairs(bells) do
+  for _ = 1, math.min(count, BELL_MAX) do
+    ring(queue)
+  end
+end
+return reply

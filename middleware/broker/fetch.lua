@@ -1,0 +1,103 @@
+-- Gives a worker its next jobs: promotes what is due, pops, puts them on the worker's processing set.
+--
+-- ARGV[2]  worker id
+-- ARGV[3]  queue
+-- ARGV[4]  how many jobs at most
+-- ARGV[5]  delivery: a token that this worker never uses twice; with it on the processing set, it is
+--          the fence that `settle` checks
+-- ARGV[6]  '1' if the reply to the same delivery was lost: its jobs are given again, nothing new
+-- ARGV[7]  how long the worker's lease lasts from now, in ms
+--
+-- Reply: {ms until the next job is due or -1, id, job as JSON, attempt, attempts before the last retry by hand,
+--         created, id, ...}
+
+local worker, queue, delivery = ARGV[2], ARGV[3], ARGV[5]
+local room = tonumber(ARGV[4])
+local processing = P .. 'processing:' .. worker
+local ready = P .. 'queue:' .. queue
+local reply = { 0 }
+
+call('ZADD', P .. 'workers', NOW + ARGV[7], worker)
+
+local function give(id, spec, attempt, base, created)
+  local n = #reply
+  reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4], reply[n + 5] = id, spec, attempt, base, created
+end
+
+if ARGV[6] == '1' then
+  local held = call('HGETALL', processing)
+  for i = 1, #held, 2 do
+    if held[i + 1] == delivery then
+      local job = call('HMGET', P .. 'job:' .. held[i], 'spec', 'attempt', 'base', 'created')
+      give(held[i], job[1], job[2], job[3] or '0', job[4])
+    end
+  end
+  if #reply > 1 then
+    reply[1] = promote(100)
+    return reply
+  end
+end
+
+-- Occupies the job's resources; if one has no room, the job is held until a slot is given back.
+local function occupy(id, limits, score)
+  for name, amount, capacity in each_limit(limits) do
+    local used = tonumber(call('HGET', P .. 'running', name) or '0')
+    if used + amount > tonumber(capacity) then
+      local reason = 'it waits for ' .. name .. ': ' .. used .. ' of ' .. capacity .. ' in use'
+      call('ZADD', P .. 'jobs:held', NOW, id)
+      call('ZADD', P .. 'waiting:' .. name, score, id)
+      call('HSET', P .. 'job:' .. id, 'status', 'held', 'reason', reason)
+      record(id, 'held', nil, nil, reason)
+      -- The turn this job had for its other resources goes to whoever waits for those.
+      for other in each_limit(limits) do
+        if other ~= name then
+          wake_waiting(other)
+        end
+      end
+      return false
+    end
+  end
+  for name, amount in each_limit(limits) do
+    call('HINCRBY', P .. 'running', name, amount)
+  end
+  return true
+end
+
+reply[1] = promote(100)
+local looked = 0
+local place, fence = {}, {}
+while room > 0 and looked < 200 do
+  local popped = call('ZPOPMIN', ready, room)
+  if #popped == 0 then
+    break
+  end
+  for i = 1, #popped, 2 do
+    local id = popped[i]
+    local key = P .. 'job:' .. id
+    local job = call('HMGET', key, 'spec', 'attempt', 'base', 'created', 'limits', 'score')
+    looked = looked + 1
+    if job[1] and (not job[5] or occupy(id, job[5], job[6])) then
+      local attempt = string.format('%d', (job[2] or 0) + 1)
+      call('HSET', key, 'status', 'processing', 'worker', worker, 'delivery', delivery,
+        'started', NOW, 'attempt', attempt, 'reason', '')
+      place[#place + 1], place[#place + 2] = NOW, id
+      fence[#fence + 1], fence[#fence + 2] = id, delivery
+      record(id, 'processing', attempt, worker)
+      give(id, job[1], attempt, job[3] or '0', job[4])
+      room = room - 1
+    end
+  end
+end
+
+if #fence > 0 then
+  call('ZADD', P .. 'jobs:processing', unpack(place))
+  call('HSET', processing, unpack(fence))
+end
+
+-- Nothing left: no token may wake anybody for nothing. Something left: pass the baton.
+if call('EXISTS', ready) == 0 then
+  call('DEL', P .. 'bell:' .. queue)
+elseif call('EXISTS', P .. 'bell:' .. queue) == 0 then
+  call('LPUSH', P .. 'bell:' .. queue, '1')
+end
+return reply

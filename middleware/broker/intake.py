@@ -1,0 +1,175 @@
+"""The one way into the queue: checks a job against the settings, fills in its limits, enqueues it.
+
+``dispatch`` and ``actor.send`` both end here, so that every door has the same rules and the same receipt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from middleware.broker.scripts import Enqueued, EnqueueRequest, Scripts
+from middleware.job.records import Receipt, new_receipt
+from middleware.job.schema import Job, encode_job
+from ops.errors import InvalidJob, QueueFull, UnknownProject
+from ops.settings import ProjectSettings, Settings, TypeSettings
+
+_canonical = msgspec.json.Encoder(order="sorted")
+
+
+def payload_sha256(job: Job) -> tuple[str, int]:
+    """Give the SHA-256 of a job's payload as canonical JSON, and the size of that in bytes."""
+    data = _canonical.encode(job.payload)
+    return hashlib.sha256(data).hexdigest(), len(data)
+
+
+class Intake:
+    """Takes jobs in.
+
+    Args:
+        scripts: Where they go.
+        settings: Limits, projects, resources.
+        lookup: Gives the receipt of a job that had been taken before.
+    """
+
+    def __init__(self, scripts: Scripts, settings: Settings, lookup: Callable[[str], Receipt]) -> None:
+        self._scripts = scripts
+        self._settings = settings
+        self._lookup = lookup
+        self._types: dict[str, TypeSettings] = {}
+
+    def _type_settings(self, job_type: str) -> TypeSettings:
+        known = self._types.get(job_type)
+        if known is None:
+            known = self._types[job_type] = self._settings.type_settings(job_type)
+        return known
+
+    def project(self, name: str) -> ProjectSettings:
+        """Give a project's settings.
+
+        Raises:
+            UnknownProject: Names the nearest one.
+        """
+        project = self._settings.projects.get(name)
+        if project is not None:
+            return project
+        import difflib
+
+        near = difflib.get_close_matches(name, self._settings.projects, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise UnknownProject(
+            f"there is no project {name!r}.",
+            remedy=f"{hint}Projects stand in 3ox.toml as [projects.{name}] with path and command.",
+        )
+
+    def complete(self, job: Job) -> Job:
+        """Fill in what the job leaves to the settings: its time limit and its retries.
+
+        Raises:
+            UnknownProject: A ``task.custom`` for a project that is not configured.
+        """
+        project = None
+        if job.job_type == "task.custom" and job.project is not None:
+            project = self.project(job.project)
+        if job.timeout_seconds is not None and job.max_retries is not None:
+            return job
+        kind = self._type_settings(job.job_type)
+        timeout_s, max_retries = kind.timeout_s, kind.max_retries
+        if project is not None:
+            timeout_s = timeout_s if project.timeout_s is None else project.timeout_s
+            max_retries = max_retries if project.max_retries is None else project.max_retries
+        return msgspec.structs.replace(
+            job,
+            timeout_seconds=timeout_s if job.timeout_seconds is None else job.timeout_seconds,
+            max_retries=max_retries if job.max_retries is None else job.max_retries,
+        )
+
+    def _limits(self, job: Job) -> str:
+        limits = []
+        if job.job_type == "task.custom" and job.project is not None:
+            concurrency = self.project(job.project).concurrency
+            if concurrency is not None:
+                limits.append(f"project:{job.project}=1/{concurrency}")
+        for name, amount in job.resources.items():
+            capacity = self._settings.resources.get(name)
+            if capacity is None:
+                raise InvalidJob(
+                    f"there is no resource {name!r}.",
+                    remedy=f"Add it to 3ox.toml: [resources] {name} = {amount}.",
+                    field="resources",
+                )
+            if amount > capacity:
+                raise InvalidJob(
+                    f"the job wants {amount} of resource {name!r}, there is only {capacity}.",
+                    remedy="Ask for less, or raise it under [resources] in 3ox.toml.",
+                    field="resources",
+                )
+            limits.append(f"{name}={amount}/{capacity}")
+        return ",".join(limits)
+
+    def request(self, job: Job, *, delay_ms: int = 0, approval: str = "") -> EnqueueRequest:
+        """Check a job and make the request that enqueues it.
+
+        Args:
+            job: Complete, see ``complete``.
+            delay_ms: How long it waits before it may start.
+            approval: Why somebody has to approve it first; empty if nobody has to.
+
+        Raises:
+            InvalidJob: The payload is too large, or a resource is not there.
+        """
+        digest, size_bytes = payload_sha256(job)
+        if size_bytes > self._settings.payload_max_bytes:
+            raise InvalidJob(
+                f"the payload has {size_bytes} bytes, at most {self._settings.payload_max_bytes} are taken.",
+                remedy="Put the data into a file and pass its path, or raise payload_max_bytes.",
+                field="payload",
+            )
+        return EnqueueRequest(
+            job_id=job.job_id,
+            priority=job.priority,
+            spec=encode_job(job),
+            job_type=job.job_type,
+            input_sha256=digest,
+            project="" if job.project is None else job.project,
+            delay_ms=max(0, delay_ms),
+            idempotency_key="" if job.idempotency_key is None else job.idempotency_key,
+            limits=self._limits(job) if job.resources or job.project is not None else "",
+            depends_on=job.depends_on,
+            approval=approval,
+        )
+
+    def submit(self, jobs: Sequence[Job], *, delay_ms: int = 0, approval: str = "") -> list[Receipt]:
+        """Enqueue jobs; all are checked before the first one is taken.
+
+        Raises:
+            InvalidJob: One of them does not fit; none was taken.
+            QueueFull: The queue reached its limit; those before it were taken.
+            StoreUnreachable: The same jobs again do no harm.
+        """
+        complete = [self.complete(job) for job in jobs]
+        requests = [self.request(job, delay_ms=delay_ms, approval=approval) for job in complete]
+        replies = self._scripts.enqueue(requests)
+        return [
+            self._receipt(job, request, reply)
+            for job, request, reply in zip(complete, requests, replies, strict=True)
+        ]
+
+    def _receipt(self, job: Job, request: EnqueueRequest, reply: Enqueued) -> Receipt:
+        if reply.outcome == "full":
+            raise QueueFull(
+                f"the queue is full: {reply.waiting} jobs wait.",
+                remedy="Try again later, start more workers, or raise queue_max.",
+            )
+        if reply.outcome == "dependency":
+            state = "unknown" if reply.status == "unknown" else f"already {reply.status}"
+            raise InvalidJob(
+                f"the job depends on {reply.job_id}, which is {state}.",
+                remedy="Name jobs that exist and can still complete.",
+                field="depends_on",
+            )
+        if reply.outcome == "duplicate" and reply.job_id != job.job_id:
+            return self._lookup(reply.job_id)
+        return new_receipt(job, status=reply.status, at_ms=reply.at_ms, input_sha256=request.input_sha256)

@@ -1,0 +1,60 @@
+-- Takes a dead worker's jobs back: to the front of their priority, or to the dead letters after too many crashes.
+--
+-- ARGV[2]  worker id; '': every worker whose lease has ended
+-- ARGV[3]  how many crashes a job may cause before it is a dead letter
+-- ARGV[4]  ids of jobs that the worker had not started yet, separated by commas, or '': these count no crash
+-- ARGV[5]  how the worker was lost, a few words
+--
+-- Reply: {worker id, job id, new status, ...}: three for each job taken back
+
+local workers = { ARGV[2] }
+if ARGV[2] == '' then
+  workers = call('ZRANGEBYSCORE', P .. 'workers', '-inf', NOW, 'LIMIT', 0, 16)
+end
+local max_crashes = tonumber(ARGV[3])
+local not_started = {}
+for id in string.gmatch(ARGV[4], '[^,]+') do
+  not_started[id] = true
+end
+local reply = {}
+
+for _, worker in ipairs(workers) do
+  local processing = P .. 'processing:' .. worker
+  for _, id in ipairs(call('HKEYS', processing)) do
+    local key = P .. 'job:' .. id
+    local job = call('HMGET', key, 'queue', 'score', 'attempt', 'limits', 'cancel', 'crashes', 'dependents')
+    local queue, attempt, crashes = job[1] or 'jobs', job[3], tonumber(job[6] or '0')
+    call('HDEL', processing, id)
+    call('HDEL', key, 'delivery')
+    if job[4] then
+      release_limits(job[4])
+    end
+    local to = 'queued'
+    if not_started[id] then
+      call('HINCRBY', key, 'attempt', -1)
+    else
+      crashes = call('HINCRBY', key, 'crashes', 1)
+    end
+    if job[5] then
+      to = 'cancelled'
+      finish(id, 'processing', to, queue, job[5], attempt, worker, job[7])
+    elseif crashes >= max_crashes then
+      to = 'failed'
+      local reason = 'dead letter: it took its worker down ' .. crashes .. ' times, the last was ' .. worker
+      call('HSET', key, 'error', cjson.encode({
+        type = 'WorkerLost', message = reason, remedy = "Correct the job, then run '3ox retry " .. id .. "'." }))
+      finish(id, 'processing', to, queue, reason, attempt, worker, job[7])
+    else
+      local reason = 'recovered from ' .. worker .. ' (' .. ARGV[5] .. ') in attempt ' .. attempt
+      if not_started[id] then
+        reason = 'taken back from ' .. worker .. ' (' .. ARGV[5] .. ') before it had started'
+      end
+      make_ready(id, 'processing', queue, job[2], reason, attempt)
+    end
+    local n = #reply
+    reply[n + 1], reply[n + 2], reply[n + 3] = worker, id, to
+  end
+  call('ZREM', P .. 'workers', worker)
+  call('DEL', P .. 'worker:' .. worker .. ':heartbeat')
+end
+return reply

@@ -1,0 +1,29 @@
+-- Takes what a running job reports: progress and output. Only from the worker that holds the job.
+--
+-- ARGV[2]  worker id
+-- ARGV[3]  job id
+-- ARGV[4]  delivery, as given to `fetch`
+-- ARGV[5]  progress 0 to 100, or ''
+-- ARGV[6]  progress message
+-- ARGV[7]  how many pieces of output are kept
+-- ARGV[8]  ... pairs: stream ('out' or 'err'), text
+--
+-- Reply: 'ok', or 'superseded': nothing done, the job is no longer this worker's
+
+local id = ARGV[3]
+if call('HGET', P .. 'processing:' .. ARGV[2], id) ~= ARGV[4] then
+  return 'superseded'
+end
+if ARGV[5] ~= '' then
+  call('HSET', P .. 'job:' .. id, 'progress', ARGV[5], 'message', ARGV[6])
+  local event = call('XADD', P .. 'events', 'MAXLEN', '~', EVENTS_MAX, '*', 'job', id, 'status', 'processing',
+    'progress', ARGV[5], 'message', ARGV[6])
+  call('PUBLISH', P .. 'event:' .. id, event .. ' progress')
+end
+for i = 8, #ARGV, 2 do
+  call('XADD', P .. 'output:' .. id, 'MAXLEN', '~', ARGV[7], '*', 's', ARGV[i], 't', ARGV[i + 1])
+end
+if #ARGV >= 8 then
+  call('PUBLISH', P .. 'output:' .. id, 'output')
+end
+return 'ok'

@@ -1,0 +1,335 @@
+"""The typed face of the server-side scripts: one method each, idempotent all of them.
+
+The text of ``prelude.lua`` goes before each script. Scripts are called by their SHA-1 and sent in full
+only when the store does not know them yet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hiredis
+from msgspec import Struct
+
+from middleware.job.keys import QUEUE
+from ops.errors import StoreError
+from ops.resp import Argument, Reply, as_error
+
+if TYPE_CHECKING:
+    from ops.store import Store
+
+#: How many jobs one call of ``enqueue`` takes: the store serves nobody else meanwhile (about 1 ms).
+BATCH_MAX = 50
+#: How many commands go to the store in one round trip; bounds the memory of both sides.
+PIPELINE_MAX = 20
+
+
+class Enqueued(Struct, frozen=True):
+    """Reply of ``enqueue``; ``outcome`` is new, duplicate, full or dependency."""
+
+    outcome: str
+    job_id: str = ""
+    status: str = ""
+    at_ms: int = 0
+    waiting: int = 0
+
+
+class Delivered(Struct, frozen=True):
+    """One job, as ``fetch`` gives it."""
+
+    job_id: str
+    spec: bytes
+    attempt: int
+    base_attempt: int
+    created_ms: int
+
+
+class Fetched(Struct, frozen=True):
+    """Reply of ``fetch``."""
+
+    next_due_ms: int
+    jobs: list[Delivered]
+
+
+class EnqueueRequest(Struct, frozen=True, kw_only=True):
+    """Arguments of ``enqueue``."""
+
+    job_id: str
+    priority: int
+    spec: bytes
+    job_type: str
+    input_sha256: str
+    queue: str = QUEUE
+    project: str = ""
+    delay_ms: int = 0
+    idempotency_key: str = ""
+    limits: str = ""
+    depends_on: Sequence[str] = ()
+    approval: str = ""
+
+
+class Settlement(Struct, frozen=True, kw_only=True):
+    """How an attempt ended.
+
+    Attributes:
+        outcome: completed, failed, cancelled, retrying, or queued (handed back, not counted).
+        result: JSON, or empty.
+        error: JSON, or empty.
+        delay_ms: For retrying: until the next attempt.
+        reason: One sentence that says why.
+    """
+
+    outcome: str
+    result: bytes = b""
+    error: bytes = b""
+    delay_ms: int = 0
+    reason: str = ""
+
+
+class Bounds(Struct, frozen=True, kw_only=True):
+    """Limits that the scripts keep; see the settings of the same names."""
+
+    events_max: int = 10_000
+    queue_max: int = 1_000_000
+    idempotency_ttl_ms: int = 86_400_000
+    retention_ms: int = 604_800_000
+    finished_max: int = 200_000
+    max_crashes: int = 3
+    output_entries_max: int = 10_000
+
+
+@cache
+def load_script(name: str) -> tuple[bytes, str]:
+    """Give a script's whole text and its SHA-1."""
+    folder = Path(__file__).parent
+    text = (folder / "prelude.lua").read_bytes() + (folder / f"{name}.lua").read_bytes()
+    return text, hashlib.sha1(text, usedforsecurity=False).hexdigest()
+
+
+class Scripts:
+    """Runs the scripts.
+
+    Args:
+        store: Where they run.
+        prefix: Before all key names.
+        bounds: The limits that they keep.
+    """
+
+    def __init__(self, store: Store, prefix: str, bounds: Bounds | None = None) -> None:
+        self.store = store
+        self.prefix = prefix
+        self.bounds = Bounds() if bounds is None else bounds
+
+    def command(self, name: str, *arguments: Argument) -> tuple[Argument, ...]:
+        """Give the command that runs a script, for use in a pipeline."""
+        return ("EVALSHA", load_script(name)[1], 1, self.prefix, self.bounds.events_max, *arguments)
+
+    def run(self, name: str, *arguments: Argument) -> Reply:
+        """Run one script.
+
+        Raises:
+            StoreUnreachable: No answer; running it again is safe.
+            StoreError: The script failed, which is a bug.
+        """
+        return self.run_many([self.command(name, *arguments)], name)[0]
+
+    def run_many(self, commands: Sequence[tuple[Argument, ...]], *names: str) -> list[Reply]:
+        """Run several commands made by ``command`` in one round trip.
+
+        Args:
+            commands: What to run.
+            *names: The scripts that occur in it, to be sent to the store if it does not know them.
+
+        Raises:
+            StoreUnreachable: No answer; running them again is safe.
+            StoreError: One of them failed, which is a bug.
+        """
+        replies = self.store.pipeline(commands)
+        unknown = [at for at, reply in enumerate(replies) if _is_unknown(reply)]
+        if unknown:
+            self.store.pipeline([("SCRIPT", "LOAD", load_script(name)[0]) for name in names])
+            again = self.store.pipeline([commands[at] for at in unknown])
+            for at, reply in zip(unknown, again, strict=True):
+                replies[at] = reply
+        for reply in replies:
+            if isinstance(reply, hiredis.ReplyError):
+                raise as_error(reply)
+        return replies
+
+    def enqueue(self, requests: Sequence[EnqueueRequest]) -> list[Enqueued]:
+        """Take jobs in, in batches; each job is atomic, all of them together are not.
+
+        Raises:
+            StoreUnreachable: Some may have been taken; the same requests again do no harm.
+        """
+        commands = []
+        for start in range(0, len(requests), BATCH_MAX):
+            arguments: list[Argument] = [self.bounds.idempotency_ttl_ms, self.bounds.queue_max]
+            for request in requests[start : start + BATCH_MAX]:
+                arguments.extend(_enqueue_arguments(request))
+            commands.append(self.command("enqueue", *arguments))
+        taken: list[Enqueued] = []
+        for start in range(0, len(commands), PIPELINE_MAX):
+            for replies in self.run_many(commands[start : start + PIPELINE_MAX], "enqueue"):
+                taken.extend(_enqueued(reply) for reply in replies)
+        return taken
+
+    def fetch(
+        self,
+        worker_id: str,
+        queue: str,
+        *,
+        room: int,
+        delivery: str,
+        repeat: bool,
+        lease_ms: int,
+    ) -> Fetched:
+        """Get the next jobs; see ``fetch.lua``.
+
+        Args:
+            worker_id: Whose processing set they go to.
+            queue: From which ready queue.
+            room: How many at most.
+            delivery: A token that this worker never uses twice.
+            repeat: The reply to this delivery was lost.
+            lease_ms: Of the worker, from now.
+        """
+        reply = self.run("fetch", worker_id, queue, room, delivery, int(repeat), lease_ms)
+        jobs = [
+            Delivered(
+                reply[at].decode(),
+                reply[at + 1],
+                int(reply[at + 2]),
+                int(reply[at + 3]),
+                int(reply[at + 4]),
+            )
+            for at in range(1, len(reply), 5)
+        ]
+        return Fetched(reply[0], jobs)
+
+    def settle_command(
+        self,
+        worker_id: str,
+        job_id: str,
+        delivery: str,
+        settlement: Settlement,
+    ) -> tuple[Argument, ...]:
+        """Give the command that ends an attempt, for use in a pipeline; see ``settle.lua``."""
+        digest = hashlib.sha256(settlement.result).hexdigest() if settlement.result else ""
+        return self.command(
+            "settle",
+            worker_id,
+            job_id,
+            delivery,
+            settlement.outcome,
+            settlement.result,
+            digest,
+            settlement.error,
+            settlement.delay_ms,
+            settlement.reason,
+            self.bounds.retention_ms,
+            self.bounds.finished_max,
+        )
+
+    def settle(self, worker_id: str, job_id: str, delivery: str, settlement: Settlement) -> tuple[str, str]:
+        """End an attempt.
+
+        Returns:
+            ``settled``, ``already`` or ``superseded``, and the job's status.
+        """
+        reply = self.run_many([self.settle_command(worker_id, job_id, delivery, settlement)], "settle")[0]
+        return reply[0].decode(), reply[1].decode()
+
+    def report_command(
+        self,
+        worker_id: str,
+        job_id: str,
+        delivery: str,
+        *,
+        percent: str,
+        message: str,
+        output: Sequence[tuple[str, str]],
+    ) -> tuple[Argument, ...]:
+        """Give the command that takes progress (``percent`` '' for none) and pieces of output."""
+        pieces = [part for piece in output for part in piece]
+        limit = self.bounds.output_entries_max
+        return self.command("report", worker_id, job_id, delivery, percent, message, limit, *pieces)
+
+    def recover(
+        self,
+        worker_id: str = "",
+        *,
+        not_started: Sequence[str] = (),
+        how: str = "its lease ended",
+    ) -> list[tuple[str, str, str]]:
+        """Take back the jobs of a dead worker, or of all whose lease has ended.
+
+        Returns:
+            Worker id, job id and new status of each job taken back.
+        """
+        reply = self.run("recover", worker_id, self.bounds.max_crashes, ",".join(not_started), how)
+        words = [word.decode() for word in reply]
+        return [(words[at], words[at + 1], words[at + 2]) for at in range(0, len(words), 3)]
+
+    def cancel(self, job_id: str, reason: str) -> tuple[str, str]:
+        """Cancel a job: ``cancelled``, ``cancelling``, ``finished`` or ``unknown``, and its status."""
+        reply = self.run("cancel", job_id, reason)
+        return reply[0].decode(), reply[1].decode()
+
+    def requeue(self, job_id: str, reason: str) -> tuple[str, str]:
+        """Run an ended job again: ``queued``, ``refused`` or ``unknown``, and its status."""
+        reply = self.run("requeue", job_id, reason)
+        return reply[0].decode(), reply[1].decode()
+
+    def promote(self, limit: int = 100) -> int:
+        """Move due jobs to the ready queue; gives the ms until the next is due, -1 if there is none."""
+        return int(self.run("promote", limit))
+
+    def beat(self, worker_id: str, lease_ms: int, fields: dict[str, Argument]) -> int:
+        """Give a worker's sign of life; returns how many jobs stand on its processing set."""
+        pairs = [part for pair in fields.items() for part in pair]
+        return int(self.run("beat", worker_id, lease_ms, *pairs))
+
+    def leave(self, worker_id: str) -> int:
+        """Give up a worker's lease; returns how many jobs it still holds (then nothing is done)."""
+        return int(self.run("leave", worker_id))
+
+    def purge(self, state: str, limit: int, until_ms: int | None = None) -> int:
+        """Delete ended jobs; returns how many."""
+        return int(self.run("purge", state, limit, "+inf" if until_ms is None else until_ms))
+
+
+def _enqueue_arguments(request: EnqueueRequest) -> tuple[Argument, ...]:
+    return (
+        request.job_id,
+        request.queue,
+        request.priority,
+        request.spec,
+        request.job_type,
+        request.project,
+        request.input_sha256,
+        request.delay_ms,
+        request.idempotency_key,
+        request.limits,
+        ",".join(request.depends_on),
+        request.approval,
+    )
+
+
+def _is_unknown(reply: Reply) -> bool:
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
+
+
+def _enqueued(reply: list[Reply]) -> Enqueued:
+    outcome = reply[0].decode()
+    if outcome == "full":
+        return Enqueued(outcome, waiting=reply[1])
+    if outcome == "dependency":
+        return Enqueued(outcome, reply[1].decode(), reply[2].decode())
+    if outcome in {"new", "duplicate"}:
+        return Enqueued(outcome, reply[1].decode(), reply[2].decode(), int(reply[3]))
+    raise StoreError(f"the enqueue script gave an unknown reply: {outcome}.")

@@ -1,0 +1,69 @@
+-- Ends an attempt: result, receipt, state, event and the removal from the processing set, in one step.
+--
+-- ARGV[2]   worker id
+-- ARGV[3]   job id
+-- ARGV[4]   delivery, as given to `fetch`
+-- ARGV[5]   outcome: completed, failed, cancelled, retrying, or queued (handed back, not counted)
+-- ARGV[6]   result as JSON, or ''
+-- ARGV[7]   SHA-256 of the result, or ''
+-- ARGV[8]   error as JSON, or ''
+-- ARGV[9]   for retrying: delay in ms
+-- ARGV[10]  reason, or ''
+-- ARGV[11]  how long ended jobs are kept, in ms
+-- ARGV[12]  how many ended jobs of each kind are kept
+--
+-- Reply: {'settled', status}     committed
+--        {'already', status}     committed before, by this same delivery: the first reply was lost
+--        {'superseded', status}  nothing done: the job is no longer this worker's
+
+local worker, id, delivery, outcome, reason = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[10]
+local key = P .. 'job:' .. id
+local processing = P .. 'processing:' .. worker
+local job = call('HMGET', key, 'status', 'queue', 'score', 'attempt', 'limits', 'cancel', 'worker', 'delivery', 'dependents')
+local status, queue, attempt = job[1], job[2] or 'jobs', job[4]
+
+if call('HGET', processing, id) ~= delivery then
+  if status ~= 'processing' and job[7] == worker and job[8] == delivery then
+    return { 'already', status }
+  end
+  return { 'superseded', status or 'unknown' }
+end
+
+if job[6] and (outcome == 'retrying' or outcome == 'queued') then
+  outcome = 'cancelled'
+end
+if outcome == 'cancelled' then
+  reason = job[6] or reason -- who cancelled it says why
+end
+
+call('HDEL', processing, id)
+if job[5] then
+  release_limits(job[5])
+end
+
+local extra = ''
+if ARGV[6] ~= '' then
+  call('SET', P .. 'result:' .. id, ARGV[6])
+  extra = ',"result_sha256":"' .. ARGV[7] .. '"'
+end
+if ARGV[8] ~= '' then
+  call('HSET', key, 'error', ARGV[8])
+end
+
+if is_final(outcome) then
+  if outcome == 'completed' and (attempt ~= '1' or job[5] or job[6]) then
+    call('HDEL', key, 'error', 'limits', 'cancel', 'message')
+  end
+  finish(id, 'processing', outcome, queue, reason, attempt, worker, job[9], extra)
+  retire(outcome, ARGV[11], tonumber(ARGV[12]))
+elseif outcome == 'retrying' then
+  local due = string.format('%.0f', NOW + ARGV[9])
+  move(id, 'processing', 'retrying', queue, due)
+  call('HSET', key, 'status', 'retrying', 'due', due, 'reason', reason)
+  record(id, 'retrying', attempt, worker, reason, extra)
+else
+  call('HINCRBY', key, 'attempt', -1)
+  call('HDEL', key, 'started')
+  make_ready(id, 'processing', queue, job[3], reason)
+end
+return { 'settled', outcome }

@@ -1,0 +1,120 @@
+"""Stops a running job that somebody has cancelled."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import dramatiq
+import hiredis
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.middleware import SkipMessage
+
+from middleware.broker.broker import BridgeBroker
+from middleware.broker.message import JobMessage
+from middleware.broker.outage import backoff_s
+from middleware.broker.scripts import Settlement
+from middleware.current_job import CurrentJob
+from middleware.interrupts import JobCancelled
+from middleware.job.keys import Keys
+from ops.errors import BridgeError
+from ops.resp import Connection, as_error
+
+#: Cancellations that came before their job had started are remembered, this many at most.
+_EARLY_MAX = 1000
+_LISTEN_S = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class Cancellation(dramatiq.Middleware):
+    """Listens on this worker's control channel and interrupts the job that is named there.
+
+    After a lost connection the flags of all running jobs are read again, since what was published
+    meanwhile went unheard. "Cancelled" is committed only when the actor has ended, children included.
+
+    Args:
+        current: Knows the running jobs.
+    """
+
+    def __init__(self, current: CurrentJob) -> None:
+        self._current = current
+        self._early: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def after_worker_boot(self, broker: Broker, worker: Any) -> None:
+        """Start to listen."""
+        self._thread = threading.Thread(target=self._run, args=(broker,), name="control", daemon=True)
+        self._thread.start()
+
+    def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
+        """Stop to listen; the thread ends within its next wait."""
+        self._stopping.set()
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Skip a job that was cancelled between its fetch and its start."""
+        if isinstance(message, JobMessage) and (message.job.job_id, message.delivery) in self._early:
+            self._early.pop((message.job.job_id, message.delivery), None)
+            message.settlement = Settlement(outcome="cancelled")
+            raise SkipMessage
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy,
+        *,
+        result: Any | None = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """A job that was told to stop and did not succeed all the same is cancelled, whatever it raised."""
+        if exception is None or not isinstance(message, JobMessage) or message.context is None:
+            return
+        if message.context.interrupt_requested is JobCancelled:
+            message.settlement = Settlement(outcome="cancelled")
+
+    def _run(self, broker: BridgeBroker) -> None:
+        keys = Keys(broker.scripts.prefix)
+        tries = 0
+        while not self._stopping.is_set():
+            link: Connection | None = None
+            try:
+                link = broker.scripts.store.connect()
+                link.send([("SUBSCRIBE", keys.control_channel(broker.worker_id))])
+                self._hear(link)
+                self._look_again(broker, keys)
+                tries = 0
+                while not self._stopping.is_set():
+                    self._hear(link)
+            except BridgeError as error:
+                broker.outage.begin(error)
+                tries += 1
+                self._stopping.wait(backoff_s(tries))
+            finally:
+                if link is not None:
+                    link.close()
+
+    def _hear(self, link: Connection) -> None:
+        try:
+            reply = link.read(_LISTEN_S)
+        except TimeoutError:
+            return
+        if isinstance(reply, hiredis.ReplyError):
+            raise as_error(reply)
+        words = reply[2].decode().split(" ") if reply[0] == b"message" else []
+        if words and words[0] == "cancel":
+            self._cancel(words[1], words[2])
+
+    def _cancel(self, job_id: str, delivery: str) -> None:
+        if not self._current.interrupt(job_id, JobCancelled, delivery=delivery):
+            self._early[(job_id, delivery)] = None
+            while len(self._early) > _EARLY_MAX:
+                self._early.popitem(last=False)
+
+    def _look_again(self, broker: BridgeBroker, keys: Keys) -> None:
+        for message in self._current.running():
+            job_id = message.job.job_id
+            if broker.scripts.store.call("HGET", keys.job(job_id), "cancel") is not None:
+                self._current.interrupt(job_id, JobCancelled, delivery=message.delivery)

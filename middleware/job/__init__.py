@@ -1,0 +1,1 @@
+"""What a job is: payloads, schema, builders, states, keys, and the read side."""

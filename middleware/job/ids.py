@@ -1,0 +1,37 @@
+"""Job ids: sortable by time, safe in URLs and file names, short enough to read aloud.
+
+Twenty characters of Crockford's base 32 in lower case (no i, l, o, u): ten for the milliseconds since
+1970 (48 bits) and ten random ones (50 bits). Sorting the text sorts by time of creation.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+ID_LENGTH = 20
+_TIME_LENGTH = 10
+
+
+def _base32(number: int, length: int) -> str:
+    digits = []
+    for _ in range(length):
+        number, rest = divmod(number, 32)
+        digits.append(ALPHABET[rest])
+    return "".join(reversed(digits))
+
+
+def new_job_id(now_ms: int | None = None) -> str:
+    """Make a job id.
+
+    Args:
+        now_ms: Milliseconds since 1970; now by default.
+    """
+    stamp_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    return _base32(stamp_ms, _TIME_LENGTH) + _base32(int.from_bytes(os.urandom(7), "big"), 10)
+
+
+def is_id_part(text: str) -> bool:
+    """Tell whether the text can be a whole job id, or a prefix or suffix of one."""
+    return 0 < len(text) <= ID_LENGTH and all(letter in ALPHABET for letter in text)

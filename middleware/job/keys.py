@@ -1,0 +1,96 @@
+"""The names of all keys in the store, in one place; ``prelude.lua`` makes the same from the same prefix.
+
+    queue:jobs            sorted set   ready jobs; score: priority * 10^14 + order of arrival
+    jobs:STATE            sorted set   every other state: scheduled and retrying by due time, held and
+                                       processing by when it began, completed, failed (the dead letters)
+                                       and cancelled by when it ended
+    job:ID                hash         what was dispatched (``spec``) and what has become of it
+    receipts:ID           list         the receipt chain, a line for each transition
+    result:ID             string       the result, JSON
+    output:ID             stream       the job's output, pieces as they came
+    index:all             sorted set   ids of all jobs, sorted by time of creation
+    index:tail            sorted set   the same ids reversed, to look a job up by the end of its id
+    index:type:T          sorted set   ids by job type; index:project:P by project
+    idempotency:KEY       string       the job that this key stands for, with a time to live
+    dependents:ID         set          held jobs that wait for this one
+    waiting:NAME          sorted set   held jobs that wait for a slot of a resource
+    running               hash         how much of each limited resource is in use
+    processing:WORKER     hash         job id -> delivery: what this worker holds; the fence
+    workers               sorted set   worker ids by the end of their lease
+    worker:ID:heartbeat   hash         what the worker said of itself last, with a time to live
+    bell:QUEUE            list         at most 64 tokens that wake blocked consumers
+    events                stream       the last transitions and progress reports of all jobs
+    seq                   integer      order of arrival
+
+Channels: ``event:ID`` (something happened to this job), ``control:WORKER`` (cancel a running job).
+"""
+
+from __future__ import annotations
+
+from middleware.job.states import State
+
+QUEUE = "jobs"
+
+
+class Keys:
+    """Makes key names.
+
+    Args:
+        prefix: Put before every name, so that several bridges can share a store.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.index_all = f"{prefix}index:all"
+        self.index_tail = f"{prefix}index:tail"
+        self.workers = f"{prefix}workers"
+        self.events = f"{prefix}events"
+        self.running = f"{prefix}running"
+
+    def state(self, state: State, queue: str = QUEUE) -> str:
+        """Give the sorted set of all jobs in this state."""
+        return f"{self.prefix}queue:{queue}" if state is State.QUEUED else f"{self.prefix}jobs:{state}"
+
+    def job(self, job_id: str) -> str:
+        """Give the job's hash."""
+        return f"{self.prefix}job:{job_id}"
+
+    def receipts(self, job_id: str) -> str:
+        """Give the job's receipt chain."""
+        return f"{self.prefix}receipts:{job_id}"
+
+    def result(self, job_id: str) -> str:
+        """Give the job's result."""
+        return f"{self.prefix}result:{job_id}"
+
+    def output(self, job_id: str) -> str:
+        """Give the job's output."""
+        return f"{self.prefix}output:{job_id}"
+
+    def index_type(self, job_type: str) -> str:
+        """Give the ids of all jobs of a type."""
+        return f"{self.prefix}index:type:{job_type}"
+
+    def index_project(self, project: str) -> str:
+        """Give the ids of all jobs of a project."""
+        return f"{self.prefix}index:project:{project}"
+
+    def processing(self, worker_id: str) -> str:
+        """Give what this worker holds."""
+        return f"{self.prefix}processing:{worker_id}"
+
+    def heartbeat(self, worker_id: str) -> str:
+        """Give what the worker said of itself."""
+        return f"{self.prefix}worker:{worker_id}:heartbeat"
+
+    def bell(self, queue: str = QUEUE) -> str:
+        """Give the list on which consumers block."""
+        return f"{self.prefix}bell:{queue}"
+
+    def event_channel(self, job_id: str) -> str:
+        """Give the channel on which changes of this job are told."""
+        return f"{self.prefix}event:{job_id}"
+
+    def control_channel(self, worker_id: str) -> str:
+        """Give the channel on which a worker is told to stop a job."""
+        return f"{self.prefix}control:{worker_id}"

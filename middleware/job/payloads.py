@@ -1,0 +1,77 @@
+"""The typed payload of each job type: what the actor needs, and nothing else.
+
+To add a job type, add its payload here, its tagged job in ``schema.py`` and its actor in ``actors/``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+NonEmpty = Annotated[str, Meta(min_length=1)]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Payload(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Base of all payloads: immutable, strict, defaults left out when encoded."""
+
+
+class AskPayload(Payload):
+    """A question for a language model."""
+
+    prompt: NonEmpty
+    system: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+
+
+class IngestFilePayload(Payload):
+    """A file that the station has taken in."""
+
+    path: NonEmpty
+    name: NonEmpty
+    sha256: Sha256
+    size_bytes: Annotated[int, Meta(ge=0)]
+    note: str | None = None
+
+
+class TelegramPayload(Payload):
+    """A message from an allowed Telegram chat."""
+
+    chat_id: int
+    text: NonEmpty
+    message_id: int | None = None
+    update_id: int | None = None
+
+
+class RestRequestPayload(Payload):
+    """A request to an endpoint that 3ox.toml names."""
+
+    endpoint: NonEmpty
+    method: str = "POST"
+    body: Any = None
+    headers: dict[str, str] = {}
+    query: dict[str, str] = {}
+
+
+class ShellCmdPayload(Payload):
+    """A command, as an argument list; no shell ever parses it."""
+
+    argv: Annotated[list[str], Meta(min_length=1)]
+    cwd: str | None = None
+    env: dict[str, str] = {}
+    stdin: str | None = None
+
+
+class HeartbeatPayload(Payload):
+    """An end-to-end canary: enqueued, fetched, settled; its round trip is recorded."""
+
+    nonce: str = ""
+
+
+class TaskCustomPayload(Payload):
+    """A task for a project's command, for instance a coding agent."""
+
+    task: NonEmpty

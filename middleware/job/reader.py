@@ -1,0 +1,241 @@
+"""Reads jobs from the store: one, a page, a receipt, the output; never a scan, never all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import hiredis
+import msgspec
+
+from middleware.job.ids import ID_LENGTH, is_id_part
+from middleware.job.keys import Keys
+from middleware.job.records import LIFE_FIELDS, JobPage, JobRecord, OutputChunk, Receipt, make_receipt, make_record
+from middleware.job.schema import JOB_TYPES, decode_job
+from middleware.job.states import State
+from ops.errors import AmbiguousJobId, InvalidJob, JobNotFound
+from ops.resp import Reply, as_error
+
+if TYPE_CHECKING:
+    from ops.store import Store
+
+LIMIT_MAX = 1000
+#: How many ids one call looks at while it filters; it returns a cursor when that was not enough.
+_LOOK_MAX = 2000
+_OUTPUT_PAGE = 500
+
+
+class Reader:
+    """The read side of one bridge.
+
+    Args:
+        store: Where to read.
+        prefix: Before all key names.
+    """
+
+    def __init__(self, store: Store, prefix: str) -> None:
+        self.store = store
+        self.keys = Keys(prefix)
+
+    def _read(self, commands: Sequence[tuple[str | int, ...]]) -> list[Reply]:
+        replies = self.store.pipeline(commands)
+        for reply in replies:
+            if isinstance(reply, hiredis.ReplyError):
+                raise as_error(reply)
+        return replies
+
+    def resolve(self, part: str) -> str:
+        """Complete a shortened job id.
+
+        Args:
+            part: The id, or a prefix or suffix of it that only one job has; ``agent:PROJECT:ID`` is taken too.
+
+        Raises:
+            JobNotFound: No job fits.
+            AmbiguousJobId: More than one does.
+        """
+        word = part.rpartition(":")[2].strip().lower()
+        if not is_id_part(word):
+            raise JobNotFound(f"there is no job {part!r}.", remedy="'3ox jobs' lists all jobs.")
+        if len(word) == ID_LENGTH and self._read([("EXISTS", self.keys.job(word))])[0]:
+            return word
+        tail = word[::-1]
+        heads, tails = self._read(
+            [
+                ("ZRANGEBYLEX", self.keys.index_all, f"[{word}", f"({word}~", "LIMIT", 0, 3),
+                ("ZRANGEBYLEX", self.keys.index_tail, f"[{tail}", f"({tail}~", "LIMIT", 0, 3),
+            ],
+        )
+        found = {item.decode() for item in heads} | {item.decode()[::-1] for item in tails}
+        if not found:
+            raise JobNotFound(f"there is no job {part!r}.", remedy="'3ox jobs' lists all jobs.")
+        if len(found) > 1:
+            names = ", ".join(sorted(found)[:3])
+            raise AmbiguousJobId(
+                f"{part!r} fits more than one job: {names}{', ...' if len(found) > 3 else ''}.",  # noqa: PLR2004
+                remedy="Give more characters.",
+            )
+        return found.pop()
+
+    def job(self, job_id: str) -> JobRecord:
+        """Give one job, by its whole id.
+
+        Raises:
+            JobNotFound: There is none.
+        """
+        life, result, chain = self._read(
+            [
+                ("HMGET", self.keys.job(job_id), *LIFE_FIELDS),
+                ("GET", self.keys.result(job_id)),
+                ("LRANGE", self.keys.receipts(job_id), 0, -1),
+            ],
+        )
+        if life[0] is None:
+            raise JobNotFound(f"there is no job {job_id!r}.", remedy="'3ox jobs' lists all jobs.")
+        return make_record(job_id, life, result=result, chain=chain)
+
+    def status_of(self, job_id: str) -> str | None:
+        """Give a job's status, None if there is no such job."""
+        status = self.store.call("HGET", self.keys.job(job_id), "status")
+        return None if status is None else str(status.decode())
+
+    def receipt(self, job_id: str, *, duplicate: bool = False) -> Receipt:
+        """Give a job's receipt, by its whole id.
+
+        Raises:
+            JobNotFound: There is no such job.
+        """
+        spec, chain = self._read(
+            [("HGET", self.keys.job(job_id), "spec"), ("LRANGE", self.keys.receipts(job_id), 0, -1)],
+        )
+        if spec is None or not chain:
+            raise JobNotFound(f"there is no job {job_id!r}.", remedy="'3ox jobs' lists all jobs.")
+        job = msgspec.structs.replace(decode_job(spec), job_id=job_id)
+        return make_receipt(job, chain, duplicate=duplicate)
+
+    def summary(self, queue: str = "jobs") -> dict[str, int]:
+        """Count the jobs in each state."""
+        counts = self._read([("ZCARD", self.keys.state(state, queue)) for state in State])
+        return {str(state): count for state, count in zip(State, counts, strict=True)}
+
+    def page(
+        self,
+        *,
+        status: str | None = None,
+        job_type: str | None = None,
+        project: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> JobPage:
+        """Give a page of jobs, newest first (a single status: by when they came into it, latest first).
+
+        Args:
+            status: Only jobs in this state.
+            job_type: Only jobs of this type.
+            project: Only jobs of this project.
+            limit: How many, at most 1000.
+            cursor: ``next`` of the page before.
+
+        Raises:
+            InvalidJob: No such state or job type.
+        """
+        if status is not None and status not in set(State):
+            raise InvalidJob(
+                f"there is no state {status!r}.", remedy=f"Use one of: {', '.join(State)}.", field="status"
+            )
+        if job_type is not None and job_type not in JOB_TYPES:
+            raise InvalidJob(
+                f"there is no job type {job_type!r}.", remedy=f"Use one of: {', '.join(JOB_TYPES)}.", field="type"
+            )
+        limit = max(1, min(limit, LIMIT_MAX))
+        jobs: list[JobRecord] = []
+        looked, place = 0, cursor
+        while len(jobs) < limit and looked < _LOOK_MAX:
+            wanted = min(limit, LIMIT_MAX)
+            ids, following = self._ids(status, job_type, project, wanted, place)
+            for at, record in enumerate(self._records(ids)):
+                if record is None or not _fits(record, status, job_type, project):
+                    continue
+                jobs.append(record)
+                if len(jobs) == limit:
+                    last = at == len(ids) - 1
+                    following = following if last else self._place_of(ids[at], status)
+                    break
+            looked += len(ids)
+            place = following
+            if place is None:
+                break
+        return JobPage(jobs, self.summary(), place)
+
+    def _ids(
+        self,
+        status: str | None,
+        job_type: str | None,
+        project: str | None,
+        count: int,
+        place: str | None,
+    ) -> tuple[list[str], str | None]:
+        """Give the next ids of the narrowest index, and where to go on."""
+        if status is not None:
+            key = self.keys.state(State(status))
+            top = "+inf" if place is None else f"({place}"
+            rows = self._read([("ZREVRANGEBYSCORE", key, top, "-inf", "WITHSCORES", "LIMIT", 0, count)])[0]
+            ids = [row.decode() for row in rows[::2]]
+            if len(ids) < count:
+                return ids, None
+            # Jobs of the same millisecond belong to one page, or the next one would skip them.
+            score = rows[-1].decode()
+            level = self._read([("ZRANGEBYSCORE", key, score, score)])[0]
+            ids.extend(item for item in (row.decode() for row in level) if item not in set(ids))
+            return ids, score
+        key = self.keys.index_all
+        if project is not None:
+            key = self.keys.index_project(project)
+        elif job_type is not None:
+            key = self.keys.index_type(job_type)
+        top = "+" if place is None else f"({place}"
+        ids = [row.decode() for row in self._read([("ZREVRANGEBYLEX", key, top, "-", "LIMIT", 0, count)])[0]]
+        return ids, ids[-1] if len(ids) == count else None
+
+    def _place_of(self, job_id: str, status: str | None) -> str | None:
+        if status is None:
+            return job_id
+        score = self.store.call("ZSCORE", self.keys.state(State(status)), job_id)
+        return None if score is None else str(score.decode())
+
+    def _records(self, ids: Sequence[str]) -> list[JobRecord | None]:
+        if not ids:
+            return []
+        commands: list[tuple[str | int, ...]] = []
+        for job_id in ids:
+            commands += [("HMGET", self.keys.job(job_id), *LIFE_FIELDS), ("GET", self.keys.result(job_id))]
+        replies = self._read(commands)
+        return [
+            None if replies[2 * at][0] is None else make_record(job_id, replies[2 * at], result=replies[2 * at + 1])
+            for at, job_id in enumerate(ids)
+        ]
+
+    def output(self, job_id: str, after: str = "-", limit: int = _OUTPUT_PAGE) -> list[OutputChunk]:
+        """Give the next pieces of a job's output.
+
+        Args:
+            job_id: The whole id.
+            after: ``entry_id`` of the last piece seen, ``-`` for the beginning.
+            limit: How many pieces.
+        """
+        start = "-" if after == "-" else f"({after}"
+        rows = self.store.call("XRANGE", self.keys.output(job_id), start, "+", "COUNT", limit)
+        return [_chunk(row) for row in rows]
+
+
+def _chunk(row: list[Reply]) -> OutputChunk:
+    fields = row[1]
+    return OutputChunk(row[0].decode(), fields[1].decode(), fields[3].decode(errors="replace"))
+
+
+def _fits(record: JobRecord, status: str | None, job_type: str | None, project: str | None) -> bool:
+    return (
+        (status is None or record.status == status)
+        and (job_type is None or record.job_type == job_type)
+        and (project is None or record.project == project)
+    )

@@ -1,0 +1,229 @@
+"""One schema for every way in.
+
+A job is one of seven tagged structs that differ in the type of their payload only. What never changes
+after dispatch stands here; what a job lives through (status, progress, attempts) is in ``records.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, TypeAlias
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from middleware.job.ids import new_job_id
+from middleware.job.payloads import (
+    AskPayload,
+    HeartbeatPayload,
+    IngestFilePayload,
+    NonEmpty,
+    Payload,
+    RestRequestPayload,
+    ShellCmdPayload,
+    TaskCustomPayload,
+    TelegramPayload,
+)
+from ops.errors import InvalidJob
+
+SCHEMA_VERSION = 1
+DEFAULT_PRIORITY = 5
+#: More attempts than this are a loop, not a retry; it also bounds the receipt chain.
+MAX_RETRIES_LIMIT = 100
+
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@:+-]*$")]
+Short = Annotated[str, Meta(max_length=256)]
+
+
+class JobBase(
+    Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    kw_only=True,
+    tag_field="job_type",
+):
+    """What every job carries, whatever its type.
+
+    Attributes:
+        job_id: Sortable by time, see ``ids.py``.
+        trace_id: Follows a command through all the jobs it causes; the job's own id by default.
+        source: The door it came through: ``cli``, ``rest``, ``telegram``, ``station``, ``shell``, ``clock``, ...
+        actor: Who commanded it: a login name, a chat id, the name of a token.
+        priority: 1 is first, 10 last.
+        timeout_seconds: Bound on one attempt; the job type's default when absent.
+        max_retries: Attempts after the first; the job type's default when absent.
+        depends_on: Job ids that have to be completed first.
+        resources: Named resources this job occupies while it runs, with the amount of each.
+        idempotency_key: The same key answers with the same job.
+        metadata: Free text pairs that travel along.
+    """
+
+    payload: Any
+    job_id: str = field(default_factory=new_job_id)
+    trace_id: Short | None = None
+    source: Name = "python"
+    actor: Short = ""
+    project: Name | None = None
+    session_id: Name | None = None
+    priority: Annotated[int, Meta(ge=1, le=10)] = DEFAULT_PRIORITY
+    timeout_seconds: Annotated[float, Meta(gt=0, le=30 * 86_400)] | None = None
+    max_retries: Annotated[int, Meta(ge=0, le=MAX_RETRIES_LIMIT)] | None = None
+    depends_on: Annotated[list[str], Meta(max_length=100)] = []
+    resources: dict[Name, Annotated[int, Meta(ge=1)]] = {}
+    idempotency_key: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    metadata: dict[Short, Short] = {}
+    version: int = SCHEMA_VERSION
+
+    @property
+    def job_type(self) -> str:
+        """The tag: ``ask``, ``shell.cmd``, ..."""
+        return str(self.__struct_config__.tag)
+
+    @property
+    def trace(self) -> str:
+        """The trace id, which is the job's own id unless a parent gave one."""
+        return self.job_id if self.trace_id is None else self.trace_id
+
+
+class AskJob(JobBase, frozen=True, kw_only=True, tag="ask"):
+    """A question for a language model."""
+
+    payload: AskPayload
+
+
+class IngestFileJob(JobBase, frozen=True, kw_only=True, tag="ingest.file"):
+    """A file to take in."""
+
+    payload: IngestFilePayload
+
+
+class TelegramJob(JobBase, frozen=True, kw_only=True, tag="telegram"):
+    """A message from a chat."""
+
+    payload: TelegramPayload
+
+
+class RestRequestJob(JobBase, frozen=True, kw_only=True, tag="rest.request"):
+    """A request to a configured endpoint."""
+
+    payload: RestRequestPayload
+
+
+class ShellCmdJob(JobBase, frozen=True, kw_only=True, tag="shell.cmd"):
+    """A command to run."""
+
+    payload: ShellCmdPayload
+
+
+class HeartbeatJob(JobBase, frozen=True, kw_only=True, tag="heartbeat"):
+    """A canary."""
+
+    payload: HeartbeatPayload = HeartbeatPayload()
+
+
+class TaskCustomJob(JobBase, frozen=True, kw_only=True, tag="task.custom"):
+    """A task for a project."""
+
+    project: Name
+    payload: TaskCustomPayload
+
+
+Job: TypeAlias = (
+    AskJob | IngestFileJob | TelegramJob | RestRequestJob | ShellCmdJob | HeartbeatJob | TaskCustomJob
+)
+
+
+class _Registry:
+    """The job types by name, and which payload belongs to which."""
+
+    by_type: ClassVar[dict[str, type[JobBase]]] = {
+        str(kind.__struct_config__.tag): kind
+        for kind in (
+            AskJob,
+            IngestFileJob,
+            TelegramJob,
+            RestRequestJob,
+            ShellCmdJob,
+            HeartbeatJob,
+            TaskCustomJob,
+        )
+    }
+
+
+JOB_TYPES: tuple[str, ...] = tuple(_Registry.by_type)
+
+_decoder = msgspec.json.Decoder(Job)
+_encoder = msgspec.json.Encoder()
+
+
+def encode_job(job: Job) -> bytes:
+    """Encode a job as compact JSON; defaults are left out."""
+    return _encoder.encode(job)
+
+
+def decode_job(data: bytes | str) -> Job:
+    """Decode a job that ``encode_job`` wrote.
+
+    Raises:
+        InvalidJob: The text is no JSON, or does not fit the schema.
+    """
+    try:
+        return _decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise explain(error) from error
+
+
+def make_job(job_type: str, payload: Payload | dict[str, Any], **fields: Any) -> Job:
+    """Build and validate a job.
+
+    Args:
+        job_type: One of ``JOB_TYPES``.
+        payload: The type's payload, as its struct or as a mapping.
+        **fields: Fields of ``JobBase``.
+
+    Raises:
+        InvalidJob: Names the field at fault and the remedy.
+    """
+    if job_type not in _Registry.by_type:
+        raise InvalidJob(
+            f"there is no job type {job_type!r}.",
+            remedy=f"Use one of: {', '.join(JOB_TYPES)}.",
+            field="job_type",
+        )
+    body = msgspec.to_builtins(payload) if isinstance(payload, Struct) else payload
+    document = {"job_type": job_type, "payload": body}
+    document.update({name: value for name, value in fields.items() if value is not None})
+    document.setdefault("job_id", new_job_id())
+    try:
+        job: Job = msgspec.convert(document, type=Job)
+    except msgspec.ValidationError as error:
+        raise explain(error, job_type) from error
+    return job
+
+
+def explain(error: msgspec.MsgspecError, job_type: str = "") -> InvalidJob:
+    """Turn msgspec's complaint into ours: what is wrong, which field, what would be right."""
+    text = str(error)
+    complaint, _, path = text.partition(" - at `$")
+    where = path.rstrip("`").lstrip(".")
+    if "unknown field `" in complaint:
+        unknown = complaint.split("unknown field `", 1)[1].rstrip("`")
+        where = f"{where}.{unknown}".lstrip(".")
+        kind = _Registry.by_type.get(job_type)
+        allowed = _fields_at(kind, where) if kind is not None else ()
+        remedy = f"Remove it, or use one of: {', '.join(allowed)}." if allowed else "Remove it."
+        return InvalidJob(f"the job has an unknown field {where!r}.", remedy=remedy, field=where)
+    if "missing required field `" in complaint:
+        missing = complaint.split("missing required field `", 1)[1].rstrip("`")
+        where = f"{where}.{missing}".lstrip(".")
+        return InvalidJob(f"the job lacks the field {where!r}.", remedy="Add it.", field=where)
+    named = f"field {where!r}" if where else "the job"
+    return InvalidJob(f"{named} is not valid: {complaint}.", remedy="Correct the value.", field=where)
+
+
+def _fields_at(kind: type[JobBase], where: str) -> tuple[str, ...]:
+    if where.startswith("payload."):
+        payload = msgspec.structs.fields(kind)
+        target = next(item.type for item in payload if item.name == "payload")
+        return tuple(item.name for item in msgspec.structs.fields(target))
+    return tuple(item.name for item in msgspec.structs.fields(kind))

@@ -1,0 +1,71 @@
+"""The beginning and the end of a worker process."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+from dramatiq.broker import Broker
+
+from middleware.broker.broker import BridgeBroker
+from middleware.current_job import CurrentJob
+from middleware.interrupts import WorkerStopping
+from ops.processes import set_parent_death_signal
+
+logger = logging.getLogger(__name__)
+
+
+class Lifecycle(dramatiq.Middleware):
+    """Opens the worker's slots when it boots; on a stop fetches nothing more and hands back what runs too long.
+
+    Args:
+        current: Knows the running jobs.
+        shutdown_timeout_s: How long running jobs may go on after a stop was asked for.
+        on_boot: Called once in each worker process before anything else, to set up its logging.
+    """
+
+    def __init__(
+        self,
+        current: CurrentJob,
+        *,
+        shutdown_timeout_s: float,
+        on_boot: Callable[[], None],
+    ) -> None:
+        self._current = current
+        self._shutdown_timeout_s = shutdown_timeout_s
+        self._on_boot = on_boot
+        self._stopped = threading.Event()
+
+    def after_process_boot(self, broker: Broker) -> None:
+        """Set up the process; it is not to outlive Dramatiq's master, whose death nobody else would notice."""
+        self._on_boot()
+        set_parent_death_signal(signal.SIGTERM)
+
+    def before_worker_boot(self, broker: Broker, worker: Any) -> None:
+        """Make room for as many jobs as there are threads."""
+        if isinstance(broker, BridgeBroker):
+            broker.slots.open(worker.worker_threads)
+            broker.timer.start()
+
+    def before_worker_shutdown(self, broker: Broker, worker: Any) -> None:
+        """Stop to fetch; running jobs have their time from now on."""
+        if isinstance(broker, BridgeBroker):
+            broker.stopping.set()
+            broker.slots.wake()
+            broker.timer.stop()
+        threading.Thread(target=self._hand_back, name="shutdown", daemon=True).start()
+
+    def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
+        """Everything has ended in time."""
+        self._stopped.set()
+
+    def _hand_back(self) -> None:
+        if self._stopped.wait(self._shutdown_timeout_s):
+            return
+        for message in self._current.running():
+            logger.warning("job.handed_back", extra={"job_id": message.job.job_id})
+            self._current.interrupt(message.job.job_id, WorkerStopping)

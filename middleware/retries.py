@@ -1,0 +1,106 @@
+"""Decides what a failed attempt leads to: another one later, or the dead letters."""
+
+from __future__ import annotations
+
+import random
+import traceback
+from typing import Any
+
+import dramatiq
+import msgspec
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.errors import Retry
+
+from middleware.broker.broker import BridgeBroker
+from middleware.broker.message import JobMessage
+from middleware.broker.scripts import Settlement
+from middleware.interrupts import TimeLimitExceeded, WorkerStopping
+from ops.errors import BridgeError, JobFailed, JobRefused
+from ops.settings import Settings
+
+#: Of a traceback, this much of its end is kept with the job.
+_TRACEBACK_MAX_CHARS = 4000
+_EXPONENT_MAX = 30
+
+
+def backoff_s(retries_used: int, *, min_s: float, max_s: float, fraction: float) -> float:
+    """Give how long to wait before the next attempt: exponential backoff with full jitter.
+
+    Full jitter spreads the retries of jobs that failed together best (M. Brooker, "Exponential Backoff And
+    Jitter", AWS Architecture Blog, 2015).
+
+    Args:
+        retries_used: 0 after the first attempt.
+        min_s: The longest wait after the first attempt, in seconds.
+        max_s: The longest wait after any attempt, in seconds.
+        fraction: 0 to 1, random: which part of the longest wait it is.
+    """
+    return float(min(max_s, min_s * 2.0 ** min(retries_used, _EXPONENT_MAX)) * fraction)
+
+
+class Retries(dramatiq.Middleware):
+    """Turns the exception of an attempt into its settlement.
+
+    A job gets ``max_retries`` more attempts, its own figure or its type's. ``JobRefused`` is final at once;
+    dramatiq's ``Retry(delay=...)`` names the wait itself. The retry is committed in the same step as
+    the end of the attempt, so no crash between the two can lose or double it.
+
+    Args:
+        settings: Limits and backoff by job type.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @property
+    def actor_options(self) -> set[str]:
+        """``throws``: exceptions that are an outcome, not a surprise; Dramatiq logs no traceback for them."""
+        return {"throws"}
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy,
+        *,
+        result: Any | None = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Prepare the settlement of a failed attempt."""
+        if exception is None or not isinstance(message, JobMessage) or message.settlement is not None:
+            return
+        interrupt = None if message.context is None else message.context.interrupt_requested
+        if interrupt is WorkerStopping:
+            message.settlement = Settlement(outcome="queued", reason="handed back: its worker was stopped")
+            return
+        failure: BaseException = exception
+        if interrupt is TimeLimitExceeded:
+            failure = JobFailed(
+                f"the attempt took longer than its limit of {message.job.timeout_seconds:g} s.",
+                remedy="Give the job more time (--timeout), or less to do.",
+            )
+        message.settlement = self._settle(message, failure, exception)
+
+    def _settle(self, message: JobMessage, failure: BaseException, raised: BaseException) -> Settlement:
+        expected = isinstance(failure, BridgeError | Retry)
+        trace = "" if expected else "".join(traceback.format_exception(raised))[-_TRACEBACK_MAX_CHARS:]
+        error = BridgeBroker.error_json(failure, traceback=trace)
+        outcome = getattr(raised, "result", None)
+        result = b"" if outcome is None else msgspec.json.encode(outcome)
+        kind = self._settings.type_settings(message.job.job_type)
+        allowed = kind.max_retries if message.job.max_retries is None else message.job.max_retries
+        used = message.retries_used
+        said = str(failure) if isinstance(failure, BridgeError) else f"{type(failure).__name__}: {failure}"
+        if isinstance(failure, JobRefused):
+            return Settlement(outcome="failed", error=error, result=result, reason=f"refused: {said}")
+        if used >= allowed:
+            attempts = f"after {used + 1} attempts" if used else "in its only attempt"
+            return Settlement(outcome="failed", error=error, result=result, reason=f"failed {attempts}: {said}")
+        wait_s = backoff_s(used, min_s=kind.backoff_min_s, max_s=kind.backoff_max_s, fraction=random.random())  # noqa: S311
+        if isinstance(failure, Retry) and failure.delay is not None:
+            wait_s = failure.delay / 1000
+        return Settlement(
+            outcome="retrying",
+            error=error,
+            delay_ms=int(wait_s * 1000),
+            reason=f"attempt {message.attempt} failed: {said} The next one is in {wait_s:.1f} s.",
+        )

@@ -1,0 +1,88 @@
+"""Stops an attempt that runs for longer than its job allows."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import dramatiq
+from dramatiq.broker import Broker, MessageProxy
+
+from middleware.broker.message import JobMessage
+from middleware.current_job import CurrentJob
+from middleware.interrupts import TimeLimitExceeded
+
+
+class TimeLimit(dramatiq.Middleware):
+    """Interrupts a job when its ``timeout_seconds`` have passed; the attempt counts as failed.
+
+    Hazard: a call into C that never returns is not interrupted, see ``CurrentJob``; run such things as a
+    child process (``shell.cmd``, ``task.custom``), which is killed.
+
+    Args:
+        current: Knows the running jobs.
+        default_s: For a job that names no limit, in seconds.
+    """
+
+    def __init__(self, current: CurrentJob, *, default_s: float) -> None:
+        self._current = current
+        self._default_s = default_s
+        self._changed = threading.Condition()
+        self._deadlines: dict[str, float] = {}
+        self._wakes_s = float("inf")
+        self._running = False
+
+    def after_worker_boot(self, broker: Broker, worker: Any) -> None:
+        """Start the thread that watches the deadlines."""
+        self._running = True
+        threading.Thread(target=self._watch, name="time-limit", daemon=True).start()
+
+    def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
+        """End the thread."""
+        with self._changed:
+            self._running = False
+            self._changed.notify()
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Note the deadline."""
+        if not isinstance(message, JobMessage):
+            return
+        asked_s = message.job.timeout_seconds
+        deadline_s = time.monotonic() + (self._default_s if asked_s is None else asked_s)
+        with self._changed:
+            self._deadlines[message.job.job_id] = deadline_s
+            if deadline_s < self._wakes_s:
+                self._changed.notify()
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy,
+        *,
+        result: Any | None = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Forget the deadline."""
+        with self._changed:
+            self._deadlines.pop(message.message_id, None)
+
+    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Forget the deadline."""
+        self.after_process_message(broker, message)
+
+    def _watch(self) -> None:
+        while True:
+            with self._changed:
+                if not self._running:
+                    return
+                now_s = time.monotonic()
+                late = [job_id for job_id, deadline_s in self._deadlines.items() if deadline_s <= now_s]
+                for job_id in late:
+                    del self._deadlines[job_id]
+                if not late:
+                    # One pass over at most as many deadlines as there are threads.
+                    self._wakes_s = min(self._deadlines.values(), default=float("inf"))
+                    self._changed.wait(None if self._wakes_s == float("inf") else self._wakes_s - now_s)
+            for job_id in late:
+                self._current.interrupt(job_id, TimeLimitExceeded)

@@ -1,0 +1,1 @@
+"""What the machine provides: settings, logs, the store, process supervision."""

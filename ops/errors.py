@@ -1,0 +1,119 @@
+"""Every error that the bridge raises on purpose, in one tree.
+
+An error carries what happened (its message), what to do about it (``remedy``) and the exit code
+of the command line. Interrupts (cancellation, time limit) are signals, not errors: see
+``middleware.interrupts``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class BridgeError(Exception):
+    """Base of the tree.
+
+    Parameters:
+        message: What happened, one sentence; the class docstring's first line by default.
+        remedy: What the reader can do about it, one sentence.
+
+    Attributes:
+        exit_code: What ``3ox`` exits with when this error ends a command.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str = "", *, remedy: str = "") -> None:
+        doc = (type(self).__doc__ or "").strip().split("\n", maxsplit=1)[0]
+        self.message = message if message else doc
+        self.remedy = remedy
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}".strip()
+
+
+class UsageProblem(BridgeError):
+    """The command was used wrongly."""
+
+    exit_code = 2
+
+
+class SettingsError(UsageProblem):
+    """A setting is unknown or has a value that it cannot have."""
+
+
+class InvalidJob(UsageProblem):
+    """A job does not fit its schema.
+
+    Parameters:
+        field: Dotted name of the field at fault, ``payload.argv`` for instance; empty if unknown.
+    """
+
+    def __init__(self, message: str = "", *, remedy: str = "", field: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.field = field
+
+
+class UnknownProject(UsageProblem):
+    """No such project in 3ox.toml."""
+
+
+class AmbiguousJobId(UsageProblem):
+    """A shortened job id fits more than one job."""
+
+
+class WrongState(UsageProblem):
+    """The job is not in a state that allows this."""
+
+
+class StoreUnreachable(BridgeError):
+    """The store does not answer."""
+
+    exit_code = 3
+
+
+class StoreError(BridgeError):
+    """The store answered with an error.
+
+    Parameters:
+        code: First word of the reply: ``OOM``, ``READONLY``, ``WRONGTYPE``, ...
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str = "", *, remedy: str = "", code: str = "ERR") -> None:
+        super().__init__(message, remedy=remedy)
+        self.code = code
+
+
+class QueueFull(BridgeError):
+    """The queue has reached its limit; try again when it has drained."""
+
+
+class JobNotFound(BridgeError):
+    """No such job."""
+
+    exit_code = 4
+
+
+class WaitTimeout(BridgeError):
+    """The wait ran out before the job ended."""
+
+    exit_code = 124
+
+
+class AlreadyRunning(UsageProblem):
+    """Another process already serves this workspace."""
+
+
+class StartFailed(BridgeError):
+    """A process of the bridge did not start."""
+
+
+class JobFailed(BridgeError):
+    """The job ran and did not succeed. Raised by actors; retried as far as the job allows."""
+
+
+class JobRefused(JobFailed):
+    """The job can never succeed as it stands; it fails at once and is not retried."""

@@ -1,0 +1,122 @@
+"""The store as every other part sees it: call, pipeline, block, subscribe.
+
+Thread-safe: each call borrows a connection of its own. A connection that turns out dead is replaced
+and the call tried once more, which is sound because every script of ours is idempotent.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import hiredis
+
+from ops.errors import StoreUnreachable
+from ops.resp import Argument, Connection, RawConnection, Reply, as_error, mask_password, parse_endpoint
+
+if TYPE_CHECKING:
+    from ops.settings import LoadedSettings
+
+#: More idle connections than this are closed instead of kept.
+_IDLE_MAX = 32
+
+
+class Store:
+    """A Redis 7 or Valkey server.
+
+    Args:
+        url: ``redis://``, ``unix://``, ``rediss://`` or ``sentinel://``.
+        timeout_s: Bound on connecting and on each reply.
+
+    Raises:
+        SettingsError: The URL is malformed.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
+        self.url = mask_password(url)
+        self.timeout_s = timeout_s
+        self._idle: deque[Connection] = deque()
+        self._lock = threading.Lock()
+        self._new: Callable[[], Connection]
+        if url.startswith(("rediss://", "sentinel://")):
+            from ops.redis_client import RedisClients
+
+            self._new = RedisClients(url, timeout_s).connect
+        else:
+            endpoint = parse_endpoint(url)
+            self._new = lambda: RawConnection(endpoint, timeout_s)
+
+    @classmethod
+    def open(cls, loaded: LoadedSettings, *, timeout_s: float | None = None) -> Store:
+        """Give the store that the settings name: ``redis_url``, else the workspace's embedded one."""
+        settings = loaded.settings
+        url = settings.redis_url if settings.redis_url else f"unix://{loaded.workspace.store_socket}"
+        return cls(url, timeout_s=settings.store_timeout_s if timeout_s is None else timeout_s)
+
+    def connect(self) -> Connection:
+        """Open a connection of the caller's own, for blocking reads and subscriptions.
+
+        Raises:
+            StoreUnreachable: Nobody listens there.
+        """
+        return self._new()
+
+    def call(self, *command: Argument) -> Reply:
+        """Run one command.
+
+        Raises:
+            StoreUnreachable: No answer in time, or the store cannot serve now.
+            StoreError: The store answered with an error.
+        """
+        reply = self.pipeline([command])[0]
+        if isinstance(reply, hiredis.ReplyError):
+            raise as_error(reply)
+        return reply
+
+    def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
+        """Run several commands in one round trip; error replies stand in the list, unraised.
+
+        Raises:
+            StoreUnreachable: No answer in time.
+        """
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        if connection is not None:
+            try:
+                return self._exchange(connection, commands)
+            except StoreUnreachable:
+                # The store was restarted since this connection was last used: one more try on a new one.
+                self._forget_idle()
+        return self._exchange(self._new(), commands)
+
+    def _exchange(self, connection: Connection, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
+        try:
+            connection.send(commands)
+            replies = [connection.read(self.timeout_s) for _ in commands]
+        except TimeoutError as error:
+            connection.close()
+            raise StoreUnreachable(
+                f"the store at {self.url} did not answer within {self.timeout_s:g} s.",
+                remedy="Check whether it is paused or overloaded.",
+            ) from error
+        except BaseException:
+            connection.close()
+            raise
+        with self._lock:
+            if len(self._idle) < _IDLE_MAX:
+                self._idle.append(connection)
+                return replies
+        connection.close()
+        return replies
+
+    def _forget_idle(self) -> None:
+        with self._lock:
+            stale, self._idle = list(self._idle), deque()
+        for connection in stale:
+            connection.close()
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        self._forget_idle()
