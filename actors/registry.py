@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from actors.ask import ask
-from actors.context import set_settings
+from actors.context import current_job, set_settings
 from actors.heartbeat import heartbeat
 from actors.ingest_file import ingest_file
 from actors.rest_request import rest_request
@@ -15,6 +16,7 @@ from actors.shell_cmd import shell_cmd
 from actors.task_custom import task_custom
 from actors.telegram import telegram
 from middleware.broker.factory import make_intake, make_scripts
+from middleware.broker.ward_place import ward_place
 from ops.settings import LoadedSettings
 from ops.store import Store
 
@@ -31,6 +33,19 @@ ACTORS: dict[str, Callable[[Any], Any]] = {
     "heartbeat": heartbeat,
     "task.custom": task_custom,
 }
+
+
+def _keeping_result(function: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """Leave the result with the job's context, where Receipts finds it.
+
+    Dramatiq warns, for each message, of a result that its own Results middleware does not take.
+    """
+
+    @functools.wraps(function)
+    def run(payload: Any) -> None:
+        current_job().result = function(payload)
+
+    return run
 
 
 def build_broker(loaded: LoadedSettings) -> BridgeBroker:
@@ -55,6 +70,7 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
     from middleware.recovery import Recovery
     from middleware.retries import Retries
     from middleware.time_limit import TimeLimit
+    from middleware.wardship import Wardship
     from ops.errors import JobFailed
     from ops.logs import configure_logging
 
@@ -76,6 +92,7 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
                 shutdown_timeout_s=settings.worker_shutdown_timeout_s,
                 on_boot=lambda: configure_logging(loaded, process=unit),
             ),
+            Wardship(ward_place(loaded), default_s=settings.default_timeout_s),
             Receipts(result_max_bytes=settings.result_max_bytes),
             Retries(settings),
             Heartbeat(interval_s=min(settings.heartbeat_s, settings.lease_s / 3)),
@@ -87,12 +104,12 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
         ],
     )
     for job_type, function in ACTORS.items():
-        dramatiq.actor(
-            function,
+        declare = dramatiq.actor(
             actor_name=job_type,
             queue_name="jobs",
             broker=broker,
             throws=(JobFailed, JobInterrupted),
         )
+        declare(_keeping_result(function))
     dramatiq.set_broker(broker)
     return broker

@@ -260,4 +260,3 @@ def bridge_status() -> dict[str, Any]:
     from ingress.overview import overview
 
     return overview(current_bridge())
-

@@ -19,7 +19,7 @@ from middleware.broker.scripts import Settlement
 from middleware.current_job import CurrentJob
 from middleware.interrupts import JobCancelled
 from middleware.job.keys import Keys
-from ops.errors import BridgeError
+from ops.errors import BridgeError, JobRefused
 from ops.resp import Connection, as_error
 
 #: Cancellations that came before their job had started are remembered, this many at most.
@@ -69,8 +69,13 @@ class Cancellation(dramatiq.Middleware):
         result: Any | None = None,
         exception: BaseException | None = None,
     ) -> None:
-        """A job that was told to stop and did not succeed all the same is cancelled, whatever it raised."""
+        """A job that was told to stop and did not succeed all the same is cancelled.
+
+        Not so if it was refused: then something of it could not be stopped, and that must be seen.
+        """
         if exception is None or not isinstance(message, JobMessage) or message.context is None:
+            return
+        if isinstance(exception, JobRefused):
             return
         if message.context.interrupt_requested is JobCancelled:
             message.settlement = Settlement(outcome="cancelled")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from middleware.interrupts import JobInterrupted
 from middleware.job.schema import Job
@@ -37,14 +37,17 @@ class JobContext:
         job: What was dispatched.
         attempt: 1 for the first attempt.
         worker_id: Which worker runs it.
+        result: What the actor returned.
     """
 
     def __init__(self, job: Job, sink: Sink, *, attempt: int = 1, worker_id: str = "") -> None:
         self.job = job
         self.attempt = attempt
         self.worker_id = worker_id
+        self.result: Any = None
         self._sink = sink
-        self._lock = threading.Lock()
+        # Re-entrant: without a store, Ctrl-C interrupts from a signal handler in the job's own thread.
+        self._lock = threading.RLock()
         self._interrupt: type[JobInterrupted] | None = None
         self._listeners: list[Callable[[type[JobInterrupted]], None]] = []
 

@@ -91,5 +91,5 @@ class CurrentJob(dramatiq.Middleware):
                 return False
             context = message.context
             if context is not None and not context.interrupt(kind):
-                raise_thread_exception(thread, kind)
+                raise_thread_exception(thread, kind)  # type: ignore[no-untyped-call]
             return True

@@ -45,7 +45,7 @@ class Heartbeat(dramatiq.Middleware):
             self._thread.join(timeout=self._interval_s + 1)
         if isinstance(broker, BridgeBroker):
             try:
-                broker.scripts.leave(broker.worker_id)
+                broker.left = broker.scripts.leave(broker.worker_id) == 0
             except BridgeError as error:
                 broker.outage.begin(error)
 
@@ -63,9 +63,11 @@ class Heartbeat(dramatiq.Middleware):
 
     def _run(self, broker: BridgeBroker) -> None:
         while True:
+            if broker.vitals is not None:
+                broker.vitals.beat()
             try:
                 broker.scripts.beat(broker.worker_id, broker.lease_ms, self._fields(broker))
-                broker.outage.end()
+                broker.store_answered()
             except BridgeError as error:
                 broker.outage.begin(error)
                 if self._stopping.wait(min(self._interval_s, 0.5)):

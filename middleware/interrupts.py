@@ -17,7 +17,7 @@ class JobCancelled(JobInterrupted):
 
 
 class WorkerStopping(JobInterrupted):
-    """The worker is being stopped and the time it gives to running jobs has passed: the job is handed back."""
+    """The worker is being stopped and its running jobs have had their time: the job is handed back."""
 
 
 class TimeLimitExceeded(JobInterrupted):

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Lifecycle(dramatiq.Middleware):
-    """Opens the worker's slots when it boots; on a stop fetches nothing more and hands back what runs too long.
+    """Opens the worker's slots at boot; on a stop fetches nothing more and hands back what runs too long.
 
     Args:
         current: Knows the running jobs.
@@ -41,7 +41,7 @@ class Lifecycle(dramatiq.Middleware):
         self._stopped = threading.Event()
 
     def after_process_boot(self, broker: Broker) -> None:
-        """Set up the process; it is not to outlive Dramatiq's master, whose death nobody else would notice."""
+        """Set up the process; it must not outlive Dramatiq's master, whose death nobody else would see."""
         self._on_boot()
         set_parent_death_signal(signal.SIGTERM)
 

@@ -76,7 +76,11 @@ class StoreSink:
         self._progress.wants(self, at_once=full)
 
     def _append(self, stream: str, text: str) -> None:
-        if self._pieces and self._pieces[-1][0] == stream and len(self._pieces[-1][1]) + len(text) <= _PIECE_CHARS:
+        if (
+            self._pieces
+            and self._pieces[-1][0] == stream
+            and len(self._pieces[-1][1]) + len(text) <= _PIECE_CHARS
+        ):
             self._pieces[-1] = (stream, self._pieces[-1][1] + text)
         else:
             self._pieces.append((stream, text))

@@ -38,7 +38,7 @@ class Receipts(dramatiq.Middleware):
     ) -> None:
         """Prepare the settlement of an attempt that succeeded."""
         if exception is None and isinstance(message, JobMessage) and message.settlement is None:
-            message.settlement = self._completed(result)
+            message.settlement = self._completed(None if message.context is None else message.context.result)
 
     def _completed(self, result: Any) -> Settlement:
         try:

@@ -11,6 +11,7 @@ import dramatiq
 from dramatiq.broker import Broker
 
 from middleware.broker.broker import BridgeBroker
+from middleware.job.records import utc_now
 from ops.errors import BridgeError
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class Recovery(dramatiq.Middleware):
     def _run(self, broker: BridgeBroker) -> None:
         while not self._stopping.wait(self._interval_s * random.uniform(0.5, 1.0)):  # noqa: S311
             try:
-                recovered = broker.scripts.recover()
+                recovered = broker.scripts.recover(how=f"its lease ended, seen at {utc_now()}")
             except BridgeError as error:
                 broker.outage.begin(error)
                 continue

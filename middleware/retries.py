@@ -89,12 +89,15 @@ class Retries(dramatiq.Middleware):
         kind = self._settings.type_settings(message.job.job_type)
         allowed = kind.max_retries if message.job.max_retries is None else message.job.max_retries
         used = message.retries_used
-        said = str(failure) if isinstance(failure, BridgeError) else f"{type(failure).__name__}: {failure}"
+        said = failure.message if isinstance(failure, BridgeError) else f"{type(failure).__name__}: {failure}"
+        said = said.rstrip(".")
         if isinstance(failure, JobRefused):
             return Settlement(outcome="failed", error=error, result=result, reason=f"refused: {said}")
         if used >= allowed:
             attempts = f"after {used + 1} attempts" if used else "in its only attempt"
-            return Settlement(outcome="failed", error=error, result=result, reason=f"failed {attempts}: {said}")
+            return Settlement(
+                outcome="failed", error=error, result=result, reason=f"failed {attempts}: {said}"
+            )
         wait_s = backoff_s(used, min_s=kind.backoff_min_s, max_s=kind.backoff_max_s, fraction=random.random())  # noqa: S311
         if isinstance(failure, Retry) and failure.delay is not None:
             wait_s = failure.delay / 1000
@@ -102,5 +105,5 @@ class Retries(dramatiq.Middleware):
             outcome="retrying",
             error=error,
             delay_ms=int(wait_s * 1000),
-            reason=f"attempt {message.attempt} failed: {said} The next one is in {wait_s:.1f} s.",
+            reason=f"attempt {message.attempt} failed: {said}; the next one is in {wait_s:.1f} s",
         )

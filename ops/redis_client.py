@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import hiredis
 
 from ops.errors import SettingsError, StoreUnreachable
-from ops.resp import Argument, Reply, mask_password
+from ops.resp import Argument, Reply, mask_password, pack
 
 if TYPE_CHECKING:
     import redis
@@ -83,7 +83,7 @@ def _through_sentinel(url: str, options: dict[str, Any]) -> redis.Redis:
     user, _, password = credentials.partition(":")
     login = {"username": unquote(user) or None, "password": unquote(password)} if password else {}
     bound = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
-    guard = Sentinel(sentinels, sentinel_kwargs=bound, db=number, **options, **login)
+    guard = cast("Any", Sentinel)(sentinels, sentinel_kwargs=bound, db=number, **options, **login)
     client: redis.Redis = guard.master_for(service)
     return client
 
@@ -114,7 +114,7 @@ class RedisConnection:
     def send(self, commands: Sequence[Sequence[Argument]]) -> None:
         """See ``Connection.send``."""
         try:
-            self._link.send_packed_command([hiredis.pack_command(tuple(item)) for item in commands])
+            self._link.send_packed_command([pack(tuple(item)) for item in commands])
         except self._errors() as error:
             raise self._gone(error) from error
 

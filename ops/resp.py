@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias, cast
 
 import hiredis
 from msgspec import Struct
 
 from ops.errors import SettingsError, StoreError, StoreUnreachable
 
-Argument: TypeAlias = str | bytes | int | float
+Argument: TypeAlias = str | bytes | int | float | memoryview
 Reply: TypeAlias = Any
 
 #: Error replies that mean "not now": the caller waits and tries again.
 _TRANSIENT = frozenset({"LOADING", "MASTERDOWN", "READONLY", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "BUSY"})
+
+# hiredis' stub says "a tuple of one"; it takes any number.
+pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
@@ -53,7 +56,9 @@ def parse_endpoint(url: str) -> Endpoint:
     parts = urlsplit(url)
     try:
         options = parse_qs(parts.query)
-        database = int((options.get("db") or [parts.path.lstrip("/") if parts.scheme == "redis" else ""])[0] or 0)
+        database = int(
+            (options.get("db") or [parts.path.lstrip("/") if parts.scheme == "redis" else ""])[0] or 0
+        )
         port = 6379 if parts.port is None else parts.port
     except ValueError as error:
         raise SettingsError(
@@ -181,7 +186,7 @@ class RawConnection:
 
     def send(self, commands: Sequence[Sequence[Argument]]) -> None:
         """See ``Connection.send``."""
-        data = b"".join([hiredis.pack_command(tuple(command)) for command in commands])
+        data = b"".join([pack(tuple(command)) for command in commands])
         try:
             self._socket.settimeout(self._timeout_s)
             self._socket.sendall(data)

@@ -23,6 +23,7 @@ from middleware.broker.outage import Outage, backoff_s
 from middleware.broker.scripts import Scripts, Settlement
 from middleware.broker.slots import Slots
 from middleware.broker.timer import DueTimer
+from middleware.broker.vitals import Vitals
 from middleware.job.keys import Keys
 from middleware.job.records import JobError
 from middleware.job.schema import make_job
@@ -51,6 +52,8 @@ class BridgeBroker(dramatiq.Broker):
         worker_id: Of this process.
         tally: How many attempts ended how, since this process started.
         stopping: Set as soon as the worker is to end: nothing more is fetched.
+        vitals: What the host's warden reads; there while a worker runs in this process.
+        left: This worker has given up its lease in good order.
     """
 
     def __init__(
@@ -69,6 +72,8 @@ class BridgeBroker(dramatiq.Broker):
         self.outage = Outage()
         self.timer = DueTimer(scripts, self.outage)
         self.stopping = threading.Event()
+        self.vitals: Vitals | None = None
+        self.left = False
         self._keys = Keys(scripts.prefix)
         self.tally: Counter[str] = Counter()
         self._count = 0
@@ -80,6 +85,12 @@ class BridgeBroker(dramatiq.Broker):
     def bell(self, queue: str) -> str:
         """Give the key on which this queue's consumers block."""
         return self._keys.bell(queue)
+
+    def store_answered(self) -> None:
+        """Note that the store has answered."""
+        self.outage.end()
+        if self.vitals is not None:
+            self.vitals.store_answered()
 
     def declare_queue(self, queue_name: str) -> None:
         """Declare a queue. There are no delay queues: delayed jobs wait in the store."""
@@ -142,7 +153,7 @@ class BridgeBroker(dramatiq.Broker):
                 settlement = Settlement(outcome="failed", error=self.error_json(error))
             else:
                 break
-        self.outage.end()
+        self.store_answered()
         self._tally(status if answer == "settled" else answer)
         if settlement.outcome == "retrying":
             self.timer.note(settlement.delay_ms)
@@ -221,8 +232,10 @@ class BridgeBroker(dramatiq.Broker):
             while any(self.scripts.store.pipeline(counts)):
                 left_s = deadline_s - time.monotonic()
                 if left_s <= 0:
-                    raise QueueJoinTimeout(queue_name)
-                link.send([("XREAD", "BLOCK", int(min(left_s, 1.0) * 1000) + 1, "STREAMS", self._keys.events, last)])
+                    raise QueueJoinTimeout(queue_name)  # type: ignore[no-untyped-call]
+                link.send(
+                    [("XREAD", "BLOCK", int(min(left_s, 1.0) * 1000) + 1, "STREAMS", self._keys.events, last)]
+                )
                 link.read(left_s + self.scripts.store.timeout_s)
         finally:
             link.close()

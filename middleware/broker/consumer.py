@@ -48,6 +48,7 @@ class BridgeConsumer(Consumer):
         self._ready: deque[JobMessage] = deque()
         self._bell: Connection | None = None
         self._rung = True
+        self._backlog = False
         self._looked_s = 0.0
         self._tries = 0
 
@@ -56,13 +57,15 @@ class BridgeConsumer(Consumer):
         if self._ready:
             return self._ready.popleft()
         broker = self._broker
+        if broker.vitals is not None:
+            broker.vitals.went_round()
         if broker.stopping.is_set():
             broker.stopping.wait(self._timeout_s)
             time.sleep(min(self._timeout_s, 0.05))  # the thread is told to end within a moment
             return None
         try:
             if self._rung or time.monotonic() - self._looked_s >= _LOOK_EVERY_S:
-                room = broker.slots.reserve(self._timeout_s)
+                room = broker.slots.reserve(self._timeout_s, backlog=self._backlog)
                 if room == 0 or broker.stopping.is_set():
                     broker.slots.give(room)
                     return None
@@ -74,7 +77,7 @@ class BridgeConsumer(Consumer):
             self._wait_out(error)
         else:
             self._tries = 0
-            broker.outage.end()
+            broker.store_answered()
         return None
 
     def _fetch(self, room: int) -> None:
@@ -99,6 +102,7 @@ class BridgeConsumer(Consumer):
             broker.slots.give(room - taken)
         # A full hand may mean that there is more; an empty one that there is not.
         self._rung = bool(fetched.jobs)
+        self._backlog = len(fetched.jobs) == room
         self._looked_s = time.monotonic()
         broker.timer.note(fetched.next_due_ms)
 
@@ -158,7 +162,9 @@ class BridgeConsumer(Consumer):
             # A middleware broke and Dramatiq only logged it: the job must not stay "processing".
             lost = StoreError("a middleware failed before the outcome was known; see 3ox.log.")
             settlement = Settlement(
-                outcome="failed", error=self._broker.error_json(lost), reason="its outcome was lost: a middleware failed"
+                outcome="failed",
+                error=self._broker.error_json(lost),
+                reason="its outcome was lost: a middleware failed",
             )
         try:
             self._broker.commit(message, settlement)

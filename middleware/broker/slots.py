@@ -9,42 +9,57 @@ from __future__ import annotations
 import threading
 import time
 
+#: Costs a job under full load this much at most; an idle worker never lingers.
+_LINGER_S = 0.002
+
 
 class Slots:
     """Counts free worker threads; shared by all consumers of the process."""
 
     def __init__(self) -> None:
         self._free = 0
+        self._count = 0
+        self._wanted = 1
         self._changed = threading.Condition()
 
     def open(self, count: int) -> None:
         """Add slots; called once the number of worker threads is known."""
+        self._count += count
         self.give(count)
 
-    def reserve(self, timeout_s: float) -> int:
+    def reserve(self, timeout_s: float, *, backlog: bool = False) -> int:
         """Take all free slots, waiting for the first one.
 
         Args:
             timeout_s: How long to wait.
+            backlog: More jobs are known to wait than there were slots for: linger for a moment until half
+                of the slots are free, so that one fetch serves several short jobs.
 
         Returns:
             How many were taken; 0 when none became free in time.
         """
-        deadline_s = time.monotonic() + timeout_s
         with self._changed:
-            while self._free == 0:
-                left_s = deadline_s - time.monotonic()
-                if left_s <= 0 or not self._changed.wait(left_s):
-                    return 0
+            if backlog:
+                self._wait_for(max(1, self._count // 2), _LINGER_S)
+            self._wait_for(1, timeout_s)
             taken, self._free = self._free, 0
             return taken
+
+    def _wait_for(self, wanted: int, timeout_s: float) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        self._wanted = wanted
+        while self._free < wanted:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0 or not self._changed.wait(left_s):
+                return
 
     def give(self, count: int) -> None:
         """Give slots back."""
         if count:
             with self._changed:
                 self._free += count
-                self._changed.notify()
+                if self._free >= self._wanted:
+                    self._changed.notify()
 
     def wake(self) -> None:
         """Wake whoever waits, so that it can see that the worker stops."""

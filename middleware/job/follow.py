@@ -16,7 +16,7 @@ from middleware.job.keys import Keys
 from middleware.job.reader import Reader
 from middleware.job.records import JobEvent, JobRecord, OutputChunk, utc
 from ops.errors import JobNotFound, StoreUnreachable, WaitTimeout
-from ops.resp import Connection, as_error
+from ops.resp import Connection, Reply, as_error
 
 if TYPE_CHECKING:
     from ops.store import Store
@@ -170,7 +170,20 @@ class Follower:
                 after = newest[0][0].decode() if newest else "0-0"
             while True:
                 wait_s = _LISTEN_S if idle_s is None else idle_s
-                link.send([("XREAD", "COUNT", 200, "BLOCK", int(wait_s * 1000), "STREAMS", self._keys.events, after)])
+                link.send(
+                    [
+                        (
+                            "XREAD",
+                            "COUNT",
+                            200,
+                            "BLOCK",
+                            int(wait_s * 1000),
+                            "STREAMS",
+                            self._keys.events,
+                            after,
+                        )
+                    ]
+                )
                 reply = _take_soon(link, wait_s + self._store.timeout_s)
                 if reply is None:
                     if idle_s is not None:
@@ -197,14 +210,14 @@ def _event(event_id: str, fields: list[bytes]) -> JobEvent:
     )
 
 
-def _take(link: Connection, timeout_s: float) -> list[object] | None:
+def _take(link: Connection, timeout_s: float) -> Reply:
     reply = link.read(timeout_s)
     if isinstance(reply, hiredis.ReplyError):
         raise as_error(reply)
-    return reply  # type: ignore[no-any-return]
+    return reply
 
 
-def _take_soon(link: Connection, timeout_s: float) -> list[object] | None:
+def _take_soon(link: Connection, timeout_s: float) -> Reply:
     """Take a reply that the store owes us: silence is an outage."""
     try:
         return _take(link, timeout_s)

@@ -17,7 +17,7 @@ class Payload(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     """Base of all payloads: immutable, strict, defaults left out when encoded."""
 
 
-class AskPayload(Payload):
+class AskPayload(Payload, frozen=True, kw_only=True):
     """A question for a language model."""
 
     prompt: NonEmpty
@@ -27,7 +27,7 @@ class AskPayload(Payload):
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
 
 
-class IngestFilePayload(Payload):
+class IngestFilePayload(Payload, frozen=True, kw_only=True):
     """A file that the station has taken in."""
 
     path: NonEmpty
@@ -37,7 +37,7 @@ class IngestFilePayload(Payload):
     note: str | None = None
 
 
-class TelegramPayload(Payload):
+class TelegramPayload(Payload, frozen=True, kw_only=True):
     """A message from an allowed Telegram chat."""
 
     chat_id: int
@@ -46,7 +46,7 @@ class TelegramPayload(Payload):
     update_id: int | None = None
 
 
-class RestRequestPayload(Payload):
+class RestRequestPayload(Payload, frozen=True, kw_only=True):
     """A request to an endpoint that 3ox.toml names."""
 
     endpoint: NonEmpty
@@ -56,7 +56,7 @@ class RestRequestPayload(Payload):
     query: dict[str, str] = {}
 
 
-class ShellCmdPayload(Payload):
+class ShellCmdPayload(Payload, frozen=True, kw_only=True):
     """A command, as an argument list; no shell ever parses it."""
 
     argv: Annotated[list[str], Meta(min_length=1)]
@@ -65,13 +65,13 @@ class ShellCmdPayload(Payload):
     stdin: str | None = None
 
 
-class HeartbeatPayload(Payload):
+class HeartbeatPayload(Payload, frozen=True, kw_only=True):
     """An end-to-end canary: enqueued, fetched, settled; its round trip is recorded."""
 
     nonce: str = ""
 
 
-class TaskCustomPayload(Payload):
+class TaskCustomPayload(Payload, frozen=True, kw_only=True):
     """A task for a project's command, for instance a coding agent."""
 
     task: NonEmpty

@@ -10,7 +10,15 @@ import msgspec
 
 from middleware.job.ids import ID_LENGTH, is_id_part
 from middleware.job.keys import Keys
-from middleware.job.records import LIFE_FIELDS, JobPage, JobRecord, OutputChunk, Receipt, make_receipt, make_record
+from middleware.job.records import (
+    LIFE_FIELDS,
+    JobPage,
+    JobRecord,
+    OutputChunk,
+    Receipt,
+    make_receipt,
+    make_record,
+)
 from middleware.job.schema import JOB_TYPES, decode_job
 from middleware.job.states import State
 from ops.errors import AmbiguousJobId, InvalidJob, JobNotFound
@@ -48,7 +56,7 @@ class Reader:
         """Complete a shortened job id.
 
         Args:
-            part: The id, or a prefix or suffix of it that only one job has; ``agent:PROJECT:ID`` is taken too.
+            part: The id, or a prefix or suffix that only one job has; ``agent:PROJECT:ID`` is taken too.
 
         Raises:
             JobNotFound: No job fits.
@@ -75,7 +83,7 @@ class Reader:
                 f"{part!r} fits more than one job: {names}{', ...' if len(found) > 3 else ''}.",  # noqa: PLR2004
                 remedy="Give more characters.",
             )
-        return found.pop()
+        return str(found.pop())
 
     def job(self, job_id: str) -> JobRecord:
         """Give one job, by its whole id.
@@ -145,7 +153,9 @@ class Reader:
             )
         if job_type is not None and job_type not in JOB_TYPES:
             raise InvalidJob(
-                f"there is no job type {job_type!r}.", remedy=f"Use one of: {', '.join(JOB_TYPES)}.", field="type"
+                f"there is no job type {job_type!r}.",
+                remedy=f"Use one of: {', '.join(JOB_TYPES)}.",
+                field="type",
             )
         limit = max(1, min(limit, LIMIT_MAX))
         jobs: list[JobRecord] = []
@@ -211,7 +221,9 @@ class Reader:
             commands += [("HMGET", self.keys.job(job_id), *LIFE_FIELDS), ("GET", self.keys.result(job_id))]
         replies = self._read(commands)
         return [
-            None if replies[2 * at][0] is None else make_record(job_id, replies[2 * at], result=replies[2 * at + 1])
+            None
+            if replies[2 * at][0] is None
+            else make_record(job_id, replies[2 * at], result=replies[2 * at + 1])
             for at, job_id in enumerate(ids)
         ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -181,6 +182,11 @@ def utc(at_ms: int | str | bytes | None) -> str | None:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest_ms:03d}Z"
 
 
+def utc_now() -> str:
+    """Write the time by this machine's clock, as ``utc`` does."""
+    return str(utc(time.time_ns() // 1_000_000))
+
+
 def _number(value: bytes | None) -> int:
     return 0 if value is None else int(value)
 
@@ -254,7 +260,8 @@ def _reason(row: dict[str, bytes | None]) -> str:
     if status == State.QUEUED:
         return "it waits for a free worker"
     if status == State.PROCESSING:
-        return f"attempt {attempt} runs on {worker}"
+        lost = _number(row["crashes"])
+        return f"attempt {attempt} runs on {worker}" + (f", after {lost} lost with their worker" if lost else "")
     if status == State.COMPLETED:
         return f"attempt {attempt} succeeded"
     return status
@@ -315,7 +322,8 @@ def make_receipt(job: Job, chain: list[bytes], *, duplicate: bool = False) -> Re
         created_at=str(utc(lines[0].at)),
         updated_at=str(utc(last.at)),
         transitions=[
-            Transition(str(utc(line.at)), line.status, line.attempt, line.worker, line.reason) for line in lines
+            Transition(str(utc(line.at)), line.status, line.attempt, line.worker, line.reason)
+            for line in lines
         ],
         duplicate=duplicate,
     )
@@ -338,4 +346,3 @@ def new_receipt(job: Job, *, status: str, at_ms: int, input_sha256: str) -> Rece
         updated_at=at,
         transitions=[Transition(at, status)],
     )
-

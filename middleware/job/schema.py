@@ -16,7 +16,6 @@ from middleware.job.payloads import (
     AskPayload,
     HeartbeatPayload,
     IngestFilePayload,
-    NonEmpty,
     Payload,
     RestRequestPayload,
     ShellCmdPayload,
@@ -47,7 +46,7 @@ class JobBase(
     Attributes:
         job_id: Sortable by time, see ``ids.py``.
         trace_id: Follows a command through all the jobs it causes; the job's own id by default.
-        source: The door it came through: ``cli``, ``rest``, ``telegram``, ``station``, ``shell``, ``clock``, ...
+        source: The door it came through: ``cli``, ``rest``, ``telegram``, ``station``, ``clock``, ...
         actor: Who commanded it: a login name, a chat id, the name of a token.
         priority: 1 is first, 10 last.
         timeout_seconds: Bound on one attempt; the job type's default when absent.
@@ -168,9 +167,10 @@ def decode_job(data: bytes | str) -> Job:
         InvalidJob: The text is no JSON, or does not fit the schema.
     """
     try:
-        return _decoder.decode(data)
+        job: Job = _decoder.decode(data)
     except msgspec.MsgspecError as error:
         raise explain(error) from error
+    return job
 
 
 def make_job(job_type: str, payload: Payload | dict[str, Any], **fields: Any) -> Job:

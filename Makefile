@@ -1,0 +1,49 @@
+# Two commands do everything: `make run` and `make test`.
+# Needs Python 3.11 or newer and make, nothing else; everything goes into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := ops middleware actors ingress tests
+
+.PHONY: run test lint format bench help-pages clean
+
+run: .venv/.base  ## start the whole bridge; Ctrl-C stops it
+	@exec $(BIN)/3ox up
+
+test: .venv/.dev  ## run every test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.dev  ## style, types and import contracts
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.dev  ## put the sources into form
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+bench: .venv/.dev  ## measure us beside stock Dramatiq; prints a table
+	$(BIN)/python -m tests.bench $(ARGS)
+
+clean:  ## remove what was installed and cached
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "CMD.BRIDGE needs Python 3.11 or newer; name one: make PYTHON=python3.12 run"; exit 1; }
+	$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv || \
+	  echo "uv is not to be had; pip does it, more slowly"
+
+INSTALL = if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --python $(BIN)/python $(1); \
+  else $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1); fi
+
+.venv/.base: pyproject.toml | .venv/bin/python
+	@echo "installing CMD.BRIDGE into .venv ..."
+	@$(call INSTALL,-e .)
+	@touch $@
+
+.venv/.dev: pyproject.toml | .venv/bin/python
+	@$(call INSTALL,-e '.[dev]')
+	@touch $@ .venv/.base

@@ -1,0 +1,48 @@
+"""``heartbeat``: an end-to-end canary, and the no-op of the benchmark."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import time
+from datetime import UTC, datetime
+
+from msgspec import Struct
+
+from actors.context import current_job
+from middleware.job.payloads import HeartbeatPayload
+
+
+class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who answered, where and when; what is empty is left out.
+
+    Attributes:
+        nonce: What came in, sent back.
+        worker_id: The worker that ran it.
+        host: Its machine.
+        pid: Its process.
+        at: When, UTC.
+    """
+
+    nonce: str = ""
+    worker_id: str = ""
+    host: str
+    pid: int
+    at: str
+
+
+def heartbeat(payload: HeartbeatPayload) -> Heartbeat:
+    """Say that this worker lives."""
+    return Heartbeat(
+        nonce=payload.nonce,
+        worker_id=current_job().worker_id,
+        host=_host(),
+        pid=os.getpid(),
+        at=datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
+    )
+
+
+@functools.cache
+def _host() -> str:
+    return platform.node()

@@ -1,0 +1,76 @@
+"""The provider for a local program that reads a prompt and prints an answer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from actors.child import Child, ChildTimedOut
+from actors.child_output import OutputLimit, Tail
+from actors.command import inherited_env
+from actors.context import current_job, settings
+from actors.llm.provider import AskRequest, ProviderUnavailable, Usage
+from ops.errors import JobFailed
+from ops.settings import ENV_FOREIGN
+
+#: Of what a failed program wrote to standard error, so much goes into the message.
+_COMPLAINT_CHARS = 300
+
+
+class CommandProvider:
+    """Asks a local program.
+
+    The prompt comes on its standard input, after the system text and an empty line if there is one. In its
+    arguments ``{model}`` is replaced by the model that was asked for (by nothing when none was). It inherits
+    what ``shell_env`` names, and the keys and addresses of model servers, which it may well need.
+
+    Parameters:
+        argv: Program and arguments.
+        cwd: Where it runs.
+        timeout_s: Bound on one answer, beside the job's own time limit.
+    """
+
+    name = "command"
+
+    def __init__(self, argv: Sequence[str], *, cwd: Path, timeout_s: float | None) -> None:
+        self._argv = list(argv)
+        self._cwd = cwd
+        self._timeout_s = timeout_s
+
+    def stream(self, request: AskRequest) -> Iterator[str | Usage]:
+        """Answer; see ``Provider.stream``. The program's standard error goes to the job's output."""
+        context = current_job()
+        values = settings().settings
+        model = "" if request.model is None else request.model
+        system = "" if request.system is None else f"{request.system}\n\n"
+        child = Child(
+            [argument.replace("{model}", model) for argument in self._argv],
+            cwd=self._cwd,
+            env=inherited_env(*ENV_FOREIGN),
+            kill_grace_s=values.kill_grace_s,
+            stdin=system + request.prompt,
+            timeout_s=self._timeout_s,
+        )
+        complaint = Tail(_COMPLAINT_CHARS)
+        errors = OutputLimit(lambda text, stream: context.write(text, stream=stream), values.output_max_bytes)
+        try:
+            with contextlib.closing(child.pieces()) as pieces:
+                for stream, text in pieces:
+                    if stream == "out":
+                        yield text
+                    else:
+                        complaint.write(text)
+                        errors.write(text, stream)
+        except ChildTimedOut as error:
+            raise ProviderUnavailable(error.message) from error
+        finally:
+            errors.close()
+        if child.exit is None or child.exit.exit_status != 0:
+            status = "no status" if child.exit is None else f"status {child.exit.exit_status}"
+            said = " ".join(str(complaint).split())
+            raise JobFailed(
+                f"{self._argv[0]} ended with {status}{f': {said}' if said else ''}.",
+                remedy="Run it by hand with the same prompt.",
+            )
+        yield Usage(model=model if model != "" else Path(self._argv[0]).name)

@@ -1,0 +1,117 @@
+"""One job or one receipt in full, as text for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ingress.cli.render import one_line, print_fields, print_table, safe, since
+
+if TYPE_CHECKING:
+    from middleware.job.records import JobRecord, Receipt
+
+#: Longer values are cut in the text view; --json has them whole.
+_SHOWN_MAX = 2000
+
+
+def print_job(record: JobRecord) -> None:
+    """Print all that is known of a job, its attempts and its error included."""
+    limits = f"{record.max_retries} retries, {record.timeout_seconds:g} s" if record.timeout_seconds else ""
+    fields = [
+        ("job", record.job_id),
+        ("type", record.job_type),
+        ("project", record.project),
+        ("state", f"{record.status}, {record.progress:.0f}% {record.progress_message}"),
+        ("reason", record.reason),
+        ("from", f"{record.actor} through {record.source}"),
+        ("priority", str(record.priority)),
+        ("attempt", f"{record.attempt} (crashes: {record.crashes})"),
+        ("limits", limits),
+        ("worker", record.worker_id),
+        ("session", record.session_id),
+        ("trace", record.trace_id if record.trace_id != record.job_id else None),
+        ("after", ", ".join(record.depends_on)),
+        ("resources", _compact(record.resources)),
+        ("metadata", _compact(record.metadata)),
+        ("created", _when(record.created_at)),
+        ("due", record.due_at),
+        ("started", _when(record.started_at)),
+        ("ended", _when(record.completed_at)),
+        ("took", since(record.started_at, record.completed_at) if record.started_at else None),
+        ("payload", _compact(record.payload)),
+        ("result", _compact(record.result)),
+    ]
+    print_fields([(name, _cut(one_line(value))) for name, value in fields if value])
+    if record.error is not None:
+        error = record.error
+        traceback = getattr(error, "traceback", "")
+        parts = [f"{error.type}: {error.message}", error.remedy or "", traceback or ""]
+        click.echo()
+        print_fields([("error", safe("\n".join(part.rstrip() for part in parts if part)))])
+    if record.attempts:
+        click.echo()
+        print_table(
+            ("ATTEMPT", "WORKER", "STARTED", "TOOK", "STATE", "REASON"),
+            [
+                (
+                    str(attempt.attempt),
+                    one_line(attempt.worker_id or "-"),
+                    attempt.started_at or "-",
+                    since(attempt.started_at, attempt.ended_at),
+                    str(attempt.status),
+                    one_line(attempt.reason or ""),
+                )
+                for attempt in record.attempts
+            ],
+        )
+
+
+def print_receipt(receipt: Receipt) -> None:
+    """Print a receipt and every move that it recorded."""
+    fields = [
+        ("receipt", receipt.receipt_id),
+        ("job", receipt.job_id),
+        ("type", receipt.job_type),
+        ("project", receipt.project),
+        ("state", str(receipt.status)),
+        ("from", f"{receipt.actor} through {receipt.source}"),
+        ("attempt", str(receipt.attempt)),
+        ("worker", receipt.worker_id),
+        ("trace", receipt.trace_id if receipt.trace_id != receipt.job_id else None),
+        ("input", f"sha256 {receipt.input_sha256}"),
+        ("result", f"sha256 {receipt.result_sha256}" if receipt.result_sha256 else None),
+        ("created", receipt.created_at),
+        ("updated", receipt.updated_at),
+    ]
+    print_fields([(name, one_line(value)) for name, value in fields if value])
+    click.echo()
+    print_table(
+        ("AT", "STATE", "ATTEMPT", "WORKER", "REASON"),
+        [
+            (
+                move.at,
+                str(move.status),
+                str(move.attempt),
+                one_line(move.worker_id or "-"),
+                one_line(move.reason or ""),
+            )
+            for move in receipt.transitions
+        ],
+    )
+
+
+def _when(at: str | None) -> str | None:
+    return None if at is None else f"{at} ({since(at)} ago)"
+
+
+def _compact(value: Any) -> str | None:
+    if value is None or value == {}:
+        return None
+    import msgspec
+
+    return msgspec.json.encode(value).decode()
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "… (--json has all of it)"

@@ -1,0 +1,147 @@
+"""The programs of a bridge: what ``3ox up`` runs and how it is seen that each of them serves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from middleware.job.keys import Keys
+from ops.errors import StoreUnreachable
+from ops.program import Program, Vital
+from ops.settings import LoadedSettings
+from ops.store import Store
+
+if TYPE_CHECKING:
+    from ops.valkey import EmbeddedValkey
+
+#: How often it is asked whether a new worker has registered itself; the store has no event for that.
+_ASK_AGAIN_S = 0.02
+#: A worker ends a little later than its jobs: Dramatiq's loops wake once a second.
+_WORKER_STOP_SLACK_S = 5.0
+_STORE_STOP_TIMEOUT_S = 10.0
+
+
+def bridge_programs(loaded: LoadedSettings, store: EmbeddedValkey | None) -> list[Program]:
+    """Give everything that ``3ox up`` runs, in the order of its start.
+
+    Args:
+        loaded: Settings and workspace.
+        store: The embedded store, prepared; None if the settings name another one.
+    """
+    programs = [] if store is None else [store_program(store)]
+    programs += [
+        worker_program(loaded, f"worker-{number}") for number in range(1, loaded.settings.workers + 1)
+    ]
+    return programs
+
+
+def store_program(store: EmbeddedValkey) -> Program:
+    """Give the embedded store, which has to be prepared."""
+
+    async def ready(_pid: int) -> Vital:
+        await store.ready()
+        return Vital()
+
+    return Program(
+        name="store",
+        argv=store.argv,
+        pass_fds=store.pass_fds,
+        ready=ready,
+        gate=True,
+        stop_timeout_s=_STORE_STOP_TIMEOUT_S,
+    )
+
+
+def worker_program(loaded: LoadedSettings, name: str, *, restart: bool = True) -> Program:
+    """Give one worker unit: Dramatiq's own command with one worker process.
+
+    Its command shuts down as a whole when one of its worker processes dies, hence one process each.
+
+    Args:
+        loaded: Settings and workspace.
+        name: Of the unit.
+        restart: Whether the supervisor starts it again when it ends.
+    """
+    settings = loaded.settings
+    registry = WorkerRegistry(loaded)
+    return Program(
+        name=name,
+        argv=[
+            *(sys.executable, "-m", "dramatiq", "actors", "-p", "1", "-t", str(settings.threads)),
+            *("--worker-shutdown-timeout", str(round(settings.worker_shutdown_timeout_s * 1000))),
+        ],
+        env=_worker_environment(loaded),
+        # Python looks for modules in the working directory first, so it has to be one that only we write to.
+        cwd=loaded.workspace.run_dir,
+        ready=registry.ready,
+        stop_timeout_s=settings.worker_shutdown_timeout_s + _WORKER_STOP_SLACK_S,
+        restart=restart,
+    )
+
+
+def _worker_environment(loaded: LoadedSettings) -> dict[str, str]:
+    environ = {"BRIDGE_HOME": str(loaded.workspace.home)}
+    root = Path(__file__).resolve().parents[2]
+    if root.name not in {"site-packages", "dist-packages"}:
+        known = os.environ.get("PYTHONPATH", "")
+        environ["PYTHONPATH"] = f"{root}{os.pathsep}{known}" if known else str(root)
+    return environ
+
+
+class WorkerRegistry:
+    """Finds the workers of this machine in the store.
+
+    Args:
+        loaded: Says where the store is.
+    """
+
+    def __init__(self, loaded: LoadedSettings) -> None:
+        self._loaded = loaded
+        self._keys = Keys(loaded.settings.key_prefix)
+
+    async def ready(self, unit_pid: int) -> Vital:
+        """Wait until the worker process of a unit has registered itself.
+
+        Args:
+            unit_pid: Process id of the unit: of Dramatiq's master.
+        """
+        store = Store.open(self._loaded)
+        try:
+            while True:
+                found = await asyncio.to_thread(self._find, store, unit_pid)
+                if found is not None:
+                    return found
+                await asyncio.sleep(_ASK_AGAIN_S)
+        finally:
+            store.close()
+
+    def _find(self, store: Store, unit_pid: int) -> Vital | None:
+        from ops.processes import descendants
+
+        try:
+            registered = self._registered(store)
+        except StoreUnreachable:
+            # A store of its own is on the way up again; another one is waited for like that too.
+            return None
+        family = {unit_pid, *descendants(unit_pid)}
+        for worker_id, pid in registered.items():
+            if pid in family:
+                return Vital(pids=(pid,), marks=(("BRIDGE_WORKER_ID", worker_id),))
+        return None
+
+    def _registered(self, store: Store) -> dict[str, int]:
+        worker_ids = [name.decode() for name in store.call("ZRANGE", self._keys.workers, 0, -1)]
+        if not worker_ids:
+            return {}
+        asked = [("HMGET", self._keys.heartbeat(worker_id), "host", "pid") for worker_id in worker_ids]
+        ours = socket.gethostname().encode()
+        replies = store.pipeline(asked)
+        return {
+            worker_id: int(pid)
+            for worker_id, (host, pid) in zip(worker_ids, replies, strict=True)
+            if host == ours and pid is not None
+        }

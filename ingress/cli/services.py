@@ -1,0 +1,257 @@
+"""Commands that run the bridge: ``up``, ``down``, ``worker``; that look at it: ``config``, ``doctor``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ingress.cli.shared import emit_json, json_option, note
+
+if TYPE_CHECKING:
+    from ops.settings import LoadedSettings
+    from ops.valkey import EmbeddedValkey
+
+#: Bound on the time until all is ready; a store that loads a large append-only file needs some of it.
+START_TIMEOUT_S = 60.0
+#: What `down` allows on top of the workers' own time: the store, the sweep, a loaded machine.
+STOP_SLACK_S = 20.0
+
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(0, 256),
+    metavar="N",
+    help="Worker processes; the setting's when absent.",
+)
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(1, 512),
+    metavar="N",
+    help="Jobs that one worker runs at a time; the setting's when absent.",
+)
+
+
+@click.command()
+@click.option("--detach", is_flag=True, help="Return when it is ready; it goes on in the background.")
+@workers_option
+@threads_option
+def up(*, detach: bool, workers: int | None, threads: int | None) -> int:
+    """Start the store and the workers, and keep them running.
+
+    Ctrl-C or '3ox down' stops the whole tree and leaves nothing running.
+    """
+    from ops.settings import load_settings
+    from ops.upstate import require_not_running
+
+    loaded = load_settings(overrides={"workers": workers, "threads": threads})
+    loaded.workspace.create()
+    require_not_running(loaded.workspace)
+    _require_store(loaded)
+    if detach:
+        from ingress.cli.detach import run_detached
+
+        code = run_detached(
+            lambda ready: _serve(loaded, on_ready=ready),
+            timeout_s=START_TIMEOUT_S + STOP_SLACK_S,
+            log_file=loaded.workspace.log_file,
+        )
+        if code == 0:
+            _tell_where(loaded, stop="3ox down")
+        return code
+
+    def tell() -> None:
+        _tell_where(loaded, stop="Ctrl-C, or 3ox down")
+
+    return _serve(loaded, on_ready=tell)
+
+
+def _require_store(loaded: LoadedSettings) -> None:
+    """See early to what would only be found out when a program fails.
+
+    Raises:
+        StartFailed: The embedded store is not installed.
+        StoreUnreachable: The store that the settings name does not answer.
+    """
+    if loaded.embedded_store:
+        from ops.valkey import find_binary
+
+        find_binary()
+        return
+    from ops.store import Store
+
+    Store.open(loaded).call("PING")
+
+
+def _serve(loaded: LoadedSettings, *, on_ready: Callable[[], None]) -> int:
+    """Be the supervisor until told to stop."""
+    from ingress.cli.programs import bridge_programs
+    from ops.logs import configure_logging
+    from ops.settings import mask_url
+    from ops.supervisor import Supervisor
+    from ops.upstate import claim
+
+    settings, workspace = loaded.settings, loaded.workspace
+    with claim(workspace, grace_s=settings.kill_grace_s):
+        configure_logging(loaded, process="up", console=False)
+        with _embedded(loaded) as store:
+            supervisor = Supervisor(
+                bridge_programs(loaded, store),
+                workspace,
+                store_url=mask_url(loaded.store_url),
+                start_timeout_s=START_TIMEOUT_S,
+                kill_grace_s=settings.kill_grace_s,
+                on_ready=on_ready,
+            )
+            return supervisor.run()
+
+
+@contextlib.contextmanager
+def _embedded(loaded: LoadedSettings) -> Iterator[EmbeddedValkey | None]:
+    if not loaded.embedded_store:
+        yield None
+        return
+    from ops.valkey import EmbeddedValkey
+
+    store = EmbeddedValkey(loaded)
+    store.prepare()
+    try:
+        yield store
+    finally:
+        store.release()
+
+
+def _tell_where(loaded: LoadedSettings, *, stop: str) -> None:
+    from ops.settings import mask_url
+
+    settings = loaded.settings
+    click.echo("The bridge is up.")
+    for label, value in (
+        ("workspace", loaded.workspace.home),
+        ("log", loaded.workspace.log_file),
+        ("store", mask_url(loaded.store_url)),
+        ("workers", f"{settings.workers} x {settings.threads} threads"),
+        ("look", "3ox status"),
+        ("try", "3ox sh -- echo hi"),
+        ("stop", stop),
+    ):
+        click.echo(f"  {label:<10} {value}")
+    # Whoever reads it through a pipe waits for it.
+    sys.stdout.flush()
+
+
+@click.command()
+def down() -> int:
+    """Stop the bridge of this workspace, with all that it has started."""
+    from ops.processes import wait_ended
+    from ops.settings import load_settings
+    from ops.upstate import running_pid, sweep_leftovers
+
+    loaded = load_settings()
+    settings, workspace = loaded.settings, loaded.workspace
+    pid = running_pid(workspace)
+    if pid is None:
+        swept = sweep_leftovers(workspace, grace_s=settings.kill_grace_s)
+        click.echo("Stopped what a killed bridge had left." if swept else "Nothing is running.")
+        return 0
+    patience_s = settings.worker_shutdown_timeout_s + settings.kill_grace_s + STOP_SLACK_S
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    if not wait_ended([pid], patience_s):
+        note(f"the bridge (pid {pid}) did not stop within {patience_s:g} s and is killed.")
+        os.kill(pid, signal.SIGKILL)
+        wait_ended([pid], settings.kill_grace_s)
+        sweep_leftovers(workspace, grace_s=settings.kill_grace_s)
+    click.echo("Stopped.")
+    return 0
+
+
+@click.command()
+@threads_option
+def worker(*, threads: int | None) -> int:
+    """Run one worker in the foreground, for systemd or another host."""
+    from ingress.cli.programs import worker_program
+    from ops.logs import configure_logging
+    from ops.settings import load_settings
+    from ops.supervisor import Supervisor
+
+    loaded = load_settings(overrides={"threads": threads})
+    name = f"worker-{os.getpid()}"
+    configure_logging(loaded, process=name)
+    # It waits for its store as long as that takes, as it does when the store goes away later.
+    supervisor = Supervisor(
+        [worker_program(loaded, name, restart=False)],
+        workspace=None,
+        start_timeout_s=None,
+        kill_grace_s=loaded.settings.kill_grace_s,
+        on_ready=lambda: note(f"the worker is ready; log: {loaded.workspace.log_file}"),
+    )
+    return supervisor.run()
+
+
+@click.command()
+@json_option
+def config(*, as_json: bool) -> int:
+    """Print every setting with value, source and help; secrets are masked."""
+    from ops.settings import load_settings
+
+    loaded = load_settings()
+    rows = loaded.rows()
+    if as_json:
+        emit_json(
+            {
+                "workspace": str(loaded.workspace.home),
+                "settings_file": str(loaded.workspace.settings_file),
+                "settings": [row._asdict() for row in rows],
+            },
+        )
+        return 0
+    click.echo(f"# workspace {loaded.workspace.home}")
+    for row in rows:
+        click.echo(f"\n# {row.help}")
+        click.echo(f"{row.name} = {_toml(row.value)}  # {row.source}")
+    return 0
+
+
+def _toml(value: Any) -> str:
+    import msgspec
+
+    # JSON and TOML agree on scalars and lists; a table is shown inline, without what is not set.
+    if isinstance(value, dict):
+        items = (f"{_toml_key(key)} = {_toml(item)}" for key, item in value.items() if item is not None)
+        return "{ " + ", ".join(items) + " }" if value else "{}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return msgspec.json.encode(value).decode()
+
+
+def _toml_key(key: str) -> str:
+    import msgspec
+
+    bare = key.replace("_", "").replace("-", "").isalnum() and key.isascii()
+    return key if bare else msgspec.json.encode(key).decode()
+
+
+@click.command()
+@json_option
+def doctor(*, as_json: bool) -> int:
+    """Check the set-up, one line each, with a remedy for what is wrong; exits 1 if something is."""
+    from ingress.cli.checks import run_checks
+
+    findings = list(run_checks(os.environ))
+    healthy = all(finding.verdict != "bad" for finding in findings)
+    if as_json:
+        emit_json({"healthy": healthy, "checks": findings})
+        return 0 if healthy else 1
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        remedy = f"  -> {finding.remedy}" if finding.remedy else ""
+        click.echo(f"{finding.verdict:<4}  {finding.name:<{width}}  {finding.found}{remedy}")
+    return 0 if healthy else 1
+
+
+COMMANDS = [up, down, worker, config, doctor]

@@ -1,0 +1,102 @@
+"""``3ox status``: whether the bridge is well, in less than two seconds whatever the store does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ingress.cli.render import duration, one_line, print_fields, print_table
+from ingress.cli.shared import emit_json, json_option
+from ingress.dispatch import bridge_status, connect
+from ops.errors import StoreUnreachable
+
+#: A store that has not answered by then is reported as away; the whole command has to end within 2 s.
+STORE_TIMEOUT_S = 1.2
+_QUEUE = ("ready", "scheduled", "held", "processing", "dead")
+
+
+@click.command()
+@json_option
+def status(*, as_json: bool) -> int:
+    """Show the health of the store, the queue by state, the workers, what is running, and the daemons.
+
+    Exits 3, within two seconds, if the store does not answer.
+    """
+    bridge = connect(timeout_s=STORE_TIMEOUT_S)
+    try:
+        found = bridge_status()
+    except StoreUnreachable:
+        if as_json:
+            emit_json(_away(bridge.store.url))
+        raise
+    if as_json:
+        emit_json(found)
+    else:
+        _print_status(found)
+    return 0
+
+
+def _away(url: str) -> dict[str, Any]:
+    return {
+        "store": {"url": url, "version": None, "healthy": False, "latency_ms": None},
+        "queue": dict.fromkeys(_QUEUE),
+        "workers": [],
+        "daemons": [],
+        "spool": {"jobs": None},
+    }
+
+
+def _print_status(found: dict[str, Any]) -> None:
+    store, queue = found["store"], found["queue"]
+    health = "healthy" if store["healthy"] else "not healthy"
+    print_fields(
+        [
+            (
+                "store",
+                one_line(f"{health}, {store['latency_ms']:.1f} ms, {store['version']}, {store['url']}"),
+            ),
+            ("queue", "  ".join(f"{name}: {queue.get(name, 0)}" for name in _QUEUE)),
+            ("spool", f"jobs: {found['spool']['jobs']}"),
+        ],
+    )
+    click.echo()
+    if found["workers"]:
+        print_table(
+            ("WORKER", "HOST", "PID", "THREADS", "BEAT", "DONE", "FAILED", "PROCESSING"),
+            [
+                (
+                    one_line(str(worker["worker_id"])),
+                    one_line(str(worker["host"])),
+                    str(worker["pid"]),
+                    str(worker["threads"]),
+                    duration(worker["heartbeat_age_s"]) + " ago",
+                    str(worker["completed"]),
+                    str(worker["failed"]),
+                    " ".join(worker["processing"]),
+                )
+                for worker in found["workers"]
+            ],
+        )
+    else:
+        click.echo("No worker is running. '3ox up' or '3ox worker' starts one.")
+    if found["daemons"]:
+        click.echo()
+        print_table(
+            ("DAEMON", "HOST", "PID", "HEALTH", "BEAT"),
+            [
+                (
+                    one_line(str(daemon["name"])),
+                    one_line(str(daemon["host"])),
+                    str(daemon["pid"]),
+                    "healthy" if daemon["healthy"] else "not healthy",
+                    "-"
+                    if daemon["heartbeat_age_s"] is None
+                    else duration(daemon["heartbeat_age_s"]) + " ago",
+                )
+                for daemon in found["daemons"]
+            ],
+        )
+
+
+COMMANDS = [status]

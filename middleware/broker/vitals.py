@@ -1,0 +1,149 @@
+"""A worker's signs of life in shared memory, readable when the worker itself can say nothing.
+
+One small file per worker process, mapped into its memory: writing to it is an assignment, not a system call,
+and what was written stands there after a SIGKILL. The host's warden reads it: which jobs have started, since
+when and how long they may run, when the consumer last went round, when the store last answered. All times are
+nanoseconds of ``CLOCK_MONOTONIC``, which all processes of a host share.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import threading
+import time
+from pathlib import Path
+
+from msgspec import Struct
+
+from middleware.job.ids import ID_LENGTH
+from ops.errors import StartFailed
+
+_HEADER = struct.Struct("<4sIQQQQQQ")  # magic, rows, pid, start time, round, beat, store, stopping
+_ROW = struct.Struct(f"<{ID_LENGTH}s4xQQ")  # job id, started, allowed
+_MAGIC = b"3ox1"
+_ROUND, _BEAT, _STORE, _STOPPING = 24, 32, 40, 48
+
+
+class RunningJob(Struct, frozen=True):
+    """A job that a worker has started and not yet settled."""
+
+    job_id: str
+    started_ns: int
+    allowed_ns: int
+
+
+class Signs(Struct, frozen=True):
+    """What a worker's file says.
+
+    Attributes:
+        pid: Of the worker process.
+        start_time: Of that process, as ``ops.processes.process_start_time`` gives it.
+        round_ns: When a consumer last went round its loop.
+        beat_ns: When the heartbeat thread last ran, store or no store.
+        store_ns: When the store last answered.
+        stopping: The worker is being stopped.
+        jobs: What it runs.
+    """
+
+    pid: int
+    start_time: int
+    round_ns: int
+    beat_ns: int
+    store_ns: int
+    stopping: bool
+    jobs: list[RunningJob]
+
+
+class Vitals:
+    """The worker's side.
+
+    Args:
+        path: The file; made anew.
+        rows: How many jobs it runs at a time.
+        start_time: Of this process.
+    """
+
+    def __init__(self, path: Path, *, rows: int, start_time: int) -> None:
+        self.path = path
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        size_bytes = _HEADER.size + rows * _ROW.size
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(fd, size_bytes)
+            self._memory = mmap.mmap(fd, size_bytes)
+        finally:
+            os.close(fd)
+        now_ns = time.monotonic_ns()
+        self._free = list(range(rows))
+        self._taken: dict[str, int] = {}
+        self._lock = threading.Lock()
+        _HEADER.pack_into(self._memory, 0, _MAGIC, rows, os.getpid(), start_time, now_ns, now_ns, now_ns, 0)
+
+    def _stamp(self, offset: int) -> None:
+        struct.pack_into("<Q", self._memory, offset, time.monotonic_ns())
+
+    def went_round(self) -> None:
+        """A consumer has gone round its loop."""
+        self._stamp(_ROUND)
+
+    def beat(self) -> None:
+        """The heartbeat thread has run."""
+        self._stamp(_BEAT)
+
+    def store_answered(self) -> None:
+        """The store has answered."""
+        self._stamp(_STORE)
+
+    def stopping(self) -> None:
+        """The worker has been told to stop."""
+        struct.pack_into("<Q", self._memory, _STOPPING, 1)
+
+    def started(self, job_id: str, allowed_s: float) -> None:
+        """A job has started.
+
+        Args:
+            job_id: Which.
+            allowed_s: How long it may run, in seconds.
+        """
+        with self._lock:
+            if job_id in self._taken or not self._free:
+                return
+            row = self._taken[job_id] = self._free.pop()
+        place = _HEADER.size + row * _ROW.size
+        _ROW.pack_into(
+            self._memory, place, job_id.encode(), time.monotonic_ns(), int(allowed_s * 1_000_000_000)
+        )
+
+    def settled(self, job_id: str) -> None:
+        """A job's end has been committed."""
+        with self._lock:
+            row = self._taken.pop(job_id, None)
+            if row is None:
+                return
+            self._memory[_HEADER.size + row * _ROW.size] = 0
+            self._free.append(row)
+
+    def remove(self) -> None:
+        """Delete the file: this worker has ended in good order."""
+        self.path.unlink(missing_ok=True)
+
+
+def read_signs(path: Path) -> Signs:
+    """Read a worker's file.
+
+    Raises:
+        FileNotFoundError: It is gone.
+        StartFailed: It is none of ours, or was never finished.
+    """
+    data = path.read_bytes()
+    if len(data) < _HEADER.size or data[:4] != _MAGIC:
+        raise StartFailed(f"{path} is no worker's file.", remedy="Delete it.")
+    _, rows, pid, start_time, round_ns, beat_ns, store_ns, stopping = _HEADER.unpack_from(data)
+    jobs = []
+    for row in range(rows):
+        job_id, started_ns, allowed_ns = _ROW.unpack_from(data, _HEADER.size + row * _ROW.size)
+        if job_id[0]:
+            jobs.append(RunningJob(job_id.decode(errors="replace"), started_ns, allowed_ns))
+    return Signs(pid, start_time, round_ns, beat_ns, store_ns, bool(stopping), jobs)

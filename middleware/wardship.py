@@ -1,0 +1,112 @@
+"""Puts a worker process under the care of its host's warden."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+from dramatiq.broker import Broker, MessageProxy
+
+from middleware.broker.broker import BridgeBroker
+from middleware.broker.message import JobMessage
+from middleware.broker.outage import backoff_s
+from middleware.broker.vitals import Vitals
+from middleware.broker.ward_place import WardPlace
+from ops.processes import process_start_time
+
+logger = logging.getLogger(__name__)
+
+
+class Wardship(dramatiq.Middleware):
+    """Writes the worker's vitals and keeps a connection to the warden, starting one if none is there.
+
+    The warden (``middleware/broker/warden.py``) renews the lease when job code starves this process, and
+    notices its death at once. Under ``3ox up`` the supervisor runs the warden; otherwise the first worker
+    starts it, and it ends by itself when no worker is left.
+
+    Args:
+        place: Where the warden is.
+        default_s: How long a job without a limit of its own may run, in seconds.
+    """
+
+    def __init__(self, place: WardPlace, *, default_s: float) -> None:
+        self._place = place
+        self._default_s = default_s
+        self._stopping = threading.Event()
+        self._link: socket.socket | None = None
+
+    def before_worker_boot(self, broker: Broker, worker: Any) -> None:
+        """Make the vitals, before the first job can be fetched."""
+        if not isinstance(broker, BridgeBroker):
+            return
+        started = process_start_time(os.getpid())
+        broker.vitals = Vitals(
+            self._place.vitals_dir / broker.worker_id,
+            rows=worker.worker_threads,
+            start_time=0 if started is None else started,
+        )
+        threading.Thread(target=self._stay_linked, args=(broker,), name="wardship", daemon=True).start()
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Note that a job starts."""
+        if isinstance(broker, BridgeBroker) and isinstance(message, JobMessage) and broker.vitals is not None:
+            asked_s = message.job.timeout_seconds
+            broker.vitals.started(message.job.job_id, self._default_s if asked_s is None else asked_s)
+
+    def after_ack(self, broker: Broker, message: MessageProxy) -> None:
+        """Note that a job's end is committed."""
+        if isinstance(broker, BridgeBroker) and broker.vitals is not None:
+            broker.vitals.settled(message.message_id)
+
+    after_nack = after_ack
+
+    def before_worker_shutdown(self, broker: Broker, worker: Any) -> None:
+        """Note that a stop was asked for."""
+        if isinstance(broker, BridgeBroker) and broker.vitals is not None:
+            broker.vitals.stopping()
+
+    def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
+        """Take leave of the warden if nothing is in hand; else it sees to what is left when we are gone."""
+        self._stopping.set()
+        if isinstance(broker, BridgeBroker) and broker.vitals is not None and broker.left:
+            broker.vitals.remove()
+
+    def _stay_linked(self, broker: BridgeBroker) -> None:
+        tries = 0
+        while not self._stopping.is_set():
+            try:
+                with socket.socket(socket.AF_UNIX) as link:
+                    link.settimeout(2.0)
+                    link.connect(str(self._place.socket))
+                    link.sendall(f"{broker.worker_id}\n".encode())
+                    link.settimeout(None)
+                    tries = 0
+                    link.recv(1)  # says nothing; returns when the warden is gone
+            except OSError:
+                if tries % 20 == 0 and "BRIDGE_SUPERVISED" not in os.environ:
+                    self._start_warden()
+            tries += 1
+            self._stopping.wait(backoff_s(tries))
+
+    def _start_warden(self) -> None:
+        """Start a warden; where one runs already, it ends at once by itself."""
+        environ = {name: value for name, value in os.environ.items() if name != "BRIDGE_WORKER_ID"}
+        try:
+            subprocess.Popen(
+                [sys.executable, "-m", "middleware.broker.warden"],
+                cwd=Path(__file__).resolve().parents[1],
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError:
+            logger.exception("warden.not_started")

@@ -1,0 +1,235 @@
+"""Logs: JSON lines of every process in one ``3ox.log``, readable text on a terminal.
+
+Our own records have an event name and fields (``log.info("job.completed", job_id=...)``). Records of the
+standard library's ``logging`` go the same way, with their ``extra``; free text, Dramatiq's for instance,
+comes under the event ``message``. Every line has ``at`` (UTC), ``level``, ``event``, ``process``, ``pid``
+and ``logger``. Nothing ever goes to stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping, MutableMapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from ops.logfile import LINE_MAX_BYTES, LogFile
+
+if TYPE_CHECKING:
+    from structlog.stdlib import BoundLogger
+    from structlog.typing import EventDict, Processor
+
+    from ops.settings import LoadedSettings
+
+_MASK = "********"
+#: Fields whose values are never written, whatever they are.
+_SECRET_FIELD = re.compile(r"token|password|passwd|secret|api_?key|authorization|credential", re.IGNORECASE)
+#: A shorter secret would black out ordinary words, and is none.
+_SECRET_MIN_LENGTH = 6
+#: What every record of ``logging`` has; anything else came as ``extra``.
+_RECORD_FIELDS = frozenset(
+    {
+        *vars(logging.makeLogRecord({})),
+        "message",
+        "asctime",
+        "_logger",
+        "_name",
+        "_from_structlog",
+        "_record",
+    },
+)
+_EVENT_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
+_ENV_SECRETS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+
+
+class _LazyLogger:
+    """Stands for a logger until it is used: structlog costs 200 ms to import."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        bound = _bound_logger(self._name)
+        if not attribute.startswith("_"):
+            setattr(self, attribute, getattr(bound, attribute))
+        return getattr(bound, attribute)
+
+
+def get_logger(name: str) -> BoundLogger:
+    """Give a structlog logger; costs nothing until it is used.
+
+    Before ``configure_logging``, records go where the standard library's ``logging`` sends them: from
+    warnings on to stderr.
+
+    Args:
+        name: Of the module, as a rule.
+    """
+    return cast("BoundLogger", _LazyLogger(name))
+
+
+def _bound_logger(name: str) -> BoundLogger:
+    import structlog
+
+    processors: list[Processor] = [
+        structlog.stdlib.filter_by_level,
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ]
+    logger: BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name),
+        processors=processors,
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    return logger
+
+
+def configure_logging(loaded: LoadedSettings, *, process: str, console: bool | None = None) -> None:
+    """Send all records of this process to ``3ox.log``, and to stderr if somebody looks there.
+
+    May be called again; replaces what it and ``logging.basicConfig`` have set up.
+
+    Args:
+        loaded: Settings and workspace.
+        process: Name of this process in every line: ``worker-1``, ``up``, ``clock``, ...
+        console: Whether to write to stderr too; None: if it is a terminal and no supervisor reads it.
+
+    Raises:
+        SettingsError: The log cannot be written.
+    """
+    settings = loaded.settings
+    loaded.workspace.create()
+    secrets = _known_secrets(loaded, os.environ)
+    file = LogFile(loaded.workspace.log_file, max_bytes=settings.log_max_bytes, keep=settings.log_keep)
+    handlers: list[logging.Handler] = [_FileHandler(file)]
+    handlers[0].setFormatter(_MaskingFormatter(_formatter(process, _to_json), secrets))
+    # Descriptor 2 and not sys.stderr: in a Dramatiq worker that is a pipe to the master, who passes it on.
+    if console is None:
+        console = "BRIDGE_SUPERVISED" not in os.environ and os.isatty(2)
+    if console:
+        import structlog
+
+        pretty = structlog.dev.ConsoleRenderer(
+            colors=os.isatty(2),
+            timestamp_key="at",
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+        handlers.append(logging.StreamHandler(sys.stderr))
+        handlers[1].setFormatter(_MaskingFormatter(_formatter(process, pretty), secrets))
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        if isinstance(old, _FileHandler) or type(old) is logging.StreamHandler:
+            root.removeHandler(old)
+            old.close()
+    for handler in handlers:
+        root.addHandler(handler)
+    root.setLevel(settings.log_level.upper())
+
+
+class _FileHandler(logging.Handler):
+    """Writes formatted records into the log file."""
+
+    def __init__(self, file: LogFile) -> None:
+        super().__init__()
+        self._file = file
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._file.write_line(self.format(record).encode())
+        except Exception:  # noqa: BLE001 (as every handler: a record that cannot be written breaks no job)
+            self.handleError(record)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _MaskingFormatter(logging.Formatter):
+    """Blacks out known secrets in what another formatter has made, wherever they stand."""
+
+    def __init__(self, inner: logging.Formatter, secrets: list[str]) -> None:
+        super().__init__()
+        self._inner = inner
+        self._secrets = secrets
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = self._inner.format(record)
+        for secret in self._secrets:
+            text = text.replace(secret, _MASK)
+        return text
+
+
+def _formatter(process: str, renderer: Processor) -> logging.Formatter:
+    import structlog
+
+    def describe(_logger: Any, _method: str, event: EventDict) -> EventDict:
+        record: logging.LogRecord = event.pop("_record")
+        named = {"event": event.pop("event")}
+        if not event.pop("_from_structlog"):
+            event.update({k: v for k, v in record.__dict__.items() if k not in _RECORD_FIELDS})
+            if not _EVENT_NAME.fullmatch(named["event"]):
+                named = {"event": "message", "message": named["event"]}
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        return {
+            "at": at.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            **named,
+            **{name: _MASK if _SECRET_FIELD.search(name) else value for name, value in event.items()},
+            "logger": record.name,
+            "process": process,
+            "pid": record.process,
+        }
+
+    return structlog.stdlib.ProcessorFormatter(
+        processors=[
+            describe,
+            *([structlog.processors.format_exc_info] if renderer is _to_json else []),
+            renderer,
+        ],
+    )
+
+
+def _to_json(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
+    line = _encode(event)
+    if len(line) > LINE_MAX_BYTES:
+        share = LINE_MAX_BYTES // (4 * len(event))
+        line = _encode({name: _shortened(value, share) for name, value in event.items()})
+    return line
+
+
+def _encode(event: Mapping[str, Any]) -> str:
+    try:
+        return msgspec.json.encode(event, enc_hook=str).decode()
+    except (UnicodeEncodeError, TypeError, ValueError):
+        # Lone surrogates, out of a file name for instance, or keys that are no text: shown, but escaped.
+        return msgspec.json.encode(
+            {_escaped(name): _escaped(value) for name, value in event.items()}
+        ).decode()
+
+
+def _escaped(value: Any) -> Any:
+    return value if isinstance(value, int) else str(value).encode(errors="backslashreplace").decode()
+
+
+def _shortened(value: Any, length: int) -> Any:
+    text = value if isinstance(value, str) else repr(value)
+    return value if len(text) <= length else f"{text[:length]}... ({len(text)} characters)"
+
+
+def _known_secrets(loaded: LoadedSettings, environ: Mapping[str, str]) -> list[str]:
+    settings = loaded.settings
+    named = (settings.ask.openai.api_key_env, *_ENV_SECRETS)
+    password = urlsplit(settings.redis_url).password
+    values = [settings.api_token, settings.telegram_token, *(environ.get(name, "") for name in named)]
+    values += [] if password is None else [password, unquote(password)]
+    usable = {value for value in values if len(value) >= _SECRET_MIN_LENGTH}
+    # As they are, and as they stand in a line of JSON.
+    usable |= {json.dumps(value)[1:-1] for value in usable}
+    return sorted(usable, key=len, reverse=True)

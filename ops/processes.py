@@ -1,0 +1,290 @@
+"""Other processes: find them, tell whether they live, end them with all that they started.
+
+Linux first: pidfd, parent death signal, subreaper, ``/proc``. What macOS lacks is said where it matters:
+there is no parent death signal and no subreaper (``set_parent_death_signal`` and ``become_subreaper``
+answer False), processes are listed through ``ps``, and an end is noticed by asking every 20 ms.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+LINUX = sys.platform.startswith("linux")
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_ASK_AGAIN_S = 0.02
+#: After SIGKILL a process is gone at once, unless the kernel holds it in a system call.
+_KILLED_WITHIN_S = 2.0
+#: Rounds of SIGKILL against processes that fork faster than they are found.
+_KILL_ROUNDS = 20
+
+
+class _Process(NamedTuple):
+    pid: int
+    parent: int
+    group: int
+    zombie: bool
+    start_time: int
+
+
+def set_parent_death_signal(number: int) -> bool:
+    """Have the kernel send us a signal when the thread that started this process ends.
+
+    The setting survives ``exec`` and is not handed on to children.
+
+    Args:
+        number: The signal.
+
+    Returns:
+        False where the kernel cannot do it (macOS).
+    """
+    return _prctl(_PR_SET_PDEATHSIG, number)
+
+
+def become_subreaper() -> bool:
+    """Make this process the parent of every orphan among its descendants, so that none can escape.
+
+    The caller has to reap them (``waitpid``).
+
+    Returns:
+        False where the kernel cannot do it (macOS).
+    """
+    return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(option: int, argument: int) -> bool:
+    if not LINUX:
+        return False
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, argument, 0, 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return True
+
+
+def process_start_time(pid: int) -> int | None:
+    """Tell when a process started, so that a reused pid is not taken for the old process.
+
+    Returns:
+        Clock ticks since boot on Linux, seconds since 1970 on macOS; None if there is no such process.
+    """
+    found = _process(pid)
+    return None if found is None else found.start_time
+
+
+def pid_alive(pid: int, start_time: int | None = None) -> bool:
+    """Tell whether a process runs; one that has ended and was not reaped yet does not.
+
+    Args:
+        pid: Its id.
+        start_time: What ``process_start_time`` said when it was known to run; None trusts the pid.
+    """
+    found = _process(pid)
+    return found is not None and not found.zombie and start_time in (None, found.start_time)
+
+
+def descendants(pid: int) -> list[int]:
+    """Give the ids of all living processes below a process, parents before children."""
+    children: dict[int, list[_Process]] = {}
+    for process in _all_processes():
+        children.setdefault(process.parent, []).append(process)
+    found: list[int] = []
+    row = [pid]
+    while row:
+        below = [process for parent in row for process in children.get(parent, ())]
+        found += [process.pid for process in below if not process.zombie]
+        row = [process.pid for process in below]
+    return found
+
+
+def group_members(group: int) -> list[int]:
+    """Give the ids of all living processes of a process group."""
+    return [item.pid for item in _all_processes() if item.group == group and not item.zombie]
+
+
+def find_marked(name: str, value: str) -> list[int]:
+    """Give the processes that were started with ``NAME=VALUE`` in their environment, apart from ourselves.
+
+    A process inherits its environment however far it detaches itself, so a mark finds what process
+    groups and parentage have lost. Processes of other users are not seen.
+    """
+    return [pid for pid, found in marked(name).items() if found == value]
+
+
+def marked(name: str) -> dict[int, str]:
+    """Give the processes that have a variable in the environment they were started with, and its value.
+
+    What we are not allowed to look into is left out, and so are we ourselves.
+    """
+    if not LINUX:
+        return _marked_by_ps(name)
+    wanted = os.fsencode(name) + b"="
+    found: dict[int, str] = {}
+    for pid in _proc_pids():
+        # A process may end between the listing and the reading, or belong to somebody else.
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 (hundreds are read)
+                environ = file.read()
+            if wanted in environ and pid != os.getpid():
+                hits = [part for part in environ.split(b"\0") if part.startswith(wanted)]
+                if hits:
+                    found[pid] = os.fsdecode(hits[0][len(wanted) :])
+    return found
+
+
+def stop_processes(find: Callable[[], Iterable[int]], *, grace_s: float) -> bool:
+    """End processes: SIGTERM, time to end, then SIGKILL, until none is found any more.
+
+    Args:
+        find: Gives the ids of those that are left; asked again and again, since they may start others.
+        grace_s: Time between SIGTERM and SIGKILL, in seconds.
+
+    Returns:
+        True when nothing is left; False when something resists SIGKILL, which only the kernel can cause.
+    """
+    deadline_s = time.monotonic() + grace_s
+    told: set[int] = set()
+    while time.monotonic() < deadline_s:
+        left = _living(find())
+        if not left:
+            return True
+        for pid in left - told:
+            _send(pid, signal.SIGTERM)
+            # A stopped process would sleep through its grace.
+            _send(pid, signal.SIGCONT)
+        told |= left
+        wait_ended(left, deadline_s - time.monotonic())
+    for _ in range(_KILL_ROUNDS):
+        left = _living(find())
+        if not left:
+            return True
+        for pid in left:
+            _send(pid, signal.SIGKILL)
+        wait_ended(left, _KILLED_WITHIN_S)
+    return not _living(find())
+
+
+def wait_ended(pids: Iterable[int], timeout_s: float) -> bool:
+    """Wait until all of these processes have ended.
+
+    Args:
+        pids: Their ids; children of ours count as ended before they are reaped.
+        timeout_s: Bound, in seconds.
+
+    Returns:
+        Whether all have ended in time.
+    """
+    deadline_s = time.monotonic() + max(timeout_s, 0.0)
+    if not hasattr(os, "pidfd_open"):
+        left = [pid for pid in pids if pid_alive(pid)]
+        while left and time.monotonic() < deadline_s:
+            time.sleep(_ASK_AGAIN_S)
+            left = [pid for pid in left if pid_alive(pid)]
+        return not left
+    poller = select.poll()
+    open_fds: set[int] = set()
+    try:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                pidfd = os.pidfd_open(pid)
+                open_fds.add(pidfd)
+                poller.register(pidfd, select.POLLIN)
+        waiting = len(open_fds)
+        while waiting:
+            ready = poller.poll(max(0.0, deadline_s - time.monotonic()) * 1000)
+            if not ready:
+                return False
+            for pidfd, _ in ready:
+                poller.unregister(pidfd)
+            waiting -= len(ready)
+        return True
+    finally:
+        for pidfd in open_fds:
+            os.close(pidfd)
+
+
+def _living(pids: Iterable[int]) -> set[int]:
+    return {pid for pid in pids if pid_alive(pid)}
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    # It may have ended since it was found.
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _proc_pids() -> Iterator[int]:
+    return (int(entry) for entry in os.listdir("/proc") if entry.isdecimal())  # noqa: PTH208
+
+
+def _process(pid: int) -> _Process | None:
+    if not LINUX:
+        return next((item for item in _processes_by_ps(pid) if item.pid == pid), None)
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 (hundreds are read)
+            stat = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name, in brackets, may itself hold spaces and brackets; the rest is in proc_pid_stat(5).
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return _Process(
+        pid=pid,
+        parent=int(fields[1]),
+        group=int(fields[2]),
+        zombie=fields[0] in {b"Z", b"X"},
+        start_time=int(fields[19]),
+    )
+
+
+def _all_processes() -> list[_Process]:
+    if not LINUX:
+        return list(_processes_by_ps())
+    found = (_process(pid) for pid in _proc_pids())
+    return [process for process in found if process is not None]
+
+
+def _processes_by_ps(pid: int | None = None) -> Iterator[_Process]:
+    which = ["-A"] if pid is None else ["-p", str(pid)]
+    for line in _ps(*which, "-o", "pid=,ppid=,pgid=,stat=,lstart="):
+        number, parent, group, state, *started = line.split()
+        yield _Process(
+            pid=int(number),
+            parent=int(parent),
+            group=int(group),
+            zombie=state.startswith("Z"),
+            start_time=int(time.mktime(time.strptime(" ".join(started), "%a %b %d %H:%M:%S %Y"))),
+        )
+
+
+def _marked_by_ps(name: str) -> dict[int, str]:
+    # `ps e` appends the environment to the command line, so a mark's value must hold no space: ours do not.
+    found: dict[int, str] = {}
+    for line in _ps("axeww", "-o", "pid=,command="):
+        number, *words = line.split()
+        hits = [word for word in words if word.startswith(name + "=")]
+        if hits and int(number) != os.getpid():
+            found[int(number)] = hits[-1].partition("=")[2]
+    return found
+
+
+def _ps(*arguments: str) -> list[str]:
+    # ps exits with 1 when it finds none, which is an answer.
+    ran = subprocess.run(
+        ["ps", *arguments],
+        env={**os.environ, "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+    return ran.stdout.splitlines()

@@ -1,0 +1,171 @@
+"""The workspace: one directory that holds everything a bridge keeps on this machine.
+
+IN1N.3OX/   drop folder        0UT.3OX/   results        WORKDESK/  files to work on
+3ox.toml    settings           3ox.log    JSON lines of every process
+.3ox/       private state, mode 0700: valkey/ run/ spool/ ledger/ keys/ history.db
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from ops.errors import SettingsError
+
+#: A unix socket's path has room for 108 bytes on Linux and 104 on macOS, the closing zero included;
+#: the store adds a suffix of its own while it binds.
+SOCKET_PATH_MAX_BYTES = 100
+
+
+def default_home(environ: Mapping[str, str]) -> Path:
+    """Give the workspace that ``BRIDGE_HOME`` names, or ``~/cmd.bridge``, as an absolute path.
+
+    Args:
+        environ: The environment to read ``BRIDGE_HOME`` from; empty counts as unset.
+    """
+    named = environ.get("BRIDGE_HOME", "")
+    home = Path(named) if named != "" else Path("~/cmd.bridge")
+    return _absolute(home)
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 (Path.resolve follows links)
+
+
+class Workspace(Struct, frozen=True):
+    """Where everything of one bridge lies.
+
+    Parameters:
+        home: The directory; made by ``create``.
+    """
+
+    home: Path
+
+    @property
+    def inbox(self) -> Path:
+        """The drop folder that the station watches."""
+        return self.home / "IN1N.3OX"
+
+    @property
+    def outbox(self) -> Path:
+        """Where results are laid down."""
+        return self.home / "0UT.3OX"
+
+    @property
+    def workdesk(self) -> Path:
+        """Files to work on."""
+        return self.home / "WORKDESK"
+
+    @property
+    def settings_file(self) -> Path:
+        """The settings; need not exist."""
+        return self.home / "3ox.toml"
+
+    @property
+    def log_file(self) -> Path:
+        """JSON lines of every process."""
+        return self.home / "3ox.log"
+
+    @property
+    def state_dir(self) -> Path:
+        """Private state, mode 0700."""
+        return self.home / ".3ox"
+
+    @property
+    def store_dir(self) -> Path:
+        """Data of the embedded store."""
+        return self.state_dir / "valkey"
+
+    @property
+    def run_dir(self) -> Path:
+        """Pid files, sockets, locks: what belongs to a running bridge only."""
+        return self.state_dir / "run"
+
+    @property
+    def spool_dir(self) -> Path:
+        """Jobs accepted while the store was away."""
+        return self.state_dir / "spool"
+
+    @property
+    def ledger_dir(self) -> Path:
+        """Sealed receipts, one file a day."""
+        return self.state_dir / "ledger"
+
+    @property
+    def keys_dir(self) -> Path:
+        """Signing keys and hashed tokens."""
+        return self.state_dir / "keys"
+
+    @property
+    def history_db(self) -> Path:
+        """Jobs that have left the store."""
+        return self.state_dir / "history.db"
+
+    @property
+    def store_socket(self) -> Path:
+        """The embedded store's socket: in ``run_dir``, or a private short directory if that is too long."""
+        inside = self.run_dir / "valkey.sock"
+        if len(os.fsencode(inside)) <= SOCKET_PATH_MAX_BYTES:
+            return inside
+        import hashlib
+
+        digest = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
+        return Path(f"/tmp/3ox-{os.getuid()}-{digest}/valkey.sock")  # noqa: S108 (owner and mode are checked)
+
+    def create(self) -> None:
+        """Make all directories; those that exist are left alone, but ``.3ox`` is closed to others.
+
+        Raises:
+            SettingsError: A directory cannot be made, or the socket's directory belongs to somebody else.
+        """
+        try:
+            for folder in (self.home, self.inbox, self.outbox, self.workdesk):
+                folder.mkdir(parents=True, exist_ok=True)
+            self.state_dir.mkdir(mode=0o700, exist_ok=True)
+            if stat.S_IMODE(self.state_dir.stat().st_mode) != 0o700:  # noqa: PLR2004 (a mode reads best as itself)
+                self.state_dir.chmod(0o700)
+            for folder in (self.store_dir, self.run_dir, self.spool_dir, self.ledger_dir, self.keys_dir):
+                folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(
+                f"the workspace {str(self.home)!r} cannot be used: {error.strerror} ({error.filename}).",
+                remedy="Set BRIDGE_HOME to a directory that you may write to.",
+            ) from error
+        self.secure_socket_dir(create=True)
+
+    def secure_socket_dir(self, *, create: bool = False) -> None:
+        """Refuse a socket directory that somebody else owns, opens to others or has replaced by a link.
+
+        Matters only when the socket lies outside the workspace, in a directory where everybody may write.
+
+        Args:
+            create: Make the directory if it is missing.
+
+        Raises:
+            SettingsError: The directory is not safe.
+        """
+        folder = self.store_socket.parent
+        if folder == self.run_dir:
+            return
+        if create:
+            try:
+                folder.mkdir(mode=0o700, exist_ok=True)
+            except OSError as error:
+                raise SettingsError(
+                    f"the socket directory {folder} cannot be made: {error.strerror}.",
+                    remedy="Set BRIDGE_HOME to a shorter path.",
+                ) from error
+        try:
+            found = folder.lstat()
+        except FileNotFoundError:
+            return
+        private = stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) & 0o077 == 0
+        if found.st_uid != os.getuid() or not private:
+            raise SettingsError(
+                f"the socket directory {folder} belongs to somebody else or is open to others.",
+                remedy="Remove it, or set BRIDGE_HOME to a shorter path.",
+            )

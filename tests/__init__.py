@@ -1,0 +1,1 @@
+"""Tests: real store, real processes, real HTTP; run with `make test`."""

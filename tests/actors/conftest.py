@@ -1,0 +1,44 @@
+"""Fixtures of the actors' tests: settings of the process, without a store since no actor needs one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from actors import context
+from actors.context import set_settings
+from ops.settings import LoadedSettings, load_settings
+from ops.workspace import Workspace
+from tests.fake_openai import FakeOpenAI
+
+Configure = Callable[..., LoadedSettings]
+
+
+@pytest.fixture
+def configure(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Configure:
+    """Set the settings of this process: text of 3ox.toml, and overrides by name."""
+    monkeypatch.setattr(context._Process, "loaded", None)
+
+    def set_up(toml: str = "", **overrides: object) -> LoadedSettings:
+        workspace.settings_file.write_text(toml)
+        loaded = load_settings(workspace.home, environ={}, overrides={"kill_grace_s": 0.5, **overrides})
+        set_settings(loaded)
+        return loaded
+
+    return set_up
+
+
+@pytest.fixture
+def plain(configure: Configure) -> LoadedSettings:
+    """The default settings, with a short grace."""
+    return configure()
+
+
+@pytest.fixture
+def openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpenAI]:
+    """A server that speaks OpenAI's protocol, and the environment that points at it."""
+    with FakeOpenAI() as server:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0123456789")
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        yield server

@@ -1,0 +1,118 @@
+"""A bridge for the tests of the command line: one workspace, one prefix, one real worker process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingress.dispatch import bridge_status, connect
+from ops.settings import load_settings
+from tests.cli.support import Cli
+from tests.support import clean_environ, eventually
+
+TOOL = """
+import sys, time
+task = sys.argv[1]
+if task == "fail":
+    print("about to fail"); sys.exit("no luck")
+if task.startswith("steps"):
+    for percent in (20, 40, 60, 80):
+        print(f"::progress {percent} part {percent}", flush=True)
+        time.sleep(0.12)
+if task.startswith("wait for "):
+    import pathlib
+    print("waiting", flush=True)
+    path = pathlib.Path(task[9:])
+    while not path.exists():
+        time.sleep(0.01)
+print(f"done: {task}")
+"""
+ANSWERS = """
+import sys
+prompt = sys.stdin.read().strip()
+if prompt == "fail":
+    sys.exit("no answer today")
+for word in ("You", "asked:", prompt):
+    print(word, end=" ", flush=True)
+"""
+SETTINGS = """
+[projects.demo]
+path = "WORKDESK"
+command = [{python}, "tool.py", "{{task}}"]
+
+[projects.website]
+path = "WORKDESK"
+command = [{python}, "tool.py", "{{task}}"]
+
+[ask.command]
+argv = [{python}, {answers}]
+
+[types.ask]
+max_retries = 0
+"""
+
+
+def settle_workspace(home: Path) -> None:
+    """Lay down the settings and tools of the two projects and of ``ask``."""
+    desk = home / "WORKDESK"
+    desk.mkdir(parents=True, exist_ok=True)
+    (desk / "tool.py").write_text(TOOL)
+    (desk / "answers.py").write_text(ANSWERS)
+    python, answers = f'"{sys.executable}"', f'"{desk / "answers.py"}"'
+    (home / "3ox.toml").write_text(SETTINGS.format(python=python, answers=answers))
+
+
+@pytest.fixture(scope="session")
+def bridge(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    """The command line of a bridge with a running worker, shared by all tests of this directory."""
+    home = tmp_path_factory.mktemp("bridge")
+    settle_workspace(home)
+    environ = clean_environ(
+        {
+            "BRIDGE_HOME": str(home),
+            "BRIDGE_REDIS_URL": valkey,
+            "BRIDGE_KEY_PREFIX": f"t{uuid.uuid4().hex[:12]}:",
+        },
+    )
+    log = (home / "worker.out").open("wb")
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "dramatiq", "actors", "-p", "1", "-t", "4"],
+        env=environ,
+        cwd=home,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    connect(load_settings(environ=environ))
+    try:
+        eventually(lambda: bridge_status()["workers"], 30.0)
+        yield Cli(environ)
+    finally:
+        worker.terminate()
+        try:
+            worker.wait(20.0)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait(10.0)
+        log.close()
+
+
+@pytest.fixture
+def quiet(environ: dict[str, str]) -> Cli:
+    """The command line of a bridge without any worker: what is handed in stays where it is."""
+    settle_workspace(Path(environ["BRIDGE_HOME"]))
+    return Cli(environ)
+
+
+@pytest.fixture
+def storeless(environ: dict[str, str]) -> Cli:
+    """The command line of a bridge whose store does not exist."""
+    settle_workspace(Path(environ["BRIDGE_HOME"]))
+    missing = Path(environ["BRIDGE_HOME"]) / "none.sock"
+    assert not os.path.lexists(missing)
+    return Cli({**environ, "BRIDGE_REDIS_URL": f"unix://{missing}"})

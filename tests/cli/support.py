@@ -1,0 +1,90 @@
+"""Runs ``3ox`` as a user does: as a process, with its exit code, stdout and stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.support import eventually, run_3ox, threeox
+
+
+class Outcome(NamedTuple):
+    """What one command left."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Its stdout as the one JSON document that it has to be."""
+        return json.loads(self.out)
+
+
+class Cli:
+    """The command line with one environment.
+
+    Parameters:
+        environ: Environment of every process.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = dict(environ)
+
+    def __call__(self, *arguments: str, stdin: str = "", cwd: Path | None = None) -> Outcome:
+        """Run a command to its end."""
+        done = run_3ox(*arguments, environ=self.environ, stdin=stdin, cwd=cwd)
+        assert "Traceback" not in done.stderr, done.stderr
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *arguments: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
+        """Start a command and go on; signals reach it as they reach one that a user starts."""
+        # A test run in the background may ignore Ctrl-C, and children would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        return subprocess.Popen(
+            threeox(*arguments),
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def job(self, job_id: str) -> Any:
+        """Give a job as JSON."""
+        return self("jobs", job_id, "--json").json
+
+    def wait_for_status(self, job_id: str, *states: str) -> Any:
+        """Wait until a job is in one of these states."""
+        return eventually(lambda: self._if_in(job_id, states), 15.0)
+
+    def _if_in(self, job_id: str, states: tuple[str, ...]) -> Any:
+        found = self.job(job_id)
+        return found if found["status"] in states else None
+
+    def on_terminal(self, *arguments: str, columns: int = 100) -> tuple[int, str]:
+        """Run a command on a terminal of its own and give its exit code and all that it drew."""
+        main, side = pty.openpty()
+        environ = {**self.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "30"}
+        process = subprocess.Popen(
+            threeox(*arguments), env=environ, stdin=side, stdout=side, stderr=side, start_new_session=True
+        )
+        os.close(side)
+        drawn = b""
+        with closing(os.fdopen(main, "rb", buffering=0)) as screen:
+            while True:
+                try:
+                    piece = screen.read(65_536)
+                except OSError:  # EIO: the last process has let go of the terminal
+                    break
+                if not piece:
+                    break
+                drawn += piece
+        return process.wait(10.0), drawn.decode()

@@ -1,0 +1,163 @@
+"""Settings: where they come from, and that every mistake is named with its remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from middleware.job.schema import JOB_TYPES
+from ops.errors import SettingsError
+from ops.settings import LoadedSettings, load_settings
+from ops.settings_table import TYPE_DEFAULTS
+from ops.workspace import default_home
+
+
+def load(
+    home: Path,
+    toml: str = "",
+    environ: dict[str, str] | None = None,
+    overrides: dict[str, object] | None = None,
+) -> LoadedSettings:
+    """Load what these three sources say."""
+    (home / "3ox.toml").write_text(toml)
+    return load_settings(home, environ={} if environ is None else environ, overrides=overrides)
+
+
+def test_order_of_sources(tmp_path: Path) -> None:
+    """The file beats the default, the environment the file, an option the environment."""
+    toml = "workers = 3\nthreads = 4\nlease_s = 20"
+    loaded = load(
+        tmp_path, toml, {"BRIDGE_THREADS": "5", "BRIDGE_LEASE_S": "21"}, {"lease_s": 22, "api_port": None}
+    )
+    found = {name: (getattr(loaded.settings, name), loaded.sources[name]) for name in loaded.sources}
+    assert found["workers"] == (3, "3ox.toml")
+    assert found["threads"] == (5, "BRIDGE_THREADS")
+    assert found["lease_s"] == (22.0, "--lease-s")
+    assert found["api_port"] == (7777, "default")
+
+
+def test_every_setting_is_explained(tmp_path: Path) -> None:
+    """Each row has a help text of one sentence."""
+    rows = load(tmp_path).rows()
+    assert len(rows) > 35
+    assert [row.name for row in rows if not row.help.strip()] == []
+    assert [row.name for row in rows if "\n" in row.help] == []
+
+
+def test_secrets_are_masked(tmp_path: Path) -> None:
+    """Neither a token nor the password in a URL is shown."""
+    environ = {"BRIDGE_API_TOKEN": "verysecret", "BRIDGE_REDIS_URL": "redis://me:hunter2@host/0"}
+    shown = repr(load(tmp_path, environ=environ).rows())
+    assert "verysecret" not in shown
+    assert "hunter2" not in shown
+    assert "redis://me:***@host/0" in shown
+
+
+def test_lists_from_the_environment(tmp_path: Path) -> None:
+    """Commas and blanks separate the items of a list."""
+    settings = load(tmp_path, environ={"BRIDGE_TELEGRAM_ALLOW": "12, -34 56"}).settings
+    assert settings.telegram_allow == [12, -34, 56]
+
+
+@pytest.mark.parametrize(
+    ("toml", "environ", "complaint"),
+    [
+        ("wokers = 3", {}, "there is no setting 'wokers' in .*3ox.toml. Did you mean 'workers'?"),
+        ("", {"BRIDGE_WORKRS": "3"}, "no setting 'BRIDGE_WORKRS' .*Did you mean 'BRIDGE_WORKERS'"),
+        ("workers = '3'", {}, "workers in .*3ox.toml is not valid: Expected `int`"),
+        ("workers = -1", {}, "workers in .*3ox.toml is not valid: Expected `int` >= 0"),
+        ("", {"BRIDGE_WORKERS": "many"}, "BRIDGE_WORKERS is not valid"),
+        (
+            "store_fsync = 'often'",
+            {},
+            "store_fsync in .* cannot be 'often'. Use one of: always, everysec, no",
+        ),
+        ("x = [", {}, "3ox.toml is no valid TOML"),
+        ("lease_s = 1", {}, r"heartbeat_s \(5, default\) is greater than lease_s \(1, 3ox.toml\)"),
+        ("[projects.x]\ncommand = ['a']", {}, r"\[projects.x\] in .* lacks 'path'"),
+        ("[projects.x]\npath = 'p'\ncommand = []", {}, "projects.x.command in .* is not valid"),
+        (
+            "[projects.x]\npath = 'p'\ncommand = ['a']\ntimout_s = 3",
+            {},
+            r"no key 'timout_s' in \[projects.x\] of .*Did you mean 'timeout_s'",
+        ),
+        ("[projects.'a b']\npath = 'p'\ncommand = ['a']", {}, r"the name 'a b' in \[projects\]"),
+        ("[types.'shel.cmd']\nmax_retries = 1", {}, "no job type 'shel.cmd' in .*Did you mean 'shell.cmd'"),
+        ("[ask.opnai]\nmodel = 'm'", {}, r"no key 'opnai' in \[ask\] .*Did you mean 'openai'"),
+        ("ask = 3", {}, r"ask in .* has to be a table. Write it as \[ask\]"),
+        ("[resources]\ngpu = 0", {}, "resources.gpu in .* is not valid"),
+        ("", {"BRIDGE_REDIS_URL": "http://x"}, "BRIDGE_REDIS_URL does not have the right form.*redis://"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, toml: str, environ: dict[str, str], complaint: str) -> None:
+    """Each mistake is one line that names the place, and ends the command with 2."""
+    with pytest.raises(SettingsError, match=complaint) as caught:
+        load(tmp_path, toml, environ)
+    assert caught.value.exit_code == 2
+    assert caught.value.remedy
+    assert "\n" not in str(caught.value)
+
+
+def test_secret_is_not_in_the_complaint(tmp_path: Path) -> None:
+    """A URL of the wrong form may hold a password, so it is not repeated."""
+    with pytest.raises(SettingsError) as caught:
+        load(tmp_path, environ={"BRIDGE_REDIS_URL": "rdis://:hunter2@x"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_unknown_option(tmp_path: Path) -> None:
+    """An override that is no setting is refused like any other unknown key."""
+    with pytest.raises(SettingsError, match="Did you mean 'workers'"):
+        load(tmp_path, overrides={"worker": 3})
+
+
+def test_process_marks_are_no_settings(tmp_path: Path) -> None:
+    """What the bridge itself puts into the environment of its processes and jobs is accepted there."""
+    marks = ("HOME", "SUPERVISED", "UNIT", "WORKER_ID", "JOB_ID", "PROJECT", "TASK")
+    load(tmp_path, environ={f"BRIDGE_{mark}": "x" for mark in marks})
+
+
+def test_project_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project's path is absolute, counted from the workspace, with ~ expanded."""
+    monkeypatch.setenv("HOME", "/somewhere")
+    toml = "".join(
+        f"[projects.{n}]\npath = '{p}'\ncommand = ['a']\n" for n, p in (("a", "x"), ("b", "~/y"), ("c", "/z"))
+    )
+    projects = load(tmp_path, toml).settings.projects
+    assert {name: project.path for name, project in projects.items()} == {
+        "a": str(tmp_path / "x"),
+        "b": "/somewhere/y",
+        "c": "/z",
+    }
+
+
+def test_type_settings(tmp_path: Path) -> None:
+    """A type's own table beats the type's default, which beats the general one; 0 counts as given."""
+    settings = load(tmp_path, "default_max_retries = 7\n[types.'ask']\nmax_retries = 0").settings
+    assert settings.type_settings("ask").max_retries == 0
+    assert settings.type_settings("shell.cmd").max_retries == 0
+    assert settings.type_settings("telegram").max_retries == 7
+    assert settings.type_settings("heartbeat").timeout_s == 30.0
+    assert settings.type_settings("task.custom").timeout_s == 3600.0
+    assert settings.type_settings("rest.request").backoff_max_s == 300.0
+
+
+def test_job_types_agree() -> None:
+    """The types that may stand in [types] are those of the job schema."""
+    assert set(TYPE_DEFAULTS) == set(JOB_TYPES)
+
+
+def test_home() -> None:
+    """BRIDGE_HOME names the workspace, an empty one does not, and the path is absolute."""
+    assert default_home({"BRIDGE_HOME": "/a/b"}) == Path("/a/b")
+    assert default_home({"BRIDGE_HOME": ""}) == Path("~/cmd.bridge").expanduser()
+    assert default_home({"BRIDGE_HOME": "rel"}) == Path.cwd() / "rel"
+
+
+def test_store_url_is_quoted(tmp_path: Path) -> None:
+    """A workspace with odd letters in its path gives a URL that reads back as the same path."""
+    from ops.resp import parse_endpoint
+
+    loaded = load_settings(tmp_path / "a%41 ?#b", environ={})
+    assert parse_endpoint(loaded.store_url).path == str(loaded.workspace.store_socket)

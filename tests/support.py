@@ -1,0 +1,110 @@
+"""What tests of every part share: waiting for a condition, running a real store, running the command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from ops.settings import LoadedSettings
+from ops.valkey import EmbeddedValkey
+
+T = TypeVar("T")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def eventually(predicate: Callable[[], T], timeout_s: float = 10.0, *, every_s: float = 0.01) -> T:
+    """Call ``predicate`` until it gives something true, and give that; fail when the time is out.
+
+    Args:
+        predicate: The condition.
+        timeout_s: Bound; generous, since it is only used up by a failing test.
+        every_s: Pause between two tries.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if time.monotonic() > deadline_s:
+            message = f"not true within {timeout_s:g} s: {getattr(predicate, '__name__', predicate)!r}"
+            raise AssertionError(message)
+        time.sleep(every_s)
+
+
+def clean_environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Give our environment without settings of the bridge, with the repository importable from anywhere."""
+    foreign = ("BRIDGE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    environ["PYTHONPATH"] = str(ROOT)
+    environ.update({} if extra is None else extra)
+    return environ
+
+
+class RunningValkey:
+    """A real store in a process of its own; ``kill`` and ``start`` it as the test needs.
+
+    Parameters:
+        loaded: Settings whose workspace holds the data.
+    """
+
+    def __init__(self, loaded: LoadedSettings) -> None:
+        self.server = EmbeddedValkey(loaded)
+        self.url = f"unix://{self.server.socket_path}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self.server.prepare()
+        self.process = subprocess.Popen(
+            self.server.argv,
+            pass_fds=self.server.pass_fds,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.server.wait_ready(10.0)
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10.0)
+            self.process = None
+
+    def stop(self) -> None:
+        """End it in order and remove what it leaves."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(10.0)
+            self.process = None
+        self.server.release()
+
+
+def run_3ox(
+    *arguments: str,
+    environ: Mapping[str, str],
+    stdin: str = "",
+    timeout_s: float = 30.0,
+    cwd: Path | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run ``3ox`` as a real process and give its exit code, stdout and stderr."""
+    return subprocess.run(
+        threeox(*arguments),
+        env=dict(environ),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+        cwd=cwd,
+    )
+
+
+def threeox(*arguments: str) -> Sequence[str]:
+    """Give the argument list that runs ``3ox`` with this interpreter, installed or not."""
+    return [sys.executable, "-m", "ingress.cli.main", *arguments]
