@@ -26,6 +26,9 @@ format: .venv/.dev  ## put the sources into form
 bench: .venv/.dev  ## measure us beside stock Dramatiq; prints a table
 	$(BIN)/python -m tests.bench $(ARGS)
 
+help-pages: .venv/.dev  ## write docs/cli.md from the commands' own help
+	$(BIN)/python -m tests.cli.help_pages
+
 clean:  ## remove what was installed and cached
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 

@@ -118,6 +118,9 @@ class Child:
     def _marks(self) -> dict[str, str]:
         """The variables by which every descendant is found, wherever it hides."""
         marks = {"BRIDGE_JOB_ID": self._context.job_id, "BRIDGE_WORKER_ID": self._context.worker_id}
+        if "BRIDGE_SUPERVISED" in os.environ:
+            # By this mark the next `3ox up` finds what a killed supervisor has left behind.
+            marks["BRIDGE_SUPERVISED"] = os.environ["BRIDGE_SUPERVISED"]
         return {name: value for name, value in marks.items() if value != ""}
 
     def pieces(self) -> Generator[Piece]:

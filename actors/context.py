@@ -2,29 +2,60 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from middleware.context import JobContext, StreamName, current_job
+from ops.errors import SettingsError
+from ops.logs import get_logger
 from ops.settings import LoadedSettings, load_settings
 
 __all__ = ["JobContext", "StreamName", "current_job", "set_settings", "settings"]
+
+
+log = get_logger(__name__)
 
 
 class _Process:
     """What holds for the whole process."""
 
     loaded: LoadedSettings | None = None
+    stamp: tuple[int, int] | None = None
 
 
 def settings() -> LoadedSettings:
     """Give the settings of this process; read from the environment on first use unless they have been set.
 
+    When 3ox.toml has changed since, it is read again, so that a new project can be used at once; what a
+    worker was built from (store, limits, threads) stays as it was. A file that is no longer valid is logged
+    and the last valid one stays in force.
+
     Raises:
-        SettingsError: They had to be read and are not valid.
+        SettingsError: They had to be read for the first time and are not valid.
     """
     if _Process.loaded is None:
-        _Process.loaded = load_settings()
+        set_settings(load_settings())
+    loaded = cast("LoadedSettings", _Process.loaded)
+    stamp = _stamp(loaded)
+    if stamp == _Process.stamp:
+        return loaded
+    _Process.stamp = stamp
+    try:
+        _Process.loaded = load_settings(loaded.workspace.home)
+    except SettingsError as error:
+        log.warning("settings.not_reloaded", reason=str(error))
+        return loaded
     return _Process.loaded
 
 
 def set_settings(loaded: LoadedSettings) -> None:
     """Set the settings of this process, for every thread in it."""
     _Process.loaded = loaded
+    _Process.stamp = _stamp(loaded)
+
+
+def _stamp(loaded: LoadedSettings) -> tuple[int, int] | None:
+    try:
+        found = loaded.workspace.settings_file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +14,7 @@ import msgspec
 from actors.context import set_settings
 from actors.registry import ACTORS
 from middleware.broker.intake import payload_sha256
-from middleware.context import JobContext, StreamName, set_current_job
+from middleware.context import JobContext, Sink, set_current_job
 from middleware.interrupts import JobCancelled, JobInterrupted, TimeLimitExceeded
 from middleware.job.records import Attempt, JobError, JobRecord, Receipt, Transition, receipt_id_of, utc
 from middleware.job.schema import Job
@@ -25,44 +25,19 @@ from ops.settings import LoadedSettings
 WORKER_ID = "in-process"
 
 
-class TerminalSink:
-    """Hands a job's output straight to our own standard output and error."""
-
-    def progress(self, percent: float, message: str) -> None:
-        """Show progress on standard error, if somebody looks."""
-        if sys.stderr.isatty():
-            sys.stderr.write(f"[{percent:3.0f}%] {message}\n")
-
-    def output(self, text: str, stream: StreamName) -> None:
-        """Write at once."""
-        target = sys.stdout if stream == "out" else sys.stderr
-        target.write(text)
-        target.flush()
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-
-class SilentSink(TerminalSink):
-    """Drops output, for ``--json``: one document on standard output and nothing else."""
-
-    def output(self, text: str, stream: StreamName) -> None:
-        """Drop it; its end stands in the result."""
-
-
-def run_local(job: Job, loaded: LoadedSettings, *, quiet: bool = False) -> tuple[JobRecord, Receipt]:
+def run_local(job: Job, loaded: LoadedSettings, sink: Sink) -> tuple[JobRecord, Receipt]:
     """Carry out a job here and now, once: without a store there is nobody who could retry it.
 
     Args:
         job: What to do.
         loaded: The settings.
-        quiet: Show none of its output.
+        sink: Takes its progress and output.
 
     Returns:
         The job as it ended, and its receipt, of the same form as from a worker.
     """
     set_settings(loaded)
-    context = JobContext(job, SilentSink() if quiet else TerminalSink(), worker_id=WORKER_ID)
+    context = JobContext(job, sink, worker_id=WORKER_ID)
     asked_s = job.timeout_seconds
     limit_s = loaded.settings.type_settings(job.job_type).timeout_s if asked_s is None else asked_s
     begun_ms = _now_ms()
@@ -121,6 +96,10 @@ def _attempt(
     except BridgeError as failure:
         error = JobError(type(failure).__name__, failure.message, failure.remedy)
         return getattr(failure, "result", None), error, State.FAILED, f"failed in its only attempt: {failure}"
+    except Exception as surprise:  # noqa: BLE001 (as in a worker: whatever an actor raises ends its job, not us)
+        trace = "".join(traceback.format_exception(surprise))[-4000:]
+        error = JobError(type(surprise).__name__, str(surprise), "", trace)
+        return None, error, State.FAILED, f"failed in its only attempt: {error.type}: {surprise}"
     else:
         return result, None, State.COMPLETED, "attempt 1 succeeded in-process"
     finally:

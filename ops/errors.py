@@ -91,6 +91,10 @@ class QueueFull(BridgeError):
     """The queue has reached its limit; try again when it has drained."""
 
 
+class SpoolFull(BridgeError):
+    """The store is away and the spool takes no more; try again later."""
+
+
 class JobNotFound(BridgeError):
     """No such job."""
 

@@ -154,7 +154,7 @@ class Settings(Table, frozen=True, kw_only=True):
     stall_s: Annotated[
         Seconds,
         Meta(
-            description="A worker that has not looked for work, or reached the store, for so long is replaced."
+            description="A worker that has not looked for work or reached the store for so long is replaced."
         ),
     ] = 30.0
     max_crashes: Annotated[
@@ -185,6 +185,10 @@ class Settings(Table, frozen=True, kw_only=True):
         Meta(description="How long an idempotency key is remembered.", ge=1),
     ] = 86_400
     queue_max: Annotated[int, Meta(description="Jobs that may wait; more are refused.", ge=1)] = 1_000_000
+    spool_max_bytes: Annotated[
+        int,
+        Meta(description="Jobs that daemons keep on disk while the store is away, all together.", ge=1),
+    ] = 268_435_456
     payload_max_bytes: Annotated[int, Meta(description="Size of a job's payload.", ge=1)] = 1_048_576
     result_max_bytes: Annotated[int, Meta(description="Size of a job's result.", ge=1)] = 1_048_576
     output_max_bytes: Annotated[

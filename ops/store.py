@@ -51,9 +51,8 @@ class Store:
     @classmethod
     def open(cls, loaded: LoadedSettings, *, timeout_s: float | None = None) -> Store:
         """Give the store that the settings name: ``redis_url``, else the workspace's embedded one."""
-        settings = loaded.settings
-        url = settings.redis_url if settings.redis_url else f"unix://{loaded.workspace.store_socket}"
-        return cls(url, timeout_s=settings.store_timeout_s if timeout_s is None else timeout_s)
+        limit_s = loaded.settings.store_timeout_s if timeout_s is None else timeout_s
+        return cls(loaded.store_url, timeout_s=limit_s)
 
     def connect(self) -> Connection:
         """Open a connection of the caller's own, for blocking reads and subscriptions.

@@ -38,7 +38,10 @@ _PAGE = 200
 )
 @json_option
 def wait(*, ids: tuple[str, ...], timeout: float | None, as_json: bool) -> int:
-    """Wait until jobs have ended; exits 0 if all are completed, 1 if one failed or was cancelled."""
+    """Wait until jobs have ended.
+
+    Exits 0 if all are completed, 1 if one failed or was cancelled, 124 if the time ran out before.
+    """
     ends_at_s = None if timeout is None else time.monotonic() + timeout
     records: list[JobRecord] = []
 
@@ -71,10 +74,11 @@ def _emit_jobs(records: list[JobRecord]) -> None:
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @json_option
 def cancel(*, ids: tuple[str, ...], as_json: bool) -> int:
-    """Cancel jobs, and wait up to 5 s for running ones to end.
+    """Cancel jobs.
 
-    Says "cancelled" when nothing of the job runs any more, "cancelling" if it had not ended by then (exit
-    code 124). A job that had ended before stays as it was (exit code 2).
+    Waits up to 5 s for running ones to end. Says "cancelled" when nothing of the job runs any more,
+    "cancelling" if it had not ended by then (exit code 124). A job that had ended before stays as it was
+    (exit code 2).
     """
     asked = {}
     outcomes: list[dict[str, str]] = []
@@ -123,7 +127,10 @@ def _see_it_end(job_id: str, outcome: str, status: str, ends_at_s: float) -> tup
 def retry(
     *, ids: tuple[str, ...], every: bool, job_type: str | None, status: str | None, as_json: bool
 ) -> int:
-    """Queue failed or cancelled jobs once more, under their old ids."""
+    """Queue failed or cancelled jobs once more.
+
+    They keep their ids and receipts.
+    """
     if every == bool(ids):
         raise UsageProblem("retry takes job ids, or --all, and not both.", remedy="See '3ox retry --help'.")
     if not every and (job_type is not None or status is not None):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ingress.cli.output import OutputWriter
+from ingress.cli.output import LocalSink, OutputWriter
 from ingress.cli.render import short_id
 from ingress.cli.shared import (
     CANCEL_WAIT_S,
@@ -127,7 +127,7 @@ def _through_the_store(job: Job, mode: Mode) -> JobRecord:
 
 
 def _mention_idle_bridge() -> None:
-    if not bridge_status()["workers"]:
+    if not any(worker["healthy"] for worker in bridge_status()["workers"]):
         note("no worker is running; the job waits until '3ox up' or '3ox worker' starts one.")
 
 
@@ -148,10 +148,13 @@ def _here(job: Job, mode: Mode, bridge: Bridge, away: StoreUnreachable) -> JobRe
     note(f"{away.message} The job runs in this process.")
     if mode.line and not mode.as_json:
         click.echo(mode.line)
-    record, receipt = run_local(bridge.intake.complete(job), bridge.loaded, quiet=mode.as_json)
+    sink = LocalSink(None if mode.as_json else OutputWriter(raw=mode.command))
+    record, receipt = run_local(bridge.intake.complete(job), bridge.loaded, sink)
     if mode.as_json:
         # There is no store that could be asked for the receipt later.
         emit_json({**msgspec.to_builtins(record), "receipt": receipt})
+    elif mode.ends_line:
+        sink.end_line()
     if record.status == "cancelled":
         explain(record)
         raise KeyboardInterrupt

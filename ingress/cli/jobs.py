@@ -28,7 +28,7 @@ _PAGE = 500
     "--limit", metavar="N", type=click.IntRange(1, 1000), help=f"At most so many; {_LIMIT} by default."
 )
 @click.option("--cursor", metavar="C", help="Go on where the last page ended.")
-@click.option("--all", "every", is_flag=True, help="All pages, and the history.")
+@click.option("--all", "every", is_flag=True, help="All pages.")
 @json_option
 def jobs(
     *,
@@ -42,10 +42,11 @@ def jobs(
     every: bool,
     as_json: bool,
 ) -> int:
-    """List jobs, newest first, with a summary; or show one in full.
+    """List jobs with a summary, or show one.
 
-    With ID and --watch the exit code is 0 if the job is completed, 1 if it failed or was cancelled.
-    Without ID, --watch goes on until Ctrl-C, or in a pipe until nothing is queued or running.
+    The list is newest first; with ID, all that is known of that job. With ID and --watch the exit code is
+    0 if the job is completed, 1 if it failed or was cancelled. Without ID, --watch goes on until Ctrl-C,
+    or in a pipe until nothing is queued or running.
     """
     filters = {"project": project, "job_type": job_type, "status": status}
     if job_id is not None:
@@ -120,7 +121,10 @@ def _show_page(page: JobPage, *, as_json: bool) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
 @json_option
 def logs(*, job_id: str, follow: bool, as_json: bool) -> int:
-    """Show the output of a job, its stdout on stdout and its stderr on stderr."""
+    """Show the output of a job.
+
+    Its stdout goes to stdout, its stderr to stderr.
+    """
     whole_id = resolve_id(job_id)
     chunks = read_output(whole_id, follow=follow)
     if as_json:
@@ -136,7 +140,10 @@ def logs(*, job_id: str, follow: bool, as_json: bool) -> int:
 @click.argument("job_id", metavar="ID")
 @json_option
 def receipt(*, job_id: str, as_json: bool) -> int:
-    """Show the receipt of a job: who asked for what, when, the hashes of input and result, every move."""
+    """Show the receipt of a job.
+
+    It says who asked for what and when, the hashes of input and result, and every move in between.
+    """
     found = get_receipt(job_id)
     if as_json:
         emit_json(found)

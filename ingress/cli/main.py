@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from typing import TextIO
 
 import click
 
@@ -57,6 +58,15 @@ class Commands(click.Group):
 
         commands: list[click.Command] = import_module(f"ingress.cli.{MODULES[cmd_name]}").COMMANDS
         return next(command for command in commands if command.name == cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands, the summary of each whole and not cut at the edge of the page."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [
+            (name, command.get_short_help_str(limit=1000)) for name, command in found if command is not None
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def resolve_command(
         self,
@@ -131,26 +141,37 @@ def run(arguments: list[str]) -> int:
     Args:
         arguments: What follows the program's name.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            # A job's text may hold what the terminal's encoding cannot say; that must not end the command.
-            stream.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     try:
-        outcome = _invoke(arguments)
+        code = _invoke(arguments)
         sys.stdout.flush()
     except BridgeError as error:
-        return _report(error.message, error.remedy, error.exit_code)
+        code = _report(error.message, error.remedy, error.exit_code)
     except click.exceptions.Exit as request:
-        return request.exit_code
+        code = request.exit_code
     except (KeyboardInterrupt, click.Abort) as interrupt:
-        return 128 + getattr(interrupt, "signal_number", signal.SIGINT)
+        code = 128 + getattr(interrupt, "signal_number", signal.SIGINT)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         path = PROGRAM if context is None else context.command_path
-        return _report(error.format_message(), f"See '{path} --help'.", UsageProblem.exit_code)
+        code = _report(error.format_message(), f"See '{path} --help'.", UsageProblem.exit_code)
     except BrokenPipeError:
-        return _broken_pipe()
-    return outcome
+        _silence_streams()
+        code = EXIT_BROKEN_PIPE
+    except OSError as error:
+        _silence_streams(sys.stdout)
+        place = "" if error.filename is None else f" ({error.filename})"
+        code = _report(f"{error.strerror or error}{place}.", "", BridgeError.exit_code)
+    return code
+
+
+def _prepare_streams() -> None:
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # Started with the descriptor closed, as some service managers do.
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 (open to the end)
+        # A job's text may hold what the terminal's encoding cannot say; that must not end the command.
+        getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def _invoke(arguments: list[str]) -> int:
@@ -169,17 +190,16 @@ def _report(message: str, remedy: str, exit_code: int) -> int:
 
     try:
         note(f"{message} {remedy}".strip())
-    except BrokenPipeError:
-        _broken_pipe()
+    except OSError:
+        _silence_streams()
     return exit_code
 
 
-def _broken_pipe() -> int:
-    # The interpreter flushes stdout once more while it ends; let that go nowhere.
+def _silence_streams(*streams: TextIO) -> None:
+    # The interpreter flushes them once more while it ends; let that go nowhere.
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in streams or (sys.stdout, sys.stderr):
         os.dup2(nowhere, stream.fileno())
-    return EXIT_BROKEN_PIPE
 
 
 def main() -> None:

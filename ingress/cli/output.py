@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from ingress.cli.render import safe
 from middleware.job.records import OutputChunk
+
+if TYPE_CHECKING:
+    from middleware.context import StreamName
 
 
 class OutputWriter:
@@ -39,3 +43,32 @@ class OutputWriter:
             sys.stdout.buffer.write(b"\n")
             sys.stdout.buffer.flush()
             self._open_line = False
+
+
+class LocalSink:
+    """Takes what a job reports that runs in this process; see ``middleware.context.Sink``.
+
+    Args:
+        writer: Shows its output; None shows none.
+    """
+
+    def __init__(self, writer: OutputWriter | None) -> None:
+        self._writer = writer
+
+    def progress(self, percent: float, message: str) -> None:
+        """Show progress on standard error, if somebody looks."""
+        if self._writer is not None and sys.stderr.isatty():
+            sys.stderr.write(f"[{percent:3.0f}%] {safe(message)}\n")
+
+    def output(self, text: str, stream: StreamName) -> None:
+        """Show a piece of output at once."""
+        if self._writer is not None:
+            self._writer.write(OutputChunk("", stream, text))
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def end_line(self) -> None:
+        """End the line that stdout stands in, if it stands in one."""
+        if self._writer is not None:
+            self._writer.end_line()

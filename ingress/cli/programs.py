@@ -33,6 +33,7 @@ def bridge_programs(loaded: LoadedSettings, store: EmbeddedValkey | None) -> lis
         store: The embedded store, prepared; None if the settings name another one.
     """
     programs = [] if store is None else [store_program(store)]
+    programs.append(warden_program(loaded))
     programs += [
         worker_program(loaded, f"worker-{number}") for number in range(1, loaded.settings.workers + 1)
     ]
@@ -53,6 +54,16 @@ def store_program(store: EmbeddedValkey) -> Program:
         ready=ready,
         gate=True,
         stop_timeout_s=_STORE_STOP_TIMEOUT_S,
+    )
+
+
+def warden_program(loaded: LoadedSettings) -> Program:
+    """Give the warden, which answers for this host's workers when they cannot."""
+    return Program(
+        name="warden",
+        argv=[sys.executable, "-m", "middleware.broker.warden"],
+        env=_worker_environment(loaded),
+        cwd=loaded.workspace.run_dir,
     )
 
 

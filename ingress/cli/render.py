@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 #: So many of an id's last characters are shown in lists; they are random, so this few tell jobs apart.
 SHORT_ID_LENGTH = 8
 
+#: Fields of payloads that say what a job is about, and how much of that lists show.
+_SPEAKING_FIELDS = ("task", "prompt", "argv", "name", "text", "endpoint")
+_WHAT_MAX = 40
 _SPACING = {"\n", "\t"}
 #: Characters that turn the direction of what follows and can make a line read as another.
 _TURNING = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A)), "\u200e", "\u200f", "\u061c"}
@@ -95,9 +98,17 @@ def since(start: str | None, end: str | None = None) -> str:
     return "-" if seconds is None else duration(seconds)
 
 
-def what(record: JobRecord) -> str:
+def kind(record: JobRecord) -> str:
     """Give the job's type, with its project if it has one."""
-    return one_line(record.job_type if record.project is None else f"{record.job_type}/{record.project}")
+    return record.job_type if record.project is None else f"{record.job_type}/{record.project}"
+
+
+def what(record: JobRecord) -> str:
+    """Give the beginning of what the job was asked to do: its task, prompt, command or file."""
+    payload = record.payload if isinstance(record.payload, dict) else {}
+    found = next((payload[name] for name in _SPEAKING_FIELDS if name in payload), "")
+    text = one_line(" ".join(map(str, found)) if isinstance(found, list) else str(found))
+    return text if len(text) <= _WHAT_MAX else text[: _WHAT_MAX - 1] + "…"
 
 
 def why(record: JobRecord) -> str:
@@ -130,17 +141,18 @@ def job_rows(records: Sequence[JobRecord]) -> list[tuple[str, ...]]:
     return [
         (
             short_id(record.job_id),
-            what(record),
+            kind(record),
             str(record.status),
             f"{record.progress:.0f}%",
             since(record.created_at),
+            what(record),
             why(record),
         )
         for record in records
     ]
 
 
-JOB_COLUMNS = ("ID", "JOB", "STATE", "DONE", "AGE", "REASON")
+JOB_COLUMNS = ("ID", "JOB", "STATE", "DONE", "AGE", "WHAT", "REASON")
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -161,14 +173,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         click.echo("  ".join((*cells, row[-1])).rstrip())
 
 
+#: Columns that share what room the others leave.
+_STRETCHING = {"WHAT", "REASON", "PROCESSING"}
+
+
 def rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
-    """Give the table as rich draws it; long text in the last column is cut at the edge of the terminal."""
+    """Give the table as rich draws it; long text is cut to the terminal's width."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=bool(_STRETCHING & set(columns)))
     for name in columns:
-        ratio = 1 if name == columns[-1] else None
+        ratio = 1 if name in _STRETCHING else None
         table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=ratio)
     for row in rows:
         # Text, not str: square brackets in a job's text are no markup.

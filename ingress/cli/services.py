@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ingress.cli.shared import emit_json, json_option, note
+from ops.errors import SettingsError
 
 if TYPE_CHECKING:
     from ops.settings import LoadedSettings
@@ -148,11 +149,17 @@ def _tell_where(loaded: LoadedSettings, *, stop: str) -> None:
 def down() -> int:
     """Stop the bridge of this workspace, with all that it has started."""
     from ops.processes import wait_ended
-    from ops.settings import load_settings
+    from ops.settings import Settings, load_settings
     from ops.upstate import running_pid, sweep_leftovers
+    from ops.workspace import Workspace, default_home
 
-    loaded = load_settings()
-    settings, workspace = loaded.settings, loaded.workspace
+    workspace = Workspace(default_home(os.environ))
+    try:
+        settings = load_settings().settings
+    except SettingsError as error:
+        # A misspelt key must not keep anybody from stopping the bridge.
+        note(f"{error} The default settings are used to stop.")
+        settings = Settings()
     pid = running_pid(workspace)
     if pid is None:
         swept = sweep_leftovers(workspace, grace_s=settings.kill_grace_s)
@@ -174,7 +181,7 @@ def down() -> int:
 @threads_option
 def worker(*, threads: int | None) -> int:
     """Run one worker in the foreground, for systemd or another host."""
-    from ingress.cli.programs import worker_program
+    from ingress.cli.programs import warden_program, worker_program
     from ops.logs import configure_logging
     from ops.settings import load_settings
     from ops.supervisor import Supervisor
@@ -184,7 +191,7 @@ def worker(*, threads: int | None) -> int:
     configure_logging(loaded, process=name)
     # It waits for its store as long as that takes, as it does when the store goes away later.
     supervisor = Supervisor(
-        [worker_program(loaded, name, restart=False)],
+        [warden_program(loaded), worker_program(loaded, name, restart=False)],
         workspace=None,
         start_timeout_s=None,
         kill_grace_s=loaded.settings.kill_grace_s,

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ingress.cli.render import duration, one_line, print_fields, print_table
+from ingress.cli.render import duration, one_line, print_fields, print_table, short_id
 from ingress.cli.shared import emit_json, json_option
 from ingress.dispatch import bridge_status, connect
 from ops.errors import StoreUnreachable
@@ -19,9 +19,10 @@ _QUEUE = ("ready", "scheduled", "held", "processing", "dead")
 @click.command()
 @json_option
 def status(*, as_json: bool) -> int:
-    """Show the health of the store, the queue by state, the workers, what is running, and the daemons.
+    """Show how the bridge is.
 
-    Exits 3, within two seconds, if the store does not answer.
+    The health of the store, the queue by state, the workers, what is running, and the daemons. Exits 3,
+    within two seconds, if the store does not answer.
     """
     bridge = connect(timeout_s=STORE_TIMEOUT_S)
     try:
@@ -43,7 +44,7 @@ def _away(url: str) -> dict[str, Any]:
         "queue": dict.fromkeys(_QUEUE),
         "workers": [],
         "daemons": [],
-        "spool": {"jobs": None},
+        "spool": {"jobs": 0},
     }
 
 
@@ -70,10 +71,10 @@ def _print_status(found: dict[str, Any]) -> None:
                     one_line(str(worker["host"])),
                     str(worker["pid"]),
                     str(worker["threads"]),
-                    duration(worker["heartbeat_age_s"]) + " ago",
+                    duration(worker["heartbeat_age_s"]) + (" ago" if worker["healthy"] else " ago, lost"),
                     str(worker["completed"]),
                     str(worker["failed"]),
-                    " ".join(worker["processing"]),
+                    " ".join(map(short_id, worker["processing"])),
                 )
                 for worker in found["workers"]
             ],

@@ -16,16 +16,16 @@ import click
 from ingress.cli.render import (
     JOB_COLUMNS,
     job_rows,
+    kind,
     one_line,
     rich_table,
     short_id,
     since,
     summary_line,
-    what,
     why,
 )
 from ingress.cli.shared import explain
-from ingress.dispatch import follow, follow_all, get_job, list_jobs
+from ingress.dispatch import current_bridge, follow, follow_all, get_job, list_jobs
 from middleware.job.states import FINAL
 from ops.errors import BridgeError, JobNotFound
 
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from middleware.job.records import JobEvent, JobPage, JobRecord
 
 _REDRAWS_PER_S = 5
-#: Events within so long of each other lead to one redraw.
+#: Events within so long of the first lead to one redraw.
 _BURST_S = 0.1
-#: After so long a silence the list is read again, in case something went unheard.
-_IDLE_S = 2.0
+#: So many running jobs are told when a watch in a pipe begins.
+_RUNNING_MAX = 200
 #: Lines of the screen that are not jobs: summary, heading, the shell's prompt.
 _CHROME_LINES = 4
 #: States that a job leaves by itself, soon; scheduled and held ones may stay for days.
@@ -89,7 +89,7 @@ class _JobView:
         for ratio in (None, None, 1, None, None):
             view.add_column(no_wrap=True, ratio=ratio)
         view.add_row(
-            Text(f"{short_id(record.job_id)} {what(record)}", style="bold"),
+            Text(f"{short_id(record.job_id)} {kind(record)}", style="bold"),
             Text(str(record.status)),
             ProgressBar(total=100, completed=record.progress),
             Text(f"{record.progress:3.0f}%"),
@@ -135,18 +135,32 @@ def _any_active() -> bool:
     return any(summary.get(state, 0) for state in _ACTIVE)
 
 
+def _newest_event() -> str:
+    """Give the id of the last event, to hear all that comes after what is read next."""
+    bridge = current_bridge()
+    newest = bridge.store.call("XREVRANGE", bridge.reader.keys.events, "+", "-", "COUNT", 1)
+    return newest[0][0].decode() if newest else "0-0"
+
+
 def _print_all(filters: Mapping[str, str | None]) -> None:
-    if not _any_active():
-        click.echo(summary_line(_page({}, 1).summary))
-        return
-    for event in follow_all(idle_s=_IDLE_S):
-        if event is not None and _is_wanted(event, filters):
-            done = "" if event.progress is None else f"{event.progress:.0f}%  "
-            click.echo(f"{short_id(event.job_id)}  {event.status}  {done}{one_line(event.message)}".rstrip())
-        # Silence too: the last job may have ended before we listened.
-        if (event is None or event.status in FINAL) and not _any_active():
-            click.echo(summary_line(_page({}, 1).summary))
-            return
+    since_event = _newest_event()
+    if filters["status"] in {None, "processing"}:
+        for record in list_jobs(**{**filters, "status": "processing"}, limit=_RUNNING_MAX).jobs:
+            click.echo(_line(record.job_id, record.status, record.progress, record.progress_message))
+    if _any_active():
+        for event in follow_all(after=since_event):
+            if event is None:
+                continue
+            if _is_wanted(event, filters):
+                click.echo(_line(event.job_id, event.status, event.progress, event.message))
+            if event.status in FINAL and not _any_active():
+                break
+    click.echo(summary_line(_page({}, 1).summary))
+
+
+def _line(job_id: str, status: str, progress: float | None, message: str) -> str:
+    done = "" if progress is None else f"{progress:.0f}%  "
+    return f"{short_id(job_id)}  {status}  {done}{one_line(message)}".rstrip()
 
 
 def _is_wanted(event: JobEvent, filters: Mapping[str, str | None]) -> bool:
@@ -183,21 +197,21 @@ def _draw_all(filters: Mapping[str, str | None], limit: int | None) -> None:
 
     console = Console()
     rows = max(1, console.height - _CHROME_LINES) if limit is None else limit
+    since_event = _newest_event()
     view = _PageView(_page(filters, rows))
     with Live(view, console=console, refresh_per_second=_REDRAWS_PER_S) as live:
-        for _ in _bursts():
+        for _ in _bursts(since_event):
             view.page = _page(filters, rows)
             live.refresh()
 
 
-def _bursts() -> Iterator[None]:
-    """Yield at once and after each burst: events that follow one another within ``_BURST_S``."""
+def _bursts(since_event: str) -> Iterator[None]:
+    """Yield after each burst: events that come within ``_BURST_S`` of the first."""
     from queue import Empty, SimpleQueue
     from threading import Thread
 
     news: SimpleQueue[BaseException | None] = SimpleQueue()
-    Thread(target=_listen, args=(news,), daemon=True).start()
-    yield
+    Thread(target=_listen, args=(news, since_event), daemon=True).start()
     while True:
         _raise_if_error(news.get())
         ends_at_s = time.monotonic() + _BURST_S
@@ -209,9 +223,9 @@ def _bursts() -> Iterator[None]:
         yield
 
 
-def _listen(news: SimpleQueue[BaseException | None]) -> None:
+def _listen(news: SimpleQueue[BaseException | None], since_event: str) -> None:
     try:
-        for _ in follow_all(idle_s=_IDLE_S):
+        for _ in follow_all(after=since_event):
             news.put(None)
     except BridgeError as error:
         news.put(error)

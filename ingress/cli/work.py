@@ -34,7 +34,7 @@ def ask(
     detach: bool,
     as_json: bool,
 ) -> int:
-    """Ask a language model and stream its answer.
+    """Ask a language model; its answer is streamed.
 
     PROMPT is the question; - reads it from stdin. Ctrl-C cancels the job. Without a store the question is
     answered in this process, and stderr says so.
@@ -77,7 +77,7 @@ def run(
     timeout: float | None,
     as_json: bool,
 ) -> int:
-    """Hand a task to a project and return at once.
+    """Hand a task to a project; returns at once.
 
     The one line on stdout is agent:PROJECT:JOB_ID. PROJECT is a table [projects.NAME] in 3ox.toml.
     """
@@ -110,10 +110,11 @@ def _whole_ids(parts: tuple[str, ...]) -> list[str]:
 @click.option("--cwd", metavar="DIR", help="Where the command runs; the current directory by default.")
 @json_option
 def sh(*, argv: tuple[str, ...], detach: bool, timeout: float | None, cwd: str | None, as_json: bool) -> int:
-    """Run a command as a job; its output is streamed, its exit status becomes ours.
+    """Run a command as a job, as if it ran here.
 
-    Write -- before the command if it begins with a dash. No shell reads it: for pipes and the like use
-    sh -c '...'. Ctrl-C cancels the job. Without a store it runs in this process, and stderr says so.
+    Its output is streamed, its exit status becomes ours. Write -- before the command if it begins with a
+    dash. No shell reads it: for pipes and the like use sh -c '...'. Ctrl-C cancels the job. Without a
+    store it runs in this process, and stderr says so.
     """
     payload = {"argv": [utf8(word, "the command") for word in argv], "cwd": _directory(cwd)}
     job = make_job("shell.cmd", payload, source=SOURCE, actor=login_name(), timeout_seconds=timeout)

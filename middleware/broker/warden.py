@@ -318,20 +318,38 @@ def main() -> int:
     supervised = "BRIDGE_SUPERVISED" in os.environ
     if supervised:
         set_parent_death_signal(signal.SIGTERM)
-    lock_fd = os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if not supervised:
-            return 0
-        # An unsupervised one is on its way out, or serves workers of its own: its place is ours after it.
-        fcntl.flock(lock_fd, fcntl.LOCK_EX)
+    # A supervised one waits for its turn: another one may be on its way out, or serve workers of its own.
+    lock_fd = _claim(place.lock, wait=supervised)
+    if lock_fd is None:
+        return 0
     configure_logging(loaded, process="warden", console=False)
     warden = Warden(loaded, place)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: warden.stop())
-    warden.run(stay=supervised)
+    try:
+        warden.run(stay=supervised)
+    finally:
+        place.lock.unlink(missing_ok=True)
+        os.close(lock_fd)
+        with contextlib.suppress(OSError):  # living workers still have their files there
+            place.vitals_dir.rmdir()
     return 0
+
+
+def _claim(lock: Path, *, wait: bool) -> int | None:
+    """Take the lock; None if another warden has it and we are not to wait."""
+    while True:
+        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        # The one before us removes the file when it ends: then ours is the lock of nothing.
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(lock).st_ino == os.fstat(fd).st_ino:  # noqa: PTH116 (the same call for path and descriptor)
+                return fd
+        os.close(fd)
 
 
 if __name__ == "__main__":

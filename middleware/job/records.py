@@ -261,7 +261,8 @@ def _reason(row: dict[str, bytes | None]) -> str:
         return "it waits for a free worker"
     if status == State.PROCESSING:
         lost = _number(row["crashes"])
-        return f"attempt {attempt} runs on {worker}" + (f", after {lost} lost with their worker" if lost else "")
+        said = f"attempt {attempt} runs on {worker}"
+        return f"{said}; {lost} before it lost their worker" if lost else said
     if status == State.COMPLETED:
         return f"attempt {attempt} succeeded"
     return status

@@ -17,20 +17,20 @@ from tests.cli.support import Cli
 from tests.support import clean_environ, eventually
 
 TOOL = """
-import sys, time
+import os, sys, time
 task = sys.argv[1]
 if task == "fail":
     print("about to fail"); sys.exit("no luck")
-if task.startswith("steps"):
-    for percent in (20, 40, 60, 80):
-        print(f"::progress {percent} part {percent}", flush=True)
-        time.sleep(0.12)
-if task.startswith("wait for "):
-    import pathlib
-    print("waiting", flush=True)
-    path = pathlib.Path(task[9:])
-    while not path.exists():
+def pass_gate(name):
+    while not os.path.exists(name):
         time.sleep(0.01)
+if task.startswith("steps "):
+    for percent in (20, 60):
+        print(f"::progress {percent} part {percent}", flush=True)
+        pass_gate(f"{task[6:]}.{percent}")
+if task.startswith("wait for "):
+    print("waiting", flush=True)
+    pass_gate(task[9:])
 print(f"done: {task}")
 """
 ANSWERS = """
@@ -48,6 +48,7 @@ command = [{python}, "tool.py", "{{task}}"]
 
 [projects.website]
 path = "WORKDESK"
+priority = 3
 command = [{python}, "tool.py", "{{task}}"]
 
 [ask.command]
@@ -91,7 +92,9 @@ def bridge(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
     connect(load_settings(environ=environ))
     try:
         eventually(lambda: bridge_status()["workers"], 30.0)
-        yield Cli(environ)
+        cli = Cli(environ)
+        yield cli
+        cli.end()
     finally:
         worker.terminate()
         try:
@@ -103,16 +106,20 @@ def bridge(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
 
 
 @pytest.fixture
-def quiet(environ: dict[str, str]) -> Cli:
+def quiet(environ: dict[str, str]) -> Iterator[Cli]:
     """The command line of a bridge without any worker: what is handed in stays where it is."""
     settle_workspace(Path(environ["BRIDGE_HOME"]))
-    return Cli(environ)
+    cli = Cli(environ)
+    yield cli
+    cli.end()
 
 
 @pytest.fixture
-def storeless(environ: dict[str, str]) -> Cli:
+def storeless(environ: dict[str, str]) -> Iterator[Cli]:
     """The command line of a bridge whose store does not exist."""
     settle_workspace(Path(environ["BRIDGE_HOME"]))
     missing = Path(environ["BRIDGE_HOME"]) / "none.sock"
     assert not os.path.lexists(missing)
-    return Cli({**environ, "BRIDGE_REDIS_URL": f"unix://{missing}"})
+    cli = Cli({**environ, "BRIDGE_REDIS_URL": f"unix://{missing}"})
+    yield cli
+    cli.end()

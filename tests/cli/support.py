@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from tests.support import eventually, run_3ox, threeox
+
+_SILENCE_S = 30.0
+#: Text on a terminal -> what the user does when it appears.
+Reactions: TypeAlias = Mapping[str, Callable[[subprocess.Popen[bytes]], object]]
 
 
 class Outcome(NamedTuple):
@@ -37,6 +42,7 @@ class Cli:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = dict(environ)
+        self._started: list[subprocess.Popen[str]] = []
 
     def __call__(self, *arguments: str, stdin: str = "", cwd: Path | None = None) -> Outcome:
         """Run a command to its end."""
@@ -48,7 +54,7 @@ class Cli:
         """Start a command and go on; signals reach it as they reach one that a user starts."""
         # A test run in the background may ignore Ctrl-C, and children would inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        return subprocess.Popen(
+        process = subprocess.Popen(
             threeox(*arguments),
             env=self.environ,
             stdin=subprocess.DEVNULL,
@@ -56,6 +62,15 @@ class Cli:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self._started.append(process)
+        return process
+
+    def end(self) -> None:
+        """End what a failed test has left running."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+                process.wait(10.0)
 
     def job(self, job_id: str) -> Any:
         """Give a job as JSON."""
@@ -69,8 +84,18 @@ class Cli:
         found = self.job(job_id)
         return found if found["status"] in states else None
 
-    def on_terminal(self, *arguments: str, columns: int = 100) -> tuple[int, str]:
-        """Run a command on a terminal of its own and give its exit code and all that it drew."""
+    def on_terminal(
+        self, *arguments: str, columns: int = 100, reactions: Reactions | None = None
+    ) -> tuple[int, str]:
+        """Run a command on a terminal of its own and give its exit code and all that it drew.
+
+        Args:
+            *arguments: Of the command.
+            columns: Width of the terminal.
+            reactions: What to do when a text has been drawn, in this order, each once.
+        """
+        pending = list({} if reactions is None else reactions.items())
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         main, side = pty.openpty()
         environ = {**self.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "30"}
         process = subprocess.Popen(
@@ -80,6 +105,9 @@ class Cli:
         drawn = b""
         with closing(os.fdopen(main, "rb", buffering=0)) as screen:
             while True:
+                if not select.select([screen], [], [], _SILENCE_S)[0]:
+                    process.kill()
+                    raise AssertionError(f"nothing more was drawn after: {drawn.decode()[-500:]!r}")
                 try:
                     piece = screen.read(65_536)
                 except OSError:  # EIO: the last process has let go of the terminal
@@ -87,4 +115,6 @@ class Cli:
                 if not piece:
                     break
                 drawn += piece
+                if pending and pending[0][0].encode() in drawn:
+                    pending.pop(0)[1](process)
         return process.wait(10.0), drawn.decode()

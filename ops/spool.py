@@ -1,0 +1,132 @@
+"""A durable queue of files: what was accepted while the store was away.
+
+An entry is written, forced to disk and renamed into place before ``add`` returns, so that a power cut
+leaves it whole or not there. Entries are taken in the order in which they were added, by one process at a
+time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ops.errors import SpoolFull, StartFailed
+
+_SUFFIX = ".job"
+
+
+class Spool:
+    """A directory of entries.
+
+    Args:
+        folder: Where they are; made if it is not there.
+        max_bytes: All entries together; more are refused.
+    """
+
+    def __init__(self, folder: Path, *, max_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._count = 0
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def add(self, name: str, data: bytes) -> Path:
+        """Add an entry; it is on disk when this returns.
+
+        Args:
+            name: Unique, safe in a file name; the same name again replaces the entry.
+            data: What to keep.
+
+        Raises:
+            SpoolFull: It would exceed the limit, or the disk is full; nothing is kept.
+        """
+        if self.size_bytes() + len(data) > self._max_bytes:
+            raise SpoolFull(
+                f"the spool {self._folder} is full ({self._max_bytes} bytes).",
+                remedy="Bring the store back, or raise spool_max_bytes.",
+            )
+        # Nanoseconds and a counter: entries of one process sort in the order in which they were added, and
+        # those of several by their clock.
+        self._count += 1
+        final = self._folder / f"{time.time_ns():020d}-{self._count:08d}-{name}{_SUFFIX}"
+        draft = final.with_suffix(".tmp")
+        try:
+            fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                _write_all(fd, data)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            draft.rename(final)
+            self._sync_folder()
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise SpoolFull(
+                f"the spool {self._folder} takes nothing: {error.strerror}.",
+                remedy="Free disk space, or correct the folder's mode.",
+            ) from error
+        return final
+
+    def _sync_folder(self) -> None:
+        fd = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def entries(self) -> list[Path]:
+        """Give all entries, oldest first."""
+        return sorted(path for path in self._folder.iterdir() if path.suffix == _SUFFIX)
+
+    def count(self) -> int:
+        """Count the entries."""
+        return sum(1 for path in self._folder.iterdir() if path.suffix == _SUFFIX)
+
+    def size_bytes(self) -> int:
+        """Add up the sizes of all entries."""
+        total = 0
+        for path in self._folder.iterdir():
+            # Another process may take it at this moment.
+            with contextlib.suppress(FileNotFoundError):
+                total += path.stat().st_size
+        return total
+
+    @contextlib.contextmanager
+    def taking(self) -> Iterator[bool]:
+        """Be the one process that takes entries.
+
+        Yields:
+            Whether we are; if not, another process is at it.
+        """
+        fd = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+        finally:
+            os.close(fd)
+
+    def set_aside(self, entry: Path) -> Path:
+        """Move an entry that can never be handed over out of the way; it is kept for a person to look at."""
+        aside = self._folder / "refused"
+        aside.mkdir(mode=0o700, exist_ok=True)
+        target = aside / entry.name
+        try:
+            entry.rename(target)
+        except OSError as error:
+            raise StartFailed(
+                f"{entry} cannot be moved: {error.strerror}.", remedy="Move it by hand."
+            ) from error
+        return target
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

@@ -1,0 +1,318 @@
+"""``jobs``, ``logs`` and ``receipt``: lists, one job in full, live views."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+from tests.cli.support import Cli, Reactions
+
+EVIL = "evil \x1b[31mred\x1b]0;title\x07 \u202ertl\rover"
+
+
+def queue(cli: Cli, project: str, task: str) -> str:
+    """Hand in a task and give its job id."""
+    return cli("run", project, task).out.strip().rpartition(":")[2]
+
+
+def test_list_in_a_pipe_is_plain_and_newest_first(quiet: Cli) -> None:
+    """In a pipe the list is aligned plain text with a heading and a summary."""
+    ids = [queue(quiet, "demo", f"task {number}") for number in range(3)]
+    lines = quiet("jobs").out.splitlines()
+    assert lines[0].split() == ["ID", "JOB", "STATE", "DONE", "AGE", "WHAT", "REASON"]
+    assert [line.split()[0] for line in lines[1:4]] == [job_id[-8:] for job_id in reversed(ids)]
+    assert all("task.custom/demo" in line and "queued" in line for line in lines[1:4])
+    starts = {line.index(word) for line, word in zip(lines[1:4], ("task 2", "task 1", "task 0"), strict=True)}
+    assert starts == {lines[0].index("WHAT")}
+    assert lines[4] == "Running: 0  Pending: 3  Completed: 0  Failed: 0"
+
+
+def test_list_as_json(quiet: Cli) -> None:
+    """``--json`` gives jobs, summary and cursor as the interface says."""
+    job_id = queue(quiet, "demo", "x")
+    page = quiet("jobs", "--json").json
+    assert [job["job_id"] for job in page["jobs"]] == [job_id]
+    assert page["next"] is None
+    assert page["summary"] == {
+        "queued": 1,
+        "scheduled": 0,
+        "held": 0,
+        "processing": 0,
+        "retrying": 0,
+        "completed": 0,
+        "failed": 0,
+        "cancelled": 0,
+    }
+    promised = """job_id trace_id job_type status source actor project session_id priority progress
+        progress_message attempt crashes max_retries worker_id payload result error created_at queued_at
+        started_at completed_at due_at depends_on receipt_id reason"""
+    assert set(promised.split()) <= set(page["jobs"][0])
+
+
+def test_empty_list_is_its_summary(quiet: Cli) -> None:
+    """Without any job there is the summary only."""
+    assert quiet("jobs").out == "Running: 0  Pending: 0  Completed: 0  Failed: 0\n"
+
+
+def test_filters(quiet: Cli) -> None:
+    """Project, type and status narrow the list; the summary stays that of all jobs."""
+    demo, website = queue(quiet, "demo", "a"), queue(quiet, "website", "b")
+    shell = quiet("sh", "--detach", "--", "true").out.strip()
+    quiet("cancel", demo)
+
+    def listed(*arguments: str) -> set[str]:
+        return {job["job_id"] for job in quiet("jobs", "--json", *arguments).json["jobs"]}
+
+    assert listed("--project", "website") == {website}
+    assert listed("--type", "shell.cmd") == {shell}
+    assert listed("--status", "cancelled") == {demo}
+    assert listed("--type", "task.custom", "--status", "queued") == {website}
+    assert quiet("jobs", "--project", "website").out.endswith(
+        "Pending: 2  Completed: 0  Failed: 0  Cancelled: 1\n"
+    )
+
+
+def test_pages_follow_one_another(quiet: Cli) -> None:
+    """``--limit`` and ``--cursor`` walk all jobs, each once; ``--all`` shows them at once."""
+    ids = [queue(quiet, "demo", f"task {number}") for number in range(5)]
+    seen: list[str] = []
+    cursor: str | None = None
+    while True:
+        more = () if cursor is None else ("--cursor", cursor)
+        page = quiet("jobs", "--json", "--limit", "2", *more).json
+        seen += [job["job_id"] for job in page["jobs"]]
+        cursor = page["next"]
+        if cursor is None:
+            break
+    assert seen == ids[::-1]
+    assert [job["job_id"] for job in quiet("jobs", "--json", "--all").json["jobs"]] == ids[::-1]
+    assert "--cursor" in quiet("jobs", "--limit", "2").out
+
+
+def test_job_text_cannot_play_with_the_terminal(quiet: Cli) -> None:
+    """Escapes, a change of direction and a carriage return in a task are shown, not obeyed."""
+    job_id = queue(quiet, "demo", EVIL)
+    for arguments in (("jobs",), ("jobs", job_id)):
+        for text in (quiet(*arguments).out, quiet.on_terminal(*arguments, columns=140)[1]):
+            assert "\\x1b[31mred" in text or "\\u001b[31mred" in text
+            assert "\x1b]0;" not in text
+            assert "\x1b[31m" not in text
+            assert "\u202e" not in text
+    assert quiet.job(job_id)["payload"]["task"] == EVIL
+
+
+def test_list_on_a_terminal_fits_it(quiet: Cli) -> None:
+    """On a terminal ids, states and ages stay whole; long text is cut, so that a job is one line."""
+    job_id = queue(quiet, "demo", "a very long task " * 20)
+    code, drawn = quiet.on_terminal("jobs", columns=80)
+    line = next(line for line in drawn.splitlines() if "task.custom/demo" in line)
+    assert code == 0
+    assert job_id[-8:] in line
+    assert "queued" in line
+    assert "…" in line
+    assert drawn.count("very long") == 1
+
+
+def test_one_job_in_full(bridge: Cli) -> None:
+    """``jobs ID`` tells state, attempts, result and error of a job."""
+    code, out, _ = bridge("run", "demo", "fail", "--wait")
+    job_id = out.splitlines()[0].rpartition(":")[2]
+    assert code == 1
+    text = bridge("jobs", job_id[-8:]).out
+    for expected in (
+        job_id,
+        "task.custom",
+        "failed",
+        "exit status 1",
+        "ATTEMPT",
+        '"task":"fail"',
+        "through cli",
+    ):
+        assert expected in text
+    job = bridge.job(job_id)
+    assert job["error"]["message"] == "exit status 1"
+    assert [attempt["status"] for attempt in job["attempts"]] == ["failed"]
+
+
+def test_ids_may_be_shortened_to_a_unique_part(quiet: Cli) -> None:
+    """A unique prefix or suffix names the job; an ambiguous one is wrong use, an unknown one ends with 4."""
+    first, second = queue(quiet, "demo", "a"), queue(quiet, "demo", "b")
+    common = 0
+    while first[common] == second[common]:
+        common += 1
+    assert quiet.job(first[: common + 1])["job_id"] == first
+    assert quiet.job(second[-8:])["job_id"] == second
+    code, out, err = quiet("jobs", first[:common])
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert first in err
+    assert second in err
+    code, out, err = quiet("jobs", "zzzzzzzzz")
+    assert (code, out, err.count("\n")) == (4, "", 1)
+
+
+def test_watch_in_a_pipe_is_a_line_for_each_change(bridge: Cli, tmp_path: Path) -> None:
+    """``jobs ID --watch`` prints each change once, ends by itself, and exits as the job ended."""
+    gates = tmp_path / "gate"
+    job_id = queue(bridge, "demo", f"steps {gates}")
+    watcher = bridge.start("jobs", job_id, "--watch")
+    lines = []
+    for percent in (20, 60):
+        lines += _read_to(watcher, f"part {percent}")
+        Path(f"{gates}.{percent}").touch()
+    out, err = watcher.communicate(timeout=15)
+    lines += out.splitlines()
+    assert (watcher.returncode, err) == (0, "")
+    assert len(lines) == len(set(lines))
+    assert [job_id[-8:], "processing", "20%", "part", "20"] in [line.split() for line in lines]
+    assert lines[-1].split()[:3] == [job_id[-8:], "completed", "100%"]
+
+
+def _read_to(process: subprocess.Popen[str], text: str) -> list[str]:
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line.rstrip("\n"))
+        if text in line:
+            return lines
+    raise AssertionError(f"{text!r} never came: {lines}")
+
+
+def test_watch_of_a_job_that_fails_exits_1(bridge: Cli) -> None:
+    """The watch of a failed job ends with 1 and says why."""
+    code, out, err = bridge("jobs", queue(bridge, "demo", "fail"), "--watch")
+    assert code == 1
+    assert "failed" in out
+    assert "exit status 1" in err
+
+
+def test_watch_on_a_terminal_draws_a_bar(bridge: Cli, tmp_path: Path) -> None:
+    """On a terminal ``--watch`` draws a bar that moves, with message and time, and ends with the job."""
+    gates = tmp_path / "gate"
+    job_id = queue(bridge, "demo", f"steps {gates}")
+    code, drawn = bridge.on_terminal(
+        "jobs",
+        job_id,
+        "--watch",
+        reactions={
+            "part 20": lambda _: Path(f"{gates}.20").touch(),
+            "part 60": lambda _: Path(f"{gates}.60").touch(),
+        },
+    )
+    assert code == 0
+    assert "━" in drawn
+    assert drawn.index(" 20%") < drawn.index(" 60%") < drawn.index("100%")
+
+
+def test_watch_with_json_is_the_job_at_its_end(bridge: Cli) -> None:
+    """``jobs ID --watch --json`` waits and prints one document."""
+    job_id = queue(bridge, "demo", "x")
+    assert bridge("jobs", job_id, "--watch", "--json").json["status"] == "completed"
+
+
+def test_watch_all_in_a_pipe_ends_when_nothing_runs(bridge: Cli, tmp_path: Path) -> None:
+    """``jobs --watch`` in a pipe prints changes until nothing is queued or running, then the summary."""
+    gates = tmp_path / "gate"
+    ids = [queue(bridge, "demo", f"steps {gates}") for _ in range(2)]
+    for job_id in ids:
+        bridge.wait_for_status(job_id, "processing")
+    watcher = bridge.start("jobs", "--watch")
+    lines = _read_to(watcher, "part 20")
+    Path(f"{gates}.20").touch()
+    lines += _read_to(watcher, "part 60")
+    Path(f"{gates}.60").touch()
+    out, _ = watcher.communicate(timeout=15)
+    lines += out.splitlines()
+    assert watcher.returncode == 0
+    for job_id in ids:
+        assert any(line.split()[:2] == [job_id[-8:], "completed"] for line in lines)
+    assert lines[-1].startswith("Running: 0  Pending: 0")
+
+
+def test_watch_all_with_nothing_to_watch_ends_at_once(quiet: Cli) -> None:
+    """With no active job ``jobs --watch`` in a pipe prints the summary."""
+    assert quiet("jobs", "--watch").out == "Running: 0  Pending: 0  Completed: 0  Failed: 0\n"
+
+
+def test_watch_all_on_a_terminal_is_live_until_ctrl_c(bridge: Cli, tmp_path: Path) -> None:
+    """On a terminal ``jobs --watch`` redraws the list as jobs change, and goes on until Ctrl-C."""
+    gate = tmp_path / "gate"
+    job_id = queue(bridge, "demo", f"wait for {gate}")
+    bridge.wait_for_status(job_id, "processing")
+    enders: list[subprocess.Popen[str]] = []
+    reactions: Reactions = {
+        "processing": lambda _: enders.append(bridge.start("cancel", job_id)),
+        "cancelled by": lambda process: process.send_signal(signal.SIGINT),
+    }
+    code, drawn = bridge.on_terminal("jobs", "--watch", columns=140, reactions=reactions)
+    assert code == 130
+    assert job_id[-8:] in drawn
+    (ender,) = enders
+    ender.communicate(timeout=10)
+    assert ender.returncode == 0
+
+
+def test_watch_all_filters(bridge: Cli, tmp_path: Path) -> None:
+    """``jobs --watch --project`` prints changes of that project's jobs only."""
+    gates = tmp_path / "gate"
+    other, mine = queue(bridge, "demo", f"steps {gates}"), queue(bridge, "website", f"steps {gates}")
+    bridge.wait_for_status(mine, "processing")
+    watcher = bridge.start("jobs", "--watch", "--project", "website")
+    lines = _read_to(watcher, "part 20")
+    Path(f"{gates}.20").touch()
+    lines += _read_to(watcher, "part 60")
+    Path(f"{gates}.60").touch()
+    out, _ = watcher.communicate(timeout=15)
+    assert f"{mine[-8:]}  completed" in out
+    assert other[-8:] not in out
+    assert not any(other[-8:] in line for line in lines)
+
+
+def test_logs_show_what_was_written_so_far(bridge: Cli, tmp_path: Path) -> None:
+    """``logs`` prints what is there and ends; ``logs -f`` goes on to the job's end."""
+    gate = tmp_path / "gate"
+    job_id = queue(bridge, "demo", f"wait for {gate}")
+    follower = bridge.start("logs", job_id, "-f")
+    assert follower.stdout is not None
+    assert follower.stdout.readline() == "waiting\n"
+    assert bridge("logs", job_id).out == "waiting\n"
+    gate.touch()
+    out, err = follower.communicate(timeout=15)
+    assert (follower.returncode, out, err) == (0, f"done: wait for {gate}\n", "")
+    document = bridge("logs", job_id, "--json").json
+    assert document["job_id"] == job_id
+    assert "".join(piece["text"] for piece in document["output"]) == f"waiting\ndone: wait for {gate}\n"
+    assert {piece["stream"] for piece in document["output"]} == {"out"}
+
+
+def test_logs_are_raw_in_a_pipe_and_safe_on_a_terminal(bridge: Cli) -> None:
+    """Output with escapes is passed on as it is into a pipe, and made visible on a terminal."""
+    code, out, _ = bridge("run", "demo", "say \x1b[31mred", "--wait")
+    job_id = out.splitlines()[0].rpartition(":")[2]
+    assert code == 0
+    assert bridge("logs", job_id).out == "done: say \x1b[31mred\n"
+    drawn = bridge.on_terminal("logs", job_id)[1]
+    assert drawn.splitlines() == ["done: say \\x1b[31mred"]
+
+
+def test_logs_follow_stops_on_ctrl_c(quiet: Cli) -> None:
+    """Ctrl-C ends ``logs -f`` with 130 and leaves the job alone."""
+    job_id = queue(quiet, "demo", "x")
+    process = quiet.start("jobs", job_id, "--watch")
+    assert process.stdout is not None
+    assert "queued" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (130, "")
+    assert quiet.job(job_id)["status"] == "queued"
+
+
+def test_receipt_follows_the_job(bridge: Cli) -> None:
+    """The receipt tells each move, as text and as JSON."""
+    job_id = bridge("sh", "--json", "--", "true").json["job_id"]
+    receipt = bridge("receipt", job_id, "--json").json
+    assert [move["status"] for move in receipt["transitions"]] == ["queued", "processing", "completed"]
+    assert len(receipt["input_sha256"]) == len(receipt["result_sha256"]) == 64
+    text = bridge("receipt", job_id).out
+    assert receipt["input_sha256"] in text
+    assert "processing" in text

@@ -1,0 +1,186 @@
+"""The frame of the command line: help, errors, exit codes, what is imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ingress.cli.main import MODULES, cli
+from tests.cli.help_pages import DOCUMENT, render
+from tests.cli.support import Cli
+from tests.support import threeox
+
+
+def test_version_is_shown(quiet: Cli) -> None:
+    """``--version`` names the program and its version."""
+    code, out, err = quiet("--version")
+    assert (code, err) == (0, "")
+    assert out.split()[0] == "3ox"
+    assert out.split()[1][0].isdigit()
+
+
+def test_help_lists_every_command(quiet: Cli) -> None:
+    """``--help`` lists each command with a line about it, in full."""
+    code, out, _ = quiet("--help")
+    assert code == 0
+    listed = {
+        line.split()[0]: line for line in out.partition("Commands:")[2].splitlines() if line[2:3].isalpha()
+    }
+    assert set(MODULES) <= set(listed)
+
+
+def test_no_command_shows_help_and_is_wrong_use(quiet: Cli) -> None:
+    """Without a command there is help on stderr, and exit code 2."""
+    code, out, err = quiet()
+    assert (code, out) == (2, "")
+    assert "Usage: 3ox" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("jobz",), "there is no command 'jobz'. Did you mean 'jobs'?"),
+        (("frobnicate",), "there is no command 'frobnicate'. '3ox --help'"),
+        (("run", "demo", "x", "--prioritty", "3"), "--priority"),
+        (("run", "demo"), "TASK"),
+        (("run", "demo", "x", "--priority", "11"), "1<=x<=10"),
+        (("run", "demo", "x", "--timeout", "nan"), "'nan' has to be a finite number"),
+        (("run", "demo", "x", "--timeout", "0"), "'0' has to be above 0"),
+        (("sh", "--timeout", "soon", "--", "ls"), "'soon' is not a number of seconds"),
+        (("sh",), "CMD"),
+        (("jobs", "--type", "shell.cmt"), "Did you mean 'shell.cmd'?"),
+        (("jobs", "--status", "done"), "'done' is not one of"),
+        (("jobs", "abc", "--limit", "3"), "Leave out one of them"),
+        (("jobs", "--watch", "--json"), "Leave out --json"),
+        (("retry",), "job ids, or --all"),
+        (("retry", "abc", "--all"), "job ids, or --all"),
+        (("retry", "abc", "--type", "ask"), "go with --all"),
+        (("retry", "--all", "--type", "asc"), "Did you mean 'ask'?"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(quiet: Cli, arguments: tuple[str, ...], said: str) -> None:
+    """Wrong use ends with 2 and one line that says what is wrong and what to do."""
+    code, out, err = quiet(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("3ox: ")
+    assert err.count("\n") == 1
+    assert said in err
+
+
+def test_settings_error_names_the_nearest_key(quiet: Cli) -> None:
+    """A misspelt setting ends any command with 2 and one line."""
+    broken = Cli({**quiet.environ, "BRIDGE_WORKRES": "3"})
+    code, out, err = broken("jobs")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "BRIDGE_WORKERS" in err
+
+
+def test_text_that_is_no_utf8_is_refused(quiet: Cli) -> None:
+    """An argument in bytes that are no UTF-8 is a clear error, not a traceback."""
+    done = subprocess.run(
+        [*threeox("run", "demo"), b"caf\xe9"], env=quiet.environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "3ox: the task is not valid UTF-8. Pass it through a file.\n"
+
+
+def test_closed_pipe_is_quiet(quiet: Cli) -> None:
+    """When nobody reads stdout any more, the command ends as a shell expects, without a word."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        process = quiet.start("jobs", stdout=writing)
+    finally:
+        os.close(writing)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (141, "")
+
+
+def test_full_disk_is_one_line(quiet: Cli) -> None:
+    """When stdout cannot be written, the command says so and exits with 1."""
+    with Path("/dev/full").open("w") as full:
+        process = quiet.start("jobs", stdout=full.fileno())
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (1, "3ox: No space left on device.\n")
+
+
+def test_closed_stdout_is_no_error(quiet: Cli) -> None:
+    """A command started without a stdout does its work."""
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *threeox("sh", "--detach", "--", "true")],
+        env=quiet.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert quiet("jobs", "--json").json["summary"]["queued"] == 1
+
+
+def test_shell_completion(quiet: Cli) -> None:
+    """The shell gets completions of commands and options."""
+    asked = {"_3OX_COMPLETE": "bash_complete", "COMP_WORDS": "3ox re", "COMP_CWORD": "1"}
+    _, out, _ = Cli({**quiet.environ, **asked})()
+    assert [line.rpartition(",")[2] for line in out.splitlines()] == ["receipt", "retry"]
+
+
+def test_run_imports_nothing_that_it_does_not_need(quiet: Cli) -> None:
+    """Dispatching a job loads neither the other commands nor any heavy library."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "ingress.cli.main", "run", "demo", "x"],
+        env=quiet.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    loaded = {
+        line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time")
+    }
+    assert "ingress.dispatch" in loaded
+    heavy = {
+        "redis",
+        "structlog",
+        "rich",
+        "dramatiq",
+        "asyncio",
+        "email",
+        "http",
+        "ssl",
+        "logging",
+        "subprocess",
+    }
+    others = {f"ingress.cli.{name}" for name in ("services", "jobs", "acts", "status", "watch", "details")}
+    assert loaded & (heavy | others) == set()
+
+
+def test_help_pages_are_what_the_commands_show(quiet: Cli) -> None:
+    """A page of docs/cli.md is word for word what a real process prints."""
+    narrow = Cli({**quiet.environ, "COLUMNS": "80"})
+    for arguments in ((), ("sh",), ("jobs",)):
+        assert narrow(*arguments, "--help").out in render()
+
+
+def test_help_pages_are_committed() -> None:
+    """docs/cli.md holds the help of every command; ``python -m tests.cli.help_pages`` renews it."""
+    assert DOCUMENT.read_text() == render()
+
+
+@pytest.mark.parametrize("name", list(MODULES))
+def test_every_command_explains_its_options(name: str) -> None:
+    """Each command has a summary, and a help text for each option."""
+    import click
+
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    assert command.get_short_help_str(limit=1000).endswith(".")
+    bare = [
+        parameter.name
+        for parameter in command.params
+        if isinstance(parameter, click.Option) and not parameter.help
+    ]
+    assert bare == []

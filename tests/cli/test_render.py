@@ -1,0 +1,75 @@
+"""Text for people: harmless, short, readable."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingress.cli.render import duration, one_line, safe, seconds_between, summary_line
+
+
+@given(st.text())
+def test_safe_text_has_no_control_characters(text: str) -> None:
+    """Whatever a job writes, nothing that a terminal obeys is left but line ends and tabs."""
+    for letter in safe(text):
+        assert letter in "\n\t" or unicodedata.category(letter) not in {"Cc", "Cs"}
+        assert letter not in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c"
+
+
+@given(st.text(alphabet=st.characters(categories=("L", "N", "P", "S", "Zs"))))
+def test_safe_leaves_ordinary_text_alone(text: str) -> None:
+    """Letters, digits, signs and spaces of any script stay as they are."""
+    assert safe(text) == text
+
+
+@given(st.text())
+def test_one_line_is_one_line(text: str) -> None:
+    """No text can break out of its line."""
+    assert len(one_line(text).splitlines()) <= 1
+
+
+def test_carriage_return_ends_the_line() -> None:
+    """A carriage return cannot write over what was said before."""
+    assert safe("10%\r20%\r\ndone") == "10%\n20%\ndone"
+
+
+def test_escape_is_shown() -> None:
+    """Escape sequences are visible, in ASCII."""
+    assert safe("\x1b[2J\x9b31m\x00") == "\\x1b[2J\\x9b31m\\x00"
+
+
+@pytest.mark.parametrize(
+    ("span_s", "text"),
+    [
+        (-1, "0.0s"),
+        (0.44, "0.4s"),
+        (9.99, "10.0s"),
+        (10, "10s"),
+        (59.9, "59s"),
+        (60, "1m00s"),
+        (3599, "59m59s"),
+        (3600, "1h00m"),
+        (86_399, "23h59m"),
+        (90_000, "1d01h"),
+    ],
+)
+def test_duration(span_s: float, text: str) -> None:
+    """Spans are told in the two largest units."""
+    assert duration(span_s) == text
+
+
+def test_seconds_between() -> None:
+    """Times of the interface's form are compared; no start is no span."""
+    assert seconds_between("2026-01-01T00:00:00.250Z", "2026-01-01T00:01:00.000Z") == 59.75
+    assert seconds_between(None) is None
+
+
+def test_summary_names_unusual_states_only_when_there_are_any() -> None:
+    """Running, pending, completed and failed are always told."""
+    assert summary_line({}) == "Running: 0  Pending: 0  Completed: 0  Failed: 0"
+    assert summary_line({"processing": 1, "held": 2, "cancelled": 3}) == (
+        "Running: 1  Pending: 0  Held: 2  Completed: 0  Failed: 0  Cancelled: 3"
+    )

@@ -1,0 +1,324 @@
+"""``3ox up``, ``down``, ``worker``, ``config``, ``doctor``: real processes in a new workspace."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ops.processes import descendants, find_marked, pid_alive, wait_ended
+from ops.settings import LoadedSettings, load_settings
+from ops.store import Store
+from ops.upstate import INSTANCE_MARK, UpState, read_state, running_pid
+from ops.valkey import EmbeddedValkey
+from ops.workspace import Workspace
+from tests.support import clean_environ, eventually, run_3ox, threeox
+
+
+class Bridge:
+    """A bridge with an embedded store, brought up by ``3ox up``."""
+
+    def __init__(self, home: Path, **environ: str) -> None:
+        self.environ = clean_environ({"BRIDGE_HOME": str(home), "BRIDGE_WORKERS": "1", **environ})
+        self.workspace = Workspace(home)
+        self.instances: set[str] = set()
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run ``3ox`` against it."""
+        ran = run_3ox(*arguments, environ=self.environ, timeout_s=60)
+        state = read_state(self.workspace)
+        if state is not None:
+            self.instances.add(state.instance)
+        return ran
+
+    def state(self) -> UpState:
+        """Give what the supervisor says of itself."""
+        state = read_state(self.workspace)
+        assert state is not None
+        return state
+
+    def pid(self, name: str) -> int | None:
+        """Give the process id of a program once it is ready."""
+        program = next(program for program in self.state().programs if program.name == name)
+        return program.pid if program.ready else None
+
+    def loaded(self) -> LoadedSettings:
+        """Give its settings."""
+        return load_settings(environ=self.environ)
+
+    def workers(self) -> int:
+        """Count the workers that have registered themselves."""
+        return int(Store.open(self.loaded()).call("ZCARD", "3ox:workers"))
+
+    def left(self) -> list[int]:
+        """Give the processes that are left of all its lives."""
+        return [pid for instance in self.instances for pid in find_marked(INSTANCE_MARK, instance)]
+
+
+@pytest.fixture
+def bridge(tmp_path: Path) -> Iterator[Bridge]:
+    """A bridge to be, in a new workspace; taken down after the test."""
+    made = Bridge(tmp_path / "home")
+    yield made
+    assert made.run("down").returncode == 0
+    assert made.left() == []
+
+
+def test_up_from_a_new_workspace_and_down(bridge: Bridge) -> None:
+    """It is ready when it says so, carries a job, logs JSON lines, and leaves nothing behind."""
+    started_s = time.monotonic()
+    up = bridge.run("up", "--detach", "--workers", "2", "--threads", "3")
+    took_s = time.monotonic() - started_s
+    assert (up.returncode, up.stderr) == (0, "")
+    # 1.5 s on two cores; the promise is 3 s, here with room for a machine under test.
+    assert took_s < 10
+    for hint in (
+        str(bridge.workspace.home),
+        "3ox.log",
+        "valkey.sock",
+        "2 x 3 threads",
+        "3ox status",
+        "3ox down",
+    ):
+        assert hint in up.stdout
+    assert bridge.workers() == 2
+    assert {"store", "worker-1", "worker-2"} <= {program.name for program in bridge.state().programs}
+    assert all(program.ready for program in bridge.state().programs)
+    assert bridge.run("sh", "--", "echo", "hi").stdout == "hi\n"
+
+    again = bridge.run("up")
+    assert again.returncode == 2
+    assert again.stderr.count("\n") == 1
+    assert f"pid {bridge.state().pid}" in again.stderr
+
+    down = bridge.run("down")
+    assert (down.returncode, down.stdout, down.stderr) == (0, "Stopped.\n", "")
+    assert bridge.left() == []
+    names = {path.name for path in bridge.workspace.run_dir.iterdir()}
+    assert names.isdisjoint({"up.pid", "up.json", "valkey.sock", "valkey.conf"})
+    lines = [json.loads(line) for line in bridge.workspace.log_file.read_text().splitlines()]
+    assert {"up", "worker-1", "worker-2"} <= {line["process"] for line in lines}
+    assert not [line for line in lines if line["event"] == "supervisor.swept"]
+
+
+def test_down_with_nothing_running(bridge: Bridge) -> None:
+    """It says so and is content."""
+    down = bridge.run("down")
+    assert (down.returncode, down.stdout) == (0, "Nothing is running.\n")
+
+
+def test_down_with_a_misspelt_setting(bridge: Bridge) -> None:
+    """A mistake in 3ox.toml does not keep anybody from stopping the bridge."""
+    assert bridge.run("up", "--detach").returncode == 0
+    bridge.workspace.settings_file.write_text("wokers = 3\n")
+    down = bridge.run("down")
+    assert (down.returncode, down.stdout) == (0, "Stopped.\n")
+    assert "Did you mean 'workers'?" in down.stderr
+
+
+def test_killed_store_and_worker_come_back(bridge: Bridge) -> None:
+    """SIGKILL of the store loses nothing and of a worker process ends its unit; both are started again."""
+    assert bridge.run("up", "--detach").returncode == 0
+    store, unit = bridge.pid("store"), bridge.pid("worker-1")
+    assert store is not None
+    assert unit is not None
+    Store.open(bridge.loaded()).call("SET", "kept", "yes")
+    os.kill(store, signal.SIGKILL)
+    killed_s = time.monotonic()
+    eventually(EmbeddedValkey(bridge.loaded()).is_answering, 10, every_s=0.002)
+    # 0.15 s on an idle machine: 0.05 s of backoff and the start of the server.
+    assert time.monotonic() - killed_s < 3
+    assert Store.open(bridge.loaded()).call("GET", "kept") == b"yes"
+    assert bridge.pid("worker-1") == unit
+
+    eventually(lambda: bridge.pid("store") not in {None, store})
+    # The first below Dramatiq's master is the worker process.
+    os.kill(descendants(unit)[0], signal.SIGKILL)
+    eventually(lambda: bridge.pid("worker-1") not in {None, unit})
+    assert bridge.run("sh", "--", "echo", "again").stdout == "again\n"
+
+
+def test_killed_supervisor(bridge: Bridge) -> None:
+    """After kill -9 of the supervisor the next ``up`` works at once, with the same data."""
+    assert bridge.run("up", "--detach").returncode == 0
+    before = bridge.state()
+    Store.open(bridge.loaded()).call("SET", "kept", "yes")
+    os.kill(before.pid, signal.SIGKILL)
+    assert wait_ended([before.pid], 5)
+    up = bridge.run("up", "--detach")
+    assert (up.returncode, up.stderr) == (0, "")
+    assert Store.open(bridge.loaded()).call("GET", "kept") == b"yes"
+    assert not any(pid_alive(program.pid or 0, program.start_time) for program in before.programs)
+
+
+def test_down_after_a_killed_supervisor(bridge: Bridge) -> None:
+    """``down`` ends what a killed supervisor has left, and removes its files."""
+    assert bridge.run("up", "--detach").returncode == 0
+    os.kill(bridge.state().pid, signal.SIGKILL)
+    down = bridge.run("down")
+    assert down.returncode == 0
+    assert bridge.left() == []
+    assert not (bridge.workspace.run_dir / "up.json").exists()
+
+
+def test_up_in_the_foreground(bridge: Bridge) -> None:
+    """It prints where to look when it is ready; Ctrl-C stops all, with exit code 0."""
+    up = subprocess.Popen(threeox("up"), env=bridge.environ, stdout=subprocess.PIPE, text=True)
+    assert up.stdout is not None
+    assert up.stdout.readline() == "The bridge is up.\n"
+    assert bridge.workers() == 1
+    bridge.instances.add(bridge.state().instance)
+    up.send_signal(signal.SIGINT)
+    assert "Ctrl-C" in up.stdout.read()
+    up.stdout.close()
+    assert up.wait(30) == 0
+    assert bridge.left() == []
+    assert running_pid(bridge.workspace) is None
+
+
+def test_failed_start_is_reported(bridge: Bridge) -> None:
+    """A store that cannot load its data fails the start: error, end of the log, exit code, nothing left."""
+    folder = bridge.workspace.store_dir / "appendonlydir"
+    folder.mkdir(parents=True)
+    (folder / "appendonly.aof.manifest").write_text("rubbish\n")
+    up = bridge.run("up", "--detach")
+    assert up.returncode == 1
+    assert "3ox: store ended with exit code 1 while starting" in up.stderr
+    assert '"event":"program.output","program":"store"' in up.stderr
+    assert running_pid(bridge.workspace) is None
+
+
+def test_external_store_that_is_away(tmp_path: Path) -> None:
+    """A store of somebody else that does not answer is said at once, with its exit code and no password."""
+    bridge = Bridge(tmp_path, BRIDGE_REDIS_URL=f"unix://:hunter2@{tmp_path}/none.sock")
+    up = bridge.run("up", "--detach")
+    assert up.returncode == 3
+    assert "none.sock" in up.stderr
+    assert "hunter2" not in up.stderr
+    assert up.stderr.count("\n") == 1
+
+
+def test_external_store(environ: dict[str, str], workspace: Workspace) -> None:
+    """With a store of somebody else, ``up`` starts workers only, and ``down`` leaves that store alone."""
+    up = run_3ox("up", "--detach", "--workers", "1", environ=environ, timeout_s=60)
+    assert (up.returncode, up.stderr) == (0, "")
+    state = read_state(workspace)
+    assert state is not None
+    names = {program.name for program in state.programs}
+    assert "worker-1" in names
+    assert "store" not in names
+    assert run_3ox("down", environ=environ, timeout_s=60).returncode == 0
+    assert find_marked(INSTANCE_MARK, state.instance) == []
+    assert Store.open(load_settings(environ=environ)).call("PING") == b"PONG"
+
+
+def test_worker(environ: dict[str, str], loaded: LoadedSettings) -> None:
+    """One worker in the foreground registers itself, logs, and ends in order on SIGTERM."""
+    worker = subprocess.Popen(
+        threeox("worker", "--threads", "2"), env=environ, stderr=subprocess.PIPE, text=True
+    )
+    store, key = Store.open(loaded), f"{loaded.settings.key_prefix}workers"
+    eventually(lambda: store.call("ZCARD", key) == 1, 20)
+    worker_id = store.call("ZRANGE", key, 0, -1)[0].decode()
+    beat = f"{loaded.settings.key_prefix}worker:{worker_id}:heartbeat"
+    eventually(lambda: store.call("HGET", beat, "threads") == b"2")
+    assert worker.stderr is not None
+    assert "the worker is ready" in worker.stderr.readline()
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    worker.stderr.close()
+    assert store.call("ZCARD", key) == 0
+    text = loaded.workspace.log_file.read_text()
+    assert "dramatiq.MainProcess" in text
+    processes = {json.loads(line)["process"] for line in text.splitlines()}
+    assert processes == {f"worker-{worker.pid}", "warden"}
+
+
+def test_config(environ: dict[str, str], workspace: Workspace) -> None:
+    """Every setting is printed with value, source and help, as text that is TOML and as JSON."""
+    import tomllib
+
+    workspace.settings_file.write_text(
+        "threads = 5\n[projects.demo]\npath = '.'\ncommand = ['x', '{task}']\n"
+    )
+    environ["BRIDGE_API_TOKEN"] = "verysecret"
+    shown = run_3ox("config", environ=environ)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    parsed = tomllib.loads(shown.stdout)
+    assert parsed["threads"] == 5
+    assert parsed["projects"]["demo"]["command"] == ["x", "{task}"]
+    assert "threads = 5  # 3ox.toml" in shown.stdout
+    assert "verysecret" not in shown.stdout
+    rows = {
+        row["name"]: row
+        for row in json.loads(run_3ox("config", "--json", environ=environ).stdout)["settings"]
+    }
+    assert rows["threads"] == {
+        "name": "threads",
+        "value": 5,
+        "source": "3ox.toml",
+        "help": "Jobs that one worker runs at a time.",
+    }
+    assert rows["redis_url"]["source"] == "BRIDGE_REDIS_URL"
+    assert set(rows) == set(parsed)
+
+
+@pytest.mark.parametrize("command", [("config",), ("up", "--detach"), ("worker",)])
+def test_misspelt_setting(environ: dict[str, str], workspace: Workspace, command: tuple[str, ...]) -> None:
+    """An unknown key stops every command with one line that names the nearest known one."""
+    workspace.settings_file.write_text("wokers = 3\n")
+    ran = run_3ox(*command, environ=environ)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.count("\n") == 1
+    assert "Did you mean 'workers'?" in ran.stderr
+
+
+def test_doctor(environ: dict[str, str], workspace: Workspace) -> None:
+    """A sound set-up passes; what is missing but not needed is a note."""
+    ran = run_3ox("doctor", "--json", environ=environ)
+    report = json.loads(ran.stdout)
+    assert (ran.returncode, report["healthy"]) == (0, True)
+    found = {check["name"]: check["verdict"] for check in report["checks"]}
+    assert (
+        found["store"] == found["log"] == found["workspace"] == found["settings"] == found["python"] == "ok"
+    )
+    assert found["workers"] == found["bridge"] == "note"
+    assert all(check["remedy"] for check in report["checks"] if check["verdict"] == "bad")
+    assert run_3ox("doctor", environ=environ).stdout.count("\n") == len(report["checks"])
+    assert workspace.home.exists()
+
+
+@pytest.mark.parametrize(
+    ("toml", "name", "remedy"),
+    [
+        ("workers = 'x'", "settings", "Correct the value"),
+        ("[projects.p]\npath = 'nowhere'\ncommand = ['sh']", "project p", "projects.p"),
+        ("[projects.p]\npath = '.'\ncommand = ['no-such-program']", "project p", "Install it"),
+    ],
+)
+def test_doctor_finds(
+    environ: dict[str, str], workspace: Workspace, toml: str, name: str, remedy: str
+) -> None:
+    """What is wrong is one line with a remedy, and the exit code is 1."""
+    workspace.settings_file.write_text(toml)
+    ran = run_3ox("doctor", "--json", environ=environ)
+    assert ran.returncode == 1
+    check = next(check for check in json.loads(ran.stdout)["checks"] if check["name"] == name)
+    assert check["verdict"] == "bad"
+    assert remedy in check["remedy"]
+
+
+def test_doctor_without_a_store(environ: dict[str, str]) -> None:
+    """A store of somebody else that is away is bad; our own that is merely not up is a note."""
+    environ["BRIDGE_REDIS_URL"] = "redis://127.0.0.1:1"
+    assert run_3ox("doctor", environ=environ).returncode == 1
+    del environ["BRIDGE_REDIS_URL"]
+    ran = run_3ox("doctor", environ=environ)
+    assert ran.returncode == 0
+    assert "Start it with '3ox up'" in ran.stdout

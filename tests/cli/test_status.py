@@ -1,0 +1,74 @@
+"""``3ox status``, with a store that is well, away, and paused."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+from ops.settings import load_settings
+from tests.cli.support import Cli
+from tests.cli.test_jobs import queue
+from tests.support import RunningValkey, clean_environ
+
+
+def test_status_shows_workers_and_queue(bridge: Cli, tmp_path: Path) -> None:
+    """A running job stands with its worker, in the text and in the JSON."""
+    gate = tmp_path / "gate"
+    job_id = queue(bridge, "demo", f"wait for {gate}")
+    bridge.wait_for_status(job_id, "processing")
+    found = bridge("status", "--json").json
+    assert found["store"]["healthy"] is True
+    assert found["store"]["version"].startswith("valkey 9.")
+    assert found["queue"]["processing"] >= 1
+    (worker,) = found["workers"]
+    assert job_id in worker["processing"]
+    assert worker["threads"] == 4
+    assert worker["heartbeat_age_s"] < 10
+    text = bridge("status").out
+    assert worker["worker_id"] in text
+    assert job_id[-8:] in text
+    gate.touch()
+    assert bridge("wait", job_id).code == 0
+
+
+def test_status_says_that_nobody_works(quiet: Cli) -> None:
+    """Without a worker the text says so, and how to start one."""
+    queue(quiet, "demo", "x")
+    code, out, _ = quiet("status")
+    assert code == 0
+    assert "ready: 1" in out
+    assert "No worker is running. '3ox up'" in out
+
+
+def test_status_without_a_store(storeless: Cli) -> None:
+    """An absent store is one clear line and exit code 3; ``--json`` is still one document."""
+    code, out, err = storeless("status")
+    assert (code, out, err.count("\n")) == (3, "", 1)
+    assert "does not answer" in err
+    code, out, err = storeless("status", "--json")
+    assert (code, err.count("\n")) == (3, 1)
+    found = storeless("status", "--json").json
+    assert (found["store"]["healthy"], found["workers"], found["daemons"]) == (False, [], [])
+    assert set(found) == {"store", "queue", "workers", "daemons", "spool"}
+
+
+def test_status_of_a_paused_store_answers_within_two_seconds(tmp_path: Path) -> None:
+    """A store that hangs is told from one that works in less than 2 s."""
+    home = tmp_path / "home"
+    loaded = load_settings(home, environ={})
+    loaded.workspace.create()
+    server = RunningValkey(loaded)
+    server.start()
+    assert server.process is not None
+    try:
+        server.process.send_signal(signal.SIGSTOP)
+        cli = Cli(clean_environ({"BRIDGE_HOME": str(home)}))
+        began_s = time.monotonic()
+        code, out, err = cli("status")
+        assert time.monotonic() - began_s < 2.0
+        assert (code, out, err.count("\n")) == (3, "", 1)
+        assert "did not answer within 1.2 s" in err
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+        server.stop()
