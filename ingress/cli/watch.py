@@ -137,9 +137,7 @@ def _any_active() -> bool:
 
 def _newest_event() -> str:
     """Give the id of the last event, to hear all that comes after what is read next."""
-    bridge = current_bridge()
-    newest = bridge.store.call("XREVRANGE", bridge.reader.keys.events, "+", "-", "COUNT", 1)
-    return newest[0][0].decode() if newest else "0-0"
+    return current_bridge().follower.newest_event()
 
 
 def _print_all(filters: Mapping[str, str | None]) -> None:
@@ -148,14 +146,23 @@ def _print_all(filters: Mapping[str, str | None]) -> None:
         for record in list_jobs(**{**filters, "status": "processing"}, limit=_RUNNING_MAX).jobs:
             click.echo(_line(record.job_id, record.status, record.progress, record.progress_message))
     if _any_active():
+        last: str | None = None
         for event in follow_all(after=since_event):
             if event is None:
                 continue
             if _is_wanted(event, filters):
                 click.echo(_line(event.job_id, event.status, event.progress, event.message))
-            if event.status in FINAL and not _any_active():
+            if last is None and event.status in FINAL and not _any_active():
+                # Nothing is active any more, but the ends of other jobs may still be under way to us.
+                last = _newest_event()
+            if last is not None and _event_order(event.event_id) >= _event_order(last):
                 break
     click.echo(summary_line(_page({}, 1).summary))
+
+
+def _event_order(event_id: str) -> tuple[int, int]:
+    moment_ms, _, number = event_id.partition("-")
+    return int(moment_ms), int(number)
 
 
 def _line(job_id: str, status: str, progress: float | None, message: str) -> str:

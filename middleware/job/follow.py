@@ -153,6 +153,11 @@ class Follower:
             yield from chunks
             after = chunks[-1].entry_id
 
+    def newest_event(self) -> str:
+        """Give the id of the last event, to hear all that comes after what is read next."""
+        newest = self._store.call("XREVRANGE", self._keys.events, "+", "-", "COUNT", 1)
+        return str(newest[0][0].decode()) if newest else "0-0"
+
     def follow_all(self, *, after: str = "$", idle_s: float | None = None) -> Iterator[JobEvent | None]:
         """Yield every change of every job, as it happens.
 
@@ -166,8 +171,7 @@ class Follower:
         link = self._store.connect()
         try:
             if after == "$":
-                newest = self._store.call("XREVRANGE", self._keys.events, "+", "-", "COUNT", 1)
-                after = newest[0][0].decode() if newest else "0-0"
+                after = self.newest_event()
             while True:
                 wait_s = _LISTEN_S if idle_s is None else idle_s
                 link.send(
