@@ -68,6 +68,7 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
     from middleware.progress import Progress
     from middleware.receipts import Receipts
     from middleware.recovery import Recovery
+    from middleware.retention import Retention
     from middleware.retries import Retries
     from middleware.time_limit import TimeLimit
     from middleware.wardship import Wardship
@@ -96,7 +97,8 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
             Receipts(result_max_bytes=settings.result_max_bytes),
             Retries(settings),
             Heartbeat(interval_s=min(settings.heartbeat_s, settings.lease_s / 3)),
-            Recovery(interval_s=max(0.5, settings.lease_s / 5)),
+            Recovery(interval_s=max(0.5, settings.lease_s / 3)),
+            Retention(retention_s=settings.retention_s),
             progress,
             current,
             TimeLimit(current, default_s=settings.default_timeout_s),

@@ -25,6 +25,9 @@ from ops.errors import JobNotFound, WrongState
 from ops.settings import LoadedSettings, load_settings
 from ops.store import Store
 
+#: How many jobs one call deletes: a few milliseconds in which the store serves nobody else.
+PURGE_BATCH = 100
+
 
 class CancelReply(msgspec.Struct, frozen=True):
     """What ``cancel`` found.
@@ -249,6 +252,22 @@ def retry(part: str, *, reason: str = "retried by a program") -> Receipt:
         JobNotFound: No job fits.
     """
     return current_bridge().retry(part, reason)
+
+
+def purge_jobs(status: str) -> int:
+    """Delete all ended jobs of one state with all their keys, some at a time.
+
+    Args:
+        status: ``completed``, ``failed`` or ``cancelled``.
+
+    Returns:
+        How many were deleted.
+    """
+    scripts = current_bridge().scripts
+    deleted = 0
+    while batch := scripts.purge(status, PURGE_BATCH):
+        deleted += batch
+    return deleted
 
 
 def bridge_status() -> dict[str, Any]:

@@ -93,8 +93,10 @@ class LogFile:
     def _follow(self) -> None:
         if self._identity(self._path) == self._id:
             return
-        os.close(self._fd)
-        self._fd = self._open()
+        # The descriptor keeps its number: threads that write at this moment hit the old file or the new one.
+        fresh = self._open()
+        os.dup2(fresh, self._fd, inheritable=False)
+        os.close(fresh)
         self._id = self._identity(self._fd)
 
     def _rotate(self) -> None:

@@ -131,6 +131,52 @@ def configure_logging(loaded: LoadedSettings, *, process: str, console: bool | N
     for handler in handlers:
         root.addHandler(handler)
     root.setLevel(settings.log_level.upper())
+    _Journal.file = None if console else file
+    _Journal.level = root.level
+    _Journal.process = process
+    _Journal.secrets = tuple(secret.encode() for secret in secrets)
+
+
+class _Journal:
+    """Where ``journal`` writes; set by ``configure_logging``."""
+
+    file: LogFile | None = None
+    level = logging.INFO
+    process = ""
+    secrets: tuple[bytes, ...] = ()
+
+
+def journal(level: int, event: str, **fields: str | float | None) -> None:
+    """Write one line of a kind that comes once for every job, at a tenth of a logger's cost.
+
+    Without structlog, without a record, without a lock; the line looks like any other. Where a terminal
+    listens too, it goes through the standard library's ``logging``.
+
+    Args:
+        level: As in ``logging``.
+        event: Stable name, ``job.completed`` for instance.
+        **fields: What else the line says.
+    """
+    if _Journal.file is None:
+        logging.getLogger("journal").log(level, event, extra=fields)
+        return
+    if level < _Journal.level:
+        return
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    line = msgspec.json.encode(
+        {
+            "at": f"{at[:-6]}Z",
+            "level": logging.getLevelName(level).lower(),
+            "event": event,
+            **fields,
+            "logger": "journal",
+            "process": _Journal.process,
+            "pid": os.getpid(),
+        },
+    )
+    for secret in _Journal.secrets:
+        line = line.replace(secret, _MASK.encode())
+    _Journal.file.write_line(line)
 
 
 class _FileHandler(logging.Handler):

@@ -8,12 +8,14 @@ import msgspec
 from ingress.cli.output import OutputWriter
 from ingress.cli.render import JOB_COLUMNS, job_rows, print_table, summary_line
 from ingress.cli.shared import emit_json, exit_code_of, json_option, require_job_type
-from ingress.dispatch import get_job, get_receipt, list_jobs, read_output, resolve_id, wait_for
+from ingress.dispatch import get_job, get_receipt, list_jobs, purge_jobs, read_output, resolve_id, wait_for
 from middleware.job.records import JobPage, JobRecord
-from middleware.job.states import State
+from middleware.job.states import FINAL, State
 from ops.errors import UsageProblem
 
 STATES = tuple(str(state) for state in State)
+#: Cannot be part of an id: there is no u in one.
+PURGE = "purge"
 _LIMIT = 50
 _PAGE = 500
 
@@ -42,13 +44,20 @@ def jobs(
     every: bool,
     as_json: bool,
 ) -> int:
-    """List jobs with a summary, or show one.
+    """List jobs with a summary, or show one; 'jobs purge' deletes dead letters.
 
     The list is newest first; with ID, all that is known of that job. With ID and --watch the exit code is
     0 if the job is completed, 1 if it failed or was cancelled. Without ID, --watch goes on until Ctrl-C,
-    or in a pipe until nothing is queued or running.
+    or in a pipe until nothing is queued or running. 'jobs purge' deletes all failed jobs for good, with
+    --status those that are completed or cancelled.
     """
     filters = {"project": project, "job_type": job_type, "status": status}
+    if job_id == PURGE:
+        if watch or every or any(value is not None for value in (project, job_type, limit, cursor)):
+            raise UsageProblem(
+                "'jobs purge' takes --status and --json only.", remedy="See '3ox jobs --help'."
+            )
+        return _purge("failed" if status is None else status, as_json=as_json)
     if job_id is not None:
         if every or any(value is not None for value in (*filters.values(), limit, cursor)):
             raise UsageProblem("ID shows one job; filters are for the list.", remedy="Leave out one of them.")
@@ -66,6 +75,20 @@ def jobs(
         watch_all(filters, limit=limit)
         return 0
     _show_page(_pages(filters) if every else _page(filters, limit=limit, cursor=cursor), as_json=as_json)
+    return 0
+
+
+def _purge(status: str, *, as_json: bool) -> int:
+    if State(status) not in FINAL:
+        raise UsageProblem(
+            f"jobs that are {status} are not purged.",
+            remedy=f"Use --status with one of: {', '.join(sorted(FINAL))}; or cancel them first.",
+        )
+    deleted = purge_jobs(status)
+    if as_json:
+        emit_json({"status": status, "deleted": deleted})
+    else:
+        click.echo(f"{deleted} {status} job{'' if deleted == 1 else 's'} deleted.")
     return 0
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from middleware.broker.broker import BridgeBroker
 
 #: Without a ring, look all the same after this long: a worker may have died between ring and fetch.
-_LOOK_EVERY_S = 2.0
+_LOOK_EVERY_S = 5.0
 
 logger = logging.getLogger(__name__)
 

@@ -75,7 +75,7 @@ local function take(at)
 
   local score = ready_score(priority)
   local state, place = 'queued', score
-  local fields = { 'spec', ARGV[at + 3], 'created', NOW, 'score', score, 'priority', priority }
+  local fields = { 'spec', ARGV[at + 3], 'created', NOW, 'score', score }
   local function set(name, value)
     fields[#fields + 1], fields[#fields + 2] = name, value
   end

@@ -74,12 +74,15 @@ while room > 0 and looked < 200 do
   for i = 1, #popped, 2 do
     local id = popped[i]
     local key = P .. 'job:' .. id
-    local job = call('HMGET', key, 'spec', 'attempt', 'base', 'created', 'limits', 'score')
+    local job = call('HMGET', key, 'spec', 'attempt', 'base', 'created', 'limits', 'score', 'reason')
     looked = looked + 1
     if job[1] and (not job[5] or occupy(id, job[5], job[6])) then
       local attempt = string.format('%d', (job[2] or 0) + 1)
       call('HSET', key, 'status', 'processing', 'worker', worker, 'delivery', delivery,
-        'started', NOW, 'attempt', attempt, 'reason', '')
+        'started', NOW, 'attempt', attempt)
+      if job[7] then
+        call('HDEL', key, 'reason') -- it said why the job waited
+      end
       place[#place + 1], place[#place + 2] = NOW, id
       fence[#fence + 1], fence[#fence + 2] = id, delivery
       record(id, 'processing', attempt, worker)

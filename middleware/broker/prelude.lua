@@ -35,6 +35,11 @@ local function ready_score(priority)
   return string.format('%.0f', priority * 1e14 + call('INCR', P .. 'seq'))
 end
 
+-- The score of a job that arrives anew, of the same priority as its old one.
+local function next_score(score)
+  return ready_score(math.floor(score / 1e14))
+end
+
 -- A token in the bell wakes one consumer that blocks on it; it also waits for one that comes later.
 local function ring(queue)
   local bell = P .. 'bell:' .. queue
@@ -114,11 +119,10 @@ end
 -- Ends one job that is on no processing set (any more), without what depends on it.
 local function finish_one(id, from, to, queue, reason, attempt, worker, extra)
   move(id, from, to, queue, NOW)
-  local key = P .. 'job:' .. id
-  if to == 'completed' then
-    call('HSET', key, 'status', to, 'completed', NOW, 'reason', reason, 'progress', '100')
+  if reason == '' then
+    call('HSET', P .. 'job:' .. id, 'status', to, 'completed', NOW)
   else
-    call('HSET', key, 'status', to, 'completed', NOW, 'reason', reason)
+    call('HSET', P .. 'job:' .. id, 'status', to, 'completed', NOW, 'reason', reason)
   end
   record(id, to, attempt, worker, reason, extra)
 end
@@ -177,8 +181,8 @@ local function promote(limit)
   for _, state in ipairs({ 'scheduled', 'retrying' }) do
     local set = P .. 'jobs:' .. state
     for _, id in ipairs(call('ZRANGEBYSCORE', set, '-inf', NOW, 'LIMIT', 0, limit)) do
-      local job = call('HMGET', P .. 'job:' .. id, 'queue', 'priority', 'attempt')
-      make_ready(id, state, job[1] or 'jobs', ready_score(job[2]), 'it was due', job[3])
+      local job = call('HMGET', P .. 'job:' .. id, 'queue', 'score', 'attempt')
+      make_ready(id, state, job[1] or 'jobs', next_score(job[2]), 'it was due', job[3])
     end
     local first = call('ZRANGE', set, 0, 0, 'WITHSCORES')
     if first[2] then

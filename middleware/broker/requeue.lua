@@ -9,7 +9,7 @@
 
 local id = ARGV[2]
 local key = P .. 'job:' .. id
-local job = call('HMGET', key, 'status', 'queue', 'priority', 'attempt')
+local job = call('HMGET', key, 'status', 'queue', 'score', 'attempt')
 
 if not job[1] then
   return { 'unknown', '' }
@@ -20,5 +20,5 @@ end
 call('HDEL', key, 'error', 'completed', 'cancel', 'crashes', 'progress', 'message', 'due', 'delivery', 'worker')
 call('HSET', key, 'base', job[4] or '0')
 call('DEL', P .. 'result:' .. id)
-make_ready(id, job[1], job[2] or 'jobs', ready_score(job[3]), ARGV[3], job[4])
+make_ready(id, job[1], job[2] or 'jobs', next_score(job[3]), ARGV[3], job[4])
 return { 'queued', 'queued' }

@@ -7,7 +7,7 @@ only when the store does not know them yet.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import hiredis
 from msgspec import Struct
 
+from middleware.broker.group import GroupRunner
 from middleware.job.keys import QUEUE
 from ops.errors import StoreError
 from ops.resp import Argument, Reply, as_error
@@ -123,6 +124,7 @@ class Scripts:
         self.store = store
         self.prefix = prefix
         self.bounds = Bounds() if bounds is None else bounds
+        self._settles = GroupRunner(lambda commands: self._exchange(commands, "settle"))
 
     def command(self, name: str, *arguments: Argument) -> tuple[Argument, ...]:
         """Give the command that runs a script, for use in a pipeline."""
@@ -148,6 +150,14 @@ class Scripts:
             StoreUnreachable: No answer; running them again is safe.
             StoreError: One of them failed, which is a bug.
         """
+        replies = self._exchange(commands, *names)
+        for reply in replies:
+            if isinstance(reply, hiredis.ReplyError):
+                raise as_error(reply)
+        return replies
+
+    def _exchange(self, commands: Sequence[tuple[Argument, ...]], *names: str) -> list[Reply]:
+        """Send commands, and the scripts that the store does not know; error replies are not raised."""
         replies = self.store.pipeline(commands)
         unknown = [at for at, reply in enumerate(replies) if _is_unknown(reply)]
         if unknown:
@@ -155,9 +165,6 @@ class Scripts:
             again = self.store.pipeline([commands[at] for at in unknown])
             for at, reply in zip(unknown, again, strict=True):
                 replies[at] = reply
-        for reply in replies:
-            if isinstance(reply, hiredis.ReplyError):
-                raise as_error(reply)
         return replies
 
     def enqueue(self, requests: Sequence[EnqueueRequest]) -> list[Enqueued]:
@@ -166,17 +173,19 @@ class Scripts:
         Raises:
             StoreUnreachable: Some may have been taken; the same requests again do no harm.
         """
-        commands = []
+        taken: list[Enqueued] = []
+        for start in range(0, len(requests), BATCH_MAX * PIPELINE_MAX):
+            part = requests[start : start + BATCH_MAX * PIPELINE_MAX]
+            for replies in self.run_many(list(self._enqueue_commands(part)), "enqueue"):
+                taken.extend(_enqueued(reply) for reply in replies)
+        return taken
+
+    def _enqueue_commands(self, requests: Sequence[EnqueueRequest]) -> Iterator[tuple[Argument, ...]]:
         for start in range(0, len(requests), BATCH_MAX):
             arguments: list[Argument] = [self.bounds.idempotency_ttl_ms, self.bounds.queue_max]
             for request in requests[start : start + BATCH_MAX]:
                 arguments.extend(_enqueue_arguments(request))
-            commands.append(self.command("enqueue", *arguments))
-        taken: list[Enqueued] = []
-        for start in range(0, len(commands), PIPELINE_MAX):
-            for replies in self.run_many(commands[start : start + PIPELINE_MAX], "enqueue"):
-                taken.extend(_enqueued(reply) for reply in replies)
-        return taken
+            yield self.command("enqueue", *arguments)
 
     def fetch(
         self,
@@ -241,7 +250,7 @@ class Scripts:
         Returns:
             ``settled``, ``already`` or ``superseded``, and the job's status.
         """
-        reply = self.run_many([self.settle_command(worker_id, job_id, delivery, settlement)], "settle")[0]
+        reply = self._settles.run(self.settle_command(worker_id, job_id, delivery, settlement))
         return reply[0].decode(), reply[1].decode()
 
     def report_command(

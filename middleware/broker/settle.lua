@@ -52,7 +52,7 @@ end
 
 if is_final(outcome) then
   if outcome == 'completed' and (attempt ~= '1' or job[5] or job[6]) then
-    call('HDEL', key, 'error', 'limits', 'cancel', 'message')
+    call('HDEL', key, 'error', 'limits', 'cancel', 'message', 'reason')
   end
   finish(id, 'processing', outcome, queue, reason, attempt, worker, job[9], extra)
   retire(outcome, ARGV[11], tonumber(ARGV[12]))

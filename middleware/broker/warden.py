@@ -235,11 +235,16 @@ class Warden:
             return
 
     def _tick_on(self) -> None:
-        while not self._stopping.wait(min(_TICK_S, self._settings.lease_s / 4)):
+        tick_s = min(_TICK_S, self._settings.lease_s / 4)
+        renewed_s = 0.0
+        while not self._stopping.wait(tick_s):
             with self._lock:
                 wards = list(self._wards.values())
-            if not wards:
+            for ward in wards:
+                self._look_at(ward)
+            if not wards or time.monotonic() - renewed_s < self._settings.lease_s / 3 - tick_s:
                 continue
+            renewed_s = time.monotonic()
             try:
                 self._scripts.run("lease", self._lease_ms, *(ward.worker_id for ward in wards))
             except BridgeError as error:
@@ -247,8 +252,6 @@ class Warden:
                 self._store_since_s = time.monotonic()
             else:
                 self._outage.end()
-            for ward in wards:
-                self._look_at(ward)
 
     def _look_at(self, ward: Ward) -> None:
         signs = _last_signs(ward.path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -173,6 +174,7 @@ def receipt_id_of(job_id: str) -> str:
     return f"r-{job_id}"
 
 
+@lru_cache(maxsize=256)
 def utc(at_ms: int | str | bytes | None) -> str | None:
     """Write milliseconds since 1970 as RFC 3339 with milliseconds, UTC."""
     if at_ms is None:
@@ -224,7 +226,7 @@ def make_record(
         project=job.project,
         session_id=job.session_id,
         priority=job.priority,
-        progress=0.0 if row["progress"] is None else float(row["progress"]),
+        progress=_progress(row),
         progress_message=_text(row["message"]),
         attempt=_number(row["attempt"]),
         crashes=_number(row["crashes"]),
@@ -248,6 +250,12 @@ def make_record(
         idempotency_key=job.idempotency_key,
         version=job.version,
     )
+
+
+def _progress(row: dict[str, bytes | None]) -> float:
+    if row["status"] == b"completed":
+        return 100.0
+    return 0.0 if row["progress"] is None else float(row["progress"])
 
 
 def _reason(row: dict[str, bytes | None]) -> str:

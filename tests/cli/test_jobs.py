@@ -316,3 +316,14 @@ def test_receipt_follows_the_job(bridge: Cli) -> None:
     text = bridge("receipt", job_id).out
     assert receipt["input_sha256"] in text
     assert "processing" in text
+
+
+def test_purge_deletes_dead_letters_for_good(bridge: Cli) -> None:
+    """``jobs purge`` deletes failed jobs and nothing else; a live state is refused."""
+    failed, completed = queue(bridge, "demo", "fail"), queue(bridge, "demo", "good")
+    bridge("wait", failed, completed)
+    code, out, _ = bridge("jobs", "purge")
+    assert (code, out.split(maxsplit=1)[1]) == (0, "failed job deleted.\n") or "failed jobs deleted" in out
+    assert bridge("jobs", failed).code == 4
+    assert bridge.job(completed)["status"] == "completed"
+    assert bridge("jobs", "purge", "--status", "queued").code == 2

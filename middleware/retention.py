@@ -1,0 +1,69 @@
+"""Deletes jobs that ended long ago, also when no new ones come."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from typing import Any
+
+import dramatiq
+from dramatiq.broker import Broker
+
+from middleware.broker.broker import BridgeBroker
+from middleware.job.states import FINAL
+from ops.errors import BridgeError
+
+#: How many jobs one call deletes: about a millisecond of the store's time.
+_BATCH = 50
+#: How many calls one round makes at most; the next round goes on.
+_BATCHES_MAX = 200
+
+logger = logging.getLogger(__name__)
+
+
+class Retention(dramatiq.Middleware):
+    """Keeps the age of ended jobs bounded.
+
+    Each job that ends removes some old ones too (``retire`` in ``prelude.lua``), which bounds their number;
+    this is for a bridge that falls silent. Every worker does so; two at the same time do no harm.
+
+    Args:
+        retention_s: How long an ended job is kept.
+        interval_s: Between two rounds.
+    """
+
+    def __init__(self, *, retention_s: float, interval_s: float = 300.0) -> None:
+        self._retention_s = retention_s
+        self._interval_s = min(interval_s, retention_s)
+        self._stopping = threading.Event()
+
+    def after_worker_boot(self, broker: Broker, worker: Any) -> None:
+        """Start the rounds."""
+        threading.Thread(target=self._run, args=(broker,), name="retention", daemon=True).start()
+
+    def before_worker_shutdown(self, broker: Broker, worker: Any) -> None:
+        """End the rounds."""
+        self._stopping.set()
+
+    def _run(self, broker: BridgeBroker) -> None:
+        while not self._stopping.wait(self._interval_s * random.uniform(0.5, 1.0)):  # noqa: S311
+            try:
+                deleted = sum(self._delete(broker, state) for state in FINAL)
+            except BridgeError as error:
+                broker.outage.begin(error)
+                continue
+            if deleted:
+                logger.info("jobs.expired", extra={"jobs": deleted})
+
+    def _delete(self, broker: BridgeBroker, state: str) -> int:
+        now_ms = int(broker.scripts.store.call("TIME")[0]) * 1000
+        deleted = 0
+        for _ in range(_BATCHES_MAX):
+            batch = broker.scripts.purge(state, _BATCH, now_ms - int(self._retention_s * 1000))
+            deleted += batch
+            if batch < _BATCH or self._stopping.is_set():
+                break
+            time.sleep(0.001)  # let others have the store in between
+        return deleted

@@ -1,0 +1,99 @@
+"""Real worker processes for tests: `dramatiq actors`, started, watched and stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ingress.dispatch import Bridge
+from ops.processes import descendants, find_marked, stop_processes
+from tests.support import eventually
+
+
+class Worker:
+    """One `dramatiq actors` with one worker process.
+
+    Args:
+        process: Dramatiq's master.
+        bridge: To look the worker up.
+
+    Attributes:
+        worker_id: Under which the store knows it.
+        pid: Of the process that runs the jobs; a child of the master.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], bridge: Bridge) -> None:
+        self.process = process
+        self._bridge = bridge
+        self.worker_id, self.pid = eventually(self._find, 30.0)
+
+    def _find(self) -> tuple[str, int] | None:
+        assert self.process.poll() is None, "the worker ended at its start"
+        family = set(descendants(self.process.pid))
+        for item in known_workers(self._bridge):
+            pid = int(item.rsplit("-", 2)[1])
+            if pid in family:
+                return item, pid
+        return None
+
+    def kill(self) -> None:
+        """End the worker process with SIGKILL, as the kernel does when memory runs out."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """Ask it to stop."""
+        self.process.terminate()
+
+    def wait(self, timeout_s: float = 15.0) -> int:
+        """Wait for its end."""
+        return self.process.wait(timeout_s)
+
+
+def known_workers(bridge: Bridge) -> list[str]:
+    """List the workers that the store knows."""
+    return [item.decode() for item in bridge.store.call("ZRANGE", bridge.reader.keys.workers, 0, -1)]
+
+
+@contextlib.contextmanager
+def running_worker(
+    bridge: Bridge, environ: Mapping[str, str], *, threads: int = 4, name: str = "worker"
+) -> Iterator[Worker]:
+    """Run a worker for the time of a block; afterwards nothing of it is left.
+
+    Args:
+        bridge: That it works for.
+        environ: Its whole environment.
+        threads: Jobs at a time.
+        name: Of its unit; its own output goes to a file of this name in the workspace.
+    """
+    home = Path(environ["BRIDGE_HOME"])
+    with (home / f"{name}.out").open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dramatiq", "actors", "-p", "1", "-t", str(threads)],
+            env={**environ, "BRIDGE_UNIT": name},
+            cwd=home,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield Worker(process, bridge)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10.0)
+        if process.poll() is None:
+            process.kill()
+            process.wait(10.0)
+
+
+def sweep(environ: Mapping[str, str]) -> None:
+    """Stop everything that still runs for this workspace: the warden, and children of killed workers."""
+    home = environ["BRIDGE_HOME"]
+    stop_processes(lambda: [pid for pid in find_marked("BRIDGE_HOME", home) if pid != os.getpid()], grace_s=1.0)
