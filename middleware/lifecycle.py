@@ -45,8 +45,12 @@ class Lifecycle(dramatiq.Middleware):
         self._on_boot()
         set_parent_death_signal(signal.SIGTERM)
 
-    def before_worker_boot(self, broker: Broker, worker: Any) -> None:
-        """Make room for as many jobs as there are threads."""
+    def after_worker_boot(self, broker: Broker, worker: Any) -> None:
+        """Make room for as many jobs as there are threads.
+
+        Not before the worker is up: a first job that kills it would leave Dramatiq's master waiting for a
+        sign that never comes.
+        """
         if isinstance(broker, BridgeBroker):
             broker.slots.open(worker.worker_threads)
             broker.timer.start()

@@ -30,7 +30,9 @@ class Worker:
     def __init__(self, process: subprocess.Popen[bytes], bridge: Bridge) -> None:
         self.process = process
         self._bridge = bridge
-        self.worker_id, self.pid = eventually(self._find, 30.0)
+        found = eventually(self._find, 30.0)
+        assert found is not None
+        self.worker_id, self.pid = found
 
     def _find(self) -> tuple[str, int] | None:
         assert self.process.poll() is None, "the worker ended at its start"
@@ -60,21 +62,21 @@ def known_workers(bridge: Bridge) -> list[str]:
 
 
 @contextlib.contextmanager
-def running_worker(
-    bridge: Bridge, environ: Mapping[str, str], *, threads: int = 4, name: str = "worker"
-) -> Iterator[Worker]:
-    """Run a worker for the time of a block; afterwards nothing of it is left.
+def worker_unit(
+    environ: Mapping[str, str], *, threads: int = 4, name: str = "worker", module: str = "actors"
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run Dramatiq with one worker process for the time of a block; afterwards nothing of it is left.
 
     Args:
-        bridge: That it works for.
         environ: Its whole environment.
         threads: Jobs at a time.
         name: Of its unit; its own output goes to a file of this name in the workspace.
+        module: Where Dramatiq finds the broker.
     """
     home = Path(environ["BRIDGE_HOME"])
     with (home / f"{name}.out").open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dramatiq", "actors", "-p", "1", "-t", str(threads)],
+            [sys.executable, "-m", "dramatiq", module, "-p", "1", "-t", str(threads)],
             env={**environ, "BRIDGE_UNIT": name},
             cwd=home,
             stdin=subprocess.DEVNULL,
@@ -82,7 +84,7 @@ def running_worker(
             stderr=subprocess.STDOUT,
         )
     try:
-        yield Worker(process, bridge)
+        yield process
     finally:
         if process.poll() is None:
             process.terminate()
@@ -93,7 +95,23 @@ def running_worker(
             process.wait(10.0)
 
 
+@contextlib.contextmanager
+def running_worker(
+    bridge: Bridge,
+    environ: Mapping[str, str],
+    *,
+    threads: int = 4,
+    name: str = "worker",
+    module: str = "actors",
+) -> Iterator[Worker]:
+    """Run a worker, as ``worker_unit`` does, that the store knows already when the block begins."""
+    with worker_unit(environ, threads=threads, name=name, module=module) as process:
+        yield Worker(process, bridge)
+
+
 def sweep(environ: Mapping[str, str]) -> None:
     """Stop everything that still runs for this workspace: the warden, and children of killed workers."""
     home = environ["BRIDGE_HOME"]
-    stop_processes(lambda: [pid for pid in find_marked("BRIDGE_HOME", home) if pid != os.getpid()], grace_s=1.0)
+    stop_processes(
+        lambda: [pid for pid in find_marked("BRIDGE_HOME", home) if pid != os.getpid()], grace_s=1.0
+    )

@@ -83,6 +83,8 @@ def worker_program(loaded: LoadedSettings, name: str, *, restart: bool = True) -
         name=name,
         argv=[
             *(sys.executable, "-m", "dramatiq", "actors", "-p", "1", "-t", str(settings.threads)),
+            # For so long Dramatiq's master waits for the sign of a worker that died while it booted.
+            *("--worker-fork-timeout", "2000"),
             *("--worker-shutdown-timeout", str(round(settings.worker_shutdown_timeout_s * 1000))),
         ],
         env=_worker_environment(loaded),

@@ -1,0 +1,1 @@
+"""Faults of workers that only their host's warden can see to."""

@@ -1,0 +1,216 @@
+"""What no worker can do for itself: hold its lease while starved, have its death noticed, be replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ingress.dispatch import Bridge, dispatch, get_job, wait_for
+from ops.processes import find_marked, pid_alive
+from tests.dispatch.conftest import own, own_environ, own_loaded
+from tests.support import eventually
+from tests.workers import Worker, running_worker, worker_unit
+
+__all__ = ["own", "own_environ", "own_loaded"]
+
+ROGUE = "tests.faults.rogue"
+REPOSITORY = Path(__file__).parents[2]
+
+
+@contextmanager
+def rogues(bridge: Bridge, environ: dict[str, str], count: int) -> Iterator[list[Worker]]:
+    """Run so many workers whose actors misbehave."""
+    environ = {**environ, "PYTHONPATH": str(REPOSITORY)}
+    with (
+        running_worker(bridge, environ, name="rogue-1", module=ROGUE) as first,
+        running_worker(bridge, environ, name="rogue-2", module=ROGUE) as second,
+    ):
+        yield [first, second][:count]
+
+
+def logged(environ: dict[str, str], event: str) -> list[dict[str, object]]:
+    """Give the lines of 3ox.log with this event."""
+    lines = (Path(environ["BRIDGE_HOME"]) / "3ox.log").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["event"] == event]
+
+
+def test_a_killed_worker_is_noticed_at_once_and_its_children_are_gone(
+    own: Bridge, own_environ: dict[str, str], tmp_path: Path
+) -> None:
+    """SIGKILL in the middle of a job: it starts again long before the lease ends, alone."""
+    starts = tmp_path / "starts"
+    script = (
+        f"echo $$ >> {starts}; setsid sleep 60 & sleep 60 & while [ ! -e {tmp_path}/go ]; do sleep 0.05; done"
+    )
+    environ = {**own_environ, "BRIDGE_LEASE_S": "30", "BRIDGE_HEARTBEAT_S": "5"}
+    with (
+        running_worker(own, environ, name="one") as one,
+        running_worker(own, environ, name="two") as two,
+    ):
+        receipt = dispatch("shell.cmd", {"argv": ["sh", "-c", script]}, max_retries=0)
+        eventually(lambda: starts.exists() and starts.read_text().split())
+        first = starts.read_text().split()[0]
+        holder = one if get_job(receipt.job_id).worker_id == one.worker_id else two
+        killed_s = time.monotonic()
+        holder.kill()
+        eventually(lambda: len(starts.read_text().split()) == 2, 5.0)
+        assert time.monotonic() - killed_s < 2.0
+        assert not pid_alive(int(first))
+        assert not find_marked("BRIDGE_WORKER_ID", holder.worker_id)
+        record = get_job(receipt.job_id)
+        assert (record.attempt, record.crashes) == (2, 1)
+        assert holder.worker_id in record.attempts[0].reason
+        assert "its process" in record.attempts[0].reason
+        (tmp_path / "go").touch()
+        assert wait_for(receipt.job_id, timeout_s=10).status == "completed"
+
+
+def test_code_that_holds_the_interpreter_lock_keeps_its_lease(
+    own: Bridge, own_environ: dict[str, str]
+) -> None:
+    """A C call of three leases' length, in which no Python of the worker runs: the job runs once."""
+    with rogues(own, own_environ, 2):
+        receipt = dispatch("heartbeat", {"nonce": "gil:6"}, timeout_seconds=60)
+        record = wait_for(receipt.job_id, timeout_s=30)
+    assert (record.status, record.attempt, record.crashes) == ("completed", 1, 0)
+
+
+def test_a_job_that_kills_its_worker_is_a_dead_letter_after_three_crashes(
+    own: Bridge, own_environ: dict[str, str], tmp_path: Path
+) -> None:
+    """It takes three workers down and no more; the jobs of others are carried out meanwhile."""
+    seen = tmp_path / "seen"
+    environ = {**own_environ, "PYTHONPATH": str(REPOSITORY)}
+    poison = dispatch("heartbeat", {"nonce": "die"})
+    deaths = 0
+    while get_job(poison.job_id).status != "failed":
+        assert deaths < 3, "a fourth worker got the job"
+        # It may be dead before it could be found in the store.
+        with worker_unit(environ, name=f"victim-{deaths}", module=ROGUE) as victim:
+            victim.wait(15)
+        deaths += 1
+        eventually(lambda: get_job(poison.job_id).crashes == deaths, 5.0)  # noqa: B023 (called at once)
+    record = get_job(poison.job_id)
+    assert deaths == 3
+    assert record.error is not None
+    assert "took its worker down 3 times" in record.error.message
+    assert "3ox retry" in record.error.remedy
+    with running_worker(own, environ, name="survivor", module=ROGUE):
+        healthy = dispatch("heartbeat", {"nonce": f"touch:{seen}"})
+        assert wait_for(healthy.job_id, timeout_s=10).status == "completed"
+    assert len(seen.read_text().splitlines()) == 1
+
+
+def test_a_job_that_was_fetched_but_not_started_counts_no_crash(
+    own: Bridge, own_environ: dict[str, str]
+) -> None:
+    """A worker that dies between fetch and start has done nothing to the job."""
+    environ = {**own_environ, "BRIDGE_LEASE_S": "30", "BRIDGE_HEARTBEAT_S": "5"}
+    with running_worker(own, environ, name="short-lived") as worker:
+        os.kill(worker.pid, signal.SIGSTOP)
+        try:
+            receipt = dispatch("heartbeat", {})
+            # What this worker would have fetched, had it been killed a moment later.
+            fetched = own.scripts.fetch(
+                worker.worker_id, "jobs", room=1, delivery="late", repeat=False, lease_ms=30_000
+            )
+            assert [job.job_id for job in fetched.jobs] == [receipt.job_id]
+        finally:
+            worker.kill()
+        eventually(lambda: get_job(receipt.job_id).status == "queued", 5.0)
+    record = get_job(receipt.job_id)
+    assert (record.crashes, record.attempt) == (0, 0)
+    assert "before it had started" in record.reason
+
+
+def test_a_worker_that_lives_but_does_not_fetch_is_replaced(own: Bridge, own_environ: dict[str, str]) -> None:
+    """Its fetching thread is dead, the rest lives on: the warden stops it, and says why."""
+    environ = {**own_environ, "BRIDGE_STALL_S": "2", "PYTHONPATH": str(REPOSITORY)}
+    with running_worker(own, environ, name="deaf", module=ROGUE) as worker:
+        receipt = dispatch("heartbeat", {"nonce": "deaf"})
+        wait_for(receipt.job_id, timeout_s=10)
+        assert worker.wait(20) is not None
+        assert not pid_alive(worker.pid)
+    replaced = logged(environ, "worker.replaced")
+    assert [row["worker_id"] for row in replaced] == [worker.worker_id]
+    assert "has not looked for work" in str(replaced[0]["reason"])
+
+
+def test_a_job_that_python_cannot_stop_ends_with_its_worker(own: Bridge, own_environ: dict[str, str]) -> None:
+    """C code far beyond its time limit: the worker is killed, the job counts a crash."""
+    environ = {**own_environ, "BRIDGE_MAX_CRASHES": "1", "PYTHONPATH": str(REPOSITORY)}
+    with running_worker(own, environ, name="stubborn", module=ROGUE):
+        receipt = dispatch("heartbeat", {"nonce": "gil:60"}, timeout_seconds=0.5)
+        record = wait_for(receipt.job_id, timeout_s=30)
+    assert (record.status, record.crashes) == ("failed", 1)
+    assert "beyond its time limit" in str(logged(environ, "worker.replaced")[0]["reason"])
+
+
+def test_a_new_warden_sees_to_what_died_while_there_was_none(
+    own: Bridge, own_environ: dict[str, str]
+) -> None:
+    """Worker and warden killed together: the next warden takes the job back, before the lease ends."""
+    environ = {**own_environ, "BRIDGE_LEASE_S": "60", "BRIDGE_HEARTBEAT_S": "5"}
+    home = environ["BRIDGE_HOME"]
+    with running_worker(own, environ, name="first") as worker:
+        receipt = dispatch("shell.cmd", {"argv": ["sleep", "60"]})
+        eventually(lambda: get_job(receipt.job_id).status == "processing")
+        for pid in [pid for pid in find_marked("BRIDGE_HOME", home) if _is_warden(pid)]:
+            os.kill(pid, signal.SIGKILL)
+        worker.kill()
+        worker.wait()
+        assert get_job(receipt.job_id).status == "processing"
+    with running_worker(own, environ, name="second"):
+        eventually(lambda: get_job(receipt.job_id).attempt == 2, 10.0)
+        own.cancel(receipt.job_id, "enough")
+        assert wait_for(receipt.job_id, timeout_s=10).status == "cancelled"
+
+
+def _is_warden(pid: int) -> bool:
+    try:
+        return b"middleware.broker.warden" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def test_a_clean_stop_leaves_no_warden_behind(own: Bridge, own_environ: dict[str, str]) -> None:
+    """The warden that a worker started ends by itself, and so do its files."""
+    home = own_environ["BRIDGE_HOME"]
+    with running_worker(own, own_environ, name="only"):
+        eventually(lambda: any(_is_warden(pid) for pid in find_marked("BRIDGE_HOME", home)))
+    eventually(lambda: not any(_is_warden(pid) for pid in find_marked("BRIDGE_HOME", home)), 15.0)
+    assert not list((Path(home) / ".3ox" / "run").glob("vitals-*"))
+
+
+@pytest.mark.parametrize("count", [3])
+def test_a_rolling_restart_under_load_loses_and_repeats_nothing(
+    own: Bridge, own_environ: dict[str, str], tmp_path: Path, count: int
+) -> None:
+    """Each worker is stopped and replaced while jobs keep coming: none lost, none run twice, no crash."""
+    seen = tmp_path / "seen"
+    environ = {**own_environ, "PYTHONPATH": str(REPOSITORY)}
+    sent: list[str] = []
+
+    def send() -> None:
+        nonce = f"touch:{seen}"
+        sent.extend(dispatch("heartbeat", {"nonce": nonce}).job_id for _ in range(150))
+
+    with running_worker(own, environ, name="stays", module=ROGUE):
+        for number in range(count):
+            with running_worker(own, environ, name=f"rolls-{number}", module=ROGUE) as worker:
+                send()
+                worker.terminate()
+                send()
+                worker.wait()
+        records = [wait_for(job_id, timeout_s=30) for job_id in sent]
+    assert {record.status for record in records} == {"completed"}
+    assert sum(record.crashes for record in records) == 0
+    ran = [line.split()[0] for line in seen.read_text().splitlines()]
+    assert sorted(ran) == sorted(sent)
