@@ -48,8 +48,8 @@ class Lifecycle(dramatiq.Middleware):
     def after_worker_boot(self, broker: Broker, worker: Any) -> None:
         """Make room for as many jobs as there are threads.
 
-        Not before the worker is up: a first job that kills it would leave Dramatiq's master waiting for a
-        sign that never comes.
+        Not before the worker is up: if a first job kills it earlier, Dramatiq's master waits for its sign of
+        having booted, 30 s unless ``--worker-fork-timeout`` says less.
         """
         if isinstance(broker, BridgeBroker):
             broker.slots.open(worker.worker_threads)

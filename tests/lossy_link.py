@@ -7,6 +7,7 @@ import socket
 import threading
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 
 class LossyLink:
@@ -37,7 +38,7 @@ class LossyLink:
         with self._lock:
             self._lose += 1
 
-    def __enter__(self) -> LossyLink:
+    def __enter__(self) -> Self:
         """Start to forward."""
         self._thread.start()
         return self

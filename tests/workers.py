@@ -76,7 +76,18 @@ def worker_unit(
     home = Path(environ["BRIDGE_HOME"])
     with (home / f"{name}.out").open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dramatiq", module, "-p", "1", "-t", str(threads)],
+            [
+                sys.executable,
+                "-m",
+                "dramatiq",
+                module,
+                "-p",
+                "1",
+                "-t",
+                str(threads),
+                "--worker-fork-timeout",
+                "2000",
+            ],
             env={**environ, "BRIDGE_UNIT": name},
             cwd=home,
             stdin=subprocess.DEVNULL,
