@@ -98,7 +98,7 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
             Retries(settings),
             Heartbeat(interval_s=min(settings.heartbeat_s, settings.lease_s / 3)),
             Recovery(interval_s=max(0.5, settings.lease_s / 3)),
-            Retention(retention_s=settings.retention_s),
+            Retention(retention_s=settings.retention_s, finished_max=settings.finished_max),
             progress,
             current,
             TimeLimit(current, default_s=settings.default_timeout_s),

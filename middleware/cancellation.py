@@ -113,10 +113,13 @@ class Cancellation(dramatiq.Middleware):
             self._cancel(words[1], words[2])
 
     def _cancel(self, job_id: str, delivery: str) -> None:
-        if not self._current.interrupt(job_id, JobCancelled, delivery=delivery):
-            self._early[(job_id, delivery)] = None
-            while len(self._early) > _EARLY_MAX:
-                self._early.popitem(last=False)
+        if self._current.interrupt(job_id, JobCancelled, delivery=delivery):
+            return
+        self._early[(job_id, delivery)] = None
+        while len(self._early) > _EARLY_MAX:
+            self._early.popitem(last=False)
+        # It may have started between these two: then it has passed the check for early ones.
+        self._current.interrupt(job_id, JobCancelled, delivery=delivery)
 
     def _look_again(self, broker: BridgeBroker, keys: Keys) -> None:
         for message in self._current.running():

@@ -12,7 +12,8 @@ import dramatiq
 from dramatiq.broker import Broker
 
 from middleware.broker.broker import BridgeBroker
-from middleware.job.states import FINAL
+from middleware.job.keys import Keys
+from middleware.job.states import FINAL, State
 from ops.errors import BridgeError
 
 #: How many jobs one call deletes: about a millisecond of the store's time.
@@ -24,18 +25,20 @@ logger = logging.getLogger(__name__)
 
 
 class Retention(dramatiq.Middleware):
-    """Keeps the age of ended jobs bounded.
+    """Keeps the age and the number of ended jobs bounded.
 
     Each job that ends removes some old ones too (``retire`` in ``prelude.lua``), which bounds their number;
     this is for a bridge that falls silent. Every worker does so; two at the same time do no harm.
 
     Args:
         retention_s: How long an ended job is kept.
+        finished_max: How many of each kind are kept.
         interval_s: Between two rounds.
     """
 
-    def __init__(self, *, retention_s: float, interval_s: float = 300.0) -> None:
+    def __init__(self, *, retention_s: float, finished_max: int, interval_s: float = 300.0) -> None:
         self._retention_s = retention_s
+        self._finished_max = finished_max
         self._interval_s = min(interval_s, retention_s)
         self._stopping = threading.Event()
 
@@ -50,20 +53,30 @@ class Retention(dramatiq.Middleware):
     def _run(self, broker: BridgeBroker) -> None:
         while not self._stopping.wait(self._interval_s * random.uniform(0.5, 1.0)):  # noqa: S311
             try:
-                deleted = sum(self._delete(broker, state) for state in FINAL)
+                deleted = sum(self._delete_old(broker, state) for state in FINAL)
+                deleted += sum(self._delete_excess(broker, state) for state in FINAL)
             except BridgeError as error:
                 broker.outage.begin(error)
                 continue
             if deleted:
                 logger.info("jobs.expired", extra={"jobs": deleted})
 
-    def _delete(self, broker: BridgeBroker, state: str) -> int:
+    def _delete_old(self, broker: BridgeBroker, state: State) -> int:
         now_ms = int(broker.scripts.store.call("TIME")[0]) * 1000
+        return self._delete(broker, state, _BATCH * _BATCHES_MAX, now_ms - int(self._retention_s * 1000))
+
+    def _delete_excess(self, broker: BridgeBroker, state: State) -> int:
+        key = Keys(broker.scripts.prefix).state(state)
+        excess = int(broker.scripts.store.call("ZCARD", key)) - self._finished_max
+        return self._delete(broker, state, min(excess, _BATCH * _BATCHES_MAX), None)
+
+    def _delete(self, broker: BridgeBroker, state: State, at_most: int, until_ms: int | None) -> int:
         deleted = 0
-        for _ in range(_BATCHES_MAX):
-            batch = broker.scripts.purge(state, _BATCH, now_ms - int(self._retention_s * 1000))
+        while deleted < at_most and not self._stopping.is_set():
+            wanted = min(_BATCH, at_most - deleted)
+            batch = broker.scripts.purge(state, wanted, until_ms)
             deleted += batch
-            if batch < _BATCH or self._stopping.is_set():
+            if batch < wanted:
                 break
             time.sleep(0.001)  # let others have the store in between
         return deleted

@@ -149,16 +149,13 @@ class BridgeBroker(dramatiq.Broker):
         del prefetch
         return BridgeConsumer(self, queue_name, timeout)
 
-    def next_delivery(self, queue: str) -> tuple[str, bool]:
-        """Give the delivery token of the next fetch, and whether its reply was lost once before."""
+    def next_delivery(self, queue: str) -> str:
+        """Give the delivery token of the next fetch: the last one again if its reply was lost."""
         with self._lock:
-            lost = self._pending.get(queue)
-            if lost is not None:
-                return lost, True
-            self._count += 1
-            token = f"{self._count:x}"
-            self._pending[queue] = token
-            return token, False
+            if queue not in self._pending:
+                self._count += 1
+                self._pending[queue] = f"{self._count:x}"
+            return self._pending[queue]
 
     def delivery_arrived(self, queue: str) -> None:
         """Note that the reply to the last fetch has come: its token is used up."""

@@ -31,4 +31,10 @@ if status == 'held' and job[3] then
 end
 call('HDEL', key, 'waits', 'approval')
 finish(id, status, 'cancelled', job[2] or 'jobs', reason, job[5], nil, job[7])
+if job[3] then
+  -- It may have been its turn: whoever waits behind it gets that.
+  for name in each_limit(job[3]) do
+    wake_waiting(name)
+  end
+end
 return { 'cancelled', 'cancelled' }

@@ -85,13 +85,12 @@ class BridgeConsumer(Consumer):
         broker = self._broker
         taken = 0
         try:
-            delivery, repeat = broker.next_delivery(self._queue)
+            delivery = broker.next_delivery(self._queue)
             fetched = broker.scripts.fetch(
                 broker.worker_id,
                 self._queue,
                 room=room,
                 delivery=delivery,
-                repeat=repeat,
                 lease_ms=broker.lease_ms,
             )
             broker.delivery_arrived(self._queue)

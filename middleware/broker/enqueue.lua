@@ -32,13 +32,14 @@ end
 
 -- Which of the jobs it depends on are still to complete; or the one that never will.
 local function unmet(dependencies)
-  local waits = {}
+  local waits, seen = {}, {}
   for id in string.gmatch(dependencies, '[^,]+') do
     local state = call('HGET', P .. 'job:' .. id, 'status')
     if not state or state == 'failed' or state == 'cancelled' then
       return nil, { 'dependency', id, state or 'unknown' }
     end
-    if state ~= 'completed' then
+    if state ~= 'completed' and not seen[id] then
+      seen[id] = true
       waits[#waits + 1] = id
     end
   end
@@ -65,6 +66,7 @@ local function take(at)
     return before
   end
   waiting[queue] = waiting[queue] or call('ZCARD', P .. 'queue:' .. queue)
+    + call('ZCARD', P .. 'jobs:scheduled') + call('ZCARD', P .. 'jobs:held')
   if waiting[queue] >= QUEUE_MAX then
     return { 'full', waiting[queue] }
   end

@@ -4,9 +4,9 @@
 -- ARGV[3]  queue
 -- ARGV[4]  how many jobs at most
 -- ARGV[5]  delivery: a token that this worker never uses twice; with it on the processing set, it is
---          the fence that `settle` checks
--- ARGV[6]  '1' if the reply to the same delivery was lost: its jobs are given again, nothing new
--- ARGV[7]  how long the worker's lease lasts from now, in ms
+--          the fence that `settle` checks. If it stands there already, the reply to it was lost: its jobs are
+--          given again, and nothing new
+-- ARGV[6]  how long the worker's lease lasts from now, in ms
 --
 -- Reply: {ms until the next job is due or -1, id, job as JSON, attempt, attempts before the last retry by hand,
 --         created, id, ...}
@@ -17,32 +17,32 @@ local processing = P .. 'processing:' .. worker
 local ready = P .. 'queue:' .. queue
 local reply = { 0 }
 
-call('ZADD', P .. 'workers', NOW + ARGV[7], worker)
+call('ZADD', P .. 'workers', NOW + ARGV[6], worker)
 
 local function give(id, spec, attempt, base, created)
   local n = #reply
   reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4], reply[n + 5] = id, spec, attempt, base, created
 end
 
-if ARGV[6] == '1' then
-  local held = call('HGETALL', processing)
-  for i = 1, #held, 2 do
-    if held[i + 1] == delivery then
-      local job = call('HMGET', P .. 'job:' .. held[i], 'spec', 'attempt', 'base', 'created')
-      give(held[i], job[1], job[2], job[3] or '0', job[4])
-    end
+local held = call('HGETALL', processing)
+for i = 1, #held, 2 do
+  if held[i + 1] == delivery then
+    local job = call('HMGET', P .. 'job:' .. held[i], 'spec', 'attempt', 'base', 'created')
+    give(held[i], job[1], job[2], job[3] or '0', job[4])
   end
-  if #reply > 1 then
-    reply[1] = promote(100)
-    return reply
-  end
+end
+if #reply > 1 then
+  reply[1] = promote(100)
+  return reply
 end
 
 -- Occupies the job's resources; if one has no room, the job is held until a slot is given back.
 local function occupy(id, limits, score)
   for name, amount, capacity in each_limit(limits) do
     local used = tonumber(call('HGET', P .. 'running', name) or '0')
-    if used + amount > tonumber(capacity) then
+    local first = call('ZRANGE', P .. 'waiting:' .. name, 0, 0, 'WITHSCORES')[2]
+    -- Nobody overtakes one that waits already, or a job that wants much would wait for ever.
+    if used + amount > tonumber(capacity) or (first and tonumber(first) < tonumber(score)) then
       local reason = 'it waits for ' .. name .. ': ' .. used .. ' of ' .. capacity .. ' in use'
       call('ZADD', P .. 'jobs:held', NOW, id)
       call('ZADD', P .. 'waiting:' .. name, score, id)

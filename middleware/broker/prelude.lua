@@ -219,8 +219,11 @@ local function retire(state, retention_ms, finished_max)
   end
   local set = P .. 'jobs:' .. state
   local old = call('ZRANGEBYSCORE', set, '-inf', NOW - retention_ms, 'LIMIT', 0, 32)
-  if #old == 0 and call('ZCARD', set) > finished_max then
-    old = call('ZRANGE', set, 0, 31)
+  if #old == 0 then
+    local excess = call('ZCARD', set) - finished_max
+    if excess > 0 then
+      old = call('ZRANGE', set, 0, math.min(excess, 32) - 1)
+    end
   end
   for _, id in ipairs(old) do
     forget(id, state)

@@ -194,7 +194,6 @@ class Scripts:
         *,
         room: int,
         delivery: str,
-        repeat: bool,
         lease_ms: int,
     ) -> Fetched:
         """Get the next jobs; see ``fetch.lua``.
@@ -203,11 +202,10 @@ class Scripts:
             worker_id: Whose processing set they go to.
             queue: From which ready queue.
             room: How many at most.
-            delivery: A token that this worker never uses twice.
-            repeat: The reply to this delivery was lost.
+            delivery: A token that this worker uses for one fetch only, and again if its reply was lost.
             lease_ms: Of the worker, from now.
         """
-        reply = self.run("fetch", worker_id, queue, room, delivery, int(repeat), lease_ms)
+        reply = self.run("fetch", worker_id, queue, room, delivery, lease_ms)
         jobs = [
             Delivered(
                 reply[at].decode(),

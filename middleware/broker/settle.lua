@@ -16,6 +16,9 @@
 --        {'already', status}     committed before, by this same delivery: the first reply was lost
 --        {'superseded', status}  nothing done: the job is no longer this worker's
 
+if not string.find(MOVES, ' processing>' .. ARGV[5] .. ' ', 1, true) then
+  error('an attempt cannot end as ' .. ARGV[5])
+end
 local worker, id, delivery, outcome, reason = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[10]
 local key = P .. 'job:' .. id
 local processing = P .. 'processing:' .. worker
@@ -45,6 +48,8 @@ local extra = ''
 if ARGV[6] ~= '' then
   call('SET', P .. 'result:' .. id, ARGV[6])
   extra = ',"result_sha256":"' .. ARGV[7] .. '"'
+elseif attempt ~= '1' then
+  call('DEL', P .. 'result:' .. id) -- what an earlier attempt left
 end
 if ARGV[8] ~= '' then
   call('HSET', key, 'error', ARGV[8])

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from middleware.broker.factory import make_scripts
 from middleware.broker.outage import Outage, backoff_s
-from middleware.broker.scripts import Scripts
+from middleware.broker.scripts import Scripts, Settlement
 from middleware.broker.vitals import Signs, read_signs
 from middleware.broker.ward_place import WardPlace, ward_place
 from middleware.job.keys import Keys
@@ -58,6 +58,7 @@ class Ward:
         self.path = path
         self.pidfd: int | None = None
         self.told_to_stop_s: float | None = None
+        self.unknown: set[tuple[str, str]] = set()
 
 
 class Warden:
@@ -247,11 +248,38 @@ class Warden:
             renewed_s = time.monotonic()
             try:
                 self._scripts.run("lease", self._lease_ms, *(ward.worker_id for ward in wards))
+                for ward in wards:
+                    self._compare(ward)
             except BridgeError as error:
                 self._outage.begin(error)
                 self._store_since_s = time.monotonic()
             else:
                 self._outage.end()
+
+    def _compare(self, ward: Ward) -> None:
+        """Hand back jobs that stand on a worker's processing set but that the worker knows nothing of.
+
+        A fetch that a paused store carried out long after its connection was given up leaves such jobs. They
+        have to be seen twice, in a worker whose threads run, so that none is taken on its way to a thread.
+        """
+        signs = _last_signs(ward.path)
+        if signs is None or (time.monotonic_ns() - signs.beat_ns) / 1e9 > 2 * self._settings.heartbeat_s:
+            ward.unknown = set()
+            return
+        flat = [
+            item.decode()
+            for item in self._scripts.store.call("HGETALL", self._keys.processing(ward.worker_id))
+        ]
+        known = {job.job_id for job in signs.jobs}
+        held = set(zip(flat[::2], flat[1::2], strict=True))
+        unknown = {(job_id, delivery) for job_id, delivery in held if job_id not in known}
+        back = Settlement(
+            outcome="queued", reason=f"handed back: {ward.worker_id} did not know that it had it"
+        )
+        for job_id, delivery in unknown & ward.unknown:
+            self._scripts.settle(ward.worker_id, job_id, delivery, back)
+            log.warning("job.handed_back", job_id=job_id, from_worker=ward.worker_id, reason=back.reason)
+        ward.unknown = unknown
 
     def _look_at(self, ward: Ward) -> None:
         signs = _last_signs(ward.path)

@@ -161,17 +161,15 @@ class Reader:
         jobs: list[JobRecord] = []
         looked, place = 0, cursor
         while len(jobs) < limit and looked < _LOOK_MAX:
-            wanted = min(limit, LIMIT_MAX)
-            ids, following = self._ids(status, job_type, project, wanted, place)
-            for at, record in enumerate(self._records(ids)):
+            rows, following = self._ids(status, job_type, project, limit, place)
+            for (_, at), record in zip(rows, self._records([job_id for job_id, _ in rows]), strict=True):
                 if record is None or not _fits(record, status, job_type, project):
                     continue
                 jobs.append(record)
                 if len(jobs) == limit:
-                    last = at == len(ids) - 1
-                    following = following if last else self._place_of(ids[at], status)
+                    following = following if at == rows[-1][1] else at
                     break
-            looked += len(ids)
+            looked += len(rows)
             place = following
             if place is None:
                 break
@@ -184,20 +182,11 @@ class Reader:
         project: str | None,
         count: int,
         place: str | None,
-    ) -> tuple[list[str], str | None]:
-        """Give the next ids of the narrowest index, and where to go on."""
+    ) -> tuple[list[tuple[str, str]], str | None]:
+        """Give the next ids of the narrowest index, each with its place, and where to go on."""
         if status is not None:
-            key = self.keys.state(State(status))
-            top = "+inf" if place is None else f"({place}"
-            rows = self._read([("ZREVRANGEBYSCORE", key, top, "-inf", "WITHSCORES", "LIMIT", 0, count)])[0]
-            ids = [row.decode() for row in rows[::2]]
-            if len(ids) < count:
-                return ids, None
-            # Jobs of the same millisecond belong to one page, or the next one would skip them.
-            score = rows[-1].decode()
-            level = self._read([("ZRANGEBYSCORE", key, score, score)])[0]
-            ids.extend(item for item in (row.decode() for row in level) if item not in set(ids))
-            return ids, score
+            rows = self._ids_of_state(self.keys.state(State(status)), count, place)
+            return rows, rows[-1][1] if len(rows) == count else None
         key = self.keys.index_all
         if project is not None:
             key = self.keys.index_project(project)
@@ -205,13 +194,25 @@ class Reader:
             key = self.keys.index_type(job_type)
         top = "+" if place is None else f"({place}"
         ids = [row.decode() for row in self._read([("ZREVRANGEBYLEX", key, top, "-", "LIMIT", 0, count)])[0]]
-        return ids, ids[-1] if len(ids) == count else None
+        return [(job_id, job_id) for job_id in ids], ids[-1] if len(ids) == count else None
 
-    def _place_of(self, job_id: str, status: str | None) -> str | None:
-        if status is None:
-            return job_id
-        score = self.store.call("ZSCORE", self.keys.state(State(status)), job_id)
-        return None if score is None else str(score.decode())
+    def _ids_of_state(self, key: str, count: int, place: str | None) -> list[tuple[str, str]]:
+        """Give ids by score, those of one score by id, latest first; a place is ``SCORE:ID``."""
+        score, _, last = ("+inf", "", "") if place is None else place.partition(":")
+        top = score if place is None else f"({score}"
+        level, below = self._read(
+            [
+                ("ZREVRANGEBYSCORE", key, score, score),
+                ("ZREVRANGEBYSCORE", key, top, "-inf", "WITHSCORES", "LIMIT", 0, count),
+            ],
+        )
+        # Of the jobs of the same millisecond, those that the page before did not get to.
+        rows = [(job_id, f"{score}:{job_id}") for item in level if (job_id := item.decode()) < last]
+        rows += [
+            (job_id.decode(), f"{of.decode()}:{job_id.decode()}")
+            for job_id, of in zip(below[::2], below[1::2], strict=True)
+        ]
+        return rows[:count]
 
     def _records(self, ids: Sequence[str]) -> list[JobRecord | None]:
         if not ids:

@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from middleware.job.schema import Job, decode_job
+from middleware.job.schema import HeartbeatJob, Job, decode_job
 from middleware.job.states import FINAL, State
+from ops.errors import InvalidJob
 
 #: Fields of ``job:ID`` that a record is made of; ``spec`` first.
 LIFE_FIELDS = (
@@ -213,13 +214,12 @@ def make_record(
         chain: What ``receipts:ID`` holds; without it the record has no list of attempts.
     """
     row = dict(zip(LIFE_FIELDS, life, strict=True))
-    spec = row["spec"]
-    job = decode_job(b"{}" if spec is None else spec)
+    job, job_type = _read_spec(job_id, row["spec"])
     created = row["created"]
     return JobRecord(
         job_id=job_id,
         trace_id=job.trace,
-        job_type=job.job_type,
+        job_type=job_type,
         status=_text(row["status"]),
         source=job.source,
         actor=job.actor,
@@ -250,6 +250,21 @@ def make_record(
         idempotency_key=job.idempotency_key,
         version=job.version,
     )
+
+
+def _read_spec(job_id: str, spec: bytes | None) -> tuple[Job, str]:
+    """Read what was dispatched, and its type; of a job that another version wrote, what can be read."""
+    data = b"{}" if spec is None else spec
+    try:
+        job = decode_job(data)
+    except InvalidJob:
+        try:
+            raw = msgspec.json.decode(data, type=dict[str, Any])
+        except msgspec.MsgspecError:
+            raw = {}
+        stand_in = HeartbeatJob(job_id=job_id, source="unknown", metadata={"unreadable": "true"})
+        return stand_in, str(raw.get("job_type", "unknown"))
+    return job, job.job_type
 
 
 def _progress(row: dict[str, bytes | None]) -> float:
@@ -314,7 +329,7 @@ def make_receipt(job: Job, chain: list[bytes], *, duplicate: bool = False) -> Re
     lines = [_line_decoder.decode(raw) for raw in chain]
     last = lines[-1]
     ran = [line for line in lines if line.attempt]
-    hashes = [line.result_sha256 for line in lines if line.result_sha256 is not None]
+    ends = [line for line in lines if line.attempt and line.status not in {State.PROCESSING, State.QUEUED}]
     return Receipt(
         receipt_id=receipt_id_of(job.job_id),
         job_id=job.job_id,
@@ -327,7 +342,7 @@ def make_receipt(job: Job, chain: list[bytes], *, duplicate: bool = False) -> Re
         attempt=ran[-1].attempt if ran else 0,
         worker_id=next((line.worker for line in reversed(lines) if line.worker), None),
         input_sha256=lines[0].input_sha256,
-        result_sha256=hashes[-1] if hashes else None,
+        result_sha256=ends[-1].result_sha256 if ends else None,
         created_at=str(utc(lines[0].at)),
         updated_at=str(utc(last.at)),
         transitions=[

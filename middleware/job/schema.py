@@ -205,7 +205,7 @@ def make_job(job_type: str, payload: Payload | dict[str, Any], **fields: Any) ->
 def explain(error: msgspec.MsgspecError, job_type: str = "") -> InvalidJob:
     """Turn msgspec's complaint into ours: what is wrong, which field, what would be right."""
     text = str(error)
-    complaint, _, path = text.partition(" - at `$")
+    complaint, _, path = text.replace(" - at `key` in `$", " - at `$").partition(" - at `$")
     where = path.rstrip("`").lstrip(".")
     if "unknown field `" in complaint:
         unknown = complaint.split("unknown field `", 1)[1].rstrip("`")

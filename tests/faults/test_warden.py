@@ -118,9 +118,7 @@ def test_a_job_that_was_fetched_but_not_started_counts_no_crash(
         try:
             receipt = dispatch("heartbeat", {})
             # What this worker would have fetched, had it been killed a moment later.
-            fetched = own.scripts.fetch(
-                worker.worker_id, "jobs", room=1, delivery="late", repeat=False, lease_ms=30_000
-            )
+            fetched = own.scripts.fetch(worker.worker_id, "jobs", room=1, delivery="late", lease_ms=30_000)
             assert [job.job_id for job in fetched.jobs] == [receipt.job_id]
         finally:
             worker.kill()
@@ -214,3 +212,20 @@ def test_a_rolling_restart_under_load_loses_and_repeats_nothing(
     assert sum(record.crashes for record in records) == 0
     ran = [line.split()[0] for line in seen.read_text().splitlines()]
     assert sorted(ran) == sorted(sent)
+
+
+def test_a_job_that_its_worker_does_not_know_of_is_handed_back(
+    own: Bridge, own_environ: dict[str, str]
+) -> None:
+    """A fetch whose reply nobody ever heard: the job does not stay "processing" while the worker lives."""
+    with running_worker(own, own_environ, name="unaware") as worker:
+        os.kill(worker.pid, signal.SIGSTOP)
+        try:
+            receipt = dispatch("heartbeat", {})
+            lost = own.scripts.fetch(worker.worker_id, "jobs", room=1, delivery="lost", lease_ms=30_000)
+            assert [job.job_id for job in lost.jobs] == [receipt.job_id]
+        finally:
+            os.kill(worker.pid, signal.SIGCONT)
+        record = wait_for(receipt.job_id, timeout_s=15)
+    assert (record.status, record.attempt, record.crashes) == ("completed", 1, 0)
+    assert any("did not know" in line.reason for line in own.reader.receipt(receipt.job_id).transitions)

@@ -1,0 +1,1 @@
+"""Tests of the doors and of real workers behind them."""

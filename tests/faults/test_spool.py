@@ -1,0 +1,119 @@
+"""Jobs that a daemon accepts while the store is away."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingress.acceptance import SPOOLED, Acceptance
+from ingress.dispatch import Bridge, connect
+from middleware.job.schema import encode_job, make_job
+from middleware.job.states import State
+from ops.errors import InvalidJob, SpoolFull
+from ops.settings import load_settings
+from ops.spool import Spool
+from tests.dispatch.test_faults import mortal
+from tests.support import RunningValkey, eventually
+from tests.workers import running_worker
+
+__all__ = ["mortal"]
+
+
+@pytest.fixture
+def acceptance(mortal: tuple[RunningValkey, dict[str, str]]) -> Iterator[Acceptance]:
+    """What a daemon has, with a store that answers within half a second or not at all."""
+    _, environ = mortal
+    accepting = Acceptance(Bridge(load_settings(environ=environ), timeout_s=0.5))
+    yield accepting
+    accepting.stop()
+
+
+def _append(path: Path, text: str) -> list[str]:
+    return ["sh", "-c", f"echo {text} >> {path}"]
+
+
+def test_jobs_accepted_while_the_store_is_paused_are_carried_out_in_order_once_each(
+    mortal: tuple[RunningValkey, dict[str, str]], acceptance: Acceptance, tmp_path: Path
+) -> None:
+    """A paused store: 200 jobs go to the spool, and from there, each once and in order, to the worker."""
+    server, environ = mortal
+    bridge = connect(load_settings(environ=environ))
+    done = tmp_path / "done"
+    with running_worker(bridge, environ, threads=1):
+        acceptance.start()
+        assert server.process is not None
+        os.kill(server.process.pid, signal.SIGSTOP)
+        try:
+            jobs = [
+                make_job("shell.cmd", {"argv": _append(done, str(at))}, source="rest") for at in range(200)
+            ]
+            receipts = [acceptance.accept(job) for job in jobs]
+            assert {receipt.status for receipt in receipts} == {SPOOLED}
+            assert acceptance.spool.count() == 200
+            assert not done.exists()
+        finally:
+            os.kill(server.process.pid, signal.SIGCONT)
+        eventually(lambda: bridge.reader.summary()["completed"] == 200, 30.0)
+    assert done.read_text().split() == [str(at) for at in range(200)]
+    assert acceptance.spool.count() == 0
+    first = bridge.reader.receipt(jobs[0].job_id)
+    assert first.input_sha256 == receipts[0].input_sha256
+
+
+def test_an_entry_handed_over_before_a_crash_is_not_run_again(
+    mortal: tuple[RunningValkey, dict[str, str]], acceptance: Acceptance
+) -> None:
+    """The job reached the store, its file was not deleted yet: the next hand-over finds it known."""
+    _, environ = mortal
+    bridge = connect(load_settings(environ=environ))
+    job = make_job("heartbeat", {})
+    bridge.submit(job)
+    assert bridge.scripts.cancel(job.job_id, "to see it stay so")[0] == "cancelled"
+    acceptance.accept(job)  # straight to the store, which knows it
+    spool = acceptance.spool
+    spool.add(job.job_id, encode_job(job))
+    assert acceptance.hand_over() == 1
+    assert bridge.reader.job(job.job_id).status == State.CANCELLED
+    assert spool.count() == 0
+
+
+def test_what_does_not_fit_is_refused_at_the_door(acceptance: Acceptance) -> None:
+    """With or without a store, a job that names an unknown resource is not accepted."""
+    with pytest.raises(InvalidJob, match="there is no resource 'gpu'"):
+        acceptance.accept(make_job("heartbeat", {}, resources={"gpu": 1}))
+    assert acceptance.spool.count() == 0
+
+
+def test_a_spooled_job_that_fits_no_longer_is_set_aside(acceptance: Acceptance) -> None:
+    """One unreadable entry does not hold up those behind it; it is kept for a person to look at."""
+    good = make_job("heartbeat", {})
+    bad = acceptance.spool.add("bad", b'{"job_type": "nonsense"}')
+    acceptance.spool.add(good.job_id, encode_job(good))
+    assert acceptance.hand_over() == 1
+    assert acceptance.spool.count() == 0
+    assert (bad.parent / "refused" / bad.name).read_bytes() == b'{"job_type": "nonsense"}'
+
+
+def test_a_full_spool_says_so(tmp_path: Path) -> None:
+    """Over its limit it takes nothing more, and what it has stays whole and in order."""
+    spool = Spool(tmp_path / "spool", max_bytes=100)
+    for name in ("a", "b", "c"):
+        spool.add(name, name.encode() * 30)
+    with pytest.raises(SpoolFull, match="raise spool_max_bytes"):
+        spool.add("d", b"d" * 30)
+    assert [entry.read_bytes()[:1] for entry in spool.entries()] == [b"a", b"b", b"c"]
+
+
+def test_one_process_takes_from_a_spool(tmp_path: Path) -> None:
+    """While one takes, another is told that it does not."""
+    spool, other = (Spool(tmp_path / "spool", max_bytes=100) for _ in range(2))
+    with spool.taking() as ours:
+        assert ours
+        with other.taking() as theirs:
+            assert not theirs
+    with other.taking() as theirs:
+        assert theirs

@@ -1,0 +1,1 @@
+"""Tests of the job's contract, the atomic scripts and the read side."""

@@ -1,0 +1,410 @@
+"""Random interleavings of everything that happens to jobs, with the invariants looked at after each step."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import hypothesis
+import hypothesis.strategies as st
+import msgspec
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from middleware.broker.scripts import Bounds
+from middleware.job.states import FINAL, TRANSITIONS, State
+from tests.middleware.driver import Delivery, Driver
+
+WORKERS = ("w1", "w2", "w3")
+MAX_CRASHES = 2
+CAPACITY = {"gpu": 2, "key": 1}
+LIMITS = ("", "gpu=1/2", "gpu=2/2", "key=1/1", "key=1/1", "gpu=1/2,key=1/1", "key=1/1,gpu=2/2")
+OUTCOMES = ("completed", "completed", "failed", "cancelled", "retrying", "queued")
+FIRST = frozenset({State.QUEUED, State.SCHEDULED, State.HELD})
+#: Rules draw numbers and choose by them: what is drawn must not depend on what the clock made of the jobs.
+PICK = st.integers(0, 20)
+
+_run_number = itertools.count(1)
+
+
+def amounts(limits: str) -> dict[str, int]:
+    """Read how much of each resource a job occupies."""
+    pairs = (part.split("=") for part in limits.split(",") if part)
+    return {name: int(amount.split("/")[0]) for name, amount in pairs}
+
+
+class Seen(msgspec.Struct):
+    """A job as the store has it at one moment."""
+
+    status: str
+    limits: str
+    waits: int | None
+    crashes: int
+    attempt: int
+    result: bytes | None
+    chain: list[dict[str, Any]]
+
+
+class Interleavings(RuleBasedStateMachine):
+    """Several doors, three workers and an operator, all at once; the model is what they were told.
+
+    Class attributes:
+        url: Of a real store.
+    """
+
+    url = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.driver = Driver(self.url, f"t-mix-{next(_run_number)}:", Bounds(max_crashes=MAX_CRASHES))
+        self.store, self.keys = self.driver.store, self.driver.keys
+        self.known: list[str] = []
+        self.depends: dict[str, list[str]] = {}
+        self.by_key: dict[str, str] = {}
+        #: What each job's holder is: only this delivery may settle it.
+        self.holder: dict[str, Delivery] = {}
+        self.deliveries: list[Delivery] = []
+        self.settled: set[tuple[str, str, str]] = set()
+        self.results: dict[str, bytes | None] = {}
+        self.tokens = itertools.count(1)
+
+    def teardown(self) -> None:
+        """However wild it was, every job can be brought to an end, and then nothing is left."""
+        try:
+            self.drain()
+            self.check_nothing_left()
+        finally:
+            self.driver.close()
+
+    # --- rules -------------------------------------------------------------------------------------
+
+    @initialize()
+    def begin(self) -> None:
+        """Start with a job, so that the other rules have something to work on."""
+        self.enqueue_one(5, "", [], 0, "")
+
+    @rule(
+        priority=st.sampled_from([1, 5, 5, 10]),
+        limits=st.sampled_from(LIMITS),
+        behind=st.lists(PICK, max_size=2),
+        delay_ms=st.sampled_from([0, 0, 0, 1, 3]),
+        key=st.sampled_from(["", "", "", "k1", "k2"]),
+    )
+    def enqueue(self, priority: int, limits: str, behind: list[int], delay_ms: int, key: str) -> None:
+        """Take a job in."""
+        depends_on = {self.known[pick % len(self.known)]: None for pick in behind if self.known}
+        self.enqueue_one(priority, limits, list(depends_on), delay_ms, key)
+
+    @rule(limits=st.sampled_from(LIMITS[1:]), count=st.integers(2, 4), worker=st.sampled_from(WORKERS))
+    def crowd(self, limits: str, count: int, worker: str) -> None:
+        """Several jobs want the same resources, and a worker comes for them."""
+        for _ in range(count):
+            self.enqueue_one(5, limits, [], 0, "")
+        self.fetch_for(worker)
+
+    def enqueue_one(self, priority: int, limits: str, depends_on: list[str], delay_ms: int, key: str) -> None:
+        """Take a job in, twice, and check the answers."""
+        fields = {"idempotency_key": key} if key else {}
+        request = self.driver.request(
+            priority=priority, limits=limits, depends_on=depends_on, delay_ms=delay_ms, **fields
+        )
+        dead = [d for d in depends_on if self.look(d).status in {"failed", "cancelled"}]
+        reply = self.driver.offer(request)[0]
+        if key and self.by_key.get(key) in self.known:
+            assert (reply.outcome, reply.job_id) == ("duplicate", self.by_key[key])
+            return
+        if dead:
+            assert (reply.outcome, reply.job_id) == ("dependency", dead[0])
+            return
+        assert reply.outcome == "new"
+        job_id = request.job_id
+        self.known.append(job_id)
+        self.depends[job_id] = depends_on
+        self.results[job_id] = None
+        if key:
+            self.by_key[key] = job_id
+        again = self.driver.offer(request)[0]
+        assert (again.outcome, again.job_id) == ("duplicate", job_id)
+
+    @rule(
+        worker=st.sampled_from(WORKERS),
+        room=st.integers(1, 3),
+        lost=st.booleans(),
+        lease_ms=st.sampled_from([60_000, 60_000, -1]),
+    )
+    def fetch(self, worker: str, room: int, lost: bool, lease_ms: int) -> None:
+        """Give a worker jobs; if the reply is lost, it asks again and gets the same."""
+        self.fetch_for(worker, room=room, lost=lost, lease_ms=lease_ms)
+
+    def fetch_for(
+        self, worker: str, *, room: int = 3, lost: bool = False, lease_ms: int = 60_000
+    ) -> list[Delivery]:
+        """Fetch and note who holds what."""
+        token = f"d{next(self.tokens)}"
+        got = self.driver.fetch(worker, room=room, token=token, lease_ms=lease_ms)
+        assert len(got) <= room
+        if lost and got:
+            again = self.driver.fetch(worker, room=room, token=token, lease_ms=lease_ms)
+            assert sorted(d.job_id for d in again) == sorted(d.job_id for d in got)
+        for delivery in got:
+            assert delivery.job_id not in self.holder, "given to two workers at once"
+            self.holder[delivery.job_id] = delivery
+            self.deliveries.append(delivery)
+        return got
+
+    @rule(pick=PICK, outcome=st.sampled_from(OUTCOMES), delay_ms=st.sampled_from([0, 1, 3]))
+    def settle(self, pick: int, outcome: str, delay_ms: int) -> None:
+        """An attempt ends."""
+        held = list(self.holder.values())
+        if held:
+            self.settle_one(held[pick % len(held)], outcome, delay_ms)
+
+    @rule(pick=PICK, outcome=st.sampled_from(OUTCOMES))
+    def settle_anything(self, pick: int, outcome: str) -> None:
+        """A worker says how an attempt ended, be it in time, for the second time or too late."""
+        if self.deliveries:
+            self.settle_one(self.deliveries[-1 - pick % len(self.deliveries)], outcome, 1)
+
+    def settle_one(self, delivery: Delivery, outcome: str, delay_ms: int) -> None:
+        """Settle and check that exactly the holder's word counts, and counts once."""
+        holds = self.holder.get(delivery.job_id) == delivery
+        result = b'"%s %s"' % (delivery.worker.encode(), delivery.token.encode())
+        with_result = outcome in {"completed", "failed"}
+        answer, status = self.driver.settle(
+            delivery, outcome, delay_ms=delay_ms, result=result if with_result else b""
+        )
+        if not holds:
+            assert answer in {"superseded", "already"}
+            return
+        assert answer == "settled"
+        assert status == outcome or (status == "cancelled" and outcome in {"retrying", "queued"})
+        del self.holder[delivery.job_id]
+        name = (delivery.job_id, delivery.worker, delivery.token)
+        assert name not in self.settled, "one delivery was settled twice"
+        self.settled.add(name)
+        if with_result:
+            self.results[delivery.job_id] = result
+
+    @rule(worker=st.sampled_from(["", *WORKERS]), lucky=st.booleans())
+    def recover(self, worker: str, lucky: bool) -> None:
+        """Take back the jobs of a worker that is dead, or of all whose lease has ended."""
+        held = [job_id for job_id, delivery in self.holder.items() if delivery.worker == worker]
+        spared = held[:1] if lucky else []
+        for lost, job_id, status in self.driver.scripts.recover(worker, not_started=spared):
+            assert self.holder.pop(job_id).worker == lost
+            assert status in {"queued", "failed", "cancelled"}
+        assert not worker or not self.driver.held_by(worker)
+
+    @rule(pick=PICK)
+    def cancel(self, pick: int) -> None:
+        """Somebody cancels."""
+        if self.known:
+            self.cancel_one(self.known[-1 - pick % len(self.known)])
+
+    @rule(pick=PICK)
+    def cancel_what_is_ready(self, pick: int) -> None:
+        """Somebody cancels a job just before it starts."""
+        ready = self.store.call("ZRANGE", self.keys.state(State.QUEUED), 0, -1)
+        if ready:
+            self.cancel_one(ready[pick % len(ready)].decode())
+
+    def cancel_one(self, job_id: str) -> None:
+        """Cancel and check the answer."""
+        before = self.look(job_id).status
+        wanted = "finished" if before in FINAL else "cancelling" if before == "processing" else "cancelled"
+        assert self.driver.scripts.cancel(job_id, "cancelled by bob")[0] == wanted
+
+    @rule(pick=PICK)
+    def requeue(self, pick: int) -> None:
+        """Somebody retries by hand."""
+        if not self.known:
+            return
+        job_id = self.known[-1 - pick % len(self.known)]
+        wanted = "queued" if self.look(job_id).status in {"failed", "cancelled"} else "refused"
+        assert self.driver.scripts.requeue(job_id, "retried by bob")[0] == wanted
+        if wanted == "queued":
+            self.results[job_id] = None
+
+    @rule()
+    def promote(self) -> None:
+        """A timer rings."""
+        self.driver.scripts.promote()
+
+    @rule(step_ms=st.sampled_from([1, 2, 4]))
+    def pass_time(self, step_ms: int) -> None:
+        """The store's clock goes on."""
+        self.driver.pass_ms(step_ms)
+
+    @rule()
+    def hear_the_bell(self) -> None:
+        """A consumer is woken, and fetches."""
+        if self.store.call("LPOP", self.keys.bell()) is not None:
+            self.fetch_for("w1")
+
+    @rule(state=st.sampled_from(["completed", "failed", "cancelled"]))
+    def purge(self, state: str) -> None:
+        """The oldest ended job is deleted."""
+        first = self.store.call("ZRANGE", self.keys.state(State(state)), 0, 0)
+        assert self.driver.scripts.purge(state, 1) == len(first)
+        for item in first:
+            self.known.remove(item.decode())
+
+    # --- looking -----------------------------------------------------------------------------------
+
+    def look(self, job_id: str) -> Seen:
+        """Read one job."""
+        return self.look_at([job_id])[job_id]
+
+    def look_at(self, ids: Sequence[str]) -> dict[str, Seen]:
+        """Read jobs in one round trip."""
+        fields = ("status", "limits", "waits", "crashes", "attempt")
+        commands: list[tuple[str | int, ...]] = []
+        for job_id in ids:
+            commands += [
+                ("HMGET", self.keys.job(job_id), *fields),
+                ("GET", self.keys.result(job_id)),
+                ("LRANGE", self.keys.receipts(job_id), 0, -1),
+            ]
+        replies = self.store.pipeline(commands)
+        seen = {}
+        for at, job_id in enumerate(ids):
+            (status, limits, waits, crashes, attempt), result, chain = replies[3 * at : 3 * at + 3]
+            assert status is not None, f"{job_id} is lost"
+            seen[job_id] = Seen(
+                status=status.decode(),
+                limits="" if limits is None else limits.decode(),
+                waits=None if waits is None else int(waits),
+                crashes=0 if crashes is None else int(crashes),
+                attempt=0 if attempt is None else int(attempt),
+                result=result,
+                chain=[msgspec.json.decode(line) for line in chain],
+            )
+        return seen
+
+    @invariant()
+    def everything_agrees(self) -> None:
+        """State, place, fence, limits, receipts, results and wake-ups of all jobs tell one story."""
+        seen = self.look_at(self.known)
+        self.check_places(seen)
+        self.check_limits(seen)
+        for job_id, job in seen.items():
+            check_chain(job)
+            if job.status == "completed":
+                assert job.result == self.results[job_id], "the result is not that of the committed attempt"
+            if job.status == "held" and job.waits is not None:
+                unmet = [d for d in self.depends[job_id] if d not in seen or seen[d].status != "completed"]
+                assert 0 < job.waits <= len(self.depends[job_id])
+                assert job.waits == len([d for d in unmet if d in seen])
+            assert job.crashes <= MAX_CRASHES
+
+    def check_places(self, seen: dict[str, Seen]) -> None:
+        """Each job is in the set of its state and in no other, and on one processing set iff it runs."""
+        reads: list[tuple[str | int, ...]] = [("ZRANGE", self.keys.state(state), 0, -1) for state in State]
+        reads += [("HGETALL", self.keys.processing(worker)) for worker in WORKERS]
+        reads += [("ZRANGE", self.keys.index_all, 0, -1), ("ZRANGE", self.keys.index_tail, 0, -1)]
+        reads += [("LRANGE", self.keys.bell(), 0, -1)]
+        replies = self.store.pipeline(reads)
+        sets = {state: [item.decode() for item in replies[at]] for at, state in enumerate(State)}
+        stands = sorted((job_id, str(state)) for state, members in sets.items() for job_id in members)
+        assert stands == sorted((job_id, job.status) for job_id, job in seen.items())
+        fences = replies[len(State) : len(State) + len(WORKERS)]
+        held = {
+            row[at].decode(): (worker, row[at + 1].decode())
+            for worker, row in zip(WORKERS, fences, strict=True)
+            for at in range(0, len(row), 2)
+        }
+        assert sum(len(row) for row in fences) == 2 * len(held), "a job stands on two processing sets"
+        assert held == {job_id: (d.worker, d.token) for job_id, d in self.holder.items()}
+        assert set(held) == set(sets[State.PROCESSING])
+        heads, tails, bell = replies[-3:]
+        assert sorted(item.decode() for item in heads) == sorted(self.known)
+        assert sorted(item.decode()[::-1] for item in tails) == sorted(self.known)
+        assert len(bell) <= 64
+        assert bell or not sets[State.QUEUED], "ready jobs, and no token that would wake a consumer"
+
+    def check_limits(self, seen: dict[str, Seen]) -> None:
+        """What is in use is what the running jobs occupy, and whoever waits for a slot will be woken."""
+        used: dict[str, int] = {}
+        for job in seen.values():
+            if job.status == "processing":
+                for name, amount in amounts(job.limits).items():
+                    used[name] = used.get(name, 0) + amount
+        assert self.driver.running() == used
+        waiting: list[str] = []
+        for name, capacity in CAPACITY.items():
+            assert used.get(name, 0) <= capacity
+            line = [
+                item.decode()
+                for item in self.store.call("ZRANGE", f"{self.driver.prefix}waiting:{name}", 0, -1)
+            ]
+            waiting += line
+            coming = any(name in amounts(job.limits) for job in seen.values() if job.status == "queued")
+            assert not line or used.get(name, 0) > 0 or coming, f"{line} wait for {name}, which nobody uses"
+        on_hold = [job_id for job_id, job in seen.items() if job.status == "held" and job.waits is None]
+        assert sorted(waiting) == sorted(on_hold)
+
+    # --- the end -----------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Let one worker do all that is left."""
+        for delivery in list(self.holder.values()):
+            self.settle_one(delivery, "completed", 0)
+        for _ in range(20 + 4 * len(self.known)):
+            self.driver.scripts.promote()
+            got = self.fetch_for("w1")
+            for delivery in got:
+                self.settle_one(delivery, "completed", 0)
+            if all(job.status in FINAL for job in self.look_at(self.known).values()):
+                return
+            if not got:
+                self.driver.pass_ms(1)
+        left = {
+            job_id: job.status for job_id, job in self.look_at(self.known).items() if job.status not in FINAL
+        }
+        raise AssertionError(f"no worker ever gets to these jobs: {left}")
+
+    def check_nothing_left(self) -> None:
+        """After all jobs have been purged only what has a bound or a time to live remains."""
+        self.everything_agrees()
+        for state in FINAL:
+            while self.driver.scripts.purge(state, 100):
+                pass
+        for worker in WORKERS:
+            self.driver.scripts.leave(worker)
+        left = [name for name in self.driver.key_names() if not name.startswith("idempotency:")]
+        assert left in (["events", "seq"], ["bell:jobs", "events", "seq"])
+
+
+def check_chain(job: Seen) -> None:
+    """A receipt chain begins like a job, makes allowed moves only, and ends where the job is."""
+    states = [State(line["status"]) for line in job.chain]
+    assert states[0] in FIRST
+    for source, target in itertools.pairwise(states):
+        assert target in TRANSITIONS[source], f"{source} -> {target}"
+    assert states[-1] == job.status
+    times = [line["at"] for line in job.chain]
+    assert times == sorted(times)
+    starts = [line["attempt"] for line in job.chain if line["status"] == "processing"]
+    assert starts == sorted(starts)
+    assert job.attempt <= len(starts)
+
+
+def test_any_interleaving_keeps_every_job_in_one_place(valkey: str) -> None:
+    """None lost, none settled twice, none stuck, whatever happens in whatever order."""
+    machine = type("Interleavings", (Interleavings,), {"url": valkey})
+    run_state_machine_as_test(
+        machine,
+        settings=hypothesis.settings(
+            max_examples=80,
+            stateful_step_count=40,
+            deadline=None,
+            report_multiple_bugs=False,
+            suppress_health_check=list(hypothesis.HealthCheck),
+        ),
+    )

@@ -1,0 +1,231 @@
+"""The job's contract: what fits is taken, what does not is refused with the field and the remedy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from middleware.job.ids import ALPHABET, ID_LENGTH, is_id_part, new_job_id
+from middleware.job.payloads import HeartbeatPayload
+from middleware.job.schema import DEFAULT_PRIORITY, JOB_TYPES, decode_job, encode_job, make_job
+from ops.errors import InvalidJob
+
+SHA = "a" * 64
+SMALLEST: dict[str, dict[str, Any]] = {
+    "ask": {"prompt": "why?"},
+    "ingest.file": {"path": "/in/a.txt", "name": "a.txt", "sha256": SHA, "size_bytes": 0},
+    "telegram": {"chat_id": 7, "text": "hi"},
+    "rest.request": {"endpoint": "build"},
+    "shell.cmd": {"argv": ["true"]},
+    "heartbeat": {},
+    "task.custom": {"task": "tidy up"},
+}
+LARGEST: dict[str, dict[str, Any]] = {
+    "ask": {"prompt": "why?", "system": "s", "provider": "p", "model": "m", "max_tokens": 5},
+    "ingest.file": {**SMALLEST["ingest.file"], "note": "n"},
+    "telegram": {"chat_id": 7, "text": "hi", "message_id": 1, "update_id": 2},
+    "rest.request": {
+        "endpoint": "b",
+        "method": "PUT",
+        "body": [1],
+        "headers": {"a": "b"},
+        "query": {"q": "1"},
+    },
+    "shell.cmd": {"argv": ["cat", "-n"], "cwd": "/", "env": {"A": "1"}, "stdin": "text"},
+    "heartbeat": {"nonce": "n"},
+    "task.custom": {"task": "tidy up"},
+}
+
+
+def build(job_type: str, payload: Any = None, **fields: Any) -> Any:
+    """Make a job with what its type needs."""
+    needed = {"project": "demo", **fields} if job_type == "task.custom" else fields
+    return make_job(job_type, SMALLEST[job_type] if payload is None else payload, **needed)
+
+
+def test_there_are_seven_job_types() -> None:
+    """The examples here cover each of them."""
+    assert set(JOB_TYPES) == set(SMALLEST) == set(LARGEST)
+    assert len(JOB_TYPES) == 7
+
+
+@pytest.mark.parametrize("payloads", [SMALLEST, LARGEST], ids=["smallest", "largest"])
+@pytest.mark.parametrize("job_type", JOB_TYPES)
+def test_every_type_survives_the_way_through_the_store(job_type: str, payloads: dict[str, Any]) -> None:
+    """Encoded and decoded it is the same job of the same type."""
+    job = build(job_type, payloads[job_type], priority=3, metadata={"a": "b"}, depends_on=["x"], trace_id="t")
+    again = decode_job(encode_job(job))
+    assert again == job
+    assert again.job_type == job_type
+    assert type(again) is type(job)
+
+
+@pytest.mark.parametrize("job_type", JOB_TYPES)
+def test_defaults_are_filled_in_and_left_out_of_the_store(job_type: str) -> None:
+    """A plain job is small: only what was said is stored."""
+    job = build(job_type)
+    assert (job.priority, job.source, job.trace, job.version) == (DEFAULT_PRIORITY, "python", job.job_id, 1)
+    stored = set(msgspec.json.decode(encode_job(job)))
+    assert stored <= {"job_type", "job_id", "payload", "project"}
+
+
+@pytest.mark.parametrize("job_type", JOB_TYPES)
+def test_an_unknown_field_is_named_with_the_known_ones(job_type: str) -> None:
+    """In the payload and in the job itself."""
+    with pytest.raises(InvalidJob) as caught:
+        build(job_type, {**SMALLEST[job_type], "promt": 1})
+    assert caught.value.field == "payload.promt"
+    assert caught.value.exit_code == 2
+    for known in LARGEST[job_type]:
+        assert known in caught.value.remedy
+    with pytest.raises(InvalidJob, match="'prioritty'") as caught:
+        build(job_type, prioritty=1)
+    assert caught.value.field == "prioritty"
+    assert "priority" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("job_type", "missing"),
+    [(job_type, name) for job_type, payload in SMALLEST.items() for name in payload],
+)
+def test_a_missing_field_is_named(job_type: str, missing: str) -> None:
+    """Each field that a payload cannot do without."""
+    payload = {name: value for name, value in SMALLEST[job_type].items() if name != missing}
+    with pytest.raises(InvalidJob, match=f"lacks the field 'payload.{missing}'") as caught:
+        build(job_type, payload)
+    assert caught.value.field == f"payload.{missing}"
+    assert caught.value.remedy == "Add it."
+
+
+def test_a_custom_task_needs_its_project() -> None:
+    """The project is a field of the job, not of the payload."""
+    with pytest.raises(InvalidJob, match="lacks the field 'project'"):
+        make_job("task.custom", {"task": "x"})
+
+
+WRONG_PAYLOADS: list[tuple[str, dict[str, Any], str]] = [
+    ("ask", {"prompt": ""}, "payload.prompt"),
+    ("ask", {"prompt": 7}, "payload.prompt"),
+    ("ask", {"prompt": "x", "max_tokens": 0}, "payload.max_tokens"),
+    ("ingest.file", {**SMALLEST["ingest.file"], "sha256": "xyz"}, "payload.sha256"),
+    ("ingest.file", {**SMALLEST["ingest.file"], "size_bytes": -1}, "payload.size_bytes"),
+    ("telegram", {"chat_id": "seven", "text": "hi"}, "payload.chat_id"),
+    ("telegram", {"chat_id": 7, "text": ""}, "payload.text"),
+    ("rest.request", {"endpoint": "b", "headers": {"a": 1}}, "payload.headers"),
+    ("shell.cmd", {"argv": []}, "payload.argv"),
+    ("shell.cmd", {"argv": "ls -l"}, "payload.argv"),
+    ("shell.cmd", {"argv": ["ls", 1]}, "payload.argv"),
+    ("shell.cmd", {"argv": ["ls"], "env": ["A=1"]}, "payload.env"),
+    ("heartbeat", {"nonce": 1}, "payload.nonce"),
+    ("task.custom", {"task": ""}, "payload.task"),
+]
+WRONG_FIELDS: list[tuple[str, Any]] = [
+    ("priority", 0),
+    ("priority", 11),
+    ("priority", "high"),
+    ("timeout_seconds", 0),
+    ("timeout_seconds", -5),
+    ("timeout_seconds", 86_400 * 31),
+    ("max_retries", -1),
+    ("max_retries", 1000),
+    ("depends_on", "abc"),
+    ("depends_on", ["x"] * 101),
+    ("resources", {"gpu": 0}),
+    ("resources", {"g pu": 1}),
+    ("idempotency_key", ""),
+    ("idempotency_key", "x" * 257),
+    ("metadata", {"a": 1}),
+    ("project", "no spaces"),
+    ("session_id", "-x"),
+    ("source", ""),
+    ("actor", "x" * 257),
+]
+
+
+@pytest.mark.parametrize(("job_type", "payload", "field"), WRONG_PAYLOADS)
+def test_a_wrong_value_in_a_payload_is_named(job_type: str, payload: dict[str, Any], field: str) -> None:
+    """The error leads to the field, in one line."""
+    with pytest.raises(InvalidJob) as caught:
+        build(job_type, payload)
+    assert caught.value.field.startswith(field)
+    assert caught.value.remedy
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("field", "value"), WRONG_FIELDS)
+def test_a_wrong_value_of_a_field_is_named(field: str, value: Any) -> None:
+    """Bounds and forms of every field of the job."""
+    with pytest.raises(InvalidJob) as caught:
+        build("heartbeat", **{field: value})
+    assert caught.value.field.startswith(field)
+    assert caught.value.remedy
+
+
+def test_an_unknown_job_type_is_answered_with_the_known_ones() -> None:
+    """The remedy lists them all."""
+    with pytest.raises(InvalidJob, match="no job type 'shell'") as caught:
+        make_job("shell", {"argv": ["true"]})
+    assert caught.value.field == "job_type"
+    assert all(job_type in caught.value.remedy for job_type in JOB_TYPES)
+
+
+@pytest.mark.parametrize("payload", [None, [], "text", 7], ids=repr)
+def test_a_payload_that_is_no_mapping_is_refused(payload: Any) -> None:
+    """A payload has named fields."""
+    with pytest.raises(InvalidJob) as caught:
+        make_job("heartbeat", payload)
+    assert caught.value.field == "payload"
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"{}", b"[]", b'{"job_type":"nope","payload":{}}'], ids=repr)
+def test_text_that_is_no_job_is_refused(text: bytes) -> None:
+    """Broken JSON and JSON of something else raise our own error."""
+    with pytest.raises(InvalidJob):
+        decode_job(text)
+
+
+def test_a_payload_may_be_given_as_its_struct() -> None:
+    """The struct and the mapping make the same job."""
+    by_struct = make_job("heartbeat", HeartbeatPayload(nonce="a"), job_id="x")
+    assert by_struct == make_job("heartbeat", {"nonce": "a"}, job_id="x")
+
+
+def test_a_job_cannot_be_changed() -> None:
+    """Nobody alters a job that somebody else holds."""
+    job = build("heartbeat")
+    with pytest.raises(AttributeError):
+        job.priority = 1
+    with pytest.raises(AttributeError):
+        job.payload.nonce = "x"
+
+
+@given(st.lists(st.integers(0, 2**48 - 1), min_size=2, max_size=50, unique=True))
+def test_ids_sort_by_time(stamps_ms: list[int]) -> None:
+    """Sorting the text sorts by the millisecond of creation, for the next 8,000 years."""
+    ids = [new_job_id(stamp_ms) for stamp_ms in sorted(stamps_ms)]
+    assert ids == sorted(ids)
+
+
+@given(st.integers(0, 2**48 - 1))
+def test_ids_are_safe_in_names_and_addresses(stamp_ms: int) -> None:
+    """Twenty characters of the alphabet, whatever the time."""
+    job_id = new_job_id(stamp_ms)
+    assert len(job_id) == ID_LENGTH
+    assert set(job_id) <= set(ALPHABET)
+    assert is_id_part(job_id)
+    assert all(is_id_part(job_id[:at]) and is_id_part(job_id[at:]) for at in range(1, ID_LENGTH))
+
+
+def test_ids_of_one_millisecond_differ() -> None:
+    """Fifty random bits keep jobs of the same moment apart."""
+    assert len({new_job_id(0) for _ in range(10_000)}) == 10_000
+
+
+@pytest.mark.parametrize("text", ["", "abc!", "ilou", "a" * (ID_LENGTH + 1), "*", "a b", "é"])
+def test_what_cannot_be_an_id_is_told_apart(text: str) -> None:
+    """Wrong letters and wrong lengths never reach the store."""
+    assert not is_id_part(text)
