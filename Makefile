@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := ops middleware actors ingress tests
 
-.PHONY: run test lint format bench help-pages clean
+.PHONY: run test lint format bench chaos help-pages clean
 
 run: .venv/.base  ## start the whole bridge; Ctrl-C stops it
 	@exec $(BIN)/3ox up
@@ -25,6 +25,9 @@ format: .venv/.dev  ## put the sources into form
 
 bench: .venv/.dev  ## measure us beside stock Dramatiq; prints a table
 	$(BIN)/python -m tests.bench $(ARGS)
+
+chaos: .venv/.dev  ## break a real bridge for ten minutes, account for every job
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 help-pages: .venv/.dev  ## write docs/cli.md from the commands' own help
 	$(BIN)/python -m tests.cli.help_pages

@@ -123,7 +123,7 @@ def _receipt(job: Job, record: JobRecord, data: bytes, begun_ms: int, ended_ms: 
         status=record.status,
         attempt=1,
         worker_id=WORKER_ID,
-        input_sha256=payload_sha256(job)[0],
+        input_sha256=payload_sha256(job),
         result_sha256=hashlib.sha256(data).hexdigest() if data else None,
         created_at=began,
         updated_at=ended,

@@ -72,15 +72,15 @@ class Acceptance:
                 return self._bridge.submit(job, delay_s=delay_s)
             except StoreUnreachable as error:
                 log.warning("job.spooled", job_id=job.job_id, reason=str(error))
+        self._bridge.intake.check(job)
         complete = self._bridge.intake.complete(job)
-        self._bridge.intake.request(complete)
         self.spool.add(job.job_id, encode_job(complete))
         self._wake.set()
         return new_receipt(
             complete,
             status=SPOOLED,
             at_ms=time.time_ns() // 1_000_000,
-            input_sha256=payload_sha256(complete)[0],
+            input_sha256=payload_sha256(complete),
         )
 
     def hand_over(self) -> int:

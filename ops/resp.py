@@ -108,8 +108,8 @@ def as_error(reply: Exception) -> StoreError | StoreUnreachable:
 
 
 def _timeval(seconds: float) -> bytes:
-    """Give a C ``struct timeval``; 0 would mean "for ever", so it is at least 100 us."""
-    micros = max(100, round(seconds * 1_000_000))
+    """Give a C ``struct timeval``; all zero would mean "for ever"."""
+    micros = max(1, round(seconds * 1_000_000))
     return struct.pack("@ll", micros // 1_000_000, micros % 1_000_000)
 
 
@@ -212,10 +212,12 @@ class RawConnection:
         wait_s = timeout_s
         while True:
             try:
-                if wait_s != self._read_timeout_s:
+                # The kernel rounds time-outs up to 1 to 10 ms; to look whether something is there takes none.
+                flags = 0 if wait_s > 0 else socket.MSG_DONTWAIT
+                if wait_s > 0 and wait_s != self._read_timeout_s:
                     self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(wait_s))
                     self._read_timeout_s = wait_s
-                data = self._socket.recv(65536)
+                data = self._socket.recv(65536, flags)
             except BlockingIOError as error:
                 raise TimeoutError(f"no reply within {timeout_s:g} s") from error
             except OSError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import hiredis
@@ -90,25 +90,67 @@ class Store:
                 self._forget_idle()
         return self._exchange(self._new(), commands)
 
+    def stream(self, commands: Iterable[Sequence[Argument]], *, ahead: int = 3) -> Iterator[Reply]:
+        """Run commands one after the other, some of them under way while the next one is being made.
+
+        Args:
+            commands: What to run; made as they are needed.
+            ahead: How many may be under way.
+
+        Yields:
+            Their replies, in order; error replies among them, unraised.
+
+        Raises:
+            StoreUnreachable: No answer in time; any of them may have been carried out.
+        """
+        connection = self._new()
+        owed = 0
+        try:
+            for command in commands:
+                connection.send([command])
+                owed += 1
+                if owed > ahead:
+                    owed -= 1
+                    yield self._await(connection)
+            while owed:
+                owed -= 1
+                yield self._await(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._put_back(connection)
+
+    def _await(self, connection: Connection) -> Reply:
+        try:
+            return connection.read(self.timeout_s)
+        except TimeoutError as error:
+            raise self._silent() from error
+
+    def _silent(self) -> StoreUnreachable:
+        return StoreUnreachable(
+            f"the store at {self.url} did not answer within {self.timeout_s:g} s.",
+            remedy="Check whether it is paused or overloaded.",
+        )
+
     def _exchange(self, connection: Connection, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
         try:
             connection.send(commands)
             replies = [connection.read(self.timeout_s) for _ in commands]
         except TimeoutError as error:
             connection.close()
-            raise StoreUnreachable(
-                f"the store at {self.url} did not answer within {self.timeout_s:g} s.",
-                remedy="Check whether it is paused or overloaded.",
-            ) from error
+            raise self._silent() from error
         except BaseException:
             connection.close()
             raise
+        self._put_back(connection)
+        return replies
+
+    def _put_back(self, connection: Connection) -> None:
         with self._lock:
             if len(self._idle) < _IDLE_MAX:
                 self._idle.append(connection)
-                return replies
+                return
         connection.close()
-        return replies
 
     def _forget_idle(self) -> None:
         with self._lock:

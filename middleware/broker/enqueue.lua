@@ -19,7 +19,9 @@ local FIELDS = 12
 local IDEMPOTENCY_TTL, QUEUE_MAX = ARGV[2], tonumber(ARGV[3])
 local additions = {} -- key of a sorted set -> what ZADD takes; one call for all jobs of a batch
 local bells = {}
+local announced = {} -- state -> ids
 local waiting = {}
+local arrivals = call('INCRBY', P .. 'seq', (#ARGV - 3) / FIELDS) - (#ARGV - 3) / FIELDS
 
 local function add(key, score, member)
   local list = additions[key]
@@ -75,7 +77,8 @@ local function take(at)
     return refusal
   end
 
-  local score = ready_score(priority)
+  arrivals = arrivals + 1
+  local score = score_of(priority, arrivals)
   local state, place = 'queued', score
   local fields = { 'spec', ARGV[at + 3], 'created', NOW, 'score', score }
   local function set(name, value)
@@ -120,8 +123,8 @@ local function take(at)
   if ARGV[at + 5] ~= '' then
     add(P .. 'index:project:' .. ARGV[at + 5], '0', id)
   end
-  -- Nobody can wait for a job that did not exist, so nobody is woken but a consumer.
   write_down(id, state, nil, nil, nil, ',"input_sha256":"' .. ARGV[at + 6] .. '"')
+  announced[state] = announced[state] and announced[state] .. ',' .. id or id
   if state ~= 'held' then
     -- For a scheduled job too: whoever wakes learns when the next one is due.
     bells[queue] = (bells[queue] or 0) + 1
@@ -137,9 +140,11 @@ end
 for key, list in pairs(additions) do
   call('ZADD', key, unpack(list))
 end
+-- Nobody can wait for a job that did not exist before, so nobody is woken but consumers.
+for state, ids in pairs(announced) do
+  announce(ids, state)
+end
 for queue, count in pairs(bells) do
-  for _ = 1, math.min(count, BELL_MAX) do
-    ring(queue)
-  end
+  ring(queue, count)
 end
 return reply

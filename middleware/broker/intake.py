@@ -6,23 +6,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
 from middleware.broker.scripts import Enqueued, EnqueueRequest, Scripts
 from middleware.job.records import Receipt, new_receipt
 from middleware.job.schema import Job, encode_job
-from ops.errors import InvalidJob, QueueFull, UnknownProject
+from ops.errors import BridgeError, InvalidJob, QueueFull, UnknownProject
 from ops.settings import ProjectSettings, Settings, TypeSettings
 
 _canonical = msgspec.json.Encoder(order="sorted")
 
 
-def payload_sha256(job: Job) -> tuple[str, int]:
-    """Give the SHA-256 of a job's payload as canonical JSON, and the size of that in bytes."""
-    data = _canonical.encode(job.payload)
-    return hashlib.sha256(data).hexdigest(), len(data)
+def payload_sha256(job: Job) -> str:
+    """Give the SHA-256 of a job's payload as canonical JSON."""
+    return hashlib.sha256(_canonical.encode(job.payload)).hexdigest()
 
 
 class Intake:
@@ -109,30 +108,37 @@ class Intake:
             limits.append(f"{name}={amount}/{capacity}")
         return ",".join(limits)
 
-    def request(self, job: Job, *, delay_ms: int = 0, approval: str = "") -> EnqueueRequest:
-        """Check a job and make the request that enqueues it.
-
-        Args:
-            job: Complete, see ``complete``.
-            delay_ms: How long it waits before it may start.
-            approval: Why somebody has to approve it first; empty if nobody has to.
+    def check(self, job: Job) -> None:
+        """Refuse a job that could not be enqueued.
 
         Raises:
+            UnknownProject: A ``task.custom`` for a project that is not configured.
             InvalidJob: The payload is too large, or a resource is not there.
         """
-        digest, size_bytes = payload_sha256(job)
+        size_bytes = len(_canonical.encode(job.payload))
         if size_bytes > self._settings.payload_max_bytes:
             raise InvalidJob(
                 f"the payload has {size_bytes} bytes, at most {self._settings.payload_max_bytes} are taken.",
                 remedy="Put the data into a file and pass its path, or raise payload_max_bytes.",
                 field="payload",
             )
+        if job.resources or job.project is not None:
+            self._limits(job)
+
+    def request(self, job: Job, *, delay_ms: int = 0, approval: str = "") -> EnqueueRequest:
+        """Make the request that enqueues a job.
+
+        Args:
+            job: Checked and complete, see ``check`` and ``complete``.
+            delay_ms: How long it waits before it may start.
+            approval: Why somebody has to approve it first; empty if nobody has to.
+        """
         return EnqueueRequest(
             job_id=job.job_id,
             priority=job.priority,
             spec=encode_job(job),
             job_type=job.job_type,
-            input_sha256=digest,
+            input_sha256=payload_sha256(job),
             project="" if job.project is None else job.project,
             delay_ms=max(0, delay_ms),
             idempotency_key="" if job.idempotency_key is None else job.idempotency_key,
@@ -145,17 +151,32 @@ class Intake:
         """Enqueue jobs; all are checked before the first one is taken.
 
         Raises:
-            InvalidJob: One of them does not fit; none was taken.
-            QueueFull: The queue reached its limit; those before it were taken.
+            InvalidJob: One of them does not fit; none was taken. Or one depends on a job that cannot
+                complete; the others were taken.
+            UnknownProject: One names a project that is not configured; none was taken.
+            QueueFull: The queue reached its limit; those for which there was room were taken.
             StoreUnreachable: The same jobs again do no harm.
         """
-        complete = [self.complete(job) for job in jobs]
-        requests = [self.request(job, delay_ms=delay_ms, approval=approval) for job in complete]
-        replies = self._scripts.enqueue(requests)
-        return [
-            self._receipt(job, request, reply)
-            for job, request, reply in zip(complete, requests, replies, strict=True)
-        ]
+        for job in jobs:
+            self.check(job)
+        prepared: list[tuple[Job, EnqueueRequest]] = []
+
+        def requests() -> Iterator[EnqueueRequest]:
+            for job in jobs:
+                complete = self.complete(job)
+                prepared.append((complete, self.request(complete, delay_ms=delay_ms, approval=approval)))
+                yield prepared[-1][1]
+
+        receipts: list[Receipt] = []
+        refusal: BridgeError | None = None
+        for at, reply in enumerate(self._scripts.enqueue(requests())):
+            try:
+                receipts.append(self._receipt(*prepared[at], reply))
+            except (QueueFull, InvalidJob) as error:
+                refusal = error if refusal is None else refusal
+        if refusal is not None:
+            raise refusal
+        return receipts
 
     def _receipt(self, job: Job, request: EnqueueRequest, reply: Enqueued) -> Receipt:
         if reply.outcome == "full":

@@ -31,24 +31,36 @@ local function set_of(state, queue)
 end
 
 -- Priority first, then order of arrival; exact up to 10^14 jobs in a double.
-local function ready_score(priority)
-  return string.format('%.0f', priority * 1e14 + call('INCR', P .. 'seq'))
+local function score_of(priority, arrival)
+  return string.format('%.0f', priority * 1e14 + arrival)
 end
 
 -- The score of a job that arrives anew, of the same priority as its old one.
 local function next_score(score)
-  return ready_score(math.floor(score / 1e14))
+  return score_of(math.floor(score / 1e14), call('INCR', P .. 'seq'))
 end
 
 -- A token in the bell wakes one consumer that blocks on it; it also waits for one that comes later.
-local function ring(queue)
+local function ring(queue, times)
   local bell = P .. 'bell:' .. queue
-  if call('LLEN', bell) < BELL_MAX then
+  local room = BELL_MAX - call('LLEN', bell)
+  if times and times > 1 and room > 1 then
+    local tokens = {}
+    for at = 1, math.min(times, room) do
+      tokens[at] = '1'
+    end
+    call('LPUSH', bell, unpack(tokens))
+  elseif room > 0 then
     call('LPUSH', bell, '1')
   end
 end
 
--- One line of the receipt chain and one entry of the event stream.
+-- An entry of the event stream; several jobs that come into one state together share one, "ID,ID,...".
+local function announce(ids, state)
+  return call('XADD', P .. 'events', 'MAXLEN', '~', EVENTS_MAX, '*', 'job', ids, 'status', state)
+end
+
+-- A line of the receipt chain.
 local function write_down(id, state, attempt, worker, reason, extra)
   local entry = '{"at":' .. NOW .. ',"status":"' .. state .. '"'
   if attempt and attempt ~= '' and attempt ~= '0' then
@@ -61,13 +73,12 @@ local function write_down(id, state, attempt, worker, reason, extra)
     entry = entry .. ',"reason":' .. cjson.encode(reason)
   end
   call('RPUSH', P .. 'receipts:' .. id, entry .. (extra or '') .. '}')
-  return call('XADD', P .. 'events', 'MAXLEN', '~', EVENTS_MAX, '*', 'job', id, 'status', state)
 end
 
--- The same, and a wake-up for whoever waits for this job.
+-- Both, and a wake-up for whoever waits for this job.
 local function record(id, state, attempt, worker, reason, extra)
-  local event = write_down(id, state, attempt, worker, reason, extra)
-  call('PUBLISH', P .. 'event:' .. id, event .. ' ' .. state)
+  write_down(id, state, attempt, worker, reason, extra)
+  call('PUBLISH', P .. 'event:' .. id, announce(id, state) .. ' ' .. state)
 end
 
 -- Moves a job from one state's set to another's; the caller has read `from` from the job itself.

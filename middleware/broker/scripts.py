@@ -7,8 +7,9 @@ only when the store does not know them yet.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 #: How many jobs one call of ``enqueue`` takes: the store serves nobody else meanwhile (about 1 ms).
 BATCH_MAX = 50
-#: How many commands go to the store in one round trip; bounds the memory of both sides.
-PIPELINE_MAX = 20
 
 
 class Enqueued(Struct, frozen=True):
@@ -167,25 +166,41 @@ class Scripts:
                 replies[at] = reply
         return replies
 
-    def enqueue(self, requests: Sequence[EnqueueRequest]) -> list[Enqueued]:
+    def enqueue(self, requests: Iterable[EnqueueRequest]) -> Iterator[Enqueued]:
         """Take jobs in, in batches; each job is atomic, all of them together are not.
+
+        Args:
+            requests: Made as they are needed, while the store is at work on those before.
+
+        Yields:
+            What became of each, in order; to be read to the end.
 
         Raises:
             StoreUnreachable: Some may have been taken; the same requests again do no harm.
         """
-        taken: list[Enqueued] = []
-        for start in range(0, len(requests), BATCH_MAX * PIPELINE_MAX):
-            part = requests[start : start + BATCH_MAX * PIPELINE_MAX]
-            for replies in self.run_many(list(self._enqueue_commands(part)), "enqueue"):
-                taken.extend(_enqueued(reply) for reply in replies)
-        return taken
+        source = iter(requests)
+        # The first batch sends the script, if the store does not know it; the others stream behind it.
+        first = list(islice(source, BATCH_MAX))
+        if not first:
+            return
+        for reply in self.run_many([self._enqueue_command(first)], "enqueue"):
+            yield from map(_enqueued, reply)
+        if len(first) < BATCH_MAX:
+            return
+        for reply in self.store.stream(self._enqueue_commands(source)):
+            if isinstance(reply, hiredis.ReplyError):
+                raise as_error(reply)
+            yield from map(_enqueued, reply)
 
-    def _enqueue_commands(self, requests: Sequence[EnqueueRequest]) -> Iterator[tuple[Argument, ...]]:
-        for start in range(0, len(requests), BATCH_MAX):
-            arguments: list[Argument] = [self.bounds.idempotency_ttl_ms, self.bounds.queue_max]
-            for request in requests[start : start + BATCH_MAX]:
-                arguments.extend(_enqueue_arguments(request))
-            yield self.command("enqueue", *arguments)
+    def _enqueue_commands(self, source: Iterator[EnqueueRequest]) -> Iterator[tuple[Argument, ...]]:
+        while batch := list(islice(source, BATCH_MAX)):
+            yield self._enqueue_command(batch)
+
+    def _enqueue_command(self, batch: list[EnqueueRequest]) -> tuple[Argument, ...]:
+        arguments: list[Argument] = [self.bounds.idempotency_ttl_ms, self.bounds.queue_max]
+        for request in batch:
+            arguments.extend(_enqueue_arguments(request))
+        return self.command("enqueue", *arguments)
 
     def fetch(
         self,

@@ -195,23 +195,25 @@ class Follower:
                     continue
                 for entry_id, fields in reply[0][1]:
                     after = entry_id.decode()
-                    yield _event(after, fields)
+                    yield from _events(after, fields)
         finally:
             link.close()
 
 
-def _event(event_id: str, fields: list[bytes]) -> JobEvent:
+def _events(event_id: str, fields: list[bytes]) -> Iterator[JobEvent]:
+    """Read an entry of the stream: of one job, or of all jobs that were taken in together."""
     row = {fields[at].decode(): fields[at + 1].decode(errors="replace") for at in range(0, len(fields), 2)}
     progress = row.get("progress")
-    return JobEvent(
-        event_id=event_id,
-        job_id=row["job"],
-        kind="state" if progress is None else "progress",
-        status=row["status"],
-        progress=None if progress is None else float(progress),
-        message=row.get("message", ""),
-        at=str(utc(event_id.partition("-")[0])),
-    )
+    for job_id in row["job"].split(","):
+        yield JobEvent(
+            event_id=event_id,
+            job_id=job_id,
+            kind="state" if progress is None else "progress",
+            status=row["status"],
+            progress=None if progress is None else float(progress),
+            message=row.get("message", ""),
+            at=str(utc(event_id.partition("-")[0])),
+        )
 
 
 def _take(link: Connection, timeout_s: float) -> Reply:

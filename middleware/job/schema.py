@@ -76,7 +76,7 @@ class JobBase(
     @property
     def job_type(self) -> str:
         """The tag: ``ask``, ``shell.cmd``, ..."""
-        return str(self.__struct_config__.tag)
+        return _Registry.type_of[type(self)]
 
     @property
     def trace(self) -> str:
@@ -135,6 +135,7 @@ Job: TypeAlias = (
 class _Registry:
     """The job types by name, and which payload belongs to which."""
 
+    type_of: ClassVar[dict[type[JobBase], str]] = {}
     by_type: ClassVar[dict[str, type[JobBase]]] = {
         str(kind.__struct_config__.tag): kind
         for kind in (
@@ -149,6 +150,7 @@ class _Registry:
     }
 
 
+_Registry.type_of = {kind: name for name, kind in _Registry.by_type.items()}
 JOB_TYPES: tuple[str, ...] = tuple(_Registry.by_type)
 
 _decoder = msgspec.json.Decoder(Job)

@@ -286,7 +286,7 @@ def test_a_job_that_cannot_be_read_is_ended_and_others_go_on(bridge: Bridge) -> 
     strange = make_job("heartbeat", {})
     request = bridge.intake.request(bridge.intake.complete(strange))
     spec = b'{"job_type":"newer.kind","payload":{}}'
-    bridge.scripts.enqueue([msgspec.structs.replace(request, spec=spec)])
+    list(bridge.scripts.enqueue([msgspec.structs.replace(request, spec=spec)]))
     eventually(lambda: bridge.reader.status_of(strange.job_id) == "failed")
     assert ended(dispatch("heartbeat", {}).job_id).status == "completed"
     bridge.store.call("HSET", bridge.reader.keys.job(strange.job_id), "spec", request.spec)

@@ -80,7 +80,7 @@ class Driver:
 
     def offer(self, *requests: EnqueueRequest) -> list[Enqueued]:
         """Enqueue, whatever the answer is."""
-        return self.scripts.enqueue(requests)
+        return list(self.scripts.enqueue(requests))
 
     def add(self, job_id: str | None = None, **fields: Any) -> str:
         """Enqueue a job that has to be taken; gives its id."""

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from middleware.broker.intake import Intake, payload_sha256
-from middleware.broker.scripts import BATCH_MAX, PIPELINE_MAX, Bounds
+from middleware.broker.scripts import BATCH_MAX, Bounds
 from middleware.job.ids import new_job_id
 from middleware.job.schema import Job, make_job
 from middleware.job.states import State
@@ -156,7 +156,7 @@ def test_the_limit_counts_the_same_one_by_one_and_in_a_batch(small: Driver, dela
 
 def test_a_big_batch_is_taken_whole_and_in_order(driver: Driver) -> None:
     """More jobs than one script call or one round trip carries keep their order."""
-    count = BATCH_MAX * PIPELINE_MAX + BATCH_MAX + 1
+    count = BATCH_MAX * 7 + 1
     requests = [driver.request() for _ in range(count)]
     assert {reply.outcome for reply in driver.offer(*requests)} == {"new"}
     got = list(itertools.chain.from_iterable(driver.fetch(room=100) for _ in range(count // 100 + 1)))
@@ -173,8 +173,19 @@ def test_the_bell_holds_at_most_64_tokens(driver: Driver) -> None:
 def test_the_event_stream_is_bounded(driver: Driver) -> None:
     """Old events go; the bound is approximate by one node of the stream (100 entries)."""
     driver.scripts.bounds = Bounds(events_max=200)
-    driver.offer(*[driver.request() for _ in range(1000)])
+    for _ in range(1000):
+        driver.offer(driver.request())
     assert 200 <= driver.store.call("XLEN", driver.keys.events) <= 300
+
+
+def test_jobs_that_are_taken_together_share_an_event(driver: Driver) -> None:
+    """A batch leaves one entry for each state, which names all its jobs."""
+    requests = [driver.request() for _ in range(3)] + [driver.request(delay_ms=60_000)]
+    driver.offer(*requests)
+    entries = driver.store.call("XRANGE", driver.keys.events, "-", "+")
+    named = {fields[3].decode(): fields[1].decode().split(",") for _, fields in entries}
+    ids = [request.job_id for request in requests]
+    assert named == {"queued": ids[:3], "scheduled": ids[3:]}
 
 
 def test_a_job_waits_for_all_it_depends_on(driver: Driver) -> None:
@@ -348,5 +359,5 @@ def test_input_hash_is_that_of_the_canonical_payload() -> None:
     """Anybody can compute it: sorted keys, no spaces."""
     job = make_job("shell.cmd", {"argv": ["true"], "env": {"B": "2", "A": "1"}})
     canonical = b'{"argv":["true"],"env":{"A":"1","B":"2"}}'
-    assert payload_sha256(job) == (hashlib.sha256(canonical).hexdigest(), len(canonical))
+    assert payload_sha256(job) == hashlib.sha256(canonical).hexdigest()
     assert msgspec.json.decode(canonical) == msgspec.to_builtins(job.payload)

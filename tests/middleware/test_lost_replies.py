@@ -44,7 +44,7 @@ def test_an_enqueue_whose_reply_is_lost_is_one_job(driver: Driver, lossy: Script
     """It is tried again by itself, and the job is there once."""
     request = driver.request()
     link.lose_next_reply()
-    reply = lossy.enqueue([request])[0]
+    reply = next(iter(lossy.enqueue([request])))
     assert link.lost == 1
     assert reply.job_id == request.job_id
     assert driver.chain(request.job_id) == ["queued"]
