@@ -48,6 +48,14 @@ local function unmet(dependencies)
   return waits
 end
 
+-- Asked once for the whole batch: as a rule none of them is known.
+local keys = {}
+for at = 4, #ARGV, FIELDS do
+  keys[#keys + 1] = P .. 'job:' .. ARGV[at]
+end
+local some_known = #keys > 0 and call('EXISTS', unpack(keys)) > 0
+local taken = {}
+
 local function known_before(id, idempotency)
   if idempotency ~= '' then
     local known = call('GET', P .. 'idempotency:' .. idempotency)
@@ -56,7 +64,7 @@ local function known_before(id, idempotency)
       return { 'duplicate', known, status, NOW }
     end
   end
-  local status = call('HGET', P .. 'job:' .. id, 'status')
+  local status = (some_known or taken[id]) and call('HGET', P .. 'job:' .. id, 'status')
   return status and { 'duplicate', id, status, NOW }
 end
 
@@ -116,6 +124,7 @@ local function take(at)
     call('SET', P .. 'idempotency:' .. idempotency, id, 'PX', IDEMPOTENCY_TTL)
   end
   call('HSET', P .. 'job:' .. id, unpack(fields))
+  taken[id] = true
   add(set_of(state, queue), place, id)
   add(P .. 'index:all', '0', id)
   add(P .. 'index:tail', '0', string.reverse(id))
