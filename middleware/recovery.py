@@ -24,7 +24,7 @@ class Recovery(dramatiq.Middleware):
     time do no harm, since the script is one step.
 
     Args:
-        interval_s: Between two looks.
+        interval_s: Between two looks; a third of the lease, see ``recover.lua``.
     """
 
     def __init__(self, *, interval_s: float) -> None:
@@ -42,7 +42,9 @@ class Recovery(dramatiq.Middleware):
     def _run(self, broker: BridgeBroker) -> None:
         while not self._stopping.wait(self._interval_s * random.uniform(0.5, 1.0)):  # noqa: S311
             try:
-                recovered = broker.scripts.recover(how=f"its lease ended, seen at {utc_now()}")
+                recovered = broker.scripts.recover(
+                    how=f"its lease ended, seen at {utc_now()}", lease_ms=broker.lease_ms
+                )
             except BridgeError as error:
                 broker.outage.begin(error)
                 continue

@@ -21,6 +21,7 @@ from ops.processes import (
     become_subreaper,
     descendants,
     find_marked,
+    pid_alive,
     process_start_time,
     stop_processes,
 )
@@ -188,8 +189,9 @@ class Supervisor:
             was_ready = was_ready or state.ready
             state.pid, state.start_time, state.ready = None, None, False
             self._save()
-            if vital.marks:
-                # What a killed worker's jobs have started must not meet their next attempt.
+            if vital.marks and not any(pid_alive(pid) for pid in vital.pids):
+                # What a killed worker's jobs have started must not meet their next attempt. A worker that
+                # lives on, since only Dramatiq's master was killed, is stopping in good order by itself.
                 stop_processes(partial(_bearers, vital.marks), grace_s=0.0)
             if self._stopping.is_set():
                 return

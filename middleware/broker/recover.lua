@@ -4,11 +4,24 @@
 -- ARGV[3]  how many crashes a job may cause before it is a dead letter
 -- ARGV[4]  ids of jobs that the worker had not started yet, separated by commas, or '': these count no crash
 -- ARGV[5]  how the worker was lost, a few words
+-- ARGV[6]  for '': how long a lease lasts, in ms
+--
+-- Leases end while the store is paused or down, though nobody could renew them. So whoever looks first after a
+-- gap gives every worker a new lease instead, and takes nothing back; the dead ones will not renew theirs.
 --
 -- Reply: {worker id, job id, new status, ...}: three for each job taken back
 
 local workers = { ARGV[2] }
 if ARGV[2] == '' then
+  local looked = call('GET', P .. 'looked')
+  call('SET', P .. 'looked', NOW, 'PX', ARGV[6] * 4)
+  if not looked or NOW - looked > ARGV[6] / 2 then
+    local due = NOW + ARGV[6]
+    for _, worker in ipairs(call('ZRANGEBYSCORE', P .. 'workers', '-inf', due)) do
+      call('ZADD', P .. 'workers', due, worker)
+    end
+    return {}
+  end
   workers = call('ZRANGEBYSCORE', P .. 'workers', '-inf', NOW, 'LIMIT', 0, 16)
 end
 local max_crashes = tonumber(ARGV[3])

@@ -287,13 +287,20 @@ class Scripts:
         *,
         not_started: Sequence[str] = (),
         how: str = "its lease ended",
+        lease_ms: int = 15_000,
     ) -> list[tuple[str, str, str]]:
         """Take back the jobs of a dead worker, or of all whose lease has ended.
+
+        Args:
+            worker_id: Which; '' for all whose lease has ended, to be called every half a lease or sooner.
+            not_started: Jobs that it had not started: they count no crash.
+            how: How it was lost, a few words.
+            lease_ms: How long a lease lasts.
 
         Returns:
             Worker id, job id and new status of each job taken back.
         """
-        reply = self.run("recover", worker_id, self.bounds.max_crashes, ",".join(not_started), how)
+        reply = self.run("recover", worker_id, self.bounds.max_crashes, ",".join(not_started), how, lease_ms)
         words = [word.decode() for word in reply]
         return [(words[at], words[at + 1], words[at + 2]) for at in range(0, len(words), 3)]
 

@@ -43,6 +43,8 @@ _TICK_S = 1.0
 #: A job may outrun its limit by so much before its worker is taken for unable to stop it.
 _OVERDUE_S = 5.0
 
+#: A clear-up that is under way when the warden is told to stop has this long.
+_LAST_CLEAR_UP_S = 2.0
 #: What a dead worker has sent is read by the store within this time.
 _STRAGGLER_S = 0.1
 
@@ -82,6 +84,8 @@ class Warden:
         self._lock = threading.Lock()
         self._selector = selectors.DefaultSelector()
         self._stopping = threading.Event()
+        self._told_to_stop = False
+        self._wake, self._sleeper = socket.socketpair()
         self._idle_since_s = time.monotonic()
         self._store_since_s = time.monotonic()
 
@@ -93,26 +97,34 @@ class Warden:
         """
         listener = self._listen()
         self._selector.register(listener, selectors.EVENT_READ, self._welcome)
+        self._selector.register(self._sleeper, selectors.EVENT_READ, lambda link: link.recv(64))
         self._adopt()
         ticker = threading.Thread(target=self._tick_on, name="ticker", daemon=True)
         ticker.start()
         log.info("warden.started", workers=len(self._wards))
         try:
-            while not self._stopping.is_set():
+            while not self._told_to_stop:
                 for key, _ in self._selector.select(_TICK_S):
                     key.data(key.fileobj)
                 if not stay and self._is_idle():
                     break
         finally:
-            self._stopping.set()
             listener.close()
             self._place.socket.unlink(missing_ok=True)
+            self._finish_clear_ups()
+            self._stopping.set()
             ticker.join(timeout=3.0)
             log.info("warden.stopped")
 
     def stop(self) -> None:
-        """End soon."""
-        self._stopping.set()
+        """End soon; may be called from a signal handler."""
+        self._told_to_stop = True
+        self._wake.send(b".")
+
+    def _finish_clear_ups(self) -> None:
+        deadline_s = time.monotonic() + _LAST_CLEAR_UP_S
+        while self._busy and time.monotonic() < deadline_s:
+            time.sleep(0.01)
 
     def _is_idle(self) -> bool:
         with self._lock:
@@ -207,16 +219,16 @@ class Warden:
             log.warning("worker.died", worker_id=ward.worker_id, worker_pid=ward.pid, jobs=len(signs.jobs))
             stop_processes(lambda: find_marked("BRIDGE_WORKER_ID", ward.worker_id), grace_s=0.0)
             started = {job.job_id for job in signs.jobs}
-            self._recover(ward, started)
-            # A fetch that the worker had sent off before it died may have been carried out after that.
-            self._stopping.wait(_STRAGGLER_S)
-            self._recover(ward, started)
-            ward.path.unlink(missing_ok=True)
+            # A fetch that the worker had sent off before it died may be carried out after the first look.
+            if self._recover(ward, started) and not self._stopping.wait(_STRAGGLER_S):
+                self._recover(ward, started)
+                ward.path.unlink(missing_ok=True)  # otherwise the next warden finds it, and sees to it
         finally:
             with self._lock:
                 self._busy -= 1
 
-    def _recover(self, ward: Ward, started: set[str]) -> None:
+    def _recover(self, ward: Ward, started: set[str]) -> bool:
+        """Take a dead worker's jobs back once the store answers; False if we were told to stop first."""
         tries = 0
         while not self._stopping.is_set():
             try:
@@ -233,7 +245,8 @@ class Warden:
             self._outage.end()
             for _, job_id, status in taken:
                 log.warning("job.recovered", job_id=job_id, from_worker=ward.worker_id, status=status)
-            return
+            return True
+        return False
 
     def _tick_on(self) -> None:
         tick_s = min(_TICK_S, self._settings.lease_s / 4)

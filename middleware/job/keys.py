@@ -20,6 +20,7 @@
     worker:ID:heartbeat   hash         what the worker said of itself last, with a time to live
     bell:QUEUE            list         at most 64 tokens that wake blocked consumers
     events                stream       the last transitions and progress reports of all jobs
+    looked                integer      when somebody last looked for workers whose lease has ended
     seq                   integer      order of arrival
 
 Channels: ``event:ID`` (something happened to this job), ``control:WORKER`` (cancel a running job).

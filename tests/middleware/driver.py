@@ -114,6 +114,16 @@ class Driver:
         got = self.fetch_raw(worker, room=room, token=fence, lease_ms=lease_ms)
         return [Delivery(worker, fence, job.job_id, job.attempt) for job in got.jobs]
 
+    def look_now(self) -> None:
+        """Have somebody look for ended leases at this moment: the next look is not the first after a gap."""
+        now_s, micros = self.store.call("TIME")
+        self.store.call("SET", f"{self.prefix}looked", int(now_s) * 1000 + int(micros) // 1000)
+
+    def recover_lapsed(self) -> list[tuple[str, str, str]]:
+        """Recover all whose lease has ended."""
+        self.look_now()
+        return self.scripts.recover()
+
     def take(self, worker: str = "w1", **how: Any) -> Delivery:
         """Fetch exactly one job."""
         got = self.fetch(worker, **how)

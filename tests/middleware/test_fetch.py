@@ -98,7 +98,7 @@ def test_a_repeat_does_not_give_what_was_recovered_meanwhile(driver: Driver) -> 
     """A job that went to another worker stays there."""
     job_id = driver.add()
     driver.take("w1", token="d-1", lease_ms=-1)
-    driver.scripts.recover()
+    driver.recover_lapsed()
     driver.take("w2")
     assert driver.fetch("w1", token="d-1") == []
     assert driver.held_by("w2") == [job_id]

@@ -1,0 +1,123 @@
+"""The checker can fail: it finds what is lost, committed twice, or run without a reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from ingress.dispatch import Bridge
+from middleware.broker.scripts import Settlement
+from middleware.job.schema import make_job
+from ops.settings import LoadedSettings
+from tests.chaos.faults import Kill
+from tests.chaos.verdict import Accepted, Journal, Judge, Verdict
+
+WORKER, OTHER = "host-1-aa", "host-2-bb"
+
+
+@pytest.fixture
+def bridge(loaded: LoadedSettings) -> Bridge:
+    """A bridge without workers: these tests move the jobs themselves."""
+    return Bridge(loaded)
+
+
+def submit(bridge: Bridge, kind: str = "heartbeat") -> Accepted:
+    """Enqueue a job and note it as accepted."""
+    receipt = bridge.submit(make_job("heartbeat", {}))
+    return Accepted(receipt.job_id, kind, receipt.status, 0)
+
+
+def run(bridge: Bridge, job: Accepted, worker: str = WORKER, *, delivery: str = "d1") -> None:
+    """Fetch a job and complete it."""
+    bridge.scripts.fetch(worker, "jobs", room=1, delivery=delivery, lease_ms=5000)
+    answer = bridge.scripts.settle(worker, job.job_id, delivery, Settlement(outcome="completed"))
+    assert answer == ("settled", "completed")
+
+
+def judge(
+    bridge: Bridge,
+    *jobs: Accepted,
+    journal: Journal | None = None,
+    ends: dict[str, list[str]] | None = None,
+    kills: tuple[Kill, ...] = (),
+) -> Verdict:
+    """Judge these jobs."""
+    checker = Judge(
+        Journal() if journal is None else journal, {} if ends is None else ends, kills, outages=()
+    )
+    return checker.judge(jobs, bridge.store, bridge.loaded.settings.key_prefix)
+
+
+def test_a_job_that_ran_is_in_order(bridge: Bridge) -> None:
+    """One start, one end: nothing to find."""
+    job = submit(bridge)
+    run(bridge, job)
+    verdict = judge(bridge, job, ends={job.job_id: ["1-0"]})
+    assert verdict.faults == {}
+    assert verdict.by_status == {"completed": 1}
+
+
+def test_a_job_that_never_ended_or_is_unknown_is_lost(bridge: Bridge) -> None:
+    """A job still queued and one that the store does not know are both lost."""
+    waiting, unknown = submit(bridge), Accepted("00000000000000000000", "heartbeat", "queued", 1)
+    verdict = judge(bridge, waiting, unknown)
+    assert verdict.lost == [waiting.job_id, unknown.job_id]
+
+
+def test_two_ends_in_the_receipt_are_a_commit_too_many(bridge: Bridge) -> None:
+    """A second final line in the chain is found."""
+    job = submit(bridge)
+    run(bridge, job)
+    chain = bridge.reader.keys.receipts(job.job_id)
+    bridge.store.call("RPUSH", chain, bridge.store.call("LINDEX", chain, -1))
+    assert judge(bridge, job).committed_twice == [job.job_id]
+
+
+def test_two_events_of_an_end_are_a_commit_too_many(bridge: Bridge) -> None:
+    """So is an end that was told of, then forgotten by the store, then told of again."""
+    job = submit(bridge)
+    run(bridge, job)
+    assert judge(bridge, job, ends={job.job_id: ["1-0", "2-0"]}).committed_twice == [job.job_id]
+
+
+def test_a_start_that_the_store_knows_nothing_of_is_unexplained(bridge: Bridge) -> None:
+    """The job itself noted two starts for one delivery."""
+    job = submit(bridge, "tiny")
+    run(bridge, job)
+    key = (job.job_id, WORKER)
+    verdict = judge(bridge, job, journal=Journal(starts=Counter({key: 2}), ends=Counter({key: 1})))
+    assert verdict.unexplained == [job.job_id]
+
+
+def test_a_command_that_never_reached_its_end_was_not_completed(bridge: Bridge) -> None:
+    """The store says completed, the job's own notes do not."""
+    job = submit(bridge, "tiny")
+    run(bridge, job)
+    assert judge(bridge, job).unfounded == [job.job_id]
+
+
+def test_a_recovery_explains_a_second_start_and_is_timed(bridge: Bridge) -> None:
+    """Taken back from a killed worker and run elsewhere: no fault, and one recovery time."""
+    job = submit(bridge)
+    bridge.scripts.fetch(WORKER, "jobs", room=1, delivery="d1", lease_ms=5000)
+    at_ms = int(bridge.store.call("TIME")[0]) * 1000.0
+    bridge.scripts.recover(WORKER, how="a test")
+    run(bridge, job, OTHER)
+    verdict = judge(bridge, job, kills=(Kill(worker_id=WORKER, at_ms=at_ms, jobs=[job.job_id]),))
+    assert verdict.faults == {}
+    assert (verdict.run_twice, dict(verdict.rerun_after)) == ([job.job_id], {"recovered": 1})
+    assert len(verdict.recovery_ms) == 1
+    assert verdict.taken_for_dead == []
+
+
+def test_a_worker_that_works_on_was_not_dead(bridge: Bridge) -> None:
+    """Its job was taken from it, and it was seen at work after that."""
+    job = submit(bridge)
+    bridge.scripts.fetch(WORKER, "jobs", room=1, delivery="d1", lease_ms=5000)
+    bridge.scripts.recover(WORKER, how="a test")
+    taken_s = bridge.store.call("TIME")
+    while bridge.store.call("TIME")[1][:3] == taken_s[1][:3]:  # receipts tell milliseconds
+        continue
+    run(bridge, job, WORKER, delivery="d2")
+    assert judge(bridge, job).taken_for_dead == [WORKER]
