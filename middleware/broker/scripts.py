@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 BATCH_MAX = 50
 
 
+#: A store whose memory is full takes no more jobs in, but those that it has are carried out and committed.
+REFUSED_WHEN_FULL = frozenset({"enqueue", "requeue"})
+
+
 class Enqueued(Struct, frozen=True):
     """Reply of ``enqueue``; ``outcome`` is new, duplicate, full or dependency."""
 
@@ -106,7 +110,8 @@ class Bounds(Struct, frozen=True, kw_only=True):
 def load_script(name: str) -> tuple[bytes, str]:
     """Give a script's whole text and its SHA-1."""
     folder = Path(__file__).parent
-    text = (folder / "prelude.lua").read_bytes() + (folder / f"{name}.lua").read_bytes()
+    header = b"" if name in REFUSED_WHEN_FULL else b"#!lua flags=allow-oom\n"
+    text = header + (folder / "prelude.lua").read_bytes() + (folder / f"{name}.lua").read_bytes()
     return text, hashlib.sha1(text, usedforsecurity=False).hexdigest()
 
 

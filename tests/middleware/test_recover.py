@@ -167,7 +167,7 @@ def test_leaving_is_for_empty_hands(driver: Driver) -> None:
 
 
 def test_after_a_gap_nobody_is_taken_for_dead(driver: Driver) -> None:
-    """Leases that ended while the store was paused are renewed by who looks first; the dead fall next time."""
+    """Leases that ended while the store was paused are renewed by who looks first; the dead fall later."""
     job_id = driver.add()
     driver.take("w1", lease_ms=-1)
     assert driver.scripts.recover(lease_ms=40) == []
