@@ -64,21 +64,22 @@ class BridgeConsumer(Consumer):
             time.sleep(min(self._timeout_s, 0.05))  # the thread is told to end within a moment
             return None
         try:
-            if self._rung or time.monotonic() - self._looked_s >= _LOOK_EVERY_S:
-                room = broker.slots.reserve(self._timeout_s, backlog=self._backlog)
-                if room == 0 or broker.stopping.is_set():
-                    broker.slots.give(room)
+            if not self._rung and time.monotonic() - self._looked_s < _LOOK_EVERY_S:
+                self._listen()
+                if not self._rung:
+                    broker.store_answered()
                     return None
-                self._fetch(room)
-            if self._ready:
-                return self._ready.popleft()
-            self._listen()
+            room = broker.slots.reserve(self._timeout_s, backlog=self._backlog)
+            if room == 0 or broker.stopping.is_set():
+                broker.slots.give(room)
+                return None
+            self._fetch(room)
         except (StoreUnreachable, StoreError) as error:
             self._wait_out(error)
         else:
             self._tries = 0
             broker.store_answered()
-        return None
+        return self._ready.popleft() if self._ready else None
 
     def _fetch(self, room: int) -> None:
         """Get up to ``room`` jobs; the reserved slots that stay empty are given back."""
@@ -99,9 +100,9 @@ class BridgeConsumer(Consumer):
                     taken += 1
         finally:
             broker.slots.give(room - taken)
-        # A full hand may mean that there is more; an empty one that there is not.
-        self._rung = bool(fetched.jobs)
-        self._backlog = len(fetched.jobs) == room
+        # A full hand may mean that there is more. Any other means that the queue is empty now, and whoever
+        # puts a job into it rings.
+        self._rung = self._backlog = len(fetched.jobs) == room
         self._looked_s = time.monotonic()
         broker.timer.note(fetched.next_due_ms)
 
