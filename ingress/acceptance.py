@@ -9,12 +9,15 @@ from __future__ import annotations
 import threading
 import time
 
+import msgspec
+
 from ingress.dispatch import Bridge
 from middleware.broker.intake import payload_sha256
 from middleware.broker.outage import backoff_s
 from middleware.job.records import Receipt, new_receipt
 from middleware.job.schema import Job, decode_job, encode_job
-from ops.errors import BridgeError, InvalidJob, QueueFull, StoreUnreachable, UnknownProject
+from ops.background import start_duty
+from ops.errors import InvalidJob, QueueFull, StoreError, StoreUnreachable, UnknownProject
 from ops.logs import get_logger
 from ops.spool import Spool
 
@@ -23,6 +26,18 @@ SPOOLED = "spooled"
 _HAND_OVER_BATCH = 50
 
 log = get_logger(__name__)
+
+
+class Spooled(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An entry of the spool.
+
+    Attributes:
+        job: As ``encode_job`` writes it.
+        due_s: When it is to start, in seconds since 1970; None: at once.
+    """
+
+    job: msgspec.Raw
+    due_s: float | None = None
 
 
 class Acceptance:
@@ -38,17 +53,17 @@ class Acceptance:
         self.spool = Spool(loaded.workspace.spool_dir, max_bytes=loaded.settings.spool_max_bytes)
         self._wake = threading.Event()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="hand-over", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Start to hand over what is in the spool, now and whenever something gets into it."""
-        self._thread.start()
+        self._thread = start_duty("hand-over", self._run, ended=self._stopping.is_set)
 
     def stop(self) -> None:
         """Stop; what is in the spool stays there."""
         self._stopping.set()
         self._wake.set()
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join(timeout=5.0)
 
     def accept(self, job: Job, *, delay_s: float | None = None) -> Receipt:
@@ -56,7 +71,7 @@ class Acceptance:
 
         Args:
             job: From ``make_job``.
-            delay_s: Start it so many seconds from now; while the store is away it counts from the hand-over.
+            delay_s: Start it so many seconds from now.
 
         Returns:
             Its receipt; with status ``spooled`` if it went to the spool.
@@ -67,14 +82,17 @@ class Acceptance:
             SpoolFull: The store is away and the spool takes no more.
         """
         # While older jobs are in the spool, newer ones queue up behind them: the order is kept.
-        if not self.spool.count():
+        if self.spool.is_empty():
             try:
                 return self._bridge.submit(job, delay_s=delay_s)
             except StoreUnreachable as error:
                 log.warning("job.spooled", job_id=job.job_id, reason=str(error))
         self._bridge.intake.check(job)
         complete = self._bridge.intake.complete(job)
-        self.spool.add(job.job_id, encode_job(complete))
+        entry = Spooled(job=msgspec.Raw(encode_job(complete)))
+        if delay_s is not None:
+            entry = Spooled(job=entry.job, due_s=time.time() + delay_s)
+        self.spool.add(job.job_id, msgspec.json.encode(entry))
         self._wake.set()
         return new_receipt(
             complete,
@@ -95,14 +113,17 @@ class Acceptance:
         """
         handed = 0
         with self.spool.taking() as ours:
+            if ours:
+                self.spool.sweep_drafts()
             while ours:
                 entries = self.spool.entries()[:_HAND_OVER_BATCH]
                 if not entries:
                     return handed
                 for entry in entries:
                     try:
-                        self._bridge.submit(decode_job(entry.read_bytes()))
-                    except (InvalidJob, UnknownProject) as error:
+                        job, delay_s = _read(entry.read_bytes())
+                        self._bridge.submit(job, delay_s=delay_s)
+                    except (InvalidJob, UnknownProject, StoreError) as error:
                         aside = self.spool.set_aside(entry)
                         log.warning("spool.refused", entry=str(aside), reason=str(error))
                         continue
@@ -114,15 +135,12 @@ class Acceptance:
         tries = 0
         while not self._stopping.is_set():
             try:
-                if self.spool.count():
+                if not self.spool.is_empty():
                     handed = self.hand_over()
                     if handed:
                         log.info("spool.handed_over", jobs=handed)
                 tries = 0
             except (StoreUnreachable, QueueFull):
-                tries += 1
-            except BridgeError:
-                log.exception("spool.failed")
                 tries += 1
             wait_s = backoff_s(tries) if tries else 5.0
             self._wake.wait(wait_s)
@@ -130,3 +148,16 @@ class Acceptance:
                 self._wake.clear()
             elif self._stopping.wait(wait_s):
                 return
+
+
+def _read(data: bytes) -> tuple[Job, float | None]:
+    """Read an entry: the job, and how long it is still to wait.
+
+    Raises:
+        InvalidJob: It cannot be read.
+    """
+    try:
+        entry = msgspec.json.decode(data, type=Spooled)
+    except msgspec.MsgspecError as error:
+        raise InvalidJob(f"the entry cannot be read: {error}.", remedy="Delete it.") from error
+    return decode_job(bytes(entry.job)), None if entry.due_s is None else max(0.0, entry.due_s - time.time())

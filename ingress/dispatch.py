@@ -23,6 +23,7 @@ from middleware.job.records import JobEvent, JobPage, JobRecord, OutputChunk, Re
 from middleware.job.schema import Job, make_job
 from ops.errors import JobNotFound, WrongState
 from ops.settings import LoadedSettings, load_settings
+from ops.spool import Spool
 from ops.store import Store
 
 #: How many jobs one call deletes: a few milliseconds in which the store serves nobody else.
@@ -60,6 +61,10 @@ class Bridge:
         self.intake = make_intake(self.scripts, loaded.settings)
         self.reader = Reader(self.store, loaded.settings.key_prefix)
         self.follower = Follower(self.store, self.reader)
+
+    def spooled(self) -> int:
+        """Count the jobs that daemons of this host keep on disk until the store takes them."""
+        return Spool(self.loaded.workspace.spool_dir, max_bytes=self.loaded.settings.spool_max_bytes).count()
 
     def submit(self, job: Job, *, delay_s: float | None = None) -> Receipt:
         """Enqueue a job; see the function of this name."""

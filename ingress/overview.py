@@ -25,7 +25,7 @@ def overview(bridge: Bridge) -> dict[str, Any]:
     clock = store.call("TIME")
     latency_ms = (time.perf_counter() - began_s) * 1000
     now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
-    info, ids = store.pipeline(
+    info, ids = bridge.reader.read(
         [("INFO", "server"), ("ZRANGE", keys.workers, 0, _WORKERS_MAX - 1, "WITHSCORES")],
     )
     summary = bridge.reader.summary()
@@ -45,7 +45,7 @@ def overview(bridge: Bridge) -> dict[str, Any]:
         },
         "workers": _workers(bridge, [item.decode() for item in ids[::2]], ids[1::2], now_ms),
         "daemons": [],
-        "spool": {"jobs": 0},
+        "spool": {"jobs": bridge.spooled()},
         "at": utc(now_ms),
     }
 
@@ -61,7 +61,7 @@ def _workers(bridge: Bridge, ids: list[str], leases: list[bytes], now_ms: int) -
     commands: list[tuple[str, ...]] = []
     for worker_id in ids:
         commands += [("HGETALL", keys.heartbeat(worker_id)), ("HKEYS", keys.processing(worker_id))]
-    replies = bridge.store.pipeline(commands) if commands else []
+    replies = bridge.reader.read(commands) if commands else []
     workers = []
     for at, worker_id in enumerate(ids):
         flat, held = replies[2 * at], replies[2 * at + 1]

@@ -19,6 +19,7 @@ from middleware.broker.scripts import Settlement
 from middleware.current_job import CurrentJob
 from middleware.interrupts import JobCancelled
 from middleware.job.keys import Keys
+from ops.background import start_duty
 from ops.errors import BridgeError, JobRefused
 from ops.resp import Connection, as_error
 
@@ -43,12 +44,10 @@ class Cancellation(dramatiq.Middleware):
         self._current = current
         self._early: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def after_worker_boot(self, broker: Broker, worker: Any) -> None:
         """Start to listen."""
-        self._thread = threading.Thread(target=self._run, args=(broker,), name="control", daemon=True)
-        self._thread.start()
+        start_duty("control", self._run, broker, ended=self._stopping.is_set)
 
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
         """Stop to listen; the thread ends within its next wait."""
@@ -92,7 +91,9 @@ class Cancellation(dramatiq.Middleware):
                 self._look_again(broker, keys)
                 tries = 0
                 while not self._stopping.is_set():
-                    self._hear(link)
+                    if not self._hear(link):
+                        # Silence: the link may be dead without knowing, or a job had not started yet before.
+                        self._look_again(broker, keys)
             except BridgeError as error:
                 broker.outage.begin(error)
                 tries += 1
@@ -101,16 +102,18 @@ class Cancellation(dramatiq.Middleware):
                 if link is not None:
                     link.close()
 
-    def _hear(self, link: Connection) -> None:
+    def _hear(self, link: Connection) -> bool:
+        """Take the next message; tells whether there was one."""
         try:
             reply = link.read(_LISTEN_S)
         except TimeoutError:
-            return
+            return False
         if isinstance(reply, hiredis.ReplyError):
             raise as_error(reply)
         words = reply[2].decode().split(" ") if reply[0] == b"message" else []
         if words and words[0] == "cancel":
             self._cancel(words[1], words[2])
+        return True
 
     def _cancel(self, job_id: str, delivery: str) -> None:
         if self._current.interrupt(job_id, JobCancelled, delivery=delivery):

@@ -12,6 +12,7 @@ import dramatiq
 from dramatiq.broker import Broker
 
 from middleware.broker.broker import BridgeBroker
+from ops.background import start_duty
 from ops.errors import BridgeError
 from ops.resp import Argument
 
@@ -35,8 +36,7 @@ class Heartbeat(dramatiq.Middleware):
     def after_worker_boot(self, broker: Broker, worker: Any) -> None:
         """Start to beat."""
         self._threads = worker.worker_threads
-        self._thread = threading.Thread(target=self._run, args=(broker,), name="heartbeat", daemon=True)
-        self._thread.start()
+        self._thread = start_duty("heartbeat", self._run, broker, ended=self._stopping.is_set)
 
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
         """Give up the lease, unless jobs are still in hand: then it runs out and they are recovered."""

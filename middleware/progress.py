@@ -14,7 +14,9 @@ from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
 from middleware.broker.outage import backoff_s
 from middleware.context import StreamName
+from ops.background import start_duty
 from ops.errors import BridgeError, StoreUnreachable
+from ops.resp import Argument, well_formed
 
 #: Output is sent when this much has come together, or after the interval.
 _BUNDLE_BYTES = 16_384
@@ -52,17 +54,20 @@ class StoreSink:
         self._said = ""
         self._pieces: list[tuple[str, str]] = []
         self._held_bytes = 0
+        self._bundles = 0
+        self._unsent: tuple[Argument, ...] | None = None
 
     def progress(self, percent: float, message: str) -> None:
         """Note the last progress; those in between are not sent."""
         with self._lock:
             self._percent = f"{percent:g}"
-            self._said = message[:500]
+            self._said = well_formed(message[:500])
         self._progress.wants(self)
 
     def output(self, text: str, stream: StreamName) -> None:
         """Note a piece of output."""
-        size_bytes = len(text.encode(errors="replace"))
+        text = well_formed(text)
+        size_bytes = len(text.encode())
         with self._lock:
             if self._left_bytes <= 0:
                 return
@@ -92,26 +97,39 @@ class StoreSink:
             StoreUnreachable: It stays noted.
         """
         with self._sending:
-            with self._lock:
-                percent, said, pieces = self._percent, self._said, self._pieces
-                self._percent, self._pieces, self._held_bytes = "", [], 0
-            if percent == "" and not pieces:
-                return
-            command = self._broker.scripts.report_command(
-                self._broker.worker_id,
-                self._message.job.job_id,
-                self._message.delivery,
-                percent=percent,
-                message=said,
-                output=pieces,
-            )
-            try:
-                self._broker.scripts.run_many([command], "report")
-            except StoreUnreachable:
-                with self._lock:
-                    self._pieces = pieces + self._pieces
-                    self._percent = self._percent if self._percent != "" else percent
-                raise
+            # What got no answer goes again as it was, so that the store can tell that it knows it.
+            self._send()
+            self._bundle()
+            self._send()
+
+    def _send(self) -> None:
+        if self._unsent is None:
+            return
+        try:
+            self._broker.scripts.run_many([self._unsent], "report")
+        except StoreUnreachable:
+            raise
+        except BaseException:
+            self._unsent = None
+            raise
+        self._unsent = None
+
+    def _bundle(self) -> None:
+        with self._lock:
+            percent, said, pieces = self._percent, self._said, self._pieces
+            self._percent, self._pieces, self._held_bytes = "", [], 0
+        if percent == "" and not pieces:
+            return
+        self._bundles += 1
+        self._unsent = self._broker.scripts.report_command(
+            self._broker.worker_id,
+            self._message.job.job_id,
+            self._message.delivery,
+            percent=percent,
+            message=said,
+            output=pieces,
+            bundle=self._bundles,
+        )
 
 
 class Progress(dramatiq.Middleware):
@@ -147,7 +165,7 @@ class Progress(dramatiq.Middleware):
         """Start the thread."""
         if isinstance(broker, BridgeBroker):
             self._broker = broker
-            threading.Thread(target=self._run, args=(broker,), name="progress", daemon=True).start()
+            start_duty("progress", self._run, broker, ended=lambda: self._stopping)
 
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
         """End the thread; every job's own end has flushed its sink."""

@@ -12,6 +12,7 @@ from dramatiq.broker import Broker
 
 from middleware.broker.broker import BridgeBroker
 from middleware.job.records import utc_now
+from ops.background import start_duty
 from ops.errors import BridgeError
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class Recovery(dramatiq.Middleware):
 
     def after_worker_boot(self, broker: Broker, worker: Any) -> None:
         """Start to look."""
-        threading.Thread(target=self._run, args=(broker,), name="recovery", daemon=True).start()
+        start_duty("recovery", self._run, broker, ended=self._stopping.is_set)
 
     def before_worker_shutdown(self, broker: Broker, worker: Any) -> None:
         """Stop to look."""

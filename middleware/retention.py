@@ -14,6 +14,7 @@ from dramatiq.broker import Broker
 from middleware.broker.broker import BridgeBroker
 from middleware.job.keys import Keys
 from middleware.job.states import FINAL, State
+from ops.background import start_duty
 from ops.errors import BridgeError
 
 #: How many jobs one call deletes: about a millisecond of the store's time.
@@ -44,7 +45,7 @@ class Retention(dramatiq.Middleware):
 
     def after_worker_boot(self, broker: Broker, worker: Any) -> None:
         """Start the rounds."""
-        threading.Thread(target=self._run, args=(broker,), name="retention", daemon=True).start()
+        start_duty("retention", self._run, broker, ended=self._stopping.is_set)
 
     def before_worker_shutdown(self, broker: Broker, worker: Any) -> None:
         """End the rounds."""

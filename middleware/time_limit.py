@@ -12,6 +12,7 @@ from dramatiq.broker import Broker, MessageProxy
 from middleware.broker.message import JobMessage
 from middleware.current_job import CurrentJob
 from middleware.interrupts import TimeLimitExceeded
+from ops.background import start_duty
 
 
 class TimeLimit(dramatiq.Middleware):
@@ -36,7 +37,7 @@ class TimeLimit(dramatiq.Middleware):
     def after_worker_boot(self, broker: Broker, worker: Any) -> None:
         """Start the thread that watches the deadlines."""
         self._running = True
-        threading.Thread(target=self._watch, name="time-limit", daemon=True).start()
+        start_duty("time-limit", self._watch, ended=lambda: not self._running)
 
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
         """End the thread."""

@@ -13,12 +13,15 @@ from typing import Any
 
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
+from dramatiq.middleware import SkipMessage
 
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
 from middleware.broker.outage import backoff_s
+from middleware.broker.scripts import Settlement
 from middleware.broker.vitals import Vitals
 from middleware.broker.ward_place import WardPlace
+from ops.background import start_duty
 from ops.processes import process_start_time
 
 logger = logging.getLogger(__name__)
@@ -52,13 +55,29 @@ class Wardship(dramatiq.Middleware):
             rows=worker.worker_threads,
             start_time=0 if started is None else started,
         )
-        threading.Thread(target=self._stay_linked, args=(broker,), name="wardship", daemon=True).start()
+        start_duty("wardship", self._stay_linked, broker, ended=self._stopping.is_set)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Note that a job starts."""
         if isinstance(broker, BridgeBroker) and isinstance(message, JobMessage) and broker.vitals is not None:
             asked_s = message.job.timeout_seconds
             broker.vitals.started(message.job.job_id, self._default_s if asked_s is None else asked_s)
+            if not broker.is_ours(message):
+                # We were starved between fetch and start, and the job has been handed back meanwhile.
+                message.settlement = Settlement(outcome="queued", reason="it was no longer this worker's")
+                raise SkipMessage
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy,
+        *,
+        result: Any | None = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Note that a job has ended: while its commit waits for the store, it is not overdue."""
+        if isinstance(broker, BridgeBroker) and broker.vitals is not None:
+            broker.vitals.ended(message.message_id)
 
     def after_ack(self, broker: Broker, message: MessageProxy) -> None:
         """Note that a job's end is committed."""
@@ -92,7 +111,7 @@ class Wardship(dramatiq.Middleware):
             except OSError:
                 if tries % 20 == 0 and "BRIDGE_SUPERVISED" not in os.environ:
                     self._start_warden()
-            tries += 1
+                tries += 1
             self._stopping.wait(backoff_s(tries))
 
     def _start_warden(self) -> None:

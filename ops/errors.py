@@ -73,6 +73,10 @@ class StoreUnreachable(BridgeError):
     exit_code = 3
 
 
+class StoreSilent(StoreUnreachable):
+    """The store took the command and did not answer in time."""
+
+
 class StoreError(BridgeError):
     """The store answered with an error.
 

@@ -176,7 +176,13 @@ def journal(level: int, event: str, **fields: str | float | None) -> None:
     )
     for secret in _Journal.secrets:
         line = line.replace(secret, _MASK.encode())
-    _Journal.file.write_line(line)
+    try:
+        _Journal.file.write_line(line)
+    except OSError:
+        # As every handler: a line that cannot be written (disk full) breaks no job.
+        logging.getLogger("journal").handle(
+            logging.makeLogRecord({"name": "journal", "levelno": level, "msg": event})
+        )
 
 
 class _FileHandler(logging.Handler):

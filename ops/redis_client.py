@@ -37,6 +37,8 @@ class RedisClients:
             "socket_connect_timeout": timeout_s,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
+            # The pool only makes connections here and gets none back: its count never goes down again.
+            "max_connections": 2**31 - 1,
         }
         if url.startswith("sentinel://"):
             self._client: redis.Redis = _through_sentinel(url, options)
@@ -103,7 +105,7 @@ class RedisConnection:
     def _errors() -> tuple[type[Exception], ...]:
         import redis
 
-        return (redis.ConnectionError, redis.TimeoutError, OSError)
+        return (redis.RedisError, hiredis.HiredisError, OSError)
 
     def _gone(self, error: Exception) -> StoreUnreachable:
         return StoreUnreachable(
@@ -123,13 +125,13 @@ class RedisConnection:
         import redis
 
         try:
-            if not self._link.can_read(timeout=timeout_s):
-                raise TimeoutError(f"no reply within {timeout_s} s")
-            return self._link.read_response(disable_decoding=True, timeout=timeout_s)
+            if self._link.can_read(timeout=timeout_s):
+                return self._link.read_response(disable_decoding=True, timeout=timeout_s)
         except redis.ResponseError as error:
             return hiredis.ReplyError(_with_code(error))
-        except (redis.ConnectionError, redis.TimeoutError) as error:
+        except self._errors() as error:
             raise self._gone(error) from error
+        raise TimeoutError(f"no reply within {timeout_s} s")
 
     def close(self) -> None:
         """See ``Connection.close``."""
@@ -144,6 +146,7 @@ def _with_code(error: Exception) -> str:
         redis.exceptions.NoScriptError: "NOSCRIPT",
         redis.exceptions.OutOfMemoryError: "OOM",
         redis.exceptions.ReadOnlyError: "READONLY",
+        redis.exceptions.MasterDownError: "MASTERDOWN",
         redis.exceptions.BusyLoadingError: "LOADING",
         redis.exceptions.NoPermissionError: "NOPERM",
     }

@@ -23,7 +23,21 @@ Argument: TypeAlias = str | bytes | int | float | memoryview
 Reply: TypeAlias = Any
 
 #: Error replies that mean "not now": the caller waits and tries again.
-_TRANSIENT = frozenset({"LOADING", "MASTERDOWN", "READONLY", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "BUSY"})
+_TRANSIENT = frozenset(
+    {
+        "LOADING",
+        "MASTERDOWN",
+        "READONLY",
+        "NOREPLICAS",
+        "CLUSTERDOWN",
+        "TRYAGAIN",
+        "BUSY",
+        "MISCONF",  # the store's disk is full
+        "NOSCRIPT",  # a failover between the loading of a script and its call
+        "UNBLOCKED",
+    }
+)
+_TOO_MANY_CLIENTS = "ERR max number of clients"
 
 # hiredis' stub says "a tuple of one"; it takes any number.
 pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
@@ -95,7 +109,7 @@ def as_error(reply: Exception) -> StoreError | StoreUnreachable:
     """Turn an error reply into one of our errors."""
     text = str(reply)
     code = text.split(" ", 1)[0]
-    if code in _TRANSIENT:
+    if code in _TRANSIENT or text.startswith(_TOO_MANY_CLIENTS):
         return StoreUnreachable(f"the store is not ready: {text}.", remedy="It is tried again.")
     if code == "OOM":
         return StoreUnreachable(
@@ -105,6 +119,11 @@ def as_error(reply: Exception) -> StoreError | StoreUnreachable:
     if code in {"NOAUTH", "WRONGPASS", "NOPERM"}:
         return StoreUnreachable(f"the store refuses us: {text}.", remedy="Correct the password in redis_url.")
     return StoreError(f"the store answered: {text}.", code=code)
+
+
+def well_formed(text: str) -> str:
+    """Give a text without lone surrogates (half an emoji, a broken file name), which UTF-8 cannot hold."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _timeval(seconds: float) -> bytes:
@@ -164,7 +183,7 @@ class RawConnection:
             link = socket.create_connection((self._endpoint.host, self._endpoint.port), self._timeout_s)
             link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # a host name that cannot be one raises UnicodeError
             raise self._gone(error) from error
         return link
 
@@ -205,6 +224,12 @@ class RawConnection:
 
     def read(self, timeout_s: float) -> Reply:
         """See ``Connection.read``."""
+        try:
+            return self._read(timeout_s)
+        except hiredis.ProtocolError as error:
+            raise self._gone(error) from error
+
+    def _read(self, timeout_s: float) -> Reply:
         reply = self._reader.gets()
         if reply is not False:
             return reply

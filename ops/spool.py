@@ -17,13 +17,15 @@ from pathlib import Path
 from ops.errors import SpoolFull, StartFailed
 
 _SUFFIX = ".job"
+#: A draft is written in a moment; one that is older belongs to nobody.
+_DRAFT_S = 600.0
 
 
 class Spool:
     """A directory of entries.
 
     Args:
-        folder: Where they are; made if it is not there.
+        folder: Where they are; made with the first entry.
         max_bytes: All entries together; more are refused.
     """
 
@@ -31,7 +33,7 @@ class Spool:
         self._folder = folder
         self._max_bytes = max_bytes
         self._count = 0
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._known_bytes: int | None = None
 
     def add(self, name: str, data: bytes) -> Path:
         """Add an entry; it is on disk when this returns.
@@ -43,17 +45,14 @@ class Spool:
         Raises:
             SpoolFull: It would exceed the limit, or the disk is full; nothing is kept.
         """
-        if self.size_bytes() + len(data) > self._max_bytes:
-            raise SpoolFull(
-                f"the spool {self._folder} is full ({self._max_bytes} bytes).",
-                remedy="Bring the store back, or raise spool_max_bytes.",
-            )
+        self._make_room(len(data))
         # Nanoseconds and a counter: entries of one process sort in the order in which they were added, and
         # those of several by their clock.
         self._count += 1
         final = self._folder / f"{time.time_ns():020d}-{self._count:08d}-{name}{_SUFFIX}"
         draft = final.with_suffix(".tmp")
         try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 _write_all(fd, data)
@@ -70,6 +69,18 @@ class Spool:
             ) from error
         return final
 
+    def _make_room(self, wanted_bytes: int) -> None:
+        """Account for an entry; looks through the folder only at the beginning and when it seems full."""
+        for known_bytes in (self._known_bytes, None):
+            held_bytes = self.size_bytes() if known_bytes is None else known_bytes
+            if held_bytes + wanted_bytes <= self._max_bytes:
+                self._known_bytes = held_bytes + wanted_bytes
+                return
+        raise SpoolFull(
+            f"the spool {self._folder} is full ({self._max_bytes} bytes).",
+            remedy="Bring the store back, or raise spool_max_bytes.",
+        )
+
     def _sync_folder(self) -> None:
         fd = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -79,16 +90,34 @@ class Spool:
 
     def entries(self) -> list[Path]:
         """Give all entries, oldest first."""
-        return sorted(path for path in self._folder.iterdir() if path.suffix == _SUFFIX)
+        return sorted(self._found())
 
     def count(self) -> int:
         """Count the entries."""
-        return sum(1 for path in self._folder.iterdir() if path.suffix == _SUFFIX)
+        return sum(1 for _ in self._found())
+
+    def is_empty(self) -> bool:
+        """Tell whether there is no entry."""
+        return next(self._found(), None) is None
+
+    def _found(self, suffix: str = _SUFFIX) -> Iterator[Path]:
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._folder) as listing:
+            for entry in listing:
+                if entry.name.endswith(suffix):
+                    yield Path(entry.path)
+
+    def sweep_drafts(self) -> None:
+        """Remove what a crash left half written; only for the one process that takes entries."""
+        now_s = time.time()
+        for draft in self._found(".tmp"):
+            with contextlib.suppress(FileNotFoundError):
+                if now_s - draft.stat().st_mtime > _DRAFT_S:
+                    draft.unlink()
 
     def size_bytes(self) -> int:
         """Add up the sizes of all entries."""
         total = 0
-        for path in self._folder.iterdir():
+        for path in self._found(""):
             # Another process may take it at this moment.
             with contextlib.suppress(FileNotFoundError):
                 total += path.stat().st_size
@@ -101,6 +130,7 @@ class Spool:
         Yields:
             Whether we are; if not, another process is at it.
         """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import hiredis
 
-from ops.errors import StoreUnreachable
+from ops.errors import StoreSilent, StoreUnreachable
 from ops.resp import Argument, Connection, RawConnection, Reply, as_error, mask_password, parse_endpoint
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ class Store:
         if connection is not None:
             try:
                 return self._exchange(connection, commands)
+            except StoreSilent:
+                raise
             except StoreUnreachable:
                 # The store was restarted since this connection was last used: one more try on a new one.
                 self._forget_idle()
@@ -126,8 +128,8 @@ class Store:
         except TimeoutError as error:
             raise self._silent() from error
 
-    def _silent(self) -> StoreUnreachable:
-        return StoreUnreachable(
+    def _silent(self) -> StoreSilent:
+        return StoreSilent(
             f"the store at {self.url} did not answer within {self.timeout_s:g} s.",
             remedy="Check whether it is paused or overloaded.",
         )

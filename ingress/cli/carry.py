@@ -28,7 +28,7 @@ from ingress.dispatch import (
     submit,
     wait_for,
 )
-from ops.errors import BridgeError, JobNotFound, StoreUnreachable, WaitTimeout
+from ops.errors import BridgeError, JobNotFound, StoreSilent, StoreUnreachable, WaitTimeout
 
 if TYPE_CHECKING:
     from middleware.job.records import JobRecord
@@ -61,7 +61,12 @@ def hand_in(job: Job, *, line: str, as_json: bool) -> int:
     Raises:
         StoreUnreachable: There is nobody to hand it to.
     """
-    receipt = submit(job)
+    try:
+        receipt = submit(job)
+    except StoreSilent as error:
+        # It may carry the job out all the same, once it goes on.
+        hint = f"The job may have been taken; look with '3ox jobs {job.job_id}' before you repeat it."
+        raise StoreUnreachable(error.message, remedy=hint) from error
     if as_json:
         emit_json(receipt)
     else:

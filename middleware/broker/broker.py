@@ -32,6 +32,7 @@ from middleware.job.schema import make_job
 from middleware.job.states import State
 from ops.errors import BridgeError, StoreError, StoreUnreachable
 from ops.logs import journal
+from ops.resp import well_formed
 
 logger = logging.getLogger(__name__)
 
@@ -162,18 +163,29 @@ class BridgeBroker(dramatiq.Broker):
         with self._lock:
             self._pending.pop(queue, None)
 
+    def is_ours(self, message: JobMessage) -> bool:
+        """Ask whether a delivery that did not start at once is still ours; yes if the store is away."""
+        if (time.monotonic() - message.asked_s) * 1000 < self.lease_ms / 8:
+            return True
+        key = self._keys.processing(self.worker_id)
+        try:
+            held = self.scripts.store.call("HGET", key, message.job.job_id)
+        except StoreUnreachable as error:
+            self.outage.begin(error)
+            return True
+        return held is not None and held.decode() == message.delivery
+
     def commit(self, message: JobMessage, settlement: Settlement) -> str:
         """Commit how an attempt ended, waiting for the store as long as it is away.
 
         Returns:
-            ``settled``, ``already`` or ``superseded``.
+            ``settled``, ``already`` or ``superseded``; ``refused`` if the store took no outcome at all.
         """
         tries = 0
         refused = False
         while True:
             try:
-                if message.context is not None:
-                    message.context.flush()
+                self._flush(message)
                 answer, status = self.scripts.settle(
                     self.worker_id, message.job.job_id, message.delivery, settlement
                 )
@@ -182,11 +194,14 @@ class BridgeBroker(dramatiq.Broker):
                 tries += 1
                 time.sleep(backoff_s(tries))
             except StoreError as error:
-                if refused:
-                    raise
-                refused = True
                 logger.exception("job.settle_failed: %s", message.job.job_id)
-                settlement = Settlement(outcome="failed", error=self.error_json(error))
+                if refused:
+                    # Nothing more to be done here. Without its row the warden sees a job that this worker
+                    # knows nothing of, and hands it back.
+                    self._forget(message)
+                    return "refused"
+                refused = True
+                settlement = Settlement(outcome="failed", error=self.error_json(error), reason=str(error))
             else:
                 break
         self.store_answered()
@@ -201,9 +216,22 @@ class BridgeBroker(dramatiq.Broker):
             job_type=message.job.job_type,
             trace_id=message.job.trace,
             attempt=message.attempt,
-            reason=settlement.reason,
+            reason=well_formed(settlement.reason),
         )
         return answer
+
+    def _forget(self, message: JobMessage) -> None:
+        if self.vitals is not None:
+            self.vitals.settled(message.job.job_id)
+
+    @staticmethod
+    def _flush(message: JobMessage) -> None:
+        """Send the rest of the output; what the store refuses must not cost the job its result."""
+        try:
+            if message.context is not None:
+                message.context.flush()
+        except StoreError:
+            logger.exception("job.output_lost: %s", message.job.job_id)
 
     def _tally(self, what: str) -> None:
         with self._lock:
@@ -214,7 +242,8 @@ class BridgeBroker(dramatiq.Broker):
         """Give an error as the JSON that the store keeps."""
         remedy = error.remedy if isinstance(error, BridgeError) else ""
         message = error.message if isinstance(error, BridgeError) else str(error)
-        return msgspec.json.encode(JobError(type(error).__name__, message, remedy, traceback))
+        said = [well_formed(text) for text in (type(error).__name__, message, remedy, traceback)]
+        return msgspec.json.encode(JobError(*said))
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
         """Enqueue what ``actor.send(payload)`` made: it becomes a job like any other.

@@ -87,6 +87,7 @@ class BridgeConsumer(Consumer):
         taken = 0
         try:
             delivery = broker.next_delivery(self._queue)
+            asked_s = time.monotonic()
             fetched = broker.scripts.fetch(
                 broker.worker_id,
                 self._queue,
@@ -96,7 +97,7 @@ class BridgeConsumer(Consumer):
             )
             broker.delivery_arrived(self._queue)
             for delivered in fetched.jobs:
-                if self._accept(delivered, delivery):
+                if self._accept(delivered, delivery, asked_s):
                     taken += 1
         finally:
             broker.slots.give(room - taken)
@@ -106,7 +107,7 @@ class BridgeConsumer(Consumer):
         self._looked_s = time.monotonic()
         broker.timer.note(fetched.next_due_ms)
 
-    def _accept(self, delivered: Delivered, delivery: str) -> bool:
+    def _accept(self, delivered: Delivered, delivery: str, asked_s: float) -> bool:
         broker = self._broker
         try:
             job = decode_job(delivered.spec)
@@ -116,7 +117,7 @@ class BridgeConsumer(Consumer):
             failure = Settlement(outcome="failed", error=broker.error_json(error), reason=str(error))
             broker.scripts.settle(broker.worker_id, delivered.job_id, delivery, failure)
             return False
-        self._ready.append(JobMessage(job, delivered, delivery, self._queue))
+        self._ready.append(JobMessage(job, delivered, delivery, self._queue, asked_s=asked_s))
         return True
 
     def _listen(self) -> None:
@@ -184,3 +185,12 @@ class BridgeConsumer(Consumer):
         self.requeue(list(self._ready))
         self._ready.clear()
         self._hang_up()
+        if self._rung:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Ring for another worker: what we heard may have been for a job that we no longer fetch."""
+        try:
+            self._broker.scripts.store.call("LPUSH", self._broker.bell(self._queue), "1")
+        except (StoreUnreachable, StoreError) as error:
+            self._broker.outage.begin(error)

@@ -33,6 +33,9 @@ for i = 1, #held, 2 do
 end
 if #reply > 1 then
   reply[1] = promote(100)
+  if call('EXISTS', ready) == 1 then
+    ring(queue) -- the ring that led here is used up
+  end
   return reply
 end
 
@@ -50,7 +53,7 @@ local function occupy(id, limits, score)
       record(id, 'held', nil, nil, reason)
       -- The turn this job had for its other resources goes to whoever waits for those.
       for other in each_limit(limits) do
-        if other ~= name then
+        if other ~= name and has_room(other) then
           wake_waiting(other)
         end
       end

@@ -19,9 +19,12 @@ class JobMessage(MessageProxy):
         delivery: The fence; see ``fetch.lua``.
         context: Set while the job runs.
         settlement: How the attempt ended; middleware fill it in, ``Consumer.ack`` commits it.
+        asked_s: When it was asked for, by the monotonic clock.
     """
 
-    def __init__(self, job: Job, delivered: Delivered, delivery: str, queue: str) -> None:
+    def __init__(
+        self, job: Job, delivered: Delivered, delivery: str, queue: str, *, asked_s: float = 0.0
+    ) -> None:
         super().__init__(
             Message(
                 queue_name=queue,
@@ -36,6 +39,7 @@ class JobMessage(MessageProxy):
         self.job = job
         self.delivered = delivered
         self.delivery = delivery
+        self.asked_s = asked_s
         self.context: JobContext | None = None
         self.settlement: Settlement | None = None
 

@@ -111,9 +111,25 @@ local function wake_waiting(name)
   end
   call('ZREM', waiting, id)
   local job = call('HMGET', P .. 'job:' .. id, 'status', 'queue', 'score', 'attempt')
-  if job[1] == 'held' then
+  if job[1] == 'held' and job[3] then
     make_ready(id, 'held', job[2] or 'jobs', job[3], 'a slot of ' .. name .. ' is free', job[4])
   end
+end
+
+-- Whether the first job that waits for this resource would get it now. Without this question two jobs that
+-- wait for different resources, and want both, would pass their turns to each other for ever.
+local function has_room(name)
+  local id = call('ZRANGE', P .. 'waiting:' .. name, 0, 0)[1]
+  local limits = id and call('HGET', P .. 'job:' .. id, 'limits')
+  if limits then
+    local used = tonumber(call('HGET', P .. 'running', name) or '0')
+    for each, amount, capacity in each_limit(limits) do
+      if each == name then
+        return used + amount <= tonumber(capacity)
+      end
+    end
+  end
+  return false
 end
 
 local function release_limits(limits)
@@ -193,7 +209,11 @@ local function promote(limit)
     local set = P .. 'jobs:' .. state
     for _, id in ipairs(call('ZRANGEBYSCORE', set, '-inf', NOW, 'LIMIT', 0, limit)) do
       local job = call('HMGET', P .. 'job:' .. id, 'queue', 'score', 'attempt')
-      make_ready(id, state, job[1] or 'jobs', next_score(job[2]), 'it was due', job[3])
+      if job[2] then
+        make_ready(id, state, job[1] or 'jobs', next_score(job[2]), 'it was due', job[3])
+      else
+        call('ZREM', set, id) -- its record was deleted by hand: it must not stop the others
+      end
     end
     local first = call('ZRANGE', set, 0, 0, 'WITHSCORES')
     if first[2] then

@@ -39,33 +39,37 @@ for _, worker in ipairs(workers) do
     local queue, attempt, crashes = job[1] or 'jobs', job[3], tonumber(job[6] or '0')
     call('HDEL', processing, id)
     call('HDEL', key, 'delivery')
-    if job[4] then
-      release_limits(job[4])
-    end
-    local to = 'queued'
-    if not_started[id] then
-      call('HINCRBY', key, 'attempt', -1)
+    if not job[2] or not job[3] then
+      call('ZREM', P .. 'jobs:processing', id) -- its record was deleted by hand: it must not stop the others
     else
-      crashes = call('HINCRBY', key, 'crashes', 1)
-    end
-    if job[5] then
-      to = 'cancelled'
-      finish(id, 'processing', to, queue, job[5], attempt, worker, job[7])
-    elseif crashes >= max_crashes then
-      to = 'failed'
-      local reason = 'dead letter: it took its worker down ' .. crashes .. ' times, the last was ' .. worker
-      call('HSET', key, 'error', cjson.encode({
-        type = 'WorkerLost', message = reason, remedy = "Correct the job, then run '3ox retry " .. id .. "'." }))
-      finish(id, 'processing', to, queue, reason, attempt, worker, job[7])
-    else
-      local reason = 'recovered from ' .. worker .. ' (' .. ARGV[5] .. ') in attempt ' .. attempt
-      if not_started[id] then
-        reason = 'taken back from ' .. worker .. ' (' .. ARGV[5] .. ') before it had started'
+      if job[4] then
+        release_limits(job[4])
       end
-      make_ready(id, 'processing', queue, job[2], reason, attempt)
+      local to = 'queued'
+      if not_started[id] then
+        call('HINCRBY', key, 'attempt', -1)
+      else
+        crashes = call('HINCRBY', key, 'crashes', 1)
+      end
+      if job[5] then
+        to = 'cancelled'
+        finish(id, 'processing', to, queue, job[5], attempt, worker, job[7])
+      elseif crashes >= max_crashes then
+        to = 'failed'
+        local reason = 'dead letter: it took its worker down ' .. crashes .. ' times, the last was ' .. worker
+        call('HSET', key, 'error', cjson.encode({
+          type = 'WorkerLost', message = reason, remedy = "Correct the job, then run '3ox retry " .. id .. "'." }))
+        finish(id, 'processing', to, queue, reason, attempt, worker, job[7])
+      else
+        local reason = 'recovered from ' .. worker .. ' (' .. ARGV[5] .. ') in attempt ' .. attempt
+        if not_started[id] then
+          reason = 'taken back from ' .. worker .. ' (' .. ARGV[5] .. ') before it had started'
+        end
+        make_ready(id, 'processing', queue, job[2], reason, attempt)
+      end
+      local n = #reply
+      reply[n + 1], reply[n + 2], reply[n + 3] = worker, id, to
     end
-    local n = #reply
-    reply[n + 1], reply[n + 2], reply[n + 3] = worker, id, to
   end
   call('ZREM', P .. 'workers', worker)
   call('DEL', P .. 'worker:' .. worker .. ':heartbeat')

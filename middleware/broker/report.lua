@@ -6,7 +6,9 @@
 -- ARGV[5]  progress 0 to 100, or ''
 -- ARGV[6]  progress message
 -- ARGV[7]  how many pieces of output are kept
--- ARGV[8]  ... pairs: stream ('out' or 'err'), text
+-- ARGV[8]  number of this bundle of output within the delivery, counted up; one that is there already is not
+--          written again: the reply to it was lost, or a paused store got it several times
+-- ARGV[9]  ... pairs: stream ('out' or 'err'), text
 --
 -- Reply: 'ok', or 'superseded': nothing done, the job is no longer this worker's
 
@@ -20,10 +22,16 @@ if ARGV[5] ~= '' then
     'progress', ARGV[5], 'message', ARGV[6])
   call('PUBLISH', P .. 'event:' .. id, event .. ' progress')
 end
-for i = 8, #ARGV, 2 do
-  call('XADD', P .. 'output:' .. id, 'MAXLEN', '~', ARGV[7], '*', 's', ARGV[i], 't', ARGV[i + 1])
-end
-if #ARGV >= 8 then
+if #ARGV >= 9 then
+  local output, mark = P .. 'output:' .. id, ARGV[4] .. '.'
+  local last = call('XREVRANGE', output, '+', '-', 'COUNT', 1)[1]
+  local seen = last and last[2][6] or ''
+  if string.sub(seen, 1, #mark) == mark and tonumber(string.sub(seen, #mark + 1)) >= tonumber(ARGV[8]) then
+    return 'ok'
+  end
+  for i = 9, #ARGV, 2 do
+    call('XADD', output, 'MAXLEN', '~', ARGV[7], '*', 's', ARGV[i], 't', ARGV[i + 1], 'b', mark .. ARGV[8])
+  end
   call('PUBLISH', P .. 'output:' .. id, 'output')
 end
 return 'ok'

@@ -19,7 +19,7 @@ from msgspec import Struct
 from middleware.broker.group import GroupRunner
 from middleware.job.keys import QUEUE
 from ops.errors import StoreError
-from ops.resp import Argument, Reply, as_error
+from ops.resp import Argument, Reply, as_error, well_formed
 
 if TYPE_CHECKING:
     from ops.store import Store
@@ -257,7 +257,7 @@ class Scripts:
             digest,
             settlement.error,
             settlement.delay_ms,
-            settlement.reason,
+            well_formed(settlement.reason),
             self.bounds.retention_ms,
             self.bounds.finished_max,
         )
@@ -280,11 +280,12 @@ class Scripts:
         percent: str,
         message: str,
         output: Sequence[tuple[str, str]],
+        bundle: int,
     ) -> tuple[Argument, ...]:
-        """Give the command that takes progress (``percent`` '' for none) and pieces of output."""
+        """Give the command that takes progress (``percent`` '' for none) and output; see ``report.lua``."""
         pieces = [part for piece in output for part in piece]
         limit = self.bounds.output_entries_max
-        return self.command("report", worker_id, job_id, delivery, percent, message, limit, *pieces)
+        return self.command("report", worker_id, job_id, delivery, percent, message, limit, bundle, *pieces)
 
     def recover(
         self,

@@ -12,6 +12,7 @@ import time
 
 from middleware.broker.outage import Outage, backoff_s
 from middleware.broker.scripts import Scripts
+from ops.background import start_duty
 from ops.errors import BridgeError
 
 #: Longer waits are cut: the next fetch, at most seconds away, says anew when a job is due.
@@ -32,19 +33,19 @@ class DueTimer:
         self._changed = threading.Condition()
         self._due_s: float | None = None
         self._running = False
-        self._thread = threading.Thread(target=self._run, name="due-timer", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Start the thread."""
         self._running = True
-        self._thread.start()
+        self._thread = start_duty("due-timer", self._run, ended=lambda: not self._running)
 
     def stop(self) -> None:
         """Stop the thread; waits for it, bounded."""
         with self._changed:
             self._running = False
             self._changed.notify()
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join(timeout=2.0)
 
     def note(self, next_due_ms: int) -> None:

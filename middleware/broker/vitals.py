@@ -22,6 +22,8 @@ from ops.errors import StartFailed
 
 _HEADER = struct.Struct("<4sIQQQQQQ")  # magic, rows, pid, start time, round, beat, store, stopping
 _ROW = struct.Struct(f"<{ID_LENGTH}s4xQQ")  # job id, started, allowed
+_ALLOWED = 32
+_FOR_EVER_NS = 2**63
 _MAGIC = b"3ox1"
 _ROUND, _BEAT, _STORE, _STOPPING = 24, 32, 40, 48
 
@@ -69,7 +71,9 @@ class Vitals:
         self.path = path
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         size_bytes = _HEADER.size + rows * _ROW.size
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        # The warden may look at any moment, and takes what is unfinished for rubbish: whole or not there.
+        draft = path.with_name(f".{path.name}")
+        fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(fd, size_bytes)
             self._memory = mmap.mmap(fd, size_bytes)
@@ -80,6 +84,7 @@ class Vitals:
         self._taken: dict[str, int] = {}
         self._lock = threading.Lock()
         _HEADER.pack_into(self._memory, 0, _MAGIC, rows, os.getpid(), start_time, now_ns, now_ns, now_ns, 0)
+        draft.rename(path)
 
     def _stamp(self, offset: int) -> None:
         struct.pack_into("<Q", self._memory, offset, time.monotonic_ns())
@@ -116,6 +121,14 @@ class Vitals:
             self._memory, place, job_id.encode(), time.monotonic_ns(), int(allowed_s * 1_000_000_000)
         )
 
+    def ended(self, job_id: str) -> None:
+        """A job's actor has returned: from now on it is overdue no more, however long its commit takes."""
+        with self._lock:
+            row = self._taken.get(job_id)
+            if row is not None:
+                place = _HEADER.size + row * _ROW.size
+                struct.pack_into("<Q", self._memory, place + _ALLOWED, _FOR_EVER_NS)
+
     def settled(self, job_id: str) -> None:
         """A job's end has been committed."""
         with self._lock:
@@ -140,6 +153,8 @@ def read_signs(path: Path) -> Signs:
     data = path.read_bytes()
     if len(data) < _HEADER.size or data[:4] != _MAGIC:
         raise StartFailed(f"{path} is no worker's file.", remedy="Delete it.")
+    if len(data) < _HEADER.size + _HEADER.unpack_from(data)[1] * _ROW.size:
+        raise StartFailed(f"{path} is cut short.", remedy="Delete it.")
     _, rows, pid, start_time, round_ns, beat_ns, store_ns, stopping = _HEADER.unpack_from(data)
     jobs = []
     for row in range(rows):

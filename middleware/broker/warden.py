@@ -30,6 +30,7 @@ from middleware.broker.vitals import Signs, read_signs
 from middleware.broker.ward_place import WardPlace, ward_place
 from middleware.job.keys import Keys
 from middleware.job.records import utc_now
+from ops.background import start_duty
 from ops.errors import BridgeError, StartFailed
 from ops.logs import configure_logging, get_logger
 from ops.processes import find_marked, pid_alive, set_parent_death_signal, stop_processes, wait_ended
@@ -99,8 +100,7 @@ class Warden:
         self._selector.register(listener, selectors.EVENT_READ, self._welcome)
         self._selector.register(self._sleeper, selectors.EVENT_READ, lambda link: link.recv(64))
         self._adopt()
-        ticker = threading.Thread(target=self._tick_on, name="ticker", daemon=True)
-        ticker.start()
+        ticker = start_duty("ticker", self._tick_on, ended=self._stopping.is_set)
         log.info("warden.started", workers=len(self._wards))
         try:
             while not self._told_to_stop:
@@ -145,7 +145,8 @@ class Warden:
         if not self._place.vitals_dir.is_dir():
             return
         for path in sorted(self._place.vitals_dir.iterdir()):
-            self._take(path.name)
+            if not path.name.startswith("."):  # one that is being made
+                self._take(path.name)
 
     def _welcome(self, listener: socket.socket) -> None:
         link, _ = listener.accept()
@@ -168,7 +169,7 @@ class Warden:
         path = self._place.vitals_dir / Path(worker_id).name
         try:
             signs = read_signs(path)
-        except FileNotFoundError:
+        except (OSError, ValueError):  # gone, or not a worker's name at all
             return
         except StartFailed as error:
             log.warning("warden.bad_file", path=str(path), reason=str(error))
@@ -197,11 +198,12 @@ class Warden:
             self._see_to(ward)
 
     def _gone(self, ward: Ward) -> None:
-        if ward.pidfd is not None:
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(ward.pidfd)
-            os.close(ward.pidfd)
-            ward.pidfd = None
+        with self._lock:  # the ticker may be about to use it
+            pidfd, ward.pidfd = ward.pidfd, None
+            if pidfd is not None:
+                with contextlib.suppress(KeyError):
+                    self._selector.unregister(pidfd)
+                os.close(pidfd)
         self._see_to(ward)
 
     def _see_to(self, ward: Ward) -> None:
@@ -308,9 +310,19 @@ class Warden:
             log.error("worker.replaced", worker_id=ward.worker_id, worker_pid=ward.pid, reason=reason)
             ward.told_to_stop_s = now_s if gentle else now_s - patience_s - 1
             if gentle:
-                _signal(ward, signal.SIGTERM)
+                self._signal(ward, signal.SIGTERM)
         if ward.told_to_stop_s is not None and now_s - ward.told_to_stop_s > patience_s:
-            _signal(ward, signal.SIGKILL)
+            self._signal(ward, signal.SIGKILL)
+
+    def _signal(self, ward: Ward, number: signal.Signals) -> None:
+        # A stopped process would not hear a SIGTERM.
+        for each in (number, signal.SIGCONT) if number == signal.SIGTERM else (number,):
+            # It may just have died; the pidfd, where there is one, cannot hit a process that got its pid.
+            with self._lock, contextlib.suppress(ProcessLookupError):
+                if ward.pidfd is not None:
+                    signal.pidfd_send_signal(ward.pidfd, each)
+                elif not hasattr(os, "pidfd_open"):
+                    os.kill(ward.pid, each)
 
     def _fault(self, signs: Signs) -> tuple[bool, str] | None:
         """Say what is wrong with a worker, and whether asking it to stop can be enough."""
@@ -339,19 +351,8 @@ class Warden:
 def _last_signs(path: Path) -> Signs | None:
     try:
         return read_signs(path)
-    except (FileNotFoundError, StartFailed):
+    except (OSError, StartFailed):
         return None
-
-
-def _signal(ward: Ward, number: signal.Signals) -> None:
-    # A stopped process would not hear a SIGTERM.
-    for each in (number, signal.SIGCONT) if number == signal.SIGTERM else (number,):
-        # It may just have died; the pidfd, where there is one, cannot hit a process that got its pid.
-        with contextlib.suppress(ProcessLookupError, OSError):
-            if ward.pidfd is None:
-                os.kill(ward.pid, each)
-            else:
-                signal.pidfd_send_signal(ward.pidfd, each)
 
 
 def main() -> int:

@@ -116,9 +116,12 @@ class Follower:
             after: ``entry_id`` of the last piece seen.
 
         Raises:
+            JobNotFound: There is no such job.
             StoreUnreachable: The store was away for longer than 30 s.
         """
         if not follow:
+            if self._reader.status_of(job_id) is None:
+                raise JobNotFound(f"there is no job {job_id!r}.", remedy="'3ox jobs' lists all jobs.")
             yield from self._rest(job_id, after)
             return
         away_since_s: float | None = None

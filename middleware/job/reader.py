@@ -45,7 +45,13 @@ class Reader:
         self.store = store
         self.keys = Keys(prefix)
 
-    def _read(self, commands: Sequence[tuple[str | int, ...]]) -> list[Reply]:
+    def read(self, commands: Sequence[tuple[str | int, ...]]) -> list[Reply]:
+        """Run commands in one round trip.
+
+        Raises:
+            StoreUnreachable: No answer, or the store cannot serve now.
+            StoreError: One of them failed.
+        """
         replies = self.store.pipeline(commands)
         for reply in replies:
             if isinstance(reply, hiredis.ReplyError):
@@ -65,10 +71,11 @@ class Reader:
         word = part.rpartition(":")[2].strip().lower()
         if not is_id_part(word):
             raise JobNotFound(f"there is no job {part!r}.", remedy="'3ox jobs' lists all jobs.")
-        if len(word) == ID_LENGTH and self._read([("EXISTS", self.keys.job(word))])[0]:
+        if len(word) == ID_LENGTH:
+            # A whole id needs no look-up: whoever goes on with it finds out, and may wait for the store.
             return word
         tail = word[::-1]
-        heads, tails = self._read(
+        heads, tails = self.read(
             [
                 ("ZRANGEBYLEX", self.keys.index_all, f"[{word}", f"({word}~", "LIMIT", 0, 3),
                 ("ZRANGEBYLEX", self.keys.index_tail, f"[{tail}", f"({tail}~", "LIMIT", 0, 3),
@@ -91,7 +98,7 @@ class Reader:
         Raises:
             JobNotFound: There is none.
         """
-        life, result, chain = self._read(
+        life, result, chain = self.read(
             [
                 ("HMGET", self.keys.job(job_id), *LIFE_FIELDS),
                 ("GET", self.keys.result(job_id)),
@@ -113,7 +120,7 @@ class Reader:
         Raises:
             JobNotFound: There is no such job.
         """
-        spec, chain = self._read(
+        spec, chain = self.read(
             [("HGET", self.keys.job(job_id), "spec"), ("LRANGE", self.keys.receipts(job_id), 0, -1)],
         )
         if spec is None or not chain:
@@ -123,7 +130,7 @@ class Reader:
 
     def summary(self, queue: str = "jobs") -> dict[str, int]:
         """Count the jobs in each state."""
-        counts = self._read([("ZCARD", self.keys.state(state, queue)) for state in State])
+        counts = self.read([("ZCARD", self.keys.state(state, queue)) for state in State])
         return {str(state): count for state, count in zip(State, counts, strict=True)}
 
     def page(
@@ -193,14 +200,14 @@ class Reader:
         elif job_type is not None:
             key = self.keys.index_type(job_type)
         top = "+" if place is None else f"({place}"
-        ids = [row.decode() for row in self._read([("ZREVRANGEBYLEX", key, top, "-", "LIMIT", 0, count)])[0]]
+        ids = [row.decode() for row in self.read([("ZREVRANGEBYLEX", key, top, "-", "LIMIT", 0, count)])[0]]
         return [(job_id, job_id) for job_id in ids], ids[-1] if len(ids) == count else None
 
     def _ids_of_state(self, key: str, count: int, place: str | None) -> list[tuple[str, str]]:
         """Give ids by score, those of one score by id, latest first; a place is ``SCORE:ID``."""
         score, _, last = ("+inf", "", "") if place is None else place.partition(":")
         top = score if place is None else f"({score}"
-        level, below = self._read(
+        level, below = self.read(
             [
                 ("ZREVRANGEBYSCORE", key, score, score),
                 ("ZREVRANGEBYSCORE", key, top, "-inf", "WITHSCORES", "LIMIT", 0, count),
@@ -220,7 +227,7 @@ class Reader:
         commands: list[tuple[str | int, ...]] = []
         for job_id in ids:
             commands += [("HMGET", self.keys.job(job_id), *LIFE_FIELDS), ("GET", self.keys.result(job_id))]
-        replies = self._read(commands)
+        replies = self.read(commands)
         return [
             None
             if replies[2 * at][0] is None

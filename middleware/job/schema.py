@@ -6,7 +6,7 @@ after dispatch stands here; what a job lives through (status, progress, attempts
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias, get_args
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -137,16 +137,7 @@ class _Registry:
 
     type_of: ClassVar[dict[type[JobBase], str]] = {}
     by_type: ClassVar[dict[str, type[JobBase]]] = {
-        str(kind.__struct_config__.tag): kind
-        for kind in (
-            AskJob,
-            IngestFileJob,
-            TelegramJob,
-            RestRequestJob,
-            ShellCmdJob,
-            HeartbeatJob,
-            TaskCustomJob,
-        )
+        str(kind.__struct_config__.tag): kind for kind in get_args(Job)
     }
 
 

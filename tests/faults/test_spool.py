@@ -7,11 +7,12 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from ingress.acceptance import SPOOLED, Acceptance
+from ingress.acceptance import SPOOLED, Acceptance, Spooled
 from ingress.dispatch import Bridge, connect
-from middleware.job.schema import encode_job, make_job
+from middleware.job.schema import Job, encode_job, make_job
 from middleware.job.states import State
 from ops.errors import InvalidJob, SpoolFull
 from ops.settings import load_settings
@@ -30,6 +31,11 @@ def acceptance(mortal: tuple[RunningValkey, dict[str, str]]) -> Iterator[Accepta
     accepting = Acceptance(Bridge(load_settings(environ=environ), timeout_s=0.5))
     yield accepting
     accepting.stop()
+
+
+def entry_of(job: Job) -> bytes:
+    """Write a job as the spool keeps it."""
+    return msgspec.json.encode(Spooled(job=msgspec.Raw(encode_job(job))))
 
 
 def _append(path: Path, text: str) -> list[str]:
@@ -75,10 +81,24 @@ def test_an_entry_handed_over_before_a_crash_is_not_run_again(
     assert bridge.scripts.cancel(job.job_id, "to see it stay so")[0] == "cancelled"
     acceptance.accept(job)  # straight to the store, which knows it
     spool = acceptance.spool
-    spool.add(job.job_id, encode_job(job))
+    spool.add(job.job_id, entry_of(job))
     assert acceptance.hand_over() == 1
     assert bridge.reader.job(job.job_id).status == State.CANCELLED
     assert spool.count() == 0
+
+
+def test_a_delay_is_kept_in_the_spool(
+    mortal: tuple[RunningValkey, dict[str, str]], acceptance: Acceptance
+) -> None:
+    """What was to start later is not started at the hand-over."""
+    server, environ = mortal
+    job = make_job("heartbeat", {})
+    server.kill()
+    assert acceptance.accept(job, delay_s=60.0).status == SPOOLED
+    server.start()
+    assert acceptance.hand_over() == 1
+    record = Bridge(load_settings(environ=environ)).reader.job(job.job_id)
+    assert record.status == State.SCHEDULED
 
 
 def test_what_does_not_fit_is_refused_at_the_door(acceptance: Acceptance) -> None:
@@ -92,7 +112,7 @@ def test_a_spooled_job_that_fits_no_longer_is_set_aside(acceptance: Acceptance) 
     """One unreadable entry does not hold up those behind it; it is kept for a person to look at."""
     good = make_job("heartbeat", {})
     bad = acceptance.spool.add("bad", b'{"job_type": "nonsense"}')
-    acceptance.spool.add(good.job_id, encode_job(good))
+    acceptance.spool.add(good.job_id, entry_of(good))
     assert acceptance.hand_over() == 1
     assert acceptance.spool.count() == 0
     assert (bad.parent / "refused" / bad.name).read_bytes() == b'{"job_type": "nonsense"}'

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from middleware.broker.scripts import Bounds
 from middleware.job.states import State
 from tests.middleware.driver import Delivery, Driver
+
+_bundles = itertools.count(1)
 
 
 def report(
@@ -15,7 +19,13 @@ def report(
     """Send a report of a running job; gives the script's answer."""
     pieces = [] if output is None else output
     command = driver.scripts.report_command(
-        delivery.worker, delivery.job_id, delivery.token, percent=percent, message="half", output=pieces
+        delivery.worker,
+        delivery.job_id,
+        delivery.token,
+        percent=percent,
+        message="half",
+        output=pieces,
+        bundle=next(_bundles),
     )
     answer = driver.scripts.run_many([command], "report")[0]
     return str(answer.decode())
