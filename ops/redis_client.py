@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -108,8 +109,10 @@ class RedisConnection:
         return (redis.RedisError, hiredis.HiredisError, OSError)
 
     def _gone(self, error: Exception) -> StoreUnreachable:
+        # Sentinel's error names its clients by their whole representation, passwords' places included.
+        reason = re.sub(r"<.*>", "...", str(error), flags=re.DOTALL)
         return StoreUnreachable(
-            f"the store at {self._url} does not answer ({error}).",
+            f"the store at {self._url} does not answer ({reason}).",
             remedy="Check that it runs and that redis_url is right.",
         )
 

@@ -211,7 +211,7 @@ class RawConnection:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return StoreUnreachable(
             f"the store at {self._endpoint.url} does not answer ({reason}).",
-            remedy="Start it with '3ox up', or correct redis_url.",
+            remedy="'3ox up' starts the embedded one; for another, check that it runs, and redis_url.",
         )
 
     def send(self, commands: Sequence[Sequence[Argument]]) -> None:

@@ -21,13 +21,6 @@ PYTHON_MIN = (3, 11)
 #: Streams with blocked readers, ZADD GT and the scripts' replies need it.
 STORE_MAJOR_MIN = 7
 DISK_FREE_MIN_BYTES = 256 * 1024 * 1024
-#: Optional parts: what they give, the module that shows that they are there, the extra that brings them.
-EXTRAS = (
-    ("language models", "pydantic_ai", "llm"),
-    ("telegram bot", "telegram", "telegram"),
-    ("offline model", "xllamacpp", "local"),
-    ("documents", "markitdown", "documents"),
-)
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -65,7 +58,6 @@ def run_checks(environ: Mapping[str, str]) -> Iterator[Finding]:
         _log,
         _projects,
         _store,
-        _extras,
     )
     for check in checks:
         yield from check(loaded)
@@ -227,15 +219,3 @@ def _workers(loaded: LoadedSettings, store: Any) -> Iterator[Finding]:
             f"{late} not heard of for {loaded.settings.lease_s:g} s",
             "Their jobs are taken over by the next worker.",
         )
-
-
-def _extras(_loaded: LoadedSettings) -> Iterator[Finding]:
-    from importlib.util import find_spec
-
-    for gives, module, extra in EXTRAS:
-        if find_spec(module) is not None:
-            yield Finding(gives, "ok", "installed")
-        else:
-            yield Finding(
-                gives, "note", "not installed", f"If you want it: pip install 'cmd-bridge[{extra}]'."
-            )

@@ -64,6 +64,8 @@ def warden_program(loaded: LoadedSettings) -> Program:
         argv=[sys.executable, "-m", "middleware.broker.warden"],
         env=_worker_environment(loaded),
         cwd=loaded.workspace.run_dir,
+        # Stopped after the workers: one that dies while it stops is seen to as well.
+        gate=True,
     )
 
 

@@ -113,8 +113,8 @@ def sh(*, argv: tuple[str, ...], detach: bool, timeout: float | None, cwd: str |
     """Run a command as a job, as if it ran here.
 
     Its output is streamed, its exit status becomes ours. Write -- before the command if it begins with a
-    dash. No shell reads it: for pipes and the like use sh -c '...'. Ctrl-C cancels the job. Without a
-    store it runs in this process, and stderr says so.
+    dash. No shell reads it: for pipes and the like use sh -c '...'. It reads nothing: our standard input
+    is not passed on. Ctrl-C cancels the job. Without a store it runs in this process, and stderr says so.
     """
     payload = {"argv": [utf8(word, "the command") for word in argv], "cwd": _directory(cwd)}
     job = make_job("shell.cmd", payload, source=SOURCE, actor=login_name(), timeout_seconds=timeout)
