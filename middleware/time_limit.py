@@ -14,6 +14,8 @@ from middleware.current_job import CurrentJob
 from middleware.interrupts import TimeLimitExceeded
 from ops.background import start_duty
 
+_LOOK_EVERY_S = 5.0
+
 
 class TimeLimit(dramatiq.Middleware):
     """Interrupts a job when its ``timeout_seconds`` have passed; the attempt counts as failed.
@@ -82,8 +84,11 @@ class TimeLimit(dramatiq.Middleware):
                 for job_id in late:
                     del self._deadlines[job_id]
                 if not late:
-                    # One pass over at most as many deadlines as there are threads.
-                    self._wakes_s = min(self._deadlines.values(), default=float("inf"))
-                    self._changed.wait(None if self._wakes_s == float("inf") else self._wakes_s - now_s)
+                    # One pass over at most as many deadlines as there are threads. Since it looks again soon
+                    # anyhow, a job with a longer limit need not wake this thread just when it starts itself.
+                    soon_s = now_s + _LOOK_EVERY_S
+                    self._wakes_s = min(self._deadlines.values(), default=soon_s)
+                    self._wakes_s = min(self._wakes_s, soon_s)
+                    self._changed.wait(self._wakes_s - now_s)
             for job_id in late:
                 self._current.interrupt(job_id, TimeLimitExceeded)
