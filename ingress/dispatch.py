@@ -151,16 +151,16 @@ def dispatch_many(jobs: Iterable[Job], *, delay_s: float | None = None) -> list[
     """Enqueue many jobs in few round trips.
 
     Args:
-        jobs: From ``make_job``.
+        jobs: From ``make_job``; a generator is read while the store is at work on the jobs before.
         delay_s: Start them so many seconds from now.
 
     Raises:
-        InvalidJob: One does not fit; none was taken.
-        QueueFull: The queue reached its limit; those before it were taken.
+        InvalidJob: One does not fit; none was taken, or of a generator some of those before it.
+        QueueFull: The queue reached its limit; those for which there was room were taken.
         StoreUnreachable: The same jobs again do no harm.
     """
     delay_ms = 0 if delay_s is None else round(delay_s * 1000)
-    return current_bridge().intake.submit(list(jobs), delay_ms=delay_ms)
+    return current_bridge().intake.submit(jobs, delay_ms=delay_ms)
 
 
 def resolve_id(part: str) -> str:

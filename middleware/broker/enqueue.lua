@@ -88,7 +88,7 @@ local function take(at)
   arrivals = arrivals + 1
   local score = score_of(priority, arrivals)
   local state, place = 'queued', score
-  local fields = { 'spec', ARGV[at + 3], 'created', NOW, 'score', score }
+  local fields = { 'created', NOW, 'score', score }
   local function set(name, value)
     fields[#fields + 1], fields[#fields + 2] = name, value
   end
@@ -119,6 +119,7 @@ local function take(at)
     set('delay', delay)
   end
   set('status', state)
+  set('spec', ARGV[at + 3]) -- the long one last: what grows before it is small
 
   if idempotency ~= '' then
     call('SET', P .. 'idempotency:' .. idempotency, id, 'PX', IDEMPOTENCY_TTL)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -147,22 +147,32 @@ class Intake:
             approval=approval,
         )
 
-    def submit(self, jobs: Sequence[Job], *, delay_ms: int = 0, approval: str = "") -> list[Receipt]:
-        """Enqueue jobs; all are checked before the first one is taken.
+    def submit(self, jobs: Iterable[Job], *, delay_ms: int = 0, approval: str = "") -> list[Receipt]:
+        """Enqueue jobs.
+
+        Args:
+            jobs: Of a sequence all are checked before the first one is taken. An iterator is read while the
+                store is at work on the jobs before, which is the faster way for many.
+            delay_ms: How long they wait before they may start.
+            approval: Why somebody has to approve them first; empty if nobody has to.
 
         Raises:
-            InvalidJob: One of them does not fit; none was taken. Or one depends on a job that cannot
-                complete; the others were taken.
-            UnknownProject: One names a project that is not configured; none was taken.
+            InvalidJob: One of them does not fit; of a sequence none was taken, of an iterator some of those
+                before it. Or one depends on a job that cannot complete; the others were taken.
+            UnknownProject: One names a project that is not configured; the same holds.
             QueueFull: The queue reached its limit; those for which there was room were taken.
             StoreUnreachable: The same jobs again do no harm.
         """
-        for job in jobs:
-            self.check(job)
+        checked = isinstance(jobs, Sequence)
+        if checked:
+            for job in jobs:
+                self.check(job)
         prepared: list[tuple[Job, EnqueueRequest]] = []
 
         def requests() -> Iterator[EnqueueRequest]:
             for job in jobs:
+                if not checked:
+                    self.check(job)
                 complete = self.complete(job)
                 prepared.append((complete, self.request(complete, delay_ms=delay_ms, approval=approval)))
                 yield prepared[-1][1]

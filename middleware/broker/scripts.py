@@ -32,7 +32,7 @@ BATCH_MAX = 50
 REFUSED_WHEN_FULL = frozenset({"enqueue", "requeue"})
 
 
-class Enqueued(Struct, frozen=True):
+class Enqueued(Struct, frozen=True, gc=False):
     """Reply of ``enqueue``; ``outcome`` is new, duplicate, full or dependency."""
 
     outcome: str
@@ -42,7 +42,7 @@ class Enqueued(Struct, frozen=True):
     waiting: int = 0
 
 
-class Delivered(Struct, frozen=True):
+class Delivered(Struct, frozen=True, gc=False):
     """One job, as ``fetch`` gives it."""
 
     job_id: str
@@ -59,7 +59,7 @@ class Fetched(Struct, frozen=True):
     jobs: list[Delivered]
 
 
-class EnqueueRequest(Struct, frozen=True, kw_only=True):
+class EnqueueRequest(Struct, frozen=True, kw_only=True, gc=False):
     """Arguments of ``enqueue``."""
 
     job_id: str

@@ -10,7 +10,7 @@ import threading
 import time
 
 #: Costs a job under full load this much at most; an idle worker never lingers.
-_LINGER_S = 0.002
+_LINGER_S = 0.001
 
 
 class Slots:

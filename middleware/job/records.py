@@ -54,7 +54,7 @@ class Attempt(Struct, frozen=True):
     reason: str = ""
 
 
-class Transition(Struct, frozen=True):
+class Transition(Struct, frozen=True, gc=False):
     """One line of the receipt chain."""
 
     at: str
@@ -64,7 +64,7 @@ class Transition(Struct, frozen=True):
     reason: str = ""
 
 
-class Receipt(Struct, frozen=True, kw_only=True):
+class Receipt(Struct, frozen=True, kw_only=True, gc=False):
     """What the bridge vouches for: who commanded what, and what became of it.
 
     Attributes:

@@ -40,6 +40,7 @@ class JobBase(
     omit_defaults=True,
     kw_only=True,
     tag_field="job_type",
+    gc=False,  # plain data, in no cycle; batches of thousands would keep the collector busy
 ):
     """What every job carries, whatever its type.
 

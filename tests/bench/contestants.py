@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from ingress import dispatch
 from middleware.job.keys import Keys
-from middleware.job.payloads import HeartbeatPayload
 from middleware.job.schema import make_job
 from middleware.job.states import State
 from ops.errors import BridgeError
@@ -80,7 +79,7 @@ class Ours(Contestant):
 
     def send_many(self, nonces: Sequence[str]) -> bool:
         """Make the jobs and call ``dispatch_many``."""
-        dispatch.dispatch_many([make_job("heartbeat", HeartbeatPayload(nonce=nonce)) for nonce in nonces])
+        dispatch.dispatch_many(make_job("heartbeat", {"nonce": nonce}) for nonce in nonces)
         return True
 
     def send_and_wait(self, nonce: str) -> None:

@@ -361,3 +361,16 @@ def test_input_hash_is_that_of_the_canonical_payload() -> None:
     canonical = b'{"argv":["true"],"env":{"A":"1","B":"2"}}'
     assert payload_sha256(job) == hashlib.sha256(canonical).hexdigest()
     assert msgspec.json.decode(canonical) == msgspec.to_builtins(job.payload)
+
+
+def test_an_iterator_is_taken_as_it_comes(driver: Driver, intake: Intake) -> None:
+    """Of a generator those before a bad job are taken; of a list none is."""
+    bad = make_job("heartbeat", {}, resources={"nothing": 1})
+    good = [make_job("heartbeat", {}) for _ in range(BATCH_MAX * 3)]
+    with pytest.raises(InvalidJob, match="no resource"):
+        intake.submit([*good, bad])
+    assert driver.store.call("ZCARD", driver.keys.state(State.QUEUED)) == 0
+    with pytest.raises(InvalidJob, match="no resource"):
+        intake.submit(iter([*good, bad]))
+    assert driver.store.call("ZCARD", driver.keys.state(State.QUEUED)) >= BATCH_MAX
+    assert [receipt.status for receipt in intake.submit(iter(good[:3]))] == ["queued"] * 3
