@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import dramatiq
 
 from actors.ask import ask
 from actors.context import current_job, set_settings
@@ -15,13 +17,25 @@ from actors.rest_request import rest_request
 from actors.shell_cmd import shell_cmd
 from actors.task_custom import task_custom
 from actors.telegram import telegram
+from middleware.broker.broker import BridgeBroker
 from middleware.broker.factory import make_intake, make_scripts
 from middleware.broker.ward_place import ward_place
+from middleware.cancellation import Cancellation
+from middleware.current_job import CurrentJob
+from middleware.heartbeat import Heartbeat
+from middleware.interrupts import JobInterrupted
+from middleware.lifecycle import Lifecycle
+from middleware.progress import Progress
+from middleware.receipts import Receipts
+from middleware.recovery import Recovery
+from middleware.retention import Retention
+from middleware.retries import Retries
+from middleware.time_limit import TimeLimit
+from middleware.wardship import Wardship
+from ops.errors import JobFailed
+from ops.logs import configure_logging
 from ops.settings import LoadedSettings
 from ops.store import Store
-
-if TYPE_CHECKING:
-    from middleware.broker.broker import BridgeBroker
 
 #: To add a job type: its payload and tagged job in ``middleware/job``, its function here.
 ACTORS: dict[str, Callable[[Any], Any]] = {
@@ -57,24 +71,6 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
     Raises:
         SettingsError: ``redis_url`` is malformed.
     """
-    import dramatiq
-
-    from middleware.broker.broker import BridgeBroker
-    from middleware.cancellation import Cancellation
-    from middleware.current_job import CurrentJob
-    from middleware.heartbeat import Heartbeat
-    from middleware.interrupts import JobInterrupted
-    from middleware.lifecycle import Lifecycle
-    from middleware.progress import Progress
-    from middleware.receipts import Receipts
-    from middleware.recovery import Recovery
-    from middleware.retention import Retention
-    from middleware.retries import Retries
-    from middleware.time_limit import TimeLimit
-    from middleware.wardship import Wardship
-    from ops.errors import JobFailed
-    from ops.logs import configure_logging
-
     settings = loaded.settings
     set_settings(loaded)
     store = Store.open(loaded)

@@ -13,7 +13,6 @@ ends when it has had no worker for a while, unless a supervisor runs it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import selectors
 import signal
@@ -32,6 +31,7 @@ from middleware.job.keys import Keys
 from middleware.job.records import utc_now
 from ops.background import start_duty
 from ops.errors import BridgeError, StartFailed
+from ops.lockfile import claim_lock
 from ops.logs import configure_logging, get_logger
 from ops.processes import find_marked, pid_alive, set_parent_death_signal, stop_processes, wait_ended
 from ops.settings import LoadedSettings, load_settings
@@ -364,7 +364,7 @@ def main() -> int:
     if supervised:
         set_parent_death_signal(signal.SIGTERM)
     # A supervised one waits for its turn: another one may be on its way out, or serve workers of its own.
-    lock_fd = _claim(place.lock, wait=supervised)
+    lock_fd = claim_lock(place.lock, wait=supervised)
     if lock_fd is None:
         return 0
     configure_logging(loaded, process="warden", console=False)
@@ -379,22 +379,6 @@ def main() -> int:
         with contextlib.suppress(OSError):  # living workers still have their files there
             place.vitals_dir.rmdir()
     return 0
-
-
-def _claim(lock: Path, *, wait: bool) -> int | None:
-    """Take the lock; None if another warden has it and we are not to wait."""
-    while True:
-        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            return None
-        # The one before us removes the file when it ends: then ours is the lock of nothing.
-        with contextlib.suppress(FileNotFoundError):
-            if os.stat(lock).st_ino == os.fstat(fd).st_ino:  # noqa: PTH116 (the same call for path and descriptor)
-                return fd
-        os.close(fd)
 
 
 if __name__ == "__main__":
