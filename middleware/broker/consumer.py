@@ -60,7 +60,6 @@ class BridgeConsumer(Consumer):
         if broker.vitals is not None:
             broker.vitals.went_round()
         if broker.stopping.is_set():
-            broker.stopping.wait(self._timeout_s)
             time.sleep(min(self._timeout_s, 0.05))  # the thread is told to end within a moment
             return None
         try:

@@ -1,8 +1,8 @@
 """Commits of threads that end at the same time share one round trip.
 
 A thread that finds nobody at it goes at once and takes along whatever has been put down meanwhile; the others
-wait for their reply. A single commit is not delayed, eight at a time cost little more than one: with the
-round trip's system calls shared, a worker process settles half as many again per second.
+wait for their reply. A single commit is not delayed, and several share the system calls of one round trip
+on both sides; draining a queue of no-op jobs took about a tenth less processor time per job with it.
 """
 
 from __future__ import annotations

@@ -115,7 +115,8 @@ def test_unknown_option(tmp_path: Path) -> None:
 def test_process_marks_are_no_settings(tmp_path: Path) -> None:
     """What the bridge itself puts into the environment of its processes and jobs is accepted there."""
     marks = ("HOME", "SUPERVISED", "UNIT", "WORKER_ID", "JOB_ID", "PROJECT", "TASK")
-    load(tmp_path, environ={f"BRIDGE_{mark}": "x" for mark in marks})
+    marked = load(tmp_path, environ={f"BRIDGE_{mark}": "x" for mark in marks})
+    assert marked.settings == load(tmp_path).settings
 
 
 def test_project_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
