@@ -63,6 +63,7 @@ class Sentinel:
         self._server("replica", self.replica_port, "--replicaof", f"127.0.0.1 {self.primary_port}")
         replica = Store(f"redis://127.0.0.1:{self.replica_port}", timeout_s=1.0)
         eventually(lambda: b"master_link_status:up" in _info(replica), 20.0)
+        replica.close()
         config = self.folder / "sentinel.conf"
         config.write_text(
             f"port {self.sentinel_port}\nbind 127.0.0.1\ndir {self.folder}\n"
@@ -72,12 +73,15 @@ class Sentinel:
         self._spawn(str(config), "--sentinel")
         guard = Store(f"redis://127.0.0.1:{self.sentinel_port}", timeout_s=1.0)
         eventually(lambda: _answers(guard) and guard.call("SENTINEL", "REPLICAS", "bridge"), 20.0)
+        guard.close()
 
     def _server(self, name: str, port: int, *more: str) -> None:
         folder = self.folder / name
         folder.mkdir()
         self._spawn("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", *more)
-        eventually(lambda: _answers(Store(f"redis://127.0.0.1:{port}", timeout_s=1.0)), 10.0)
+        server = Store(f"redis://127.0.0.1:{port}", timeout_s=1.0)
+        eventually(lambda: _answers(server), 10.0)
+        server.close()
 
     def _spawn(self, *arguments: str) -> None:
         self.processes.append(
