@@ -15,7 +15,7 @@ _WORKERS_MAX = 200
 
 
 def overview(bridge: Bridge) -> dict[str, Any]:
-    """Read the state of a bridge in three round trips.
+    """Read the state of a bridge in four round trips.
 
     Raises:
         StoreUnreachable: The store is away.
@@ -25,8 +25,12 @@ def overview(bridge: Bridge) -> dict[str, Any]:
     clock = store.call("TIME")
     latency_ms = (time.perf_counter() - began_s) * 1000
     now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
-    info, ids = bridge.reader.read(
-        [("INFO", "server"), ("ZRANGE", keys.workers, 0, _WORKERS_MAX - 1, "WITHSCORES")],
+    info, ids, doors = bridge.reader.read(
+        [
+            ("INFO", "server"),
+            ("ZRANGE", keys.workers, 0, _WORKERS_MAX - 1, "WITHSCORES"),
+            ("ZRANGE", keys.daemons, 0, _WORKERS_MAX - 1, "WITHSCORES"),
+        ],
     )
     summary = bridge.reader.summary()
     return {
@@ -44,7 +48,7 @@ def overview(bridge: Bridge) -> dict[str, Any]:
             "dead": summary["failed"],
         },
         "workers": _workers(bridge, [item.decode() for item in ids[::2]], ids[1::2], now_ms),
-        "daemons": [],
+        "daemons": _daemons(bridge, [item.decode() for item in doors[::2]], doors[1::2], now_ms),
         "spool": {"jobs": bridge.spooled()},
         "at": utc(now_ms),
     }
@@ -83,3 +87,25 @@ def _workers(bridge: Bridge, ids: list[str], leases: list[bytes], now_ms: int) -
             },
         )
     return workers
+
+
+def _daemons(bridge: Bridge, members: list[str], leases: list[bytes], now_ms: int) -> list[dict[str, Any]]:
+    keys = bridge.reader.keys
+    replies = bridge.reader.read([("HGETALL", keys.daemon(member)) for member in members]) if members else []
+    daemons = []
+    for flat, lease in zip(replies, leases, strict=True):
+        said = {flat[n].decode(): flat[n + 1].decode() for n in range(0, len(flat), 2)}
+        if "at" not in said:
+            continue
+        known = {name: said.pop(name, "") for name in ("name", "host", "pid", "at")}
+        daemons.append(
+            {
+                "name": known["name"],
+                "host": known["host"],
+                "pid": int(known["pid"]),
+                "healthy": float(lease) > now_ms,
+                "heartbeat_age_s": round(max(0, now_ms - int(known["at"])) / 1000, 3),
+                **said,
+            },
+        )
+    return sorted(daemons, key=lambda daemon: (daemon["name"], daemon["host"], daemon["pid"]))

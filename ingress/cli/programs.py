@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import sys
@@ -18,7 +19,7 @@ from ops.store import Store
 if TYPE_CHECKING:
     from ops.valkey import EmbeddedValkey
 
-#: How often it is asked whether a new worker has registered itself; the store has no event for that.
+#: How often it is asked whether a new worker or daemon has registered itself; there is no event for that.
 _ASK_AGAIN_S = 0.02
 #: A worker ends a little later than its jobs: Dramatiq's loops wake once a second.
 _WORKER_STOP_SLACK_S = 5.0
@@ -37,7 +38,41 @@ def bridge_programs(loaded: LoadedSettings, store: EmbeddedValkey | None) -> lis
     programs += [
         worker_program(loaded, f"worker-{number}") for number in range(1, loaded.settings.workers + 1)
     ]
-    return programs
+    return programs + [daemon_program(loaded, name, command) for name, command in daemon_commands(loaded)]
+
+
+def daemon_commands(loaded: LoadedSettings) -> list[tuple[str, str]]:
+    """Give name and command of the ingress daemons that these settings ask for."""
+    del loaded
+    return []
+
+
+def daemon_program(loaded: LoadedSettings, name: str, command: str) -> Program:
+    """Give an ingress daemon: ``3ox COMMAND`` under the supervisor.
+
+    Args:
+        loaded: Settings and workspace.
+        name: As it calls itself, see ``ingress.daemon``.
+        command: Of ``3ox``.
+    """
+    from ingress.daemon import ready_file
+
+    file = ready_file(loaded.workspace, name)
+
+    async def ready(pid: int) -> Vital:
+        while True:
+            with contextlib.suppress(FileNotFoundError):
+                if file.read_text() == str(pid):
+                    return Vital()
+            await asyncio.sleep(_ASK_AGAIN_S)
+
+    return Program(
+        name=name,
+        argv=[sys.executable, "-m", "ingress.cli.main", command],
+        env=_worker_environment(loaded),
+        cwd=loaded.workspace.run_dir,
+        ready=ready,
+    )
 
 
 def store_program(store: EmbeddedValkey) -> Program:

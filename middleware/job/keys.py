@@ -18,6 +18,8 @@
     processing:WORKER     hash         job id -> delivery: what this worker holds; the fence
     workers               sorted set   worker ids by the end of their lease
     worker:ID:heartbeat   hash         what the worker said of itself last, with a time to live
+    daemons               sorted set   ingress daemons by the end of their lease
+    daemon:NAME@HOST:PID  hash         what the daemon said of itself last, with a time to live
     bell:QUEUE            list         at most 64 tokens that wake blocked consumers
     events                stream       the last transitions and progress reports of all jobs
     looked                integer      when somebody last looked for workers whose lease has ended
@@ -45,6 +47,7 @@ class Keys:
         self.index_all = f"{prefix}index:all"
         self.index_tail = f"{prefix}index:tail"
         self.workers = f"{prefix}workers"
+        self.daemons = f"{prefix}daemons"
         self.events = f"{prefix}events"
         self.running = f"{prefix}running"
 
@@ -83,6 +86,10 @@ class Keys:
     def heartbeat(self, worker_id: str) -> str:
         """Give what the worker said of itself."""
         return f"{self.prefix}worker:{worker_id}:heartbeat"
+
+    def daemon(self, member: str) -> str:
+        """Give what an ingress daemon said of itself."""
+        return f"{self.prefix}daemon:{member}"
 
     def bell(self, queue: str = QUEUE) -> str:
         """Give the list on which consumers block."""

@@ -81,6 +81,7 @@ class Receipt(Struct, frozen=True, kw_only=True, gc=False):
     actor: str
     project: str | None
     status: str
+    trust: str = "operator"
     attempt: int = 0
     worker_id: str | None = None
     input_sha256: str = ""
@@ -124,6 +125,7 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     timeout_seconds: float | None = None
     resources: dict[str, int] = {}
     metadata: dict[str, str] = {}
+    trust: str = "operator"
     idempotency_key: str | None = None
     version: int = 1
 
@@ -223,6 +225,7 @@ def make_record(
         status=_text(row["status"]),
         source=job.source,
         actor=job.actor,
+        trust=job.trust,
         project=job.project,
         session_id=job.session_id,
         priority=job.priority,
@@ -337,6 +340,7 @@ def make_receipt(job: Job, chain: list[bytes], *, duplicate: bool = False) -> Re
         job_type=job.job_type,
         source=job.source,
         actor=job.actor,
+        trust=job.trust,
         project=job.project,
         status=last.status,
         attempt=ran[-1].attempt if ran else 0,
@@ -363,6 +367,7 @@ def new_receipt(job: Job, *, status: str, at_ms: int, input_sha256: str) -> Rece
         job_type=job.job_type,
         source=job.source,
         actor=job.actor,
+        trust=job.trust,
         project=job.project,
         status=status,
         input_sha256=input_sha256,

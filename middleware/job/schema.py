@@ -6,7 +6,7 @@ after dispatch stands here; what a job lives through (status, progress, attempts
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, TypeAlias, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -49,6 +49,8 @@ class JobBase(
         trace_id: Follows a command through all the jobs it causes; the job's own id by default.
         source: The door it came through: ``cli``, ``rest``, ``telegram``, ``station``, ``clock``, ...
         actor: Who commanded it: a login name, a chat id, the name of a token.
+        trust: How much the door knows of who commands: ``operator`` (a login on this machine, 3ox.toml),
+            ``member`` (a token, a signature, an allowed chat) or ``untrusted`` (what came as a file or text).
         priority: 1 is first, 10 last.
         timeout_seconds: Bound on one attempt; the job type's default when absent.
         max_retries: Attempts after the first; the job type's default when absent.
@@ -63,6 +65,7 @@ class JobBase(
     trace_id: Short | None = None
     source: Name = "python"
     actor: Short = ""
+    trust: Literal["operator", "member", "untrusted"] = "operator"
     project: Name | None = None
     session_id: Name | None = None
     priority: Annotated[int, Meta(ge=1, le=10)] = DEFAULT_PRIORITY
