@@ -12,7 +12,7 @@ import dramatiq
 from dramatiq.broker import Broker
 
 from middleware.broker.broker import BridgeBroker
-from middleware.job.keys import Keys
+from middleware.job.keys import QUEUES, Keys
 from middleware.job.states import FINAL, State
 from ops.background import start_duty
 from ops.errors import BridgeError
@@ -54,28 +54,32 @@ class Retention(dramatiq.Middleware):
     def _run(self, broker: BridgeBroker) -> None:
         while not self._stopping.wait(self._interval_s * random.uniform(0.5, 1.0)):  # noqa: S311
             try:
-                deleted = sum(self._delete_old(broker, state) for state in FINAL)
-                deleted += sum(self._delete_excess(broker, state) for state in FINAL)
+                kinds = [(queue, state) for queue in QUEUES for state in FINAL]
+                deleted = sum(self._delete_old(broker, *kind) for kind in kinds)
+                deleted += sum(self._delete_excess(broker, *kind) for kind in kinds)
             except BridgeError as error:
                 broker.outage.begin(error)
                 continue
             if deleted:
                 logger.info("jobs.expired", extra={"jobs": deleted})
 
-    def _delete_old(self, broker: BridgeBroker, state: State) -> int:
+    def _delete_old(self, broker: BridgeBroker, queue: str, state: State) -> int:
         now_ms = int(broker.scripts.store.call("TIME")[0]) * 1000
-        return self._delete(broker, state, _BATCH * _BATCHES_MAX, now_ms - int(self._retention_s * 1000))
+        until_ms = now_ms - int(self._retention_s * 1000)
+        return self._delete(broker, queue, state, _BATCH * _BATCHES_MAX, until_ms)
 
-    def _delete_excess(self, broker: BridgeBroker, state: State) -> int:
-        key = Keys(broker.scripts.prefix).state(state)
+    def _delete_excess(self, broker: BridgeBroker, queue: str, state: State) -> int:
+        key = Keys(broker.scripts.prefix).state(state, queue)
         excess = int(broker.scripts.store.call("ZCARD", key)) - self._finished_max
-        return self._delete(broker, state, min(excess, _BATCH * _BATCHES_MAX), None)
+        return self._delete(broker, queue, state, min(excess, _BATCH * _BATCHES_MAX), None)
 
-    def _delete(self, broker: BridgeBroker, state: State, at_most: int, until_ms: int | None) -> int:
+    def _delete(
+        self, broker: BridgeBroker, queue: str, state: State, at_most: int, until_ms: int | None
+    ) -> int:
         deleted = 0
         while deleted < at_most and not self._stopping.is_set():
             wanted = min(_BATCH, at_most - deleted)
-            batch = broker.scripts.purge(state, wanted, until_ms)
+            batch = broker.scripts.purge(state, wanted, until_ms, queue=queue)
             deleted += batch
             if batch < wanted:
                 break

@@ -10,7 +10,7 @@
 
 local id, reason = ARGV[2], ARGV[3]
 local key = P .. 'job:' .. id
-local job = call('HMGET', key, 'status', 'queue', 'limits', 'worker', 'attempt', 'delivery', 'dependents')
+local job = call('HMGET', key, 'status', 'queue', 'limits', 'worker', 'attempt', 'delivery', 'dependents', 'sinks')
 local status = job[1]
 
 if not status then
@@ -30,7 +30,7 @@ if status == 'held' and job[3] then
   end
 end
 call('HDEL', key, 'waits', 'approval')
-finish(id, status, 'cancelled', job[2] or 'jobs', reason, job[5], nil, job[7])
+finish(id, status, 'cancelled', job[2] or 'jobs', reason, job[5], nil, job[7], job[8])
 if job[3] then
   -- It may have been its turn: whoever waits behind it gets that.
   for name in each_limit(job[3]) do

@@ -19,6 +19,8 @@ from dramatiq.broker import MessageProxy
 from middleware.broker.message import JobMessage
 from middleware.broker.outage import backoff_s
 from middleware.broker.scripts import Delivered, Settlement
+from middleware.broker.slots import Share
+from middleware.job.keys import QUEUE
 from middleware.job.schema import decode_job
 from ops.errors import InvalidJob, StoreError, StoreUnreachable
 from ops.resp import Connection, as_error
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Without a ring, look all the same after this long: a worker may have died between ring and fetch.
 _LOOK_EVERY_S = 5.0
+#: Deliveries may wait long for a sink that is down: they get this part of the threads at most.
+_DELIVER_PART = 0.25
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +55,7 @@ class BridgeConsumer(Consumer):
         self._backlog = False
         self._looked_s = 0.0
         self._tries = 0
+        self._share = Share(broker.slots, None if queue == QUEUE else _DELIVER_PART)
 
     def __next__(self) -> MessageProxy | None:
         """Give a job, or None after the time-out."""
@@ -68,9 +73,9 @@ class BridgeConsumer(Consumer):
                 if not self._rung:
                     broker.store_answered()
                     return None
-            room = broker.slots.reserve(self._timeout_s, backlog=self._backlog)
+            room = self._share.reserve(self._timeout_s, backlog=self._backlog)
             if room == 0 or broker.stopping.is_set():
-                broker.slots.give(room)
+                self._share.give(room)
                 return None
             self._fetch(room)
         except (StoreUnreachable, StoreError) as error:
@@ -99,7 +104,7 @@ class BridgeConsumer(Consumer):
                 if self._accept(delivered, delivery, asked_s):
                     taken += 1
         finally:
-            broker.slots.give(room - taken)
+            self._share.give(room - taken)
         # A full hand may mean that there is more. Any other means that the queue is empty now, and whoever
         # puts a job into it rings.
         self._rung = self._backlog = len(fetched.jobs) == room
@@ -169,7 +174,7 @@ class BridgeConsumer(Consumer):
         try:
             self._broker.commit(message, settlement)
         finally:
-            self._broker.slots.give(1)
+            self._share.give(1)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Hand jobs back that were not started; no attempt and no crash is counted."""
@@ -177,7 +182,7 @@ class BridgeConsumer(Consumer):
         for message in messages:
             if isinstance(message, JobMessage):
                 self._broker.commit(message, back)
-                self._broker.slots.give(1)
+                self._share.give(1)
 
     def close(self) -> None:
         """Hand back what was fetched but not given out, and hang up."""

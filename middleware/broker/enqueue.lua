@@ -2,20 +2,21 @@
 --
 -- ARGV[2]  how long an idempotency key is kept, in ms
 -- ARGV[3]  how many jobs a queue takes
--- ARGV[4]  ... twelve for each job:
+-- ARGV[4]  ... thirteen for each job:
 --   1  job id                      7  SHA-256 of the payload
 --   2  queue                       8  delay in ms; 0: ready at once
 --   3  priority, 1 to 10           9  idempotency key, or ''
 --   4  the job as JSON            10  limits "name=amount/capacity,...", or ''
 --   5  job type                   11  ids of the jobs it depends on, separated by commas, or ''
 --   6  project, or ''             12  why it is held for approval, or ''
+--                                 13  sinks "NAME/STATE,..." of its result, see `deliver`, or ''
 --
 -- Reply, for each job: {'new', id, status, now}                 taken
 --                      {'duplicate', id, status, now}           taken before: same id or idempotency key
 --                      {'full', number of waiting jobs}         refused: the queue is at its limit
 --                      {'dependency', id, status or 'unknown'}  refused: it depends on what cannot complete
 
-local FIELDS = 12
+local FIELDS = 13
 local IDEMPOTENCY_TTL, QUEUE_MAX = ARGV[2], tonumber(ARGV[3])
 local additions = {} -- key of a sorted set -> what ZADD takes; one call for all jobs of a batch
 local bells = {}
@@ -70,13 +71,14 @@ end
 
 local function take(at)
   local id, queue, priority = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  local delay, idempotency, limits, approval = ARGV[at + 7], ARGV[at + 8], ARGV[at + 9], ARGV[at + 11]
+  local delay, idempotency, limits = ARGV[at + 7], ARGV[at + 8], ARGV[at + 9]
+  local approval, sinks = ARGV[at + 11], ARGV[at + 12]
   local before = known_before(id, idempotency)
   if before then
     return before
   end
   waiting[queue] = waiting[queue] or call('ZCARD', P .. 'queue:' .. queue)
-    + call('ZCARD', P .. 'jobs:scheduled') + call('ZCARD', P .. 'jobs:held')
+    + call('ZCARD', set_of('scheduled', queue)) + call('ZCARD', set_of('held', queue))
   if waiting[queue] >= QUEUE_MAX then
     return { 'full', waiting[queue] }
   end
@@ -97,6 +99,9 @@ local function take(at)
   end
   if limits ~= '' then
     set('limits', limits)
+  end
+  if sinks ~= '' then
+    set('sinks', sinks)
   end
   if approval ~= '' then
     state, place = 'held', NOW
@@ -153,6 +158,13 @@ end
 -- Nobody can wait for a job that did not exist before, so nobody is woken but consumers.
 for state, ids in pairs(announced) do
   announce(ids, state)
+end
+local fresh = {}
+for id in pairs(taken) do
+  fresh[#fresh + 1] = id
+end
+if #fresh > 0 then
+  unsealed(fresh)
 end
 for queue, count in pairs(bells) do
   ring(queue, count)

@@ -32,7 +32,7 @@ for i = 1, #held, 2 do
   end
 end
 if #reply > 1 then
-  reply[1] = promote(100)
+  reply[1] = promote(100, queue)
   if call('EXISTS', ready) == 1 then
     ring(queue) -- the ring that led here is used up
   end
@@ -47,10 +47,10 @@ local function occupy(id, limits, score)
     -- Nobody overtakes one that waits already, or a job that wants much would wait for ever.
     if used + amount > tonumber(capacity) or (first and tonumber(first) < tonumber(score)) then
       local reason = 'it waits for ' .. name .. ': ' .. used .. ' of ' .. capacity .. ' in use'
-      call('ZADD', P .. 'jobs:held', NOW, id)
+      call('ZADD', set_of('held', queue), NOW, id)
       call('ZADD', P .. 'waiting:' .. name, score, id)
       call('HSET', P .. 'job:' .. id, 'status', 'held', 'reason', reason)
-      record(id, 'held', nil, nil, reason)
+      record(id, queue, 'held', nil, nil, reason)
       -- The turn this job had for its other resources goes to whoever waits for those.
       for other in each_limit(limits) do
         if other ~= name and has_room(other) then
@@ -66,7 +66,7 @@ local function occupy(id, limits, score)
   return true
 end
 
-reply[1] = promote(100)
+reply[1] = promote(100, queue)
 local looked = 0
 local place, fence = {}, {}
 while room > 0 and looked < 200 do
@@ -88,7 +88,7 @@ while room > 0 and looked < 200 do
       end
       place[#place + 1], place[#place + 2] = NOW, id
       fence[#fence + 1], fence[#fence + 2] = id, delivery
-      record(id, 'processing', attempt, worker)
+      record(id, queue, 'processing', attempt, worker)
       give(id, job[1], attempt, job[3] or '0', job[4])
       room = room - 1
     end
@@ -96,7 +96,7 @@ while room > 0 and looked < 200 do
 end
 
 if #fence > 0 then
-  call('ZADD', P .. 'jobs:processing', unpack(place))
+  call('ZADD', set_of('processing', queue), unpack(place))
   call('HSET', processing, unpack(fence))
 end
 

@@ -23,11 +23,12 @@ local function is_final(state)
   return state == 'completed' or state == 'failed' or state == 'cancelled'
 end
 
+-- Deliveries of results have sets of their own, so that nobody takes them for commands.
 local function set_of(state, queue)
   if state == 'queued' then
     return P .. 'queue:' .. queue
   end
-  return P .. 'jobs:' .. state
+  return P .. queue .. ':' .. state
 end
 
 -- Priority first, then order of arrival; exact up to 10^14 jobs in a double.
@@ -75,9 +76,18 @@ local function write_down(id, state, attempt, worker, reason, extra)
   call('RPUSH', P .. 'receipts:' .. id, entry .. (extra or '') .. '}')
 end
 
--- Both, and a wake-up for whoever waits for this job.
-local function record(id, state, attempt, worker, reason, extra)
+-- The ledger has not seen the last line of their receipts yet.
+local function unsealed(ids)
+  call('SADD', P .. 'unsealed', unpack(ids))
+end
+
+-- Both, and a wake-up for whoever waits for this job. Deliveries are nobody's business but their sink's.
+local function record(id, queue, state, attempt, worker, reason, extra)
   write_down(id, state, attempt, worker, reason, extra)
+  if queue == 'deliver' then
+    return
+  end
+  unsealed({ id })
   call('PUBLISH', P .. 'event:' .. id, announce(id, state) .. ' ' .. state)
 end
 
@@ -93,7 +103,7 @@ end
 local function make_ready(id, from, queue, score, reason, attempt)
   move(id, from, 'queued', queue, score)
   call('HSET', P .. 'job:' .. id, 'status', 'queued', 'queued', NOW, 'score', score, 'reason', reason)
-  record(id, 'queued', attempt, nil, reason)
+  record(id, queue, 'queued', attempt, nil, reason)
   ring(queue)
 end
 
@@ -143,15 +153,41 @@ local function release_limits(limits)
   end
 end
 
+-- Makes a delivery of an ended job for each of its sinks: "NAME/STATE,...", the states in which it wants the
+-- job, `*` for all. A delivery is a job of its own on the queue `deliver`, with the job's id and a number.
+local function deliver(id, sinks, state)
+  local before = tonumber(call('HGET', P .. 'job:' .. id, 'deliveries') or '0') -- of an end before a retry by hand
+  local number = before
+  for name, wanted in string.gmatch(sinks, '([^/,]+)/([^,]+)') do
+    if wanted == '*' or wanted == state then
+      number = number + 1
+      local delivery = id .. '-' .. number
+      local score = score_of(5, call('INCR', P .. 'seq'))
+      call('HSET', P .. 'job:' .. delivery, 'created', NOW, 'score', score, 'queue', 'deliver', 'status', 'queued',
+        'spec', '{"job_type":"deliver","job_id":"' .. delivery .. '","trace_id":"' .. id
+        .. '","source":"bridge","payload":{"job_id":"' .. id .. '","sink":"' .. name .. '"}}')
+      call('ZADD', P .. 'queue:deliver', score, delivery)
+      write_down(delivery, 'queued')
+      ring('deliver')
+    end
+  end
+  if number > before then
+    call('HSET', P .. 'job:' .. id, 'deliveries', number)
+  end
+end
+
 -- Ends one job that is on no processing set (any more), without what depends on it.
-local function finish_one(id, from, to, queue, reason, attempt, worker, extra)
+local function finish_one(id, from, to, queue, reason, attempt, worker, extra, sinks)
   move(id, from, to, queue, NOW)
   if reason == '' then
     call('HSET', P .. 'job:' .. id, 'status', to, 'completed', NOW)
   else
     call('HSET', P .. 'job:' .. id, 'status', to, 'completed', NOW, 'reason', reason)
   end
-  record(id, to, attempt, worker, reason, extra)
+  record(id, queue, to, attempt, worker, reason, extra)
+  if sinks then
+    deliver(id, sinks, to)
+  end
 end
 
 -- One of the jobs that this held one waits for is completed.
@@ -168,14 +204,14 @@ local function one_less(id, job)
   local due = string.format('%.0f', NOW + job[5])
   move(id, 'held', 'scheduled', queue, due)
   call('HSET', key, 'status', 'scheduled', 'due', due, 'reason', 'it starts when it is due')
-  record(id, 'scheduled')
+  record(id, queue, 'scheduled')
   ring(queue)
 end
 
 -- Ends a job and settles what depends on it: released if it is completed, skipped if it is not.
--- `has_dependents`: its field of that name, which spares most jobs a look at the set.
-local function finish(id, from, to, queue, reason, attempt, worker, has_dependents, extra)
-  finish_one(id, from, to, queue, reason, attempt, worker, extra)
+-- `has_dependents`: its field of that name, which spares most jobs a look at the set; `sinks` likewise.
+local function finish(id, from, to, queue, reason, attempt, worker, has_dependents, sinks, extra)
+  finish_one(id, from, to, queue, reason, attempt, worker, extra, sinks)
   local todo = {}
   if has_dependents then
     todo[1] = { id, to }
@@ -185,14 +221,14 @@ local function finish(id, from, to, queue, reason, attempt, worker, has_dependen
     local ended, state = todo[at][1], todo[at][2]
     local dependents = call('SMEMBERS', P .. 'dependents:' .. ended)
     for _, other in ipairs(dependents) do
-      local job = call('HMGET', P .. 'job:' .. other, 'status', 'queue', 'score', 'waits', 'delay')
+      local job = call('HMGET', P .. 'job:' .. other, 'status', 'queue', 'score', 'waits', 'delay', 'sinks')
       if job[1] == 'held' and job[4] then
         if state == 'completed' then
           one_less(other, job)
         else
           call('HDEL', P .. 'job:' .. other, 'waits')
           finish_one(other, 'held', 'cancelled', job[2] or 'jobs', 'skipped: it depends on ' .. ended
-            .. ', which ' .. (state == 'failed' and 'failed' or 'was cancelled'))
+            .. ', which ' .. (state == 'failed' and 'failed' or 'was cancelled'), nil, nil, nil, job[6])
           todo[#todo + 1] = { other, 'cancelled' }
         end
       end
@@ -203,21 +239,24 @@ local function finish(id, from, to, queue, reason, attempt, worker, has_dependen
 end
 
 -- Moves what is due to the ready queue; gives the ms until the next is due, -1 if there is none.
-local function promote(limit)
+local function promote(limit, queue)
   local next_due = -1
   for _, state in ipairs({ 'scheduled', 'retrying' }) do
-    local set = P .. 'jobs:' .. state
-    for _, id in ipairs(call('ZRANGEBYSCORE', set, '-inf', NOW, 'LIMIT', 0, limit)) do
-      local job = call('HMGET', P .. 'job:' .. id, 'queue', 'score', 'attempt')
-      if job[2] then
-        make_ready(id, state, job[1] or 'jobs', next_score(job[2]), 'it was due', job[3])
-      else
-        call('ZREM', set, id) -- its record was deleted by hand: it must not stop the others
+    local set = set_of(state, queue)
+    local first = call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]
+    if first and first - NOW <= 0 then
+      for _, id in ipairs(call('ZRANGEBYSCORE', set, '-inf', NOW, 'LIMIT', 0, limit)) do
+        local job = call('HMGET', P .. 'job:' .. id, 'score', 'attempt')
+        if job[1] then
+          make_ready(id, state, queue, next_score(job[1]), 'it was due', job[2])
+        else
+          call('ZREM', set, id) -- its record was deleted by hand: it must not stop the others
+        end
       end
+      first = call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]
     end
-    local first = call('ZRANGE', set, 0, 0, 'WITHSCORES')
-    if first[2] then
-      local left = math.max(0, first[2] - NOW)
+    if first then
+      local left = math.max(0, first - NOW)
       if next_due < 0 or left < next_due then
         next_due = left
       end
@@ -227,9 +266,9 @@ local function promote(limit)
 end
 
 -- Removes every trace of a job that has ended, or that is being deleted.
-local function forget(id, state)
-  local job = call('HMGET', P .. 'job:' .. id, 'spec', 'queue')
-  call('ZREM', set_of(state, job[2] or 'jobs'), id)
+local function forget(id, state, queue)
+  local job = call('HMGET', P .. 'job:' .. id, 'spec')
+  call('ZREM', set_of(state, queue), id)
   call('ZREM', P .. 'index:all', id)
   call('ZREM', P .. 'index:tail', string.reverse(id))
   if job[1] then
@@ -241,14 +280,17 @@ local function forget(id, state)
   end
   call('DEL', P .. 'job:' .. id, P .. 'receipts:' .. id, P .. 'result:' .. id, P .. 'output:' .. id,
     P .. 'dependents:' .. id)
+  if call('SREM', P .. 'unsealed', id) == 1 then
+    call('INCR', P .. 'unsealed:lost') -- nobody sealed the ledger for as long as a job is kept
+  end
 end
 
 -- Keeps the number and the age of ended jobs bounded: one call in sixteen looks, and removes twice as many.
-local function retire(state, retention_ms, finished_max)
+local function retire(state, queue, retention_ms, finished_max)
   if time[2] % 16 ~= 0 then
     return
   end
-  local set = P .. 'jobs:' .. state
+  local set = set_of(state, queue)
   local old = call('ZRANGEBYSCORE', set, '-inf', NOW - retention_ms, 'LIMIT', 0, 32)
   if #old == 0 then
     local excess = call('ZCARD', set) - finished_max
@@ -257,6 +299,6 @@ local function retire(state, retention_ms, finished_max)
     end
   end
   for _, id in ipairs(old) do
-    forget(id, state)
+    forget(id, state, queue)
   end
 end

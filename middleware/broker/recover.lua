@@ -35,12 +35,13 @@ for _, worker in ipairs(workers) do
   local processing = P .. 'processing:' .. worker
   for _, id in ipairs(call('HKEYS', processing)) do
     local key = P .. 'job:' .. id
-    local job = call('HMGET', key, 'queue', 'score', 'attempt', 'limits', 'cancel', 'crashes', 'dependents')
+    local job = call('HMGET', key, 'queue', 'score', 'attempt', 'limits', 'cancel', 'crashes', 'dependents',
+      'sinks')
     local queue, attempt, crashes = job[1] or 'jobs', job[3], tonumber(job[6] or '0')
     call('HDEL', processing, id)
     call('HDEL', key, 'delivery')
     if not job[2] or not job[3] then
-      call('ZREM', P .. 'jobs:processing', id) -- its record was deleted by hand: it must not stop the others
+      call('ZREM', set_of('processing', queue), id) -- its record was deleted by hand: it must not stop the others
     else
       if job[4] then
         release_limits(job[4])
@@ -53,13 +54,13 @@ for _, worker in ipairs(workers) do
       end
       if job[5] then
         to = 'cancelled'
-        finish(id, 'processing', to, queue, job[5], attempt, worker, job[7])
+        finish(id, 'processing', to, queue, job[5], attempt, worker, job[7], job[8])
       elseif crashes >= max_crashes then
         to = 'failed'
         local reason = 'dead letter: it took its worker down ' .. crashes .. ' times, the last was ' .. worker
         call('HSET', key, 'error', cjson.encode({
           type = 'WorkerLost', message = reason, remedy = "Correct the job, then run '3ox retry " .. id .. "'." }))
-        finish(id, 'processing', to, queue, reason, attempt, worker, job[7])
+        finish(id, 'processing', to, queue, reason, attempt, worker, job[7], job[8])
       else
         local reason = 'recovered from ' .. worker .. ' (' .. ARGV[5] .. ') in attempt ' .. attempt
         if not_started[id] then

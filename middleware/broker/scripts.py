@@ -17,7 +17,7 @@ import hiredis
 from msgspec import Struct
 
 from middleware.broker.group import GroupRunner
-from middleware.job.keys import QUEUE
+from middleware.job.keys import QUEUE, QUEUES
 from ops.errors import StoreError
 from ops.resp import Argument, Reply, as_error, well_formed
 
@@ -74,6 +74,7 @@ class EnqueueRequest(Struct, frozen=True, kw_only=True, gc=False):
     limits: str = ""
     depends_on: Sequence[str] = ()
     approval: str = ""
+    sinks: str = ""
 
 
 class Settlement(Struct, frozen=True, kw_only=True):
@@ -321,8 +322,8 @@ class Scripts:
         return reply[0].decode(), reply[1].decode()
 
     def promote(self, limit: int = 100) -> int:
-        """Move due jobs to the ready queue; gives the ms until the next is due, -1 if there is none."""
-        return int(self.run("promote", limit))
+        """Move due jobs to the ready queues; gives the ms until the next is due, -1 if there is none."""
+        return int(self.run("promote", limit, *QUEUES))
 
     def beat(self, worker_id: str, lease_ms: int, fields: dict[str, Argument]) -> int:
         """Give a worker's sign of life; returns how many jobs stand on its processing set."""
@@ -333,9 +334,9 @@ class Scripts:
         """Give up a worker's lease; returns how many jobs it still holds (then nothing is done)."""
         return int(self.run("leave", worker_id))
 
-    def purge(self, state: str, limit: int, until_ms: int | None = None) -> int:
+    def purge(self, state: str, limit: int, until_ms: int | None = None, *, queue: str = QUEUE) -> int:
         """Delete ended jobs; returns how many."""
-        return int(self.run("purge", state, limit, "+inf" if until_ms is None else until_ms))
+        return int(self.run("purge", state, limit, "+inf" if until_ms is None else until_ms, queue))
 
 
 def _enqueue_arguments(request: EnqueueRequest) -> tuple[Argument, ...]:
@@ -352,6 +353,7 @@ def _enqueue_arguments(request: EnqueueRequest) -> tuple[Argument, ...]:
         request.limits,
         ",".join(request.depends_on),
         request.approval,
+        request.sinks,
     )
 
 

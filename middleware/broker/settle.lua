@@ -22,7 +22,8 @@ end
 local worker, id, delivery, outcome, reason = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[10]
 local key = P .. 'job:' .. id
 local processing = P .. 'processing:' .. worker
-local job = call('HMGET', key, 'status', 'queue', 'score', 'attempt', 'limits', 'cancel', 'worker', 'delivery', 'dependents')
+local job = call('HMGET', key, 'status', 'queue', 'score', 'attempt', 'limits', 'cancel', 'worker', 'delivery',
+  'dependents', 'sinks')
 local status, queue, attempt = job[1], job[2] or 'jobs', job[4]
 
 if call('HGET', processing, id) ~= delivery then
@@ -59,13 +60,13 @@ if is_final(outcome) then
   if outcome == 'completed' and (attempt ~= '1' or job[5] or job[6]) then
     call('HDEL', key, 'error', 'limits', 'cancel', 'message', 'reason')
   end
-  finish(id, 'processing', outcome, queue, reason, attempt, worker, job[9], extra)
-  retire(outcome, ARGV[11], tonumber(ARGV[12]))
+  finish(id, 'processing', outcome, queue, reason, attempt, worker, job[9], job[10], extra)
+  retire(outcome, queue, ARGV[11], tonumber(ARGV[12]))
 elseif outcome == 'retrying' then
   local due = string.format('%.0f', NOW + ARGV[9])
   move(id, 'processing', 'retrying', queue, due)
   call('HSET', key, 'status', 'retrying', 'due', due, 'reason', reason)
-  record(id, 'retrying', attempt, worker, reason, extra)
+  record(id, queue, 'retrying', attempt, worker, reason, extra)
 else
   call('HINCRBY', key, 'attempt', -1)
   call('HDEL', key, 'started')

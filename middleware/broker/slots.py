@@ -65,3 +65,46 @@ class Slots:
         """Wake whoever waits, so that it can see that the worker stops."""
         with self._changed:
             self._changed.notify_all()
+
+    @property
+    def count(self) -> int:
+        """How many there are, free or not."""
+        return self._count
+
+
+class Share:
+    """What one consumer may have of the slots.
+
+    Args:
+        slots: Of the process.
+        part: 0 to 1: how many of them it holds at most, one at least; None for all.
+    """
+
+    def __init__(self, slots: Slots, part: float | None) -> None:
+        self._slots = slots
+        self._part = part
+        self._held = 0
+        self._changed = threading.Condition()
+
+    def reserve(self, timeout_s: float, *, backlog: bool) -> int:
+        """Take free slots; see ``Slots.reserve``."""
+        if self._part is None:
+            return self._slots.reserve(timeout_s, backlog=backlog)
+        most = max(1, int(self._slots.count * self._part))
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._held < most, timeout_s):
+                return 0
+        free = self._slots.reserve(timeout_s)
+        with self._changed:
+            taken = min(free, most - self._held)
+            self._held += taken
+        self._slots.give(free - taken)
+        return taken
+
+    def give(self, count: int) -> None:
+        """Give slots back."""
+        if self._part is not None and count:
+            with self._changed:
+                self._held -= count
+                self._changed.notify()
+        self._slots.give(count)

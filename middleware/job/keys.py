@@ -4,10 +4,14 @@
     jobs:STATE            sorted set   every other state: scheduled and retrying by due time, held and
                                        processing by when it began, completed, failed (the dead letters)
                                        and cancelled by when it ended
+    queue:deliver, deliver:STATE       the same for the delivery of results; ids are the jobs' with -1, -2
     job:ID                hash         what was dispatched (``spec``) and what has become of it
     receipts:ID           list         the receipt chain, a line for each transition
     result:ID             string       the result, JSON
     output:ID             stream       the job's output, pieces as they came
+    session:ID            list         the last messages of a conversation, JSON, with a time to live
+    sessionfacts:ID       hash         how many messages it has had, and when; with the same time to live
+    sessions              sorted set   session ids by the time of their last message, at most 10,000
     index:all             sorted set   ids of all jobs, sorted by time of creation
     index:tail            sorted set   the same ids reversed, to look a job up by the end of its id
     index:type:T          sorted set   ids by job type; index:project:P by project
@@ -22,6 +26,8 @@
     daemon:NAME@HOST:PID  hash         what the daemon said of itself last, with a time to live
     bell:QUEUE            list         at most 64 tokens that wake blocked consumers
     events                stream       the last transitions and progress reports of all jobs
+    unsealed              set          ids of jobs with transitions that the ledger does not have yet
+    unsealed:lost         integer      jobs that were deleted before the ledger had them
     looked                integer      when somebody last looked for workers whose lease has ended
     seq                   integer      order of arrival
 
@@ -33,6 +39,9 @@ from __future__ import annotations
 from middleware.job.states import State
 
 QUEUE = "jobs"
+#: Results on their way to who wants them: jobs of their own, which no list of commands shows.
+DELIVER_QUEUE = "deliver"
+QUEUES = (QUEUE, DELIVER_QUEUE)
 
 
 class Keys:
@@ -48,12 +57,15 @@ class Keys:
         self.index_tail = f"{prefix}index:tail"
         self.workers = f"{prefix}workers"
         self.daemons = f"{prefix}daemons"
+        self.sessions = f"{prefix}sessions"
         self.events = f"{prefix}events"
+        self.unsealed = f"{prefix}unsealed"
         self.running = f"{prefix}running"
 
     def state(self, state: State, queue: str = QUEUE) -> str:
         """Give the sorted set of all jobs in this state."""
-        return f"{self.prefix}queue:{queue}" if state is State.QUEUED else f"{self.prefix}jobs:{state}"
+        place = f"queue:{queue}" if state is State.QUEUED else f"{queue}:{state}"
+        return f"{self.prefix}{place}"
 
     def job(self, job_id: str) -> str:
         """Give the job's hash."""
@@ -70,6 +82,14 @@ class Keys:
     def output(self, job_id: str) -> str:
         """Give the job's output."""
         return f"{self.prefix}output:{job_id}"
+
+    def session(self, session_id: str) -> str:
+        """Give the messages of a session."""
+        return f"{self.prefix}session:{session_id}"
+
+    def session_facts(self, session_id: str) -> str:
+        """Give what is known of a session beside its messages."""
+        return f"{self.prefix}sessionfacts:{session_id}"
 
     def index_type(self, job_type: str) -> str:
         """Give the ids of all jobs of a type."""

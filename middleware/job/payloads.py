@@ -75,3 +75,10 @@ class TaskCustomPayload(Payload, frozen=True, kw_only=True):
     """A task for a project's command, for instance a coding agent."""
 
     task: NonEmpty
+
+
+class DeliverPayload(Payload, frozen=True, kw_only=True):
+    """A result on its way to one sink; made by the script that ends the job, see ``prelude.lua``."""
+
+    job_id: NonEmpty
+    sink: NonEmpty

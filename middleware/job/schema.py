@@ -14,6 +14,7 @@ from msgspec import Meta, Struct, field
 from middleware.job.ids import new_job_id
 from middleware.job.payloads import (
     AskPayload,
+    DeliverPayload,
     HeartbeatPayload,
     IngestFilePayload,
     Payload,
@@ -131,6 +132,12 @@ class TaskCustomJob(JobBase, frozen=True, kw_only=True, tag="task.custom"):
     payload: TaskCustomPayload
 
 
+class DeliverJob(JobBase, frozen=True, kw_only=True, tag="deliver"):
+    """The delivery of a job's result to one sink; no door takes it, the end of the job makes it."""
+
+    payload: DeliverPayload
+
+
 Job: TypeAlias = (
     AskJob | IngestFileJob | TelegramJob | RestRequestJob | ShellCmdJob | HeartbeatJob | TaskCustomJob
 )
@@ -145,10 +152,10 @@ class _Registry:
     }
 
 
-_Registry.type_of = {kind: name for name, kind in _Registry.by_type.items()}
+_Registry.type_of = {kind: name for name, kind in _Registry.by_type.items()} | {DeliverJob: "deliver"}
 JOB_TYPES: tuple[str, ...] = tuple(_Registry.by_type)
 
-_decoder = msgspec.json.Decoder(Job)
+_decoder = msgspec.json.Decoder(Job | DeliverJob)
 _encoder = msgspec.json.Encoder()
 
 

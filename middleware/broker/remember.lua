@@ -1,0 +1,58 @@
+-- Writes a question and its answer into a session, both in one step and once per job.
+--
+-- ARGV[2]  worker id
+-- ARGV[3]  job id
+-- ARGV[4]  attempt of the job
+-- ARGV[5]  session id
+-- ARGV[6]  question as JSON, its job_id in it
+-- ARGV[7]  answer as JSON, likewise
+-- ARGV[8]  how many messages a session keeps
+-- ARGV[9]  for how long it is kept after its last message, in ms
+-- ARGV[10] how many sessions are kept
+--
+-- An attempt whose worker died between this and `settle` has left its answer here; that of the next attempt
+-- takes its place, so that the session says what the job's result says.
+--
+-- Reply: 'remembered', or 'superseded': nothing done, the job is no longer this worker's
+
+local id, session = ARGV[3], ARGV[5]
+if call('HEXISTS', P .. 'processing:' .. ARGV[2], id) == 0 or call('HGET', P .. 'job:' .. id, 'attempt') ~= ARGV[4] then
+  return 'superseded'
+end
+local messages, facts, index = P .. 'session:' .. session, P .. 'sessionfacts:' .. session, P .. 'sessions'
+
+-- Quotes inside a text are escaped in JSON, so this stands for nothing but the field.
+local mark = '"job_id":"' .. id .. '"'
+local at
+for i, message in ipairs(call('LRANGE', messages, 0, -1)) do
+  if string.find(message, mark, 1, true) then
+    at = i - 1
+    break
+  end
+end
+local following = at and call('LINDEX', messages, at + 1)
+if following and string.find(following, mark, 1, true) then
+  call('LSET', messages, at, ARGV[6])
+  call('LSET', messages, at + 1, ARGV[7])
+elseif at then
+  call('LSET', messages, at, ARGV[7]) -- its question has been dropped meanwhile
+else
+  call('RPUSH', messages, ARGV[6], ARGV[7])
+  call('LTRIM', messages, -ARGV[8], -1)
+  call('HSETNX', facts, 'began', NOW)
+  call('HINCRBY', facts, 'messages', 2)
+end
+call('HSET', facts, 'last', NOW)
+call('PEXPIRE', messages, ARGV[9])
+call('PEXPIRE', facts, ARGV[9])
+
+call('ZADD', index, NOW, session)
+call('ZREMRANGEBYSCORE', index, '-inf', NOW - ARGV[9])
+local excess = call('ZCARD', index) - ARGV[10]
+if excess > 0 then
+  for _, old in ipairs(call('ZRANGE', index, 0, math.min(excess, 16) - 1)) do
+    call('ZREM', index, old)
+    call('DEL', P .. 'session:' .. old, P .. 'sessionfacts:' .. old)
+  end
+end
+return 'remembered'
