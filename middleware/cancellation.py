@@ -9,6 +9,7 @@ from typing import Any
 
 import dramatiq
 import hiredis
+import msgspec
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import SkipMessage
 
@@ -77,7 +78,12 @@ class Cancellation(dramatiq.Middleware):
         if isinstance(exception, JobRefused):
             return
         if message.context.interrupt_requested is JobCancelled:
-            message.settlement = Settlement(outcome="cancelled")
+            outcome = getattr(exception, "result", None)
+            message.settlement = Settlement(
+                outcome="cancelled",
+                result=b"" if outcome is None else msgspec.json.encode(outcome),
+                reason=message.context.stopped,
+            )
 
     def _run(self, broker: BridgeBroker) -> None:
         keys = Keys(broker.scripts.prefix)

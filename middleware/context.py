@@ -38,6 +38,7 @@ class JobContext:
         attempt: 1 for the first attempt.
         worker_id: Which worker runs it.
         result: What the actor returned.
+        stopped: How what the job had started was ended, when it was stopped: a few words, or empty.
     """
 
     def __init__(self, job: Job, sink: Sink, *, attempt: int = 1, worker_id: str = "") -> None:
@@ -45,6 +46,7 @@ class JobContext:
         self.attempt = attempt
         self.worker_id = worker_id
         self.result: Any = None
+        self.stopped = ""
         self._sink = sink
         # Re-entrant: without a store, Ctrl-C interrupts from a signal handler in the job's own thread.
         self._lock = threading.RLock()

@@ -106,7 +106,7 @@ class StoreSink:
         if self._unsent is None:
             return
         try:
-            self._broker.scripts.run_many([self._unsent], "report")
+            self._broker.scripts.run_many([self._unsent])
         except StoreUnreachable:
             raise
         except BaseException:

@@ -74,8 +74,10 @@ class Retries(dramatiq.Middleware):
             return
         failure: BaseException = exception
         if interrupt is TimeLimitExceeded:
+            how = "" if message.context is None else message.context.stopped
+            limit = f"the attempt took longer than its limit of {message.job.timeout_seconds:g} s"
             failure = JobFailed(
-                f"the attempt took longer than its limit of {message.job.timeout_seconds:g} s.",
+                f"{limit}; {how}." if how else f"{limit}.",
                 remedy="Give the job more time (--timeout), or less to do.",
             )
         message.settlement = self._settle(message, failure, exception)

@@ -3,14 +3,15 @@
 -- ARGV[2]  job id
 -- ARGV[3]  reason: who cancelled it
 --
--- Reply: {'cancelled', status}   it had not started, and never will
+-- Reply: {'cancelled', status}   it had not started, and never will; the status is what it was before
 --        {'cancelling', status}  it runs; its worker has been told to stop it
 --        {'finished', status}    it had ended before; nothing done
 --        {'unknown', ''}         no such job
 
 local id, reason = ARGV[2], ARGV[3]
 local key = P .. 'job:' .. id
-local job = call('HMGET', key, 'status', 'queue', 'limits', 'worker', 'attempt', 'delivery', 'dependents', 'sinks')
+local job = call('HMGET', key, 'status', 'queue', 'limits', 'worker', 'attempt', 'delivery', 'dependents', 'sinks',
+  'approval')
 local status = job[1]
 
 if not status then
@@ -29,7 +30,11 @@ if status == 'held' and job[3] then
     call('ZREM', P .. 'waiting:' .. name, id)
   end
 end
-call('HDEL', key, 'waits', 'approval')
+call('HDEL', key, 'waits')
+if job[9] == '1' then
+  call('HDEL', key, 'approval')
+  call('ZREM', P .. 'approvals', id)
+end
 finish(id, status, 'cancelled', job[2] or 'jobs', reason, job[5], nil, job[7], job[8])
 if job[3] then
   -- It may have been its turn: whoever waits behind it gets that.
@@ -37,4 +42,4 @@ if job[3] then
     wake_waiting(name)
   end
 end
-return { 'cancelled', 'cancelled' }
+return { 'cancelled', status }

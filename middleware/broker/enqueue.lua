@@ -14,7 +14,8 @@
 -- Reply, for each job: {'new', id, status, now}                 taken
 --                      {'duplicate', id, status, now}           taken before: same id or idempotency key
 --                      {'full', number of waiting jobs}         refused: the queue is at its limit
---                      {'dependency', id, status or 'unknown'}  refused: it depends on what cannot complete
+--                      {'dependency', id, status}               refused: it depends on what cannot complete; the status may
+--                                               also be 'unknown' or 'itself'
 
 local FIELDS = 13
 local IDEMPOTENCY_TTL, QUEUE_MAX = ARGV[2], tonumber(ARGV[3])
@@ -34,14 +35,15 @@ local function add(key, score, member)
 end
 
 -- Which of the jobs it depends on are still to complete; or the one that never will.
-local function unmet(dependencies)
+local function unmet(own, dependencies, spec)
   local waits, seen = {}, {}
   for id in string.gmatch(dependencies, '[^,]+') do
-    local state = call('HGET', P .. 'job:' .. id, 'status')
-    if not state or state == 'failed' or state == 'cancelled' then
-      return nil, { 'dependency', id, state or 'unknown' }
+    local state = id ~= own and call('HGET', P .. 'job:' .. id, 'status')
+    local bad = not state or state == 'failed' or state == 'cancelled'
+    if bad and not (state and cjson.decode(spec).on_dependency_failure == 'run') then
+      return nil, { 'dependency', id, id == own and 'itself' or state or 'unknown' }
     end
-    if state ~= 'completed' and not seen[id] then
+    if not bad and state ~= 'completed' and not seen[id] then
       seen[id] = true
       waits[#waits + 1] = id
     end
@@ -82,7 +84,7 @@ local function take(at)
   if waiting[queue] >= QUEUE_MAX then
     return { 'full', waiting[queue] }
   end
-  local waits, refusal = unmet(ARGV[at + 10])
+  local waits, refusal = unmet(id, ARGV[at + 10], ARGV[at + 3])
   if refusal then
     return refusal
   end
@@ -106,6 +108,7 @@ local function take(at)
   if approval ~= '' then
     state, place = 'held', NOW
     set('approval', '1')
+    add(P .. 'approvals', NOW, id)
     set('reason', approval)
   elseif #waits > 0 then
     state, place = 'held', NOW
@@ -138,7 +141,7 @@ local function take(at)
   if ARGV[at + 5] ~= '' then
     add(P .. 'index:project:' .. ARGV[at + 5], '0', id)
   end
-  write_down(id, state, nil, nil, nil, ',"input_sha256":"' .. ARGV[at + 6] .. '"')
+  write_down(id, state, nil, nil, approval, ',"input_sha256":"' .. ARGV[at + 6] .. '"')
   announced[state] = announced[state] and announced[state] .. ',' .. id or id
   if state ~= 'held' then
     -- For a scheduled job too: whoever wakes learns when the next one is due.

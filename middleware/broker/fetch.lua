@@ -68,7 +68,7 @@ end
 
 reply[1] = promote(100, queue)
 local looked = 0
-local place, fence = {}, {}
+local place, fence, started = {}, {}, {}
 while room > 0 and looked < 200 do
   local popped = call('ZPOPMIN', ready, room)
   if #popped == 0 then
@@ -88,7 +88,8 @@ while room > 0 and looked < 200 do
       end
       place[#place + 1], place[#place + 2] = NOW, id
       fence[#fence + 1], fence[#fence + 2] = id, delivery
-      record(id, queue, 'processing', attempt, worker)
+      started[#started + 1] = id
+      write_down(id, 'processing', attempt, worker)
       give(id, job[1], attempt, job[3] or '0', job[4])
       room = room - 1
     end
@@ -98,6 +99,10 @@ end
 if #fence > 0 then
   call('ZADD', set_of('processing', queue), unpack(place))
   call('HSET', processing, unpack(fence))
+  if queue ~= 'deliver' then
+    unsealed(started)
+    tell(started, 'processing')
+  end
 end
 
 -- Nothing left: no token may wake anybody for nothing. Something left: pass the baton.

@@ -1,4 +1,4 @@
--- What every script shares; scripts.py puts this text before each of them.
+-- What every function shares; library.py puts this text before them all, and runs it once.
 --
 -- KEYS[1]  key prefix; all other key names are made from it (see middleware/job/keys.py), which is why
 --          the bridge runs on one server, replicas and Sentinel included, but not on a cluster
@@ -6,18 +6,24 @@
 --
 -- A job is in exactly one place: the sorted set of its state. Times are the store's own, in ms.
 
-local P = KEYS[1]
-local EVENTS_MAX = ARGV[1]
+local KEYS, ARGV -- of the call under way, and what follows from them
+local P, EVENTS_MAX, NOW, time
+local call
 local BELL_MAX = 64 -- more waiting consumers than this need more than one round to wake
-local call = redis.call
-local time = call('TIME')
-local NOW = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 
--- The table of middleware/job/states.py; a string, since it is made anew for each call.
+local function begin(keys, arguments)
+  KEYS, ARGV = keys, arguments
+  P, EVENTS_MAX = keys[1], arguments[1]
+  call = redis.call
+  time = call('TIME')
+  NOW = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+end
+
+-- The table of middleware/job/states.py.
 local MOVES = ' queued>processing queued>held queued>cancelled scheduled>queued scheduled>cancelled'
   .. ' held>queued held>scheduled held>cancelled held>failed processing>completed processing>failed'
   .. ' processing>cancelled processing>retrying processing>queued retrying>queued retrying>cancelled'
-  .. ' failed>queued cancelled>queued '
+  .. ' failed>queued failed>held cancelled>queued cancelled>held '
 
 local function is_final(state)
   return state == 'completed' or state == 'failed' or state == 'cancelled'
@@ -61,6 +67,14 @@ local function announce(ids, state)
   return call('XADD', P .. 'events', 'MAXLEN', '~', EVENTS_MAX, '*', 'job', ids, 'status', state)
 end
 
+-- The same, and a wake-up for whoever waits for one of these jobs.
+local function tell(ids, state)
+  local event = announce(table.concat(ids, ','), state) .. ' ' .. state
+  for _, id in ipairs(ids) do
+    call('PUBLISH', P .. 'event:' .. id, event)
+  end
+end
+
 -- A line of the receipt chain.
 local function write_down(id, state, attempt, worker, reason, extra)
   local entry = '{"at":' .. NOW .. ',"status":"' .. state .. '"'
@@ -88,7 +102,7 @@ local function record(id, queue, state, attempt, worker, reason, extra)
     return
   end
   unsealed({ id })
-  call('PUBLISH', P .. 'event:' .. id, announce(id, state) .. ' ' .. state)
+  tell({ id }, state)
 end
 
 -- Moves a job from one state's set to another's; the caller has read `from` from the job itself.
@@ -190,7 +204,7 @@ local function finish_one(id, from, to, queue, reason, attempt, worker, extra, s
   end
 end
 
--- One of the jobs that this held one waits for is completed.
+-- One of the jobs that this held one waits for has ended well enough for it.
 local function one_less(id, job)
   local key, queue = P .. 'job:' .. id, job[2] or 'jobs'
   if call('HINCRBY', key, 'waits', -1) > 0 then
@@ -198,7 +212,7 @@ local function one_less(id, job)
   end
   call('HDEL', key, 'waits')
   if not job[5] then
-    make_ready(id, 'held', queue, job[3], 'all jobs it depends on are completed')
+    make_ready(id, 'held', queue, job[3], 'all jobs it depends on have ended')
     return
   end
   local due = string.format('%.0f', NOW + job[5])
@@ -208,7 +222,28 @@ local function one_less(id, job)
   ring(queue)
 end
 
--- Ends a job and settles what depends on it: released if it is completed, skipped if it is not.
+-- What this held job wants if one that it depends on does not complete: skip, fail or run.
+local function on_dependency_failure(id)
+  return cjson.decode(call('HGET', P .. 'job:' .. id, 'spec') or '{}').on_dependency_failure or 'skip'
+end
+
+-- Ends a held job because one that it depends on has not completed; gives the state in which it is now.
+local function give_up(id, job, ended, state, choice)
+  local why = 'it depends on ' .. ended .. ', which ' .. (state == 'failed' and 'failed' or 'was cancelled')
+  local to = 'cancelled'
+  call('HDEL', P .. 'job:' .. id, 'waits')
+  if choice == 'fail' then
+    to = 'failed'
+    call('HSET', P .. 'job:' .. id, 'error', cjson.encode({
+      type = 'DependencyFailed', message = why, remedy = "Correct that job, then run '3ox retry' on both." }))
+  else
+    why = 'skipped: ' .. why
+  end
+  finish_one(id, 'held', to, job[2] or 'jobs', why, nil, nil, nil, job[6])
+  return to
+end
+
+-- Ends a job and settles what depends on it: released if it is completed, as each of them wants if it is not.
 -- `has_dependents`: its field of that name, which spares most jobs a look at the set; `sinks` likewise.
 local function finish(id, from, to, queue, reason, attempt, worker, has_dependents, sinks, extra)
   finish_one(id, from, to, queue, reason, attempt, worker, extra, sinks)
@@ -223,13 +258,11 @@ local function finish(id, from, to, queue, reason, attempt, worker, has_dependen
     for _, other in ipairs(dependents) do
       local job = call('HMGET', P .. 'job:' .. other, 'status', 'queue', 'score', 'waits', 'delay', 'sinks')
       if job[1] == 'held' and job[4] then
-        if state == 'completed' then
+        local choice = state == 'completed' and 'run' or on_dependency_failure(other)
+        if choice == 'run' then
           one_less(other, job)
         else
-          call('HDEL', P .. 'job:' .. other, 'waits')
-          finish_one(other, 'held', 'cancelled', job[2] or 'jobs', 'skipped: it depends on ' .. ended
-            .. ', which ' .. (state == 'failed' and 'failed' or 'was cancelled'), nil, nil, nil, job[6])
-          todo[#todo + 1] = { other, 'cancelled' }
+          todo[#todo + 1] = { other, give_up(other, job, ended, state, choice) }
         end
       end
     end

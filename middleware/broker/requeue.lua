@@ -3,7 +3,8 @@
 -- ARGV[2]  job id
 -- ARGV[3]  reason: who asked for it
 --
--- Reply: {'queued', status}       it waits for a worker
+-- Reply: {'queued', status}       it waits for a worker, or is held while what it depends on is still to end; what has
+--                              failed and was not retried itself does not keep it from running
 --        {'refused', status}      it has not failed and was not cancelled; nothing done
 --        {'unknown', ''}          no such job
 
@@ -20,5 +21,24 @@ end
 call('HDEL', key, 'error', 'completed', 'cancel', 'crashes', 'progress', 'message', 'due', 'delivery', 'worker')
 call('HSET', key, 'base', job[4] or '0')
 call('DEL', P .. 'result:' .. id)
+
+local spec = cjson.decode(call('HGET', key, 'spec') or '{}')
+local waits = 0
+if spec.depends_on and spec.on_dependency_failure ~= 'run' then
+  for _, dependency in ipairs(spec.depends_on) do
+    local state = call('HGET', P .. 'job:' .. dependency, 'status')
+    if state and not is_final(state) and call('SADD', P .. 'dependents:' .. dependency, id) == 1 then
+      call('HSET', P .. 'job:' .. dependency, 'dependents', '1')
+      waits = waits + 1
+    end
+  end
+end
+if waits > 0 then
+  local reason = ARGV[3] .. '; it waits for ' .. waits .. ' other job' .. (waits > 1 and 's' or '') .. ' to complete'
+  move(id, job[1], 'held', job[2] or 'jobs', NOW)
+  call('HSET', key, 'status', 'held', 'waits', waits, 'score', next_score(job[3]), 'reason', reason)
+  record(id, job[2] or 'jobs', 'held', job[4], nil, reason)
+  return { 'queued', 'held' }
+end
 make_ready(id, job[1], job[2] or 'jobs', next_score(job[3]), ARGV[3], job[4])
 return { 'queued', 'queued' }

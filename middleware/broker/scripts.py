@@ -1,22 +1,20 @@
 """The typed face of the server-side scripts: one method each, idempotent all of them.
 
-The text of ``prelude.lua`` goes before each script. Scripts are called by their SHA-1 and sent in full
-only when the store does not know them yet.
+They are functions of one library (``library.py``), which is sent only when the store does not know it yet.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hiredis
 from msgspec import Struct
 
 from middleware.broker.group import GroupRunner
+from middleware.broker.library import is_unknown, library, load
 from middleware.job.keys import QUEUE, QUEUES
 from ops.errors import StoreError
 from ops.resp import Argument, Reply, as_error, well_formed
@@ -26,10 +24,6 @@ if TYPE_CHECKING:
 
 #: How many jobs one call of ``enqueue`` takes: the store serves nobody else meanwhile (about 1 ms).
 BATCH_MAX = 50
-
-
-#: A store whose memory is full takes no more jobs in, but those that it has are carried out and committed.
-REFUSED_WHEN_FULL = frozenset({"enqueue", "requeue"})
 
 
 class Enqueued(Struct, frozen=True, gc=False):
@@ -107,15 +101,6 @@ class Bounds(Struct, frozen=True, kw_only=True):
     output_entries_max: int = 10_000
 
 
-@cache
-def load_script(name: str) -> tuple[bytes, str]:
-    """Give a script's whole text and its SHA-1."""
-    folder = Path(__file__).parent
-    header = b"" if name in REFUSED_WHEN_FULL else b"#!lua flags=allow-oom\n"
-    text = header + (folder / "prelude.lua").read_bytes() + (folder / f"{name}.lua").read_bytes()
-    return text, hashlib.sha1(text, usedforsecurity=False).hexdigest()
-
-
 class Scripts:
     """Runs the scripts.
 
@@ -129,11 +114,12 @@ class Scripts:
         self.store = store
         self.prefix = prefix
         self.bounds = Bounds() if bounds is None else bounds
-        self._settles = GroupRunner(lambda commands: self._exchange(commands, "settle"))
+        self._functions = library().functions
+        self._settles = GroupRunner(self._exchange)
 
     def command(self, name: str, *arguments: Argument) -> tuple[Argument, ...]:
         """Give the command that runs a script, for use in a pipeline."""
-        return ("EVALSHA", load_script(name)[1], 1, self.prefix, self.bounds.events_max, *arguments)
+        return ("FCALL", self._functions[name], 1, self.prefix, self.bounds.events_max, *arguments)
 
     def run(self, name: str, *arguments: Argument) -> Reply:
         """Run one script.
@@ -142,31 +128,30 @@ class Scripts:
             StoreUnreachable: No answer; running it again is safe.
             StoreError: The script failed, which is a bug.
         """
-        return self.run_many([self.command(name, *arguments)], name)[0]
+        return self.run_many([self.command(name, *arguments)])[0]
 
-    def run_many(self, commands: Sequence[tuple[Argument, ...]], *names: str) -> list[Reply]:
+    def run_many(self, commands: Sequence[tuple[Argument, ...]]) -> list[Reply]:
         """Run several commands made by ``command`` in one round trip.
 
         Args:
             commands: What to run.
-            *names: The scripts that occur in it, to be sent to the store if it does not know them.
 
         Raises:
             StoreUnreachable: No answer; running them again is safe.
             StoreError: One of them failed, which is a bug.
         """
-        replies = self._exchange(commands, *names)
+        replies = self._exchange(commands)
         for reply in replies:
             if isinstance(reply, hiredis.ReplyError):
                 raise as_error(reply)
         return replies
 
-    def _exchange(self, commands: Sequence[tuple[Argument, ...]], *names: str) -> list[Reply]:
-        """Send commands, and the scripts that the store does not know; error replies are not raised."""
+    def _exchange(self, commands: Sequence[tuple[Argument, ...]]) -> list[Reply]:
+        """Send commands, and the library if the store does not know it; error replies are not raised."""
         replies = self.store.pipeline(commands)
-        unknown = [at for at, reply in enumerate(replies) if _is_unknown(reply)]
+        unknown = [at for at, reply in enumerate(replies) if is_unknown(reply)]
         if unknown:
-            self.store.pipeline([("SCRIPT", "LOAD", load_script(name)[0]) for name in names])
+            load(self.store)
             again = self.store.pipeline([commands[at] for at in unknown])
             for at, reply in zip(unknown, again, strict=True):
                 replies[at] = reply
@@ -185,11 +170,11 @@ class Scripts:
             StoreUnreachable: Some may have been taken; the same requests again do no harm.
         """
         source = iter(requests)
-        # The first batch sends the script, if the store does not know it; the others stream behind it.
+        # The first batch sends the library, if the store does not know it; the others stream behind it.
         first = list(islice(source, BATCH_MAX))
         if not first:
             return
-        for reply in self.run_many([self._enqueue_command(first)], "enqueue"):
+        for reply in self.run_many([self._enqueue_command(first)]):
             yield from map(_enqueued, reply)
         if len(first) < BATCH_MAX:
             return
@@ -355,10 +340,6 @@ def _enqueue_arguments(request: EnqueueRequest) -> tuple[Argument, ...]:
         request.approval,
         request.sinks,
     )
-
-
-def _is_unknown(reply: Reply) -> bool:
-    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
 
 
 def _enqueued(reply: list[Reply]) -> Enqueued:

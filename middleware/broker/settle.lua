@@ -26,21 +26,20 @@ local job = call('HMGET', key, 'status', 'queue', 'score', 'attempt', 'limits', 
   'dependents', 'sinks')
 local status, queue, attempt = job[1], job[2] or 'jobs', job[4]
 
-if call('HGET', processing, id) ~= delivery then
-  if status ~= 'processing' and job[7] == worker and job[8] == delivery then
-    return { 'already', status }
-  end
+local ours = job[7] == worker and job[8] == delivery
+if ours and status ~= 'processing' then
+  return { 'already', status }
+end
+if not ours or call('HDEL', processing, id) == 0 then
   return { 'superseded', status or 'unknown' }
 end
 
-if job[6] and (outcome == 'retrying' or outcome == 'queued') then
-  outcome = 'cancelled'
-end
-if outcome == 'cancelled' then
-  reason = job[6] or reason -- who cancelled it says why
+if outcome == 'cancelled' and job[6] and reason ~= '' then
+  reason = job[6] .. '; ' .. reason -- who cancelled it says why, its worker says how it was stopped
+elseif job[6] and (outcome == 'cancelled' or outcome == 'retrying' or outcome == 'queued') then
+  outcome, reason = 'cancelled', job[6]
 end
 
-call('HDEL', processing, id)
 if job[5] then
   release_limits(job[5])
 end

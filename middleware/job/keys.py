@@ -15,6 +15,7 @@
     index:all             sorted set   ids of all jobs, sorted by time of creation
     index:tail            sorted set   the same ids reversed, to look a job up by the end of its id
     index:type:T          sorted set   ids by job type; index:project:P by project
+    approvals             sorted set   held jobs that wait for approval, by when they began to
     idempotency:KEY       string       the job that this key stands for, with a time to live
     dependents:ID         set          held jobs that wait for this one
     waiting:NAME          sorted set   held jobs that wait for a slot of a resource
@@ -23,11 +24,18 @@
     workers               sorted set   worker ids by the end of their lease
     worker:ID:heartbeat   hash         what the worker said of itself last, with a time to live
     daemons               sorted set   ingress daemons by the end of their lease
+    lead                  hash         which clock leads (holder, fence, until); see lead.lua
+    schedules             hash         schedule id -> up to when its runs have been treated
+    metrics:RESOLUTION    stream       samples of the bridge, about every 10 s and 10 min, an hour and a week long
     daemon:NAME@HOST:PID  hash         what the daemon said of itself last, with a time to live
     bell:QUEUE            list         at most 64 tokens that wake blocked consumers
     events                stream       the last transitions and progress reports of all jobs
     unsealed              set          ids of jobs with transitions that the ledger does not have yet
     unsealed:lost         integer      jobs that were deleted before the ledger had them
+    telegram:BOT:taken    sorted set   ids of the Telegram updates that have been taken, by when; two days
+    telegram:BOT:tries    hash         update id -> how often it was begun; until it is taken
+    telegram:BOT:owed     hash         update id -> the reply that is still owed to it
+    telegram:BOT:asked    hash         job id -> the messages that ask for its approval
     looked                integer      when somebody last looked for workers whose lease has ended
     seq                   integer      order of arrival
 
@@ -61,6 +69,7 @@ class Keys:
         self.events = f"{prefix}events"
         self.unsealed = f"{prefix}unsealed"
         self.running = f"{prefix}running"
+        self.approvals = f"{prefix}approvals"
 
     def state(self, state: State, queue: str = QUEUE) -> str:
         """Give the sorted set of all jobs in this state."""
@@ -78,6 +87,10 @@ class Keys:
     def result(self, job_id: str) -> str:
         """Give the job's result."""
         return f"{self.prefix}result:{job_id}"
+
+    def idempotency(self, key: str) -> str:
+        """Give the id of the job that an idempotency key stands for."""
+        return f"{self.prefix}idempotency:{key}"
 
     def output(self, job_id: str) -> str:
         """Give the job's output."""
@@ -110,6 +123,10 @@ class Keys:
     def daemon(self, member: str) -> str:
         """Give what an ingress daemon said of itself."""
         return f"{self.prefix}daemon:{member}"
+
+    def telegram(self, bot: str, what: str) -> str:
+        """Give what the Telegram door keeps for a bot: ``taken``, ``tries``, ``owed`` or ``asked``."""
+        return f"{self.prefix}telegram:{bot}:{what}"
 
     def bell(self, queue: str = QUEUE) -> str:
         """Give the list on which consumers block."""

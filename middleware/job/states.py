@@ -2,8 +2,8 @@
 
     enqueue ─▶ queued ──▶ processing ──▶ completed
        │         ▲ ▲         │  │  │
-       ├▶ scheduled┘         │  │  ├───▶ failed ──▶ queued   (retry by hand)
-       └▶ held ────┘         │  │  └───▶ cancelled ─▶ queued (retry by hand)
+       ├▶ scheduled┘         │  │  ├───▶ failed ──▶ queued   (retry by hand; `held` if
+       └▶ held ────┘         │  │  └───▶ cancelled ─▶ queued  what it depends on is not completed)
                  ▲           │  └▶ retrying ──▶ queued
                  └───────────┘ (handed back, recovered)
 
@@ -45,6 +45,6 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     ),
     State.RETRYING: frozenset({State.QUEUED, State.CANCELLED}),
     State.COMPLETED: frozenset(),
-    State.FAILED: frozenset({State.QUEUED}),
-    State.CANCELLED: frozenset({State.QUEUED}),
+    State.FAILED: frozenset({State.QUEUED, State.HELD}),
+    State.CANCELLED: frozenset({State.QUEUED, State.HELD}),
 }

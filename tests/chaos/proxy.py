@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 
-from middleware.broker.scripts import load_script
+from middleware.broker.library import library
 
 _READ_BYTES = 65_536
 #: Whoever takes nothing for so long is cut off, so that one stopped process cannot stop them all.
@@ -43,7 +43,7 @@ class Proxy:
 
     def __init__(self, store_port: int) -> None:
         self._store_port = store_port
-        self._settle = load_script("settle")[1].encode()
+        self._settle = library().functions["settle"].encode()
         self._lock = threading.Lock()
         self._armed: dict[str, list[float]] = {"reply": [], "settle": [], "request": []}
         self._cut = False

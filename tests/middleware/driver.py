@@ -67,6 +67,8 @@ class Driver:
             priority=priority,
             project=project if project else None,
             idempotency_key=fields.get("idempotency_key"),
+            depends_on=list(depends_on),
+            on_dependency_failure=fields.pop("on_dependency_failure", "skip"),
         )
         return EnqueueRequest(
             job_id=name,

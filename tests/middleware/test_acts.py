@@ -27,14 +27,14 @@ def report(
         output=pieces,
         bundle=next(_bundles),
     )
-    answer = driver.scripts.run_many([command], "report")[0]
+    answer = driver.scripts.run_many([command])[0]
     return str(answer.decode())
 
 
 def test_cancelling_a_waiting_job_ends_it_at_once(driver: Driver) -> None:
     """It never starts, and says who cancelled it."""
     job_id = driver.add()
-    assert driver.scripts.cancel(job_id, "cancelled by bob") == ("cancelled", "cancelled")
+    assert driver.scripts.cancel(job_id, "cancelled by bob") == ("cancelled", "queued")
     record = driver.job(job_id)
     assert (record.status, record.reason, record.attempts) == ("cancelled", "cancelled by bob", [])
     assert driver.fetch() == []

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from middleware.broker.scripts import Scripts, Settlement, load_script
+from middleware.broker.library import load
+from middleware.broker.scripts import Scripts, Settlement
 from ops.store import Store
 from tests.lossy_link import LossyLink
 from tests.middleware.driver import Driver
@@ -22,10 +23,9 @@ def link(valkey: str, tmp_path: Path) -> Iterator[LossyLink]:
 
 @pytest.fixture
 def lossy(link: LossyLink, prefix: str) -> Iterator[Scripts]:
-    """The scripts over that connection, which is open already, and known to the store already."""
+    """The scripts over that connection, which is open already; the store knows them already."""
     store = Store(link.url)
-    for name in ("enqueue", "fetch", "settle"):
-        store.call("SCRIPT", "LOAD", load_script(name)[0])
+    load(store)
     yield Scripts(store, prefix)
     store.close()
 

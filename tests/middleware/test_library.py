@@ -1,0 +1,38 @@
+"""The server-side functions find their way into any store, and versions of them do not pile up there."""
+
+from __future__ import annotations
+
+from middleware.broker.library import library, load
+from tests.middleware.driver import Driver
+
+
+def names(driver: Driver) -> list[str]:
+    """Give the libraries of ours that the store has."""
+    rows = driver.store.call("FUNCTION", "LIST", "LIBRARYNAME", "threeox_*")
+    return [row[row.index(b"library_name") + 1].decode() for row in rows]
+
+
+def test_a_store_that_lost_them_gets_them_again(driver: Driver) -> None:
+    """A store that was emptied by hand, or failed over to one that never had them, goes on at once."""
+    driver.add()
+    driver.store.call("FUNCTION", "FLUSH")
+    assert len(driver.fetch()) == 1
+    assert names(driver) == [library().name]
+
+
+def test_versions_live_side_by_side_up_to_a_number(driver: Driver) -> None:
+    """While a fleet is upgraded the old workers keep theirs; many upgrades later they are gone."""
+    driver.store.call("FUNCTION", "FLUSH")
+    load(driver.store)
+    for number in range(3):
+        body = f"redis.register_function('old{number}', function() return 1 end)"
+        text = f"#!lua name=threeox_old{number}\n{body}"
+        driver.store.call("FUNCTION", "LOAD", "REPLACE", text)
+    assert sorted(names(driver)) == sorted([library().name, "threeox_old0", "threeox_old1", "threeox_old2"])
+    load(driver.store)
+    assert names(driver) == [library().name]
+
+
+def test_every_file_is_a_function() -> None:
+    """A new file beside the others needs no list to be named in."""
+    assert {"enqueue", "fetch", "settle", "recover", "cancel"} <= set(library().functions)
