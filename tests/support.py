@@ -107,4 +107,4 @@ def run_3ox(
 
 def threeox(*arguments: str) -> Sequence[str]:
     """Give the argument list that runs ``3ox`` with this interpreter, installed or not."""
-    return [sys.executable, "-m", "ingress.cli.main", *arguments]
+    return [sys.executable, "-m", "ingress.cli.start", *arguments]

@@ -28,7 +28,7 @@ from ingress.dispatch import (
     submit,
     wait_for,
 )
-from ops.errors import BridgeError, JobNotFound, StoreSilent, StoreUnreachable, WaitTimeout
+from ops.errors import BridgeError, JobNotFound, StoreUnreachable, WaitTimeout
 
 if TYPE_CHECKING:
     from middleware.job.records import JobRecord
@@ -53,25 +53,6 @@ class Mode:
     command: bool = False
     ends_line: bool = False
     ends_with_us: bool = True
-
-
-def hand_in(job: Job, *, line: str, as_json: bool) -> int:
-    """Hand a job in and say so on stdout: the line, or its receipt as JSON.
-
-    Raises:
-        StoreUnreachable: There is nobody to hand it to.
-    """
-    try:
-        receipt = submit(job)
-    except StoreSilent as error:
-        # It may carry the job out all the same, once it goes on.
-        hint = f"The job may have been taken; look with '3ox jobs {job.job_id}' before you repeat it."
-        raise StoreUnreachable(error.message, remedy=hint) from error
-    if as_json:
-        emit_json(receipt)
-    else:
-        click.echo(line)
-    return 0
 
 
 def carry_out(job: Job, mode: Mode) -> int:
@@ -150,6 +131,7 @@ def _here(job: Job, mode: Mode, bridge: Bridge, away: StoreUnreachable) -> JobRe
 
     from actors.local import run_local
 
+    bridge.intake.check_here(job)
     note(f"{away.message} The job runs in this process.")
     if mode.line and not mode.as_json:
         click.echo(mode.line)

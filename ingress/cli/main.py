@@ -23,14 +23,27 @@ MODULES = {
     "ask": "work",
     "run": "work",
     "sh": "work",
+    "drop": "drop",
     "jobs": "jobs",
     "logs": "jobs",
     "receipt": "jobs",
+    "verify": "verify",
     "wait": "acts",
     "cancel": "acts",
     "retry": "acts",
+    "undo": "drop",
+    "track": "track",
+    "approve": "approvals",
+    "deny": "approvals",
+    "sessions": "sessions",
     "worker": "services",
+    "serve": "doors",
+    "rest": "doors",
+    "telegram": "doors",
+    "clock": "doors",
+    "shell": "doors",
     "config": "services",
+    "token": "token",
     "doctor": "services",
 }
 
@@ -136,7 +149,7 @@ def cli(ctx: click.Context) -> int:
 
 
 def run(arguments: list[str]) -> int:
-    """Carry out one command line and give its exit code; the one place where errors become text.
+    """Carry out one command line and give its exit code.
 
     Args:
         arguments: What follows the program's name.
@@ -145,24 +158,35 @@ def run(arguments: list[str]) -> int:
     try:
         code = _invoke(arguments)
         sys.stdout.flush()
-    except BridgeError as error:
-        code = _report(error.message, error.remedy, error.exit_code)
-    except click.exceptions.Exit as request:
-        code = request.exit_code
-    except (KeyboardInterrupt, click.Abort) as interrupt:
-        code = 128 + getattr(interrupt, "signal_number", signal.SIGINT)
-    except click.ClickException as error:
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (raised again if it is none of those known)
+        code = exit_code_for(error)
+    return code
+
+
+def exit_code_for(error: BaseException) -> int:
+    """Tell on stderr what has ended a command and give the exit code; the one place where errors become text.
+
+    Raises:
+        BaseException: The error itself, if it is none that a command may end with: a bug.
+    """
+    if isinstance(error, BridgeError):
+        return _report(error.message, error.remedy, error.exit_code)
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return 128 + getattr(error, "signal_number", signal.SIGINT)
+    if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         path = PROGRAM if context is None else context.command_path
-        code = _report(error.format_message(), f"See '{path} --help'.", UsageProblem.exit_code)
-    except BrokenPipeError:
+        return _report(error.format_message(), f"See '{path} --help'.", UsageProblem.exit_code)
+    if isinstance(error, BrokenPipeError):
         _silence_streams()
-        code = EXIT_BROKEN_PIPE
-    except OSError as error:
+        return EXIT_BROKEN_PIPE
+    if isinstance(error, OSError):
         _silence_streams(sys.stdout)
         place = "" if error.filename is None else f" ({error.filename})"
-        code = _report(f"{error.strerror or error}{place}.", "", BridgeError.exit_code)
-    return code
+        return _report(f"{error.strerror or error}{place}.", "", BridgeError.exit_code)
+    raise error
 
 
 def _prepare_streams() -> None:
@@ -202,10 +226,5 @@ def _silence_streams(*streams: TextIO) -> None:
         os.dup2(nowhere, stream.fileno())
 
 
-def main() -> None:
-    """Run ``3ox`` with the arguments of this process and exit."""
-    sys.exit(run(sys.argv[1:]))
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(run(sys.argv[1:]))

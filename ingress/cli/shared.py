@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import signal
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
-from ops.errors import BridgeError, StoreUnreachable, UsageProblem
+from ingress.cli.plain import emit_json, login_name, utf8
+from ops.errors import BridgeError, StoreUnreachable
 
 if TYPE_CHECKING:
     from middleware.job.records import JobRecord
+
+__all__ = [
+    "CANCEL_WAIT_S",
+    "Ended",
+    "emit_json",
+    "exit_code_of",
+    "explain",
+    "for_each",
+    "json_option",
+    "login_name",
+    "nearest",
+    "note",
+    "require_job_type",
+    "seconds",
+    "seconds_or_zero",
+    "signals_interrupt",
+    "utf8",
+]
 
 #: A cancelled job has so long to end before we stop looking; the kill grace is 2 s by default.
 CANCEL_WAIT_S = 5.0
@@ -76,51 +93,12 @@ def explain(record: JobRecord) -> None:
     note(f"job {short_id(record.job_id)} {record.status}: {said}")
 
 
-def emit_json(document: bytes | object) -> None:
-    """Write one JSON document to stdout, indented if a person reads it.
-
-    Args:
-        document: JSON as bytes, or what msgspec can encode.
-    """
-    import msgspec
-
-    data = document if isinstance(document, bytes) else msgspec.json.encode(document)
-    if sys.stdout.isatty():
-        data = msgspec.json.format(data, indent=2)
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data + b"\n")
-    sys.stdout.buffer.flush()
-
-
-def login_name() -> str:
-    """Give the login name of whoever runs this process; the numeric id if it has none."""
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
-
-
 def nearest(name: str, known: Iterable[str]) -> str:
     """Give ``Did you mean 'x'?`` and a space, or nothing if no name is near."""
     from difflib import get_close_matches
 
     near = get_close_matches(name, list(known), n=1)
     return f"Did you mean {near[0]!r}? " if near else ""
-
-
-def utf8(text: str, what: str) -> str:
-    """Give the text back if it is one that a job can carry.
-
-    Raises:
-        UsageProblem: The argument came in bytes that are no UTF-8.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UsageProblem(f"{what} is not valid UTF-8.", remedy="Pass it through a file.") from error
-    return text
 
 
 def for_each(ids: Iterable[str], act: Callable[[str], int]) -> int:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import click
 
-from ingress.cli.carry import Mode, carry_out, hand_in
-from ingress.cli.shared import json_option, login_name, seconds, utf8
-from ingress.dispatch import current_bridge, resolve_id
-from middleware.job.schema import make_job
+from ingress.cli.carry import Mode, carry_out
+from ingress.cli.handing import command, hand_in, question, task_line
+from ingress.cli.handing import task as task_job
+from ingress.cli.shared import json_option, seconds, utf8
+from ingress.dispatch import resolve_id
 from ops.errors import UsageProblem
-
-SOURCE = "cli"
 
 
 @click.command()
@@ -39,14 +37,13 @@ def ask(
     PROMPT is the question; - reads it from stdin. Ctrl-C cancels the job. Without a store the question is
     answered in this process, and stderr says so.
     """
-    text = _read_prompt() if prompt == ("-",) else utf8(" ".join(prompt), "the prompt")
-    payload = {
-        "prompt": text,
-        "provider": provider,
-        "model": model,
-        "system": None if system is None else utf8(system, "--system"),
-    }
-    job = make_job("ask", payload, source=SOURCE, actor=login_name(), session_id=session)
+    job = question(
+        [_read_prompt()] if prompt == ("-",) else prompt,
+        provider=provider,
+        model=model,
+        system=None if system is None else utf8(system, "--system"),
+        session_id=session,
+    )
     if detach:
         return hand_in(job, line=job.job_id, as_json=as_json)
     return carry_out(job, Mode(as_json=as_json, ends_line=True))
@@ -64,6 +61,12 @@ def _read_prompt() -> str:
 @click.argument("task", nargs=-1, required=True)
 @click.option("--wait", is_flag=True, help="Follow the output to the end and exit as the job ended.")
 @click.option("--after", metavar="ID", multiple=True, help="Start when this job is completed; repeatable.")
+@click.option(
+    "--if-failed",
+    type=click.Choice(["skip", "fail", "run"]),
+    help="What becomes of this job when one of those is not completed: it is cancelled (default), fails"
+    " too, or runs all the same.",
+)
 @click.option("--priority", metavar="N", type=click.IntRange(1, 10), help="1 is first, 10 last.")
 @click.option("--timeout", metavar="S", type=seconds, help="Bound on one attempt.")
 @json_option
@@ -73,6 +76,7 @@ def run(
     task: tuple[str, ...],
     wait: bool,
     after: tuple[str, ...],
+    if_failed: str | None,
     priority: int | None,
     timeout: float | None,
     as_json: bool,
@@ -81,19 +85,17 @@ def run(
 
     The one line on stdout is agent:PROJECT:JOB_ID. PROJECT is a table [projects.NAME] in 3ox.toml.
     """
-    settings = current_bridge().intake.project(project)
-    depends_on = _whole_ids(after)
-    job = make_job(
-        "task.custom",
-        {"task": utf8(" ".join(task), "the task")},
-        source=SOURCE,
-        actor=login_name(),
-        project=project,
-        priority=settings.priority if priority is None else priority,
+    if if_failed is not None and not after:
+        raise UsageProblem("--if-failed says what --after does.", remedy="Add --after ID, or leave it out.")
+    job = task_job(
+        project,
+        task,
+        priority=priority,
         timeout_seconds=timeout,
-        depends_on=depends_on,
+        depends_on=_whole_ids(after),
+        on_dependency_failure=if_failed,
     )
-    line = f"agent:{project}:{job.job_id}"
+    line = task_line(job)
     if not wait:
         return hand_in(job, line=line, as_json=as_json)
     return carry_out(job, Mode(as_json=as_json, line=line, ends_with_us=False))
@@ -116,19 +118,10 @@ def sh(*, argv: tuple[str, ...], detach: bool, timeout: float | None, cwd: str |
     dash. No shell reads it: for pipes and the like use sh -c '...'. It reads nothing: our standard input
     is not passed on. Ctrl-C cancels the job. Without a store it runs in this process, and stderr says so.
     """
-    payload = {"argv": [utf8(word, "the command") for word in argv], "cwd": _directory(cwd)}
-    job = make_job("shell.cmd", payload, source=SOURCE, actor=login_name(), timeout_seconds=timeout)
+    job = command(argv, cwd=cwd, timeout_s=timeout)
     if detach:
         return hand_in(job, line=job.job_id, as_json=as_json)
     return carry_out(job, Mode(as_json=as_json, command=True))
-
-
-def _directory(given: str | None) -> str:
-    try:
-        here = os.getcwd()  # noqa: PTH109 (a str is wanted, and pathlib is slow to import)
-    except FileNotFoundError as error:
-        raise UsageProblem("the current directory is gone.", remedy="Change to one that exists.") from error
-    return utf8(here if given is None else os.path.normpath(os.path.join(here, given)), "the directory")  # noqa: PTH118
 
 
 COMMANDS = [ask, run, sh]
