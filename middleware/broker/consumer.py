@@ -20,7 +20,7 @@ from middleware.broker.message import JobMessage
 from middleware.broker.outage import backoff_s
 from middleware.broker.scripts import Delivered, Settlement
 from middleware.broker.slots import Share
-from middleware.job.keys import QUEUE
+from middleware.job.keys import DELIVER_QUEUE, QUEUE
 from middleware.job.schema import decode_job
 from ops.errors import InvalidJob, StoreError, StoreUnreachable
 from ops.resp import Connection, as_error
@@ -28,8 +28,9 @@ from ops.resp import Connection, as_error
 if TYPE_CHECKING:
     from middleware.broker.broker import BridgeBroker
 
-#: Without a ring, look all the same after this long: a worker may have died between ring and fetch.
-_LOOK_EVERY_S = 5.0
+#: Without a ring, look all the same after this long: a worker may have died between ring and fetch. A delivery
+#: may wait longer for that rare case than a command.
+_LOOK_EVERY_S = {QUEUE: 8.0, DELIVER_QUEUE: 30.0}
 #: Deliveries may wait long for a sink that is down: they get this part of the threads at most.
 _DELIVER_PART = 0.25
 
@@ -55,6 +56,7 @@ class BridgeConsumer(Consumer):
         self._backlog = False
         self._looked_s = 0.0
         self._tries = 0
+        self._look_every_s = _LOOK_EVERY_S.get(queue, _LOOK_EVERY_S[QUEUE])
         self._share = Share(broker.slots, None if queue == QUEUE else _DELIVER_PART)
 
     def __next__(self) -> MessageProxy | None:
@@ -68,7 +70,7 @@ class BridgeConsumer(Consumer):
             time.sleep(min(self._timeout_s, 0.05))  # the thread is told to end within a moment
             return None
         try:
-            if not self._rung and time.monotonic() - self._looked_s < _LOOK_EVERY_S:
+            if not self._rung and time.monotonic() - self._looked_s < self._look_every_s:
                 self._listen()
                 if not self._rung:
                     broker.store_answered()

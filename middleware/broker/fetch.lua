@@ -68,17 +68,17 @@ end
 
 reply[1] = promote(100, queue)
 local looked = 0
+local emptied = false
 local place, fence, started = {}, {}, {}
-while room > 0 and looked < 200 do
+while room > 0 and looked < 200 and not emptied do
   local popped = call('ZPOPMIN', ready, room)
-  if #popped == 0 then
-    break
-  end
+  emptied = #popped < 2 * room
   for i = 1, #popped, 2 do
     local id = popped[i]
     local key = P .. 'job:' .. id
     local job = call('HMGET', key, 'spec', 'attempt', 'base', 'created', 'limits', 'score', 'reason')
     looked = looked + 1
+    emptied = emptied and not job[5] -- whoever gets this job's turn may just have become ready
     if job[1] and (not job[5] or occupy(id, job[5], job[6])) then
       local attempt = string.format('%d', (job[2] or 0) + 1)
       call('HSET', key, 'status', 'processing', 'worker', worker, 'delivery', delivery,
@@ -106,7 +106,7 @@ if #fence > 0 then
 end
 
 -- Nothing left: no token may wake anybody for nothing. Something left: pass the baton.
-if call('EXISTS', ready) == 0 then
+if emptied or call('EXISTS', ready) == 0 then
   call('DEL', P .. 'bell:' .. queue)
 elseif call('EXISTS', P .. 'bell:' .. queue) == 0 then
   call('LPUSH', P .. 'bell:' .. queue, '1')

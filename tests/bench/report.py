@@ -7,11 +7,14 @@ from collections.abc import Sequence
 
 import msgspec
 
+from tests.bench.commands import Commands
 from tests.bench.contestants import OURS, RESULTS, STOCK
 from tests.bench.measure import Latency, Plan, Throughput
 
 FINISHED_MAX_BYTES = 2048
 PICKUP_P95_MAX_MS = 10.0
+COMMAND_MAX_MS = 100.0
+COMMAND_MAX_RATIO = 1.6
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +49,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     throughput: list[Throughput]
     latency: list[Latency]
+    commands: Commands
     rows: list[Row]
 
 
@@ -55,15 +59,21 @@ def percentile(values: Sequence[float], percent: int) -> float:
     return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
-def make_rows(throughput: Sequence[Throughput], latency: Sequence[Latency]) -> list[Row]:
+def make_rows(throughput: Sequence[Throughput], latency: Sequence[Latency], commands: Commands) -> list[Row]:
     """Work the table out.
 
     Args:
         throughput: All rounds of all contestants.
         latency: Ours and stock with Results.
+        commands: Of the command line.
     """
     by_name = {one.contestant: one for one in latency}
-    return [*_rates(throughput), *_latencies(by_name[OURS], by_name[RESULTS]), *_memory(throughput)]
+    return [
+        *_rates(throughput),
+        *_latencies(by_name[OURS], by_name[RESULTS]),
+        *_memory(throughput),
+        *_commands(commands),
+    ]
 
 
 def _medians(rounds: Sequence[Throughput], figure: str) -> dict[str, float]:
@@ -215,6 +225,32 @@ def _memory(rounds: Sequence[Throughput]) -> list[Row]:
             means="the same after the drain; stock forgets the job itself, the ratio is to Results",
         ),
     ]
+
+
+def _commands(commands: Commands) -> list[Row]:
+    click_ms = statistics.median(commands.click_ms)
+    run_ms = statistics.median(commands.run_ms)
+    rows = [
+        Row(
+            figure="3ox run, ms",
+            ours=run_ms,
+            ratio=run_ms / click_ms,
+            bar=f"<= {COMMAND_MAX_RATIO:g} x click",
+            held=run_ms <= COMMAND_MAX_RATIO * click_ms,
+            means=f"whole process; python -c 'import click' took {click_ms:.0f} ms by turns with it",
+        ),
+        Row(
+            figure="3ox run, absolute, ms",
+            ours=run_ms,
+            bar=f"< {COMMAND_MAX_MS:g} ms",
+            held=run_ms < COMMAND_MAX_MS,
+            means=f"the same; python -c pass took {statistics.median(commands.bare_ms):.0f} ms",
+        ),
+    ]
+    for name, values in (("3ox sh --detach, ms", commands.sh_ms), ("3ox ask --detach, ms", commands.ask_ms)):
+        median_ms = statistics.median(values)
+        rows.append(Row(figure=name, ours=median_ms, ratio=median_ms / click_ms, means="likewise"))
+    return rows
 
 
 def table(rows: Sequence[Row]) -> str:
