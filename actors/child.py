@@ -157,6 +157,8 @@ class Child:
                     yield "err", _leftover_note(sweep.stopped)
             yield from streams.rest()
             family.require_gone()
+            if not by_itself:
+                self._context.stopped = family.how_stopped()
         self._context.check_cancelled()
         if self._timed_out:
             raise ChildTimedOut(f"{self._argv[0]} ran for more than {self._timeout_s:g} s and was stopped.")

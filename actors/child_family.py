@@ -31,6 +31,9 @@ class Family:
         popen: The child; leads a session of its own.
         job_id: Its mark.
         kill_grace_s: Time between SIGTERM and SIGKILL.
+
+    Attributes:
+        killed: Whether one of them did not end when it was asked to.
     """
 
     def __init__(self, popen: subprocess.Popen[bytes], *, job_id: str, kill_grace_s: float) -> None:
@@ -39,6 +42,7 @@ class Family:
         self._kill_grace_s = kill_grace_s
         self._known: dict[int, int | None] = {}
         self._gone = False
+        self.killed = False
 
     def members(self) -> list[int]:
         """Give those that are alive."""
@@ -78,8 +82,17 @@ class Family:
     def stop(self) -> None:
         """Stop what is left: SIGTERM, then SIGKILL; bounded."""
         if not self._gone:
-            stop_processes(self._ours, grace_s=self._kill_grace_s)
+            stop_processes(self._ours, grace_s=self._kill_grace_s, on_force=self._note_force)
             self.members()
+
+    def _note_force(self) -> None:
+        self.killed = True
+
+    def how_stopped(self) -> str:
+        """Say how they were ended, a few words."""
+        if self.killed:
+            return f"killed, since it did not end within {self._kill_grace_s:g} s of SIGTERM"
+        return "stopped after SIGTERM"
 
     def _ours(self) -> list[int]:
         """Give those members that we may signal; there is no use in waiting for the others."""

@@ -1,20 +1,119 @@
-"""``ingest.file``: declared, so that the schema is whole; this version cannot carry it out yet."""
+"""``ingest.file``: verify a file that the station has taken in, decide what to do with it, and do it.
+
+The file itself stays where it is: the station removes it once the result is committed.
+"""
 
 from __future__ import annotations
 
-from typing import NoReturn
+import os
+from pathlib import Path
 
+from actors.context import current_job, settings
+from actors.ingest.actions import Subject
+from actors.ingest.decide import decide_what
+from actors.ingest.journal import Journal, read_journal
+from actors.ingest.places import parts_of, require_name
+from actors.ingest.result import IngestResult
+from actors.ingest.steps import Carrier
 from middleware.job.payloads import IngestFilePayload
+from ops.dropfolder import claim_folder, failed_folder
 from ops.errors import JobRefused
+from ops.files import digest_of, explain
+from ops.filetype import media_type_of
+from ops.settings import LoadedSettings
+from ops.workspace import Workspace
 
 
-def ingest_file(payload: IngestFilePayload) -> NoReturn:  # noqa: ARG001 (every actor takes its payload)
-    """Refuse the job.
+def ingest_file(payload: IngestFilePayload) -> IngestResult:
+    """Take a file in.
 
     Raises:
-        JobRefused: Always.
+        JobRefused: It is gone, is not what was dropped, or lies elsewhere than in the drop folder.
+        JobFailed: A folder may not be written to, or the disk is full; worth another attempt.
+        JobInterrupted: The job was cancelled or ran out of time; a rerun goes on where this one stopped.
     """
+    context = current_job()
+    loaded = settings()
+    workspace = loaded.workspace
+    source = find_source(workspace, context.job_id, payload)
+    _verify(source, payload)
+    # What an earlier attempt began is finished as it was decided then.
+    begun = read_journal(workspace, context.job_id)
+    subject = _subject(loaded, payload, source, begun)
+    journal = Carrier(subject, source, begun, context.check_cancelled).carry_out()
+    result = _result(subject, journal)
+    context.log(f"{result.action}: {result.path} ({result.reason})")
+    for remark in result.remarks:
+        context.log(remark, stream="err")
+    return result
+
+
+def find_source(workspace: Workspace, job_id: str, payload: IngestFilePayload) -> Path:
+    """Give where the file lies: where it was claimed, or in ``failed/`` if the job is tried again by hand.
+
+    A job may come through any door, so its path is checked: only files in the drop folder are taken.
+
+    Raises:
+        JobRefused: It lies elsewhere, or is gone.
+    """
+    require_name(payload.name)
+    parts_of(payload.folder)
+    inbox = os.path.realpath(workspace.inbox)
+    claimed = Path(payload.path)
+    if Path(os.path.realpath(claimed.parent)).is_relative_to(inbox) and os.path.lexists(claimed):
+        return claimed
+    try:
+        inner = claimed.relative_to(claim_folder(workspace, job_id))
+    except ValueError:
+        pass
+    else:
+        failed = failed_folder(workspace, job_id) / inner
+        if os.path.lexists(failed) and Path(os.path.realpath(failed.parent)).is_relative_to(inbox):
+            return failed
     raise JobRefused(
-        "jobs of the type ingest.file cannot be carried out yet: the station is missing in this version.",
-        remedy="Use a version of the bridge that brings it.",
+        f"the file {payload.name!r} is not in the drop folder.",
+        remedy="Drop it again: 3ox drop FILE.",
+    )
+
+
+def _verify(source: Path, payload: IngestFilePayload) -> None:
+    try:
+        sha256, size_bytes = digest_of(source, current_job().check_cancelled)
+    except OSError as error:
+        raise explain(error, f"{payload.name!r} cannot be read") from error
+    if (sha256, size_bytes) != (payload.sha256, payload.size_bytes):
+        raise JobRefused(
+            f"{payload.name!r} has changed since it was taken in.",
+            remedy="Drop it again when whatever writes it has finished.",
+        )
+
+
+def _subject(
+    loaded: LoadedSettings, payload: IngestFilePayload, source: Path, begun: Journal | None
+) -> Subject:
+    if payload.media_type == "":
+        import msgspec
+
+        payload = msgspec.structs.replace(payload, media_type=media_type_of(source, payload.name))
+    decision = decide_what(loaded, payload, source) if begun is None else begun.decision
+    return Subject(loaded.workspace, current_job().job_id, payload, decision)
+
+
+def _result(subject: Subject, journal: Journal) -> IngestResult:
+    payload, decision = subject.payload, subject.decision
+    return IngestResult(
+        action=decision.action,
+        path=next(step.path for step in journal.steps if step.kind == "file"),
+        name=payload.name,
+        folder=payload.folder,
+        sha256=payload.sha256,
+        size_bytes=payload.size_bytes,
+        media_type=payload.media_type,
+        reason=decision.reason,
+        by=decision.by,
+        made=[step.path for step in journal.steps if step.made],
+        note=payload.note,
+        links=decision.links,
+        priority=decision.priority,
+        remarks=decision.notes,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -11,12 +10,15 @@ import dramatiq
 
 from actors.ask import ask
 from actors.context import current_job, set_settings
+from actors.context import settings as settings_now
+from actors.deliver import Deliver
 from actors.heartbeat import heartbeat
 from actors.ingest_file import ingest_file
 from actors.rest_request import rest_request
 from actors.shell_cmd import shell_cmd
 from actors.task_custom import task_custom
 from actors.telegram import telegram
+from middleware.approval_expiry import ApprovalExpiry
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.factory import make_intake, make_scripts
 from middleware.broker.ward_place import ward_place
@@ -24,7 +26,10 @@ from middleware.cancellation import Cancellation
 from middleware.current_job import CurrentJob
 from middleware.heartbeat import Heartbeat
 from middleware.interrupts import JobInterrupted
+from middleware.job.keys import DELIVER_QUEUE, QUEUE
+from middleware.job.reader import Reader
 from middleware.lifecycle import Lifecycle
+from middleware.policy import PolicyGate
 from middleware.progress import Progress
 from middleware.receipts import Receipts
 from middleware.recovery import Recovery
@@ -34,7 +39,7 @@ from middleware.time_limit import TimeLimit
 from middleware.wardship import Wardship
 from ops.errors import JobFailed
 from ops.logs import configure_logging
-from ops.settings import LoadedSettings
+from ops.settings import LoadedSettings, Settings
 from ops.store import Store
 
 #: To add a job type: its payload and tagged job in ``middleware/job``, its function here.
@@ -49,16 +54,18 @@ ACTORS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _keeping_result(function: Callable[[Any], Any]) -> Callable[[Any], None]:
-    """Leave the result with the job's context, where Receipts finds it.
+def _attempt(name: str, function: Callable[[Any], Any], gate: PolicyGate) -> Callable[[Any], None]:
+    """Ask the policy, run the actor, and leave the result with the job's context, where Receipts finds it.
 
     Dramatiq warns, for each message, of a result that its own Results middleware does not take.
     """
 
-    @functools.wraps(function)
     def run(payload: Any) -> None:
-        current_job().result = function(payload)
+        context = current_job()
+        gate.admit(context.job)
+        context.result = function(payload)
 
+    run.__name__ = run.__qualname__ = name
     return run
 
 
@@ -75,13 +82,15 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
     set_settings(loaded)
     store = Store.open(loaded)
     scripts = make_scripts(store, settings)
+    intake = make_intake(scripts, settings)
+    gate = PolicyGate(lambda: settings_now().settings, intake.approvals)
     progress = Progress(interval_s=settings.progress_interval_s, output_max_bytes=settings.output_max_bytes)
     current = CurrentJob(progress.sink, lambda: broker.worker_id)
     unit = os.environ.get("BRIDGE_UNIT", "worker")
     # Outermost first: before_... hooks run from top to bottom, after_... hooks from bottom to top.
     broker = BridgeBroker(
         scripts,
-        make_intake(scripts, settings),
+        intake,
         lease_ms=int(settings.lease_s * 1000),
         middleware=[
             Lifecycle(
@@ -94,6 +103,7 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
             Retries(settings),
             Heartbeat(interval_s=min(settings.heartbeat_s, settings.lease_s / 3)),
             Recovery(interval_s=max(0.5, settings.lease_s / 3)),
+            ApprovalExpiry(intake.approvals, ttl_s=settings.approval_ttl_s),
             Retention(retention_s=settings.retention_s, finished_max=settings.finished_max),
             progress,
             current,
@@ -101,13 +111,22 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
             Cancellation(current),
         ],
     )
-    for job_type, function in ACTORS.items():
+    _declare(broker, gate, settings, Reader(store, settings.key_prefix))
+    dramatiq.set_broker(broker)
+    return broker
+
+
+def _declare(broker: BridgeBroker, gate: PolicyGate, settings: Settings, reader: Reader) -> None:
+    """Register every actor: those of the job types, and the one that delivers results."""
+    waits = settings.type_settings("deliver")
+    deliver = Deliver(reader, backoff_min_s=waits.backoff_min_s, backoff_max_s=waits.backoff_max_s)
+    declared: list[tuple[str, Callable[[Any], Any], str]] = [("deliver", deliver, DELIVER_QUEUE)]
+    declared += [(job_type, function, QUEUE) for job_type, function in ACTORS.items()]
+    for name, function, queue in declared:
         declare = dramatiq.actor(
-            actor_name=job_type,
-            queue_name="jobs",
+            actor_name=name,
+            queue_name=queue,
             broker=broker,
             throws=(JobFailed, JobInterrupted),
         )
-        declare(_keeping_result(function))
-    dramatiq.set_broker(broker)
-    return broker
+        declare(_attempt(name, function, gate))

@@ -1,37 +1,134 @@
-"""``task.custom``: give a task to a project's command, for instance a coding agent."""
+"""``task.custom``: give a task to a project's command, for instance a coding agent; or follow a process."""
 
 from __future__ import annotations
 
 import difflib
 from pathlib import Path
 
-from actors.child import CommandResult
+from actors.child import CommandFailed, CommandResult
 from actors.command import run_command
 from actors.context import current_job, settings
+from actors.track import ProcessEnded, follow_process, tracked_process
+from actors.worktree import Changes, Worktree, prune
+from actors.worktree_git import GitFailed
+from middleware.interrupts import JobInterrupted, WorkerStopping
 from middleware.job.payloads import TaskCustomPayload
 from ops.errors import JobRefused
+from ops.logs import get_logger
 from ops.settings import ProjectSettings
+from ops.workspace import Workspace
 
 PLACEHOLDER = "{task}"
 
+log = get_logger(__name__)
 
-def task_custom(payload: TaskCustomPayload) -> CommandResult:
+
+class TaskResult(CommandResult, frozen=True, kw_only=True, omit_defaults=True):
+    """What a task left behind.
+
+    Attributes:
+        changes: What it changed, if it had a worktree of its own.
+    """
+
+    changes: Changes | None = None
+
+
+def task_custom(payload: TaskCustomPayload) -> CommandResult | ProcessEnded:
     """Run the project's command in the project's directory, ``{task}`` in its arguments replaced by the task.
 
     The command also finds the task in ``BRIDGE_TASK`` and the project in ``BRIDGE_PROJECT``. Its lines
-    ``::progress NN message`` become progress.
+    ``::progress NN message`` become progress. With ``worktree = true`` it runs in a git worktree and branch
+    of its own, see ``actors.worktree``. A job that ``3ox track`` made follows its process instead.
 
     Raises:
         CommandFailed: It ended with a status other than 0.
-        JobRefused: There is no such project, program or directory.
+        JobRefused: There is no such project, program, directory or repository.
     """
-    name = current_job().job.project
-    project = _find(name)
+    job = current_job().job
+    process = tracked_process(job)
+    if process is not None:
+        return follow_process(process)
+    project = _find(job.project)
+    if project.worktree:
+        return _in_worktree(project, str(job.project), payload.task)
+    return _run(project, Path(project.path), payload.task)
+
+
+def _run(project: ProjectSettings, directory: Path, task: str) -> CommandResult:
     return run_command(
-        [argument.replace(PLACEHOLDER, payload.task) for argument in project.command],
-        cwd=Path(project.path),
-        env={**project.env, "BRIDGE_PROJECT": str(name), "BRIDGE_TASK": payload.task},
+        [argument.replace(PLACEHOLDER, task) for argument in project.command],
+        cwd=directory,
+        env={**project.env, "BRIDGE_PROJECT": str(current_job().job.project), "BRIDGE_TASK": task},
         progress=True,
+    )
+
+
+def worktree_of(workspace: Workspace, project: ProjectSettings, name: str, job_id: str) -> Worktree:
+    """Give the place of a task's worktree; it need not exist.
+
+    Args:
+        workspace: Under which it lies.
+        project: The project.
+        name: Of the project.
+        job_id: Of the task.
+    """
+    return Worktree(Path(project.path), workspace.worktrees_dir / name, job_id)
+
+
+def _in_worktree(project: ProjectSettings, name: str, task: str) -> CommandResult:
+    context = current_job()
+    tree = worktree_of(settings().workspace, project, name, context.job_id)
+    # Somebody listens all the time, so that no interrupt breaks into git or into the order of these steps.
+    with tree.held(), context.on_interrupt(lambda _: tree.stop()):
+        try:
+            directory = tree.begin(project.base)
+        except GitFailed:
+            context.check_cancelled()
+            raise
+        prune(Path(project.path), tree.path.parent, project.worktrees_kept)
+        try:
+            result = _run(project, directory, task)
+        except CommandFailed as error:
+            kept = _task_result(error.result, _changes_kept(tree))
+            raise CommandFailed(
+                error.message, result=kept, remedy=f"Its files are in {tree.path}."
+            ) from error
+        except JobInterrupted as error:
+            if context.interrupt_requested is not WorkerStopping:
+                error.result = TaskResult(exit_status=-1, changes=_changes_kept(tree))  # type: ignore[attr-defined]
+            raise
+        except JobRefused:
+            tree.remove(branch=True)
+            raise
+        commit = tree.commit(task, context.job_id)
+        changes = tree.describe(_diff_max_bytes(), kept=False, commit=commit)
+        tree.remove(branch=commit is None)
+        return _task_result(result, changes)
+
+
+def _diff_max_bytes() -> int:
+    values = settings().settings
+    return min(values.diff_max_bytes, values.result_max_bytes // 2)
+
+
+def _changes_kept(tree: Worktree) -> Changes | None:
+    """Describe what a task that did not succeed has changed; if it cannot be, its own failure counts."""
+    try:
+        return tree.describe(_diff_max_bytes(), kept=True)
+    except (GitFailed, OSError) as error:
+        log.warning("worktree.unreadable", path=str(tree.path), reason=str(error))
+        return None
+
+
+def _task_result(result: CommandResult, changes: Changes | None) -> TaskResult:
+    return TaskResult(
+        exit_status=result.exit_status,
+        signal=result.signal,
+        stdout_tail=result.stdout_tail,
+        stderr_tail=result.stderr_tail,
+        duration_s=result.duration_s,
+        truncated=result.truncated,
+        changes=changes,
     )
 
 

@@ -1,20 +1,19 @@
-"""``telegram``: declared, so that the schema is whole; this version cannot carry it out yet."""
+"""``telegram``: answer a message from an allowed chat, as ``ask`` does, in the chat's own session.
+
+The bot (``ingress.telegram``) makes the job with the session ``tg_CHAT`` and shows its answer in the chat.
+"""
 
 from __future__ import annotations
 
-from typing import NoReturn
-
-from middleware.job.payloads import TelegramPayload
-from ops.errors import JobRefused
+from actors.ask import AskResult, ask
+from middleware.job.payloads import AskPayload, TelegramPayload
 
 
-def telegram(payload: TelegramPayload) -> NoReturn:  # noqa: ARG001 (every actor takes its payload)
-    """Refuse the job.
+def telegram(payload: TelegramPayload) -> AskResult:
+    """Ask the configured providers what the message says; the job's session goes along.
 
     Raises:
-        JobRefused: Always.
+        JobFailed: No provider answered; worth another attempt.
+        JobRefused: Nothing is configured, or the question is refused.
     """
-    raise JobRefused(
-        "jobs of the type telegram cannot be carried out yet: the Telegram bot is missing in this version.",
-        remedy="Use a version of the bridge that brings it.",
-    )
+    return ask(AskPayload(prompt=payload.text))

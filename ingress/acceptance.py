@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
+from collections.abc import Sequence
 
 import msgspec
 
@@ -17,13 +19,23 @@ from middleware.broker.outage import backoff_s
 from middleware.job.records import Receipt, new_receipt
 from middleware.job.schema import Job, decode_job, encode_job
 from ops.background import start_duty
-from ops.errors import InvalidJob, QueueFull, StoreError, StoreUnreachable, UnknownProject
+from ops.errors import (
+    InvalidJob,
+    JobNotFound,
+    PolicyDenied,
+    QueueFull,
+    StoreError,
+    StoreUnreachable,
+    UnknownProject,
+)
 from ops.logs import get_logger
 from ops.spool import Spool
 
 #: Status of a receipt whose job is in the spool.
 SPOOLED = "spooled"
 _HAND_OVER_BATCH = 50
+#: Idempotency keys that a daemon remembers for an outage: the last ones.
+_KEYS_MAX = 10_000
 
 log = get_logger(__name__)
 
@@ -51,6 +63,7 @@ class Acceptance:
         self._bridge = bridge
         loaded = bridge.loaded
         self.spool = Spool(loaded.workspace.spool_dir, max_bytes=loaded.settings.spool_max_bytes)
+        self._keys = _Keys(bridge, self.spool)
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -78,28 +91,70 @@ class Acceptance:
 
         Raises:
             InvalidJob: It does not fit; nothing is kept.
+            PolicyDenied: The policy does not allow it; nothing is kept.
             QueueFull: Too many jobs wait.
             SpoolFull: The store is away and the spool takes no more.
         """
         # While older jobs are in the spool, newer ones queue up behind them: the order is kept.
         if self.spool.is_empty():
             try:
-                return self._bridge.submit(job, delay_s=delay_s)
+                receipt = self._bridge.submit(job, delay_s=delay_s)
             except StoreUnreachable as error:
                 log.warning("job.spooled", job_id=job.job_id, reason=str(error))
+            else:
+                self._keys.remember(job, receipt)
+                return receipt
         self._bridge.intake.check(job)
+        return self._spool_once(job, delay_s, ask_store=True)
+
+    def accept_many(self, jobs: Sequence[Job]) -> list[Receipt]:
+        """Take jobs in few round trips; see ``accept``.
+
+        Args:
+            jobs: From ``make_job``.
+
+        Returns:
+            Their receipts, in order.
+
+        Raises:
+            InvalidJob: One of them does not fit; into the store none was taken.
+            PolicyDenied: The policy does not allow one of them; the same holds.
+            QueueFull: Too many jobs wait; those for which there was room were taken, and the same again do
+                no harm.
+            SpoolFull: The store is away and the spool takes no more; the same holds.
+        """
+        if self.spool.is_empty():
+            try:
+                receipts = self._bridge.intake.submit(jobs)
+            except StoreUnreachable as error:
+                log.warning("jobs.spooled", jobs=len(jobs), reason=str(error))
+            else:
+                for job, receipt in zip(jobs, receipts, strict=True):
+                    self._keys.remember(job, receipt)
+                return receipts
+        for job in jobs:
+            self._bridge.intake.check(job)
+        # The store is not asked for each of them what it knows: that is settled when it takes them over.
+        return [self._spool_once(job, None, ask_store=False) for job in jobs]
+
+    def _spool_once(self, job: Job, delay_s: float | None, *, ask_store: bool) -> Receipt:
+        if job.idempotency_key is None:
+            return self._spool(job, delay_s)
+        # One at a time: of two commands with the same key the second is answered with the first's receipt.
+        with self._keys.lock:
+            known = self._keys.find(job.idempotency_key, ask_store=ask_store)
+            return self._spool(job, delay_s) if known is None else known
+
+    def _spool(self, job: Job, delay_s: float | None) -> Receipt:
         complete = self._bridge.intake.complete(job)
         entry = Spooled(job=msgspec.Raw(encode_job(complete)))
         if delay_s is not None:
             entry = Spooled(job=entry.job, due_s=time.time() + delay_s)
         self.spool.add(job.job_id, msgspec.json.encode(entry))
         self._wake.set()
-        return new_receipt(
-            complete,
-            status=SPOOLED,
-            at_ms=time.time_ns() // 1_000_000,
-            input_sha256=payload_sha256(complete),
-        )
+        receipt = _spool_receipt(complete)
+        self._keys.remember(job, receipt)
+        return receipt
 
     def hand_over(self) -> int:
         """Hand over everything in the spool, in order.
@@ -122,8 +177,10 @@ class Acceptance:
                 for entry in entries:
                     try:
                         job, delay_s = _read(entry.read_bytes())
-                        self._bridge.submit(job, delay_s=delay_s)
-                    except (InvalidJob, UnknownProject, StoreError) as error:
+                        receipt = self._bridge.submit(job, delay_s=delay_s)
+                        if receipt.duplicate:
+                            log.warning("spool.duplicate", job_id=job.job_id, first=receipt.job_id)
+                    except (InvalidJob, PolicyDenied, UnknownProject, StoreError) as error:
                         aside = self.spool.set_aside(entry)
                         log.warning("spool.refused", entry=str(aside), reason=str(error))
                         continue
@@ -148,6 +205,73 @@ class Acceptance:
                 self._wake.clear()
             elif self._stopping.wait(wait_s):
                 return
+
+
+class _Keys:
+    """Which idempotency keys were taken, for the time when the store cannot say it.
+
+    What this process took last, what lies in the spool, and the store itself if it is back already.
+
+    Args:
+        bridge: The store.
+        spool: Where jobs lie in the meantime.
+
+    Attributes:
+        lock: To be held from ``find`` to ``remember`` by whoever spools.
+    """
+
+    def __init__(self, bridge: Bridge, spool: Spool) -> None:
+        self._bridge = bridge
+        self._spool = spool
+        self._receipts: OrderedDict[str, Receipt] = OrderedDict()
+        self._has_read = False
+        self.lock = threading.RLock()
+
+    def remember(self, job: Job, receipt: Receipt) -> None:
+        """Note the receipt of a job that was taken."""
+        if job.idempotency_key is not None:
+            with self.lock:
+                self._receipts[job.idempotency_key] = receipt
+                if len(self._receipts) > _KEYS_MAX:
+                    self._receipts.popitem(last=False)
+
+    def find(self, key: str, *, ask_store: bool) -> Receipt | None:
+        """Give the receipt of the job that this key stands for, if one is known.
+
+        Args:
+            key: The idempotency key.
+            ask_store: Ask the store too, which may cost its time-out.
+        """
+        if not self._has_read:
+            self._read_spool()
+        known = self._receipts.get(key)
+        if known is not None:
+            return msgspec.structs.replace(known, duplicate=True)
+        if not ask_store:
+            return None
+        reader = self._bridge.reader
+        try:
+            job_id = reader.store.call("GET", reader.keys.idempotency(key))
+            return None if job_id is None else reader.receipt(job_id.decode(), duplicate=True)
+        except (JobNotFound, StoreUnreachable):
+            return None
+
+    def _read_spool(self) -> None:
+        """Read what an earlier process left there; its answers hold."""
+        for entry in self._spool.entries():
+            try:
+                job, _ = _read(entry.read_bytes())
+            except (FileNotFoundError, InvalidJob):
+                # Handed over at this moment; or of no use, which the hand-over says.
+                continue
+            self.remember(job, _spool_receipt(job))
+        self._has_read = True
+
+
+def _spool_receipt(job: Job) -> Receipt:
+    return new_receipt(
+        job, status=SPOOLED, at_ms=time.time_ns() // 1_000_000, input_sha256=payload_sha256(job)
+    )
 
 
 def _read(data: bytes) -> tuple[Job, float | None]:

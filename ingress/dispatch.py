@@ -10,11 +10,13 @@ was taken.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 
+from middleware.broker.approvals import Decision
 from middleware.broker.factory import make_intake, make_scripts
 from middleware.job.follow import Follower
 from middleware.job.payloads import Payload
@@ -36,11 +38,14 @@ class CancelReply(msgspec.Struct, frozen=True):
     Attributes:
         outcome: ``cancelled`` (it never started), ``cancelling`` (its worker stops it now) or ``finished``
             (it had ended before).
+        status: What it is now.
+        was: What it was before.
     """
 
     job_id: str
     outcome: str
     status: str
+    was: str = ""
 
 
 class Bridge:
@@ -76,7 +81,7 @@ class Bridge:
         outcome, status = self.scripts.cancel(job_id, reason)
         if outcome == "unknown":
             raise JobNotFound(f"there is no job {part!r}.", remedy="'3ox jobs' lists all jobs.")
-        return CancelReply(job_id, outcome, status)
+        return CancelReply(job_id, outcome, outcome if outcome == "cancelled" else status, was=status)
 
     def retry(self, part: str, reason: str) -> Receipt:
         """Run an ended job again; see the function of this name."""
@@ -90,6 +95,38 @@ class Bridge:
         if outcome == "unknown":
             raise JobNotFound(f"there is no job {part!r}.", remedy="'3ox jobs' lists all jobs.")
         return self.reader.receipt(job_id)
+
+    def approve(self, part: str, actor: str, reason: str = "") -> Receipt:
+        """Let a job go on that waits for approval; see the function of this name."""
+        job_id = self.reader.resolve(part)
+        return self._decided(job_id, "approved", self.intake.approvals.approve(job_id, actor, reason))
+
+    def deny(self, part: str, actor: str, reason: str = "") -> Receipt:
+        """Cancel a job that waits for approval; see the function of this name."""
+        job_id = self.reader.resolve(part)
+        return self._decided(job_id, "denied", self.intake.approvals.deny(job_id, actor, reason))
+
+    def _decided(self, job_id: str, wanted: str, decision: Decision) -> Receipt:
+        if decision.outcome == "unknown":
+            raise JobNotFound(f"there is no job {job_id!r}.", remedy="'3ox jobs' lists all jobs.")
+        if decision.outcome == "expired":
+            why = self.reader.job(job_id).reason
+            raise WrongState(f"{job_id} cannot be {wanted} any more: {why}.", remedy="Dispatch it anew.")
+        if decision.outcome == "refused":
+            before = f", it was {decision.approval}" if decision.approval else ""
+            raise WrongState(
+                f"{job_id} is {decision.status} and does not wait for approval{before}.",
+                remedy="'3ox jobs --status held' shows what waits, and for what.",
+            )
+        return self.reader.receipt(job_id)
+
+    def approvals(self, limit: int = 50) -> list[JobRecord]:
+        """Give the jobs that wait for approval; see ``list_approvals``."""
+        found = []
+        for job_id in self.intake.approvals.waiting(limit):
+            with contextlib.suppress(JobNotFound):  # decided and deleted in between
+                found.append(self.reader.job(job_id))
+        return found
 
 
 class _Default:
@@ -195,12 +232,13 @@ def list_jobs(
     status: str | None = None,
     job_type: str | None = None,
     project: str | None = None,
+    source: str | None = None,
     limit: int = 50,
     cursor: str | None = None,
 ) -> JobPage:
     """Give a page of jobs, newest first; see ``middleware.job.reader.Reader.page``."""
     return current_bridge().reader.page(
-        status=status, job_type=job_type, project=project, limit=limit, cursor=cursor
+        status=status, job_type=job_type, project=project, source=source, limit=limit, cursor=cursor
     )
 
 
@@ -257,6 +295,35 @@ def retry(part: str, *, reason: str = "retried by a program") -> Receipt:
         JobNotFound: No job fits.
     """
     return current_bridge().retry(part, reason)
+
+
+def approve(part: str, *, actor: str, reason: str = "") -> Receipt:
+    """Let a job go on that waits for approval; the same again does no harm.
+
+    Args:
+        part: The job's id, or a unique part of it.
+        actor: Who approves it; on the receipt.
+        reason: Why, one sentence; on the receipt too.
+
+    Raises:
+        WrongState: It does not wait for approval (any more), or it has expired.
+        JobNotFound: No job fits.
+    """
+    return current_bridge().approve(part, actor, reason)
+
+
+def deny(part: str, *, actor: str, reason: str = "") -> Receipt:
+    """Cancel a job that waits for approval; see ``approve``."""
+    return current_bridge().deny(part, actor, reason)
+
+
+def list_approvals(limit: int = 50) -> list[JobRecord]:
+    """Give the jobs that wait for approval, the oldest first.
+
+    Args:
+        limit: How many at most.
+    """
+    return current_bridge().approvals(limit)
 
 
 def purge_jobs(status: str) -> int:

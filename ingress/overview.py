@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from middleware.job.records import utc
+from middleware.broker.spending import NANO_PER_USD, day_use_command, read_day_use
+from middleware.job.deliveries import count_undelivered
+from middleware.job.records import utc, utc_now
+from ops.model_place import running_models
 
 if TYPE_CHECKING:
     from ingress.dispatch import Bridge
@@ -15,7 +18,7 @@ _WORKERS_MAX = 200
 
 
 def overview(bridge: Bridge) -> dict[str, Any]:
-    """Read the state of a bridge in four round trips.
+    """Read the state of a bridge in five round trips.
 
     Raises:
         StoreUnreachable: The store is away.
@@ -25,11 +28,13 @@ def overview(bridge: Bridge) -> dict[str, Any]:
     clock = store.call("TIME")
     latency_ms = (time.perf_counter() - began_s) * 1000
     now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
-    info, ids, doors = bridge.reader.read(
+    today = utc_now()[:10]
+    info, ids, doors, use = bridge.reader.read(
         [
             ("INFO", "server"),
             ("ZRANGE", keys.workers, 0, _WORKERS_MAX - 1, "WITHSCORES"),
             ("ZRANGE", keys.daemons, 0, _WORKERS_MAX - 1, "WITHSCORES"),
+            day_use_command(keys.prefix, today),
         ],
     )
     summary = bridge.reader.summary()
@@ -50,7 +55,23 @@ def overview(bridge: Bridge) -> dict[str, Any]:
         "workers": _workers(bridge, [item.decode() for item in ids[::2]], ids[1::2], now_ms),
         "daemons": _daemons(bridge, [item.decode() for item in doors[::2]], doors[1::2], now_ms),
         "spool": {"jobs": bridge.spooled()},
+        "deliveries": count_undelivered(bridge.reader.read, keys),
+        "models": running_models(bridge.loaded.workspace),
+        "ask": _ask_use(bridge, today, use),
         "at": utc(now_ms),
+    }
+
+
+def _ask_use(bridge: Bridge, day: str, reply: list[bytes | None]) -> dict[str, Any]:
+    """Give what the answers of a day have taken, and what they may take."""
+    use, budget = read_day_use(reply), bridge.loaded.settings.ask.budget
+    return {
+        "day": day,
+        "answers": use.answers,
+        "tokens": use.tokens,
+        "cost_usd": use.nano_usd / NANO_PER_USD,
+        "budget_tokens": budget.day_tokens,
+        "budget_usd": budget.day_usd,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 import traceback
 from typing import Any
 
@@ -15,8 +16,11 @@ from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
 from middleware.broker.scripts import Settlement
 from middleware.interrupts import TimeLimitExceeded, WorkerStopping
-from ops.errors import BridgeError, JobFailed, JobRefused
-from ops.settings import Settings
+from middleware.job.keys import Keys
+from middleware.job.records import utc
+from middleware.parking import PARKED, Parks, park_wait_s, read_parks
+from ops.errors import BridgeError, JobFailed, JobParked, JobRefused, StoreUnreachable
+from ops.settings import Settings, TypeSettings
 
 #: Of a traceback, this much of its end is kept with the job.
 _TRACEBACK_MAX_CHARS = 4000
@@ -42,8 +46,9 @@ class Retries(dramatiq.Middleware):
     """Turns the exception of an attempt into its settlement.
 
     A job gets ``max_retries`` more attempts, its own figure or its type's. ``JobRefused`` is final at once;
-    dramatiq's ``Retry(delay=...)`` names the wait itself. The retry is committed in the same step as
-    the end of the attempt, so no crash between the two can lose or double it.
+    dramatiq's ``Retry(delay=...)`` names the wait itself. ``JobParked`` waits without using up a retry, as
+    long as all such waits of the job together stay within its time limit. The retry is committed in the same
+    step as the end of the attempt, so no crash between the two can lose or double it.
 
     Args:
         settings: Limits and backoff by job type.
@@ -80,9 +85,11 @@ class Retries(dramatiq.Middleware):
                 f"{limit}; {how}." if how else f"{limit}.",
                 remedy="Give the job more time (--timeout), or less to do.",
             )
-        message.settlement = self._settle(message, failure, exception)
+        message.settlement = self._settle(message, failure, exception, _parks_before(broker, message))
 
-    def _settle(self, message: JobMessage, failure: BaseException, raised: BaseException) -> Settlement:
+    def _settle(
+        self, message: JobMessage, failure: BaseException, raised: BaseException, parks: Parks
+    ) -> Settlement:
         expected = isinstance(failure, BridgeError | Retry)
         trace = "" if expected else "".join(traceback.format_exception(raised))[-_TRACEBACK_MAX_CHARS:]
         error = BridgeBroker.error_json(failure, traceback=trace)
@@ -90,11 +97,13 @@ class Retries(dramatiq.Middleware):
         result = b"" if outcome is None else msgspec.json.encode(outcome)
         kind = self._settings.type_settings(message.job.job_type)
         allowed = kind.max_retries if message.job.max_retries is None else message.job.max_retries
-        used = message.retries_used
+        used = message.retries_used - parks.count
         said = failure.message if isinstance(failure, BridgeError) else f"{type(failure).__name__}: {failure}"
         said = said.rstrip(".")
         if isinstance(failure, JobRefused):
             return Settlement(outcome="failed", error=error, result=result, reason=f"refused: {said}")
+        if isinstance(failure, JobParked):
+            return self._park(message, failure, kind, parks, error)
         if used >= allowed:
             attempts = f"after {used + 1} attempts" if used else "in its only attempt"
             return Settlement(
@@ -109,3 +118,36 @@ class Retries(dramatiq.Middleware):
             delay_ms=int(wait_s * 1000),
             reason=f"attempt {message.attempt} failed: {said}; the next one is in {wait_s:.1f} s",
         )
+
+    def _park(
+        self, message: JobMessage, failure: JobParked, kind: TypeSettings, parks: Parks, error: bytes
+    ) -> Settlement:
+        """Have the job wait until it was told to come back, if that is not too long."""
+        asked_s = message.job.timeout_seconds
+        limit_s = min(kind.timeout_s if asked_s is None else asked_s, failure.limit_s)
+        wait_s = park_wait_s(failure.after_s, parks=parks.count, fraction=random.random())  # noqa: S311
+        said = failure.message.rstrip(".")
+        if parks.parked_s + max(failure.after_s, 0.0) > limit_s:
+            waited = f" after {parks.parked_s:.0f} s of waiting" if parks.count else ""
+            reason = (
+                f"failed: it would have to wait {failure.after_s:.0f} s{waited}, of {limit_s:g} s: {said}"
+            )
+            return Settlement(outcome="failed", error=error, reason=reason)
+        until = utc(int((time.time() + wait_s) * 1000))
+        return Settlement(
+            outcome="retrying", error=error, delay_ms=int(wait_s * 1000), reason=f"{PARKED}{until}: {said}"
+        )
+
+
+def _parks_before(broker: Broker, message: JobMessage) -> Parks:
+    """Look up how often earlier attempts of this job were parked."""
+    if message.attempt <= 1 or not isinstance(broker, BridgeBroker):
+        return Parks()
+    key = Keys(broker.scripts.prefix).receipts(message.job.job_id)
+    try:
+        chain = broker.scripts.store.call("LRANGE", key, 0, -1)
+    except StoreUnreachable as failure:
+        broker.outage.begin(failure)
+        # Not known: then none is taken for a failure, and the next attempt will know.
+        return Parks(count=message.retries_used)
+    return read_parks(chain, base_attempt=message.delivered.base_attempt)

@@ -105,6 +105,12 @@ class JobNotFound(BridgeError):
     exit_code = 4
 
 
+class SessionNotFound(BridgeError):
+    """No such session."""
+
+    exit_code = 4
+
+
 class WaitTimeout(BridgeError):
     """The wait ran out before the job ended."""
 
@@ -119,9 +125,41 @@ class StartFailed(BridgeError):
     """A process of the bridge did not start."""
 
 
+class LeadershipLost(BridgeError):
+    """Another process leads now; what was about to be written down is not."""
+
+
+class LedgerBroken(BridgeError):
+    """The ledger cannot be written or does not prove what it should."""
+
+
+class HistoryBroken(BridgeError):
+    """The database of ended jobs cannot be read or written."""
+
+
 class JobFailed(BridgeError):
     """The job ran and did not succeed. Raised by actors; retried as far as the job allows."""
 
 
+class JobParked(JobFailed):
+    """The job has to wait for somebody who has said when to come back; the attempt is not counted.
+
+    Parameters:
+        after_s: Until then, in seconds from now.
+        limit_s: Bound on all such waits of one job together, beside the job's own time limit.
+    """
+
+    def __init__(self, message: str = "", *, after_s: float, limit_s: float, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.after_s = after_s
+        self.limit_s = limit_s
+
+
 class JobRefused(JobFailed):
     """The job can never succeed as it stands; it fails at once and is not retried."""
+
+
+class PolicyDenied(JobRefused):
+    """The policy of 3ox.toml does not allow this job; raised before it is taken, and again before it runs."""
+
+    exit_code = 2

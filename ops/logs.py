@@ -277,9 +277,16 @@ def _shortened(value: Any, length: int) -> Any:
 
 def _known_secrets(loaded: LoadedSettings, environ: Mapping[str, str]) -> list[str]:
     settings = loaded.settings
-    named = (settings.ask.openai.api_key_env, *_ENV_SECRETS)
+    named = (
+        settings.ask.openai.api_key_env,
+        *(hook.secret_env for hook in settings.webhook if hook.secret_env),
+        *_ENV_SECRETS,
+    )
     password = urlsplit(settings.redis_url).password
     values = [settings.api_token, settings.telegram_token, *(environ.get(name, "") for name in named)]
+    values += [url for entry in settings.notify for url in entry.urls]
+    for endpoint in settings.rest.endpoints.values():
+        values += [endpoint.secret, environ.get(endpoint.secret_env, "")]
     values += [] if password is None else [password, unquote(password)]
     usable = {value for value in values if len(value) >= _SECRET_MIN_LENGTH}
     # As they are, and as they stand in a line of JSON.

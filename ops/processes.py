@@ -142,12 +142,15 @@ def marked(name: str) -> dict[int, str]:
     return found
 
 
-def stop_processes(find: Callable[[], Iterable[int]], *, grace_s: float) -> bool:
+def stop_processes(
+    find: Callable[[], Iterable[int]], *, grace_s: float, on_force: Callable[[], None] | None = None
+) -> bool:
     """End processes: SIGTERM, time to end, then SIGKILL, until none is found any more.
 
     Args:
         find: Gives the ids of those that are left; asked again and again, since they may start others.
         grace_s: Time between SIGTERM and SIGKILL, in seconds.
+        on_force: Called before the first SIGKILL, if it comes to that.
 
     Returns:
         True when nothing is left; False when something resists SIGKILL, which only the kernel can cause.
@@ -164,10 +167,12 @@ def stop_processes(find: Callable[[], Iterable[int]], *, grace_s: float) -> bool
             _send(pid, signal.SIGCONT)
         told |= left
         wait_ended(left, deadline_s - time.monotonic())
-    for _ in range(_KILL_ROUNDS):
+    for attempt in range(_KILL_ROUNDS):
         left = _living(find())
         if not left:
             return True
+        if attempt == 0 and on_force is not None:
+            on_force()
         for pid in left:
             _send(pid, signal.SIGKILL)
         wait_ended(left, _KILLED_WITHIN_S)

@@ -16,10 +16,14 @@ from ops.errors import SettingsError
 from ops.settings_table import (
     SECRET,
     TYPE_DEFAULTS,
+    AnthropicSettings,
     AskSettings,
     CommandSettings,
+    LocalSettings,
+    OllamaSettings,
     OpenAISettings,
     ProjectSettings,
+    ScheduleSettings,
     Settings,
     TypeOverrides,
     TypeSettings,
@@ -27,11 +31,15 @@ from ops.settings_table import (
 from ops.workspace import Workspace, default_home
 
 __all__ = [
+    "AnthropicSettings",
     "AskSettings",
     "CommandSettings",
     "LoadedSettings",
+    "LocalSettings",
+    "OllamaSettings",
     "OpenAISettings",
     "ProjectSettings",
+    "ScheduleSettings",
     "SettingRow",
     "Settings",
     "TypeOverrides",
@@ -65,7 +73,9 @@ _MASK = "********"
 _LIST_REMEDY = "`3ox config` lists all settings."
 
 _FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
-_TABLES = frozenset({"projects", "ask", "types", "resources"})
+_TABLES = frozenset(
+    {"policy", "deliver", "webhook", "notify", "projects", "ask", "types", "resources", "schedule", "station"}
+)
 SCALARS = tuple(name for name in _FIELDS if name not in _TABLES)
 
 
@@ -116,7 +126,7 @@ class LoadedSettings(msgspec.Struct, frozen=True, kw_only=True):
         value = getattr(self.settings, name)
         if _meta(_FIELDS[name].type).extra == SECRET and value != "":
             return mask_url(value) if name.endswith("_url") else _MASK
-        return msgspec.to_builtins(value)
+        return msgspec.to_builtins(_without_secrets(value))
 
 
 def load_settings(
@@ -218,6 +228,9 @@ def _value(value: Any, kind: Any, key: str, file: str) -> Any:
         return table(
             **{name: _value(item, fields[name].type, f"{key}.{name}", file) for name, item in value.items()},
         )
+    if _plain(kind) is list and isinstance(value, list) and _table_type(get_args(_bare(kind))[0]) is not None:
+        item_type = get_args(_bare(kind))[0]
+        return [_value(item, item_type, f"{key} {n}", file) for n, item in enumerate(value, start=1)]
     if _plain(kind) is dict and isinstance(value, dict):
         key_type, item_type = get_args(_bare(kind))
         return {
@@ -266,6 +279,14 @@ def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
                 f"{low} ({least:g}, {sources[low]}) is greater than {high} ({most:g}, {sources[high]}).",
                 remedy=f"Lower {low} or raise {high}.",
             )
+    _require_unique([hook.name for hook in settings.webhook], "[[webhook]]")
+    _require_unique([entry.name for entry in settings.notify if entry.name], "[[notify]]")
+
+
+def _require_unique(names: list[str], what: str) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SettingsError(f"there are two of {what} with the name {twice!r}.", remedy="Rename one of them.")
 
 
 def _project_path(home: Path, path: str) -> str:
@@ -287,6 +308,22 @@ def _plain(kind: Any) -> Any:
     bare = _bare(kind)
     origin = get_origin(bare)
     return bare if origin is None else origin
+
+
+def _without_secrets(value: Any) -> Any:
+    """Mask the secrets in a table and in the tables below it."""
+    if isinstance(value, dict):
+        return {name: _without_secrets(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_secrets(item) for item in value]
+    if not isinstance(value, msgspec.Struct):
+        return value
+    shown = {}
+    for field in msgspec.structs.fields(value):
+        item = getattr(value, field.name)
+        secret = _meta(field.type).extra == SECRET and item != ""
+        shown[field.name] = _MASK if secret else _without_secrets(item)
+    return shown
 
 
 def _table_type(kind: Any) -> type[msgspec.Struct] | None:

@@ -2,7 +2,7 @@
 
 IN1N.3OX/   drop folder        0UT.3OX/   results        WORKDESK/  files to work on
 3ox.toml    settings           3ox.log    JSON lines of every process
-.3ox/       private state, mode 0700: valkey/ run/ spool/ ledger/ keys/ history.db
+.3ox/       private state, mode 0700: valkey/ run/ spool/ ledger/ keys/ worktrees/ undo/ history.db
 """
 
 from __future__ import annotations
@@ -89,6 +89,16 @@ class Workspace(Struct, frozen=True):
     def spool_dir(self) -> Path:
         """Jobs accepted while the store was away."""
         return self.state_dir / "spool"
+
+    @property
+    def undo_dir(self) -> Path:
+        """What was done with dropped files, one folder a day; made when there is something to undo."""
+        return self.state_dir / "undo"
+
+    @property
+    def worktrees_dir(self) -> Path:
+        """Worktrees of tasks that run or have failed, one folder a project; made when one is needed."""
+        return self.state_dir / "worktrees"
 
     @property
     def ledger_dir(self) -> Path:

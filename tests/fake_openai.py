@@ -39,6 +39,7 @@ class Reply:
         raw: Send these bytes as the body of a 200.
         usage: Whether the last chunk tells the tokens.
         finish_reason: Why the answer ends.
+        delay_s: Think for so long before anything is said.
     """
 
     status: int = 200
@@ -50,6 +51,7 @@ class Reply:
     raw: bytes = b""
     usage: bool = True
     finish_reason: str = "stop"
+    delay_s: float = 0.0
 
 
 def answers(*pieces: str, usage: bool = True, finish_reason: str = "stop") -> Reply:
@@ -57,10 +59,16 @@ def answers(*pieces: str, usage: bool = True, finish_reason: str = "stop") -> Re
     return Reply(pieces=pieces, usage=usage, finish_reason=finish_reason)
 
 
-def refuses(status: int, message: str = "no", *, retry_after_s: int | None = None) -> Reply:
+def refuses(
+    status: int,
+    message: str = "no",
+    *,
+    retry_after_s: int | None = None,
+    headers: dict[str, str] | None = None,
+) -> Reply:
     """Answer with an error status."""
-    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
-    return Reply(status=status, message=message, headers=headers)
+    after = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    return Reply(status=status, message=message, headers={**after, **({} if headers is None else headers)})
 
 
 def hangs(*pieces: str) -> Reply:
@@ -103,7 +111,7 @@ class FakeOpenAI:
 
     def __init__(self) -> None:
         self._replies: deque[Reply] = deque()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server(("127.0.0.1", 0), self.handler())
         self._server.fake = self
         # The default interval of half a second would be most of a test's time.
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
@@ -112,10 +120,24 @@ class FakeOpenAI:
         self.hung_up = threading.Event()
         self.closing = threading.Event()
 
+    @staticmethod
+    def handler() -> type[Handler]:
+        """Give the class that answers requests."""
+        return Handler
+
+    @property
+    def origin(self) -> str:
+        """Where the server is, without a path."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
     @property
     def base_url(self) -> str:
         """What goes into OPENAI_BASE_URL."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        return f"{self.origin}/v1"
+
+    def stop_listening(self) -> None:
+        """Refuse every connection; for a server that was never started."""
+        self._server.server_close()
 
     def plan(self, *replies: Reply) -> None:
         """Set the replies to the next requests."""
@@ -144,15 +166,20 @@ class FakeOpenAI:
         self._thread.join(_BOUND_S)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """Speaks the protocol."""
+
     protocol_version = "HTTP/1.1"
     server: _Server
 
     def do_POST(self) -> None:
+        """Answer as planned."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.fake.requests.append(Received(path=self.path, headers=headers, body=body))
         reply = self.server.fake.next_reply(body["messages"][-1]["content"])
+        if reply.delay_s:
+            self.server.fake.closing.wait(reply.delay_s)
         self.close_connection = True
         if reply.status != 200:
             self._error(reply)

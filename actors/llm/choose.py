@@ -4,75 +4,177 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Callable
 from typing import NoReturn
 
+from actors.llm.prices import warm_prices
 from actors.llm.provider import Provider
-from ops.errors import JobRefused
-from ops.settings import LoadedSettings, OpenAISettings
+from ops.errors import JobRefused, SettingsError
+from ops.local_model import INSTALL, model_file
+from ops.settings import LoadedSettings
 
-KNOWN = ("openai", "command")
+#: The order in which they are asked unless ``[ask] providers`` gives another; ``local`` only if none else is.
+KNOWN = ("openai", "anthropic", "ollama", "command", "local")
+_OLLAMA_PORT = 11434
 
 
-def choose(loaded: LoadedSettings, wanted: str | None) -> list[Provider]:
+class NoProvider(JobRefused):
+    """Nothing is configured that could answer."""
+
+
+def choose(loaded: LoadedSettings, wanted: str | None, *, fit_to_decide: bool = False) -> list[Provider]:
     """Give the providers to ask, in order; at least one.
 
     Args:
         loaded: Settings; keys and base URLs come from the environment where they are absent there.
         wanted: The only provider to ask, by name; None asks those of ``[ask] providers``, or every
-            configured one when that is empty.
+            configured one when that is empty, or the offline model when there is none.
+        fit_to_decide: The answers are acted upon: the offline model is asked only if it is listed.
 
     Raises:
-        JobRefused: A provider is unknown, or not configured, or none is.
+        JobRefused: A provider is unknown, or not configured.
+        NoProvider: None is configured.
     """
-    configured = _configured(loaded)
-    listed = loaded.settings.ask.providers
-    names = [wanted] if wanted is not None else listed
-    for name in names:
+    listed = [wanted] if wanted is not None else loaded.settings.ask.providers
+    for name in listed:
         if name not in KNOWN:
             _refuse_unknown(name)
-        if name not in configured:
-            raise JobRefused(f"the provider {name!r} is not configured.", remedy=_how_to(name, loaded))
-    if not configured:
+    usual = [name for name in KNOWN if name != "local"]
+    found = [(name, _MAKERS[name](loaded)) for name in (listed or usual)]
+    providers = [provider for _, provider in found if provider is not None]
+    missing = [name for name, provider in found if provider is None]
+    if listed and missing:
         raise JobRefused(
-            "no provider of answers is configured.",
-            remedy=f"{_how_to('openai', loaded)} Or: {_how_to('command', loaded)}",
+            f"the provider {missing[0]!r} is not configured.", remedy=_how_to(missing[0], loaded)
         )
-    return [configured[name] for name in (names or configured)]
+    if not providers and not fit_to_decide:
+        local = _local(loaded)
+        providers = [] if local is None else [local]
+    if not providers:
+        raise NoProvider(
+            "no provider of answers is configured.",
+            remedy=" Or: ".join(_how_to(name, loaded) for name in ("openai", "command", "local")),
+        )
+    if any(not provider.free for provider in providers):
+        warm_prices()
+    return providers
 
 
-def _configured(loaded: LoadedSettings) -> dict[str, Provider]:
-    """Give every configured provider by name, in the order of ``KNOWN``."""
-    from actors.llm.local_command import CommandProvider
+def _openai(loaded: LoadedSettings) -> Provider | None:
     from actors.llm.openai_http import OFFICIAL_BASE_URL, OpenAIProvider
 
-    ask = loaded.settings.ask
-    found: dict[str, Provider] = {}
-    key = os.environ.get(ask.openai.api_key_env, "").strip()
-    base_url = _base_url(ask.openai)
-    if key != "" or base_url != "":
-        found["openai"] = OpenAIProvider(
-            base_url=base_url if base_url != "" else OFFICIAL_BASE_URL,
-            model=ask.openai.model,
-            key=key,
-            silence_s=ask.openai.timeout_s,
-        )
-    if ask.command is not None:
-        desk = loaded.workspace.workdesk
-        desk.mkdir(parents=True, exist_ok=True)
-        found["command"] = CommandProvider(ask.command.argv, cwd=desk, timeout_s=ask.command.timeout_s)
-    return found
+    values = loaded.settings.ask.openai
+    key, base_url = _environ(values.api_key_env), _first(values.base_url, _environ("OPENAI_BASE_URL"))
+    if key == "" and base_url == "":
+        return None
+    return OpenAIProvider(
+        base_url=_first(base_url, OFFICIAL_BASE_URL),
+        model=values.model,
+        key=key,
+        silence_s=values.timeout_s,
+        key_variable=values.api_key_env,
+    )
 
 
-def _base_url(openai: OpenAISettings) -> str:
-    return openai.base_url if openai.base_url != "" else os.environ.get("OPENAI_BASE_URL", "").strip()
+def _anthropic(loaded: LoadedSettings) -> Provider | None:
+    from actors.llm.anthropic_http import OFFICIAL_BASE_URL, AnthropicProvider
+
+    values = loaded.settings.ask.anthropic
+    key, base_url = _environ(values.api_key_env), _first(values.base_url, _environ("ANTHROPIC_BASE_URL"))
+    if key == "" and base_url == "":
+        return None
+    return AnthropicProvider(
+        base_url=_first(base_url, OFFICIAL_BASE_URL),
+        model=values.model,
+        key=key,
+        silence_s=values.timeout_s,
+        key_variable=values.api_key_env,
+        answer_max_tokens=loaded.settings.ask.answer_max_tokens,
+    )
+
+
+def _ollama(loaded: LoadedSettings) -> Provider | None:
+    from actors.llm.openai_http import OpenAIProvider
+
+    values = loaded.settings.ask.ollama
+    host = _environ("OLLAMA_HOST")
+    if values is None and host == "":
+        return None
+    from ops.settings import OllamaSettings
+
+    values = OllamaSettings() if values is None else values
+    return OpenAIProvider(
+        base_url=f"{_ollama_url(_first(values.base_url, host))}/v1",
+        model=values.model,
+        key="",
+        silence_s=values.timeout_s,
+        name="ollama",
+        free=True,
+    )
+
+
+def _ollama_url(host: str) -> str:
+    """Complete an OLLAMA_HOST, which may be a URL, ``host:port``, ``host`` or ``:port``."""
+    scheme, given, place = host.rpartition("://")
+    place = place.rstrip("/").removesuffix("/v1")
+    name, colon, port = place.rpartition(":") if not place.endswith("]") else (place, "", "")
+    if not (colon and port.isdecimal()):
+        name, port = place, "" if given else str(_OLLAMA_PORT)
+    # An address to listen on, as the server's own OLLAMA_HOST may be, is none to call.
+    name = "127.0.0.1" if name in ("", "0.0.0.0", "[::]") else name  # noqa: S104
+    return f"{_first(scheme, 'http')}://{name}{':' if port else ''}{port}"
+
+
+def _command(loaded: LoadedSettings) -> Provider | None:
+    from actors.llm.local_command import CommandProvider
+
+    values = loaded.settings.ask.command
+    if values is None:
+        return None
+    desk = loaded.workspace.workdesk
+    desk.mkdir(parents=True, exist_ok=True)
+    return CommandProvider(values.argv, cwd=desk, timeout_s=values.timeout_s)
+
+
+def _local(loaded: LoadedSettings) -> Provider | None:
+    from actors.llm.local_offline import LocalProvider
+
+    try:
+        path = model_file(loaded)
+    except SettingsError as error:
+        raise JobRefused(error.message, remedy=error.remedy) from error
+    return None if path is None else LocalProvider(loaded, path)
+
+
+_MAKERS: dict[str, Callable[[LoadedSettings], Provider | None]] = {
+    "openai": _openai,
+    "anthropic": _anthropic,
+    "ollama": _ollama,
+    "command": _command,
+    "local": _local,
+}
+
+
+def _environ(name: str) -> str:
+    return os.environ.get(name, "").strip()
+
+
+def _first(*texts: str) -> str:
+    """Give the first text that is not empty, or an empty one."""
+    return next((text for text in texts if text != ""), "")
 
 
 def _how_to(name: str, loaded: LoadedSettings) -> str:
-    file = loaded.workspace.settings_file
-    if name == "openai":
-        variable = loaded.settings.ask.openai.api_key_env
-        return f"Set {variable} (and OPENAI_BASE_URL for another server) where the workers are started."
-    return f'Add [ask.command] with argv = ["PROGRAM", ...] to {file}.'
+    file, ask = loaded.workspace.settings_file, loaded.settings.ask
+    remedies = {
+        "openai": f"Set {ask.openai.api_key_env} (and OPENAI_BASE_URL for another server) where the workers"
+        " are started.",
+        "anthropic": f"Set {ask.anthropic.api_key_env} where the workers are started.",
+        "ollama": f"Set OLLAMA_HOST where the workers are started, or add [ask.ollama] to {file}.",
+        "command": f'Add [ask.command] with argv = ["PROGRAM", ...] to {file}.',
+        "local": f"Install the offline model: {INSTALL}.",
+    }
+    return remedies[name]
 
 
 def _refuse_unknown(name: str) -> NoReturn:

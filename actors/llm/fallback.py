@@ -6,10 +6,12 @@ import contextlib
 from collections.abc import Callable, Generator, Sequence
 from typing import cast
 
+import msgspec
 from msgspec import Struct
 
+from actors.llm.budget import Purse
 from actors.llm.provider import AskRequest, Provider, ProviderUnavailable, Usage
-from ops.errors import JobFailed, JobRefused
+from ops.errors import JobFailed, JobParked, JobRefused
 
 
 class Fallback(Struct, frozen=True, kw_only=True):
@@ -31,23 +33,38 @@ class Answer(Struct, frozen=True, kw_only=True):
         text: All of it.
         provider: Name of the provider.
         usage: What it took.
+        cost_usd: What it cost, in dollars; None if the price is not known.
+        note: What is to be known about the provider's answers.
         fallbacks: Who was asked before, in order.
     """
 
     text: str
     provider: str
     usage: Usage
+    cost_usd: float | None
+    note: str
     fallbacks: list[Fallback]
 
 
-def ask_in_order(
-    providers: Sequence[Provider],
-    request: AskRequest,
-    *,
-    write: Callable[[str], None],
-    note: Callable[[str], None],
-    limit_bytes: int,
-) -> Answer:
+class Asking(Struct, frozen=True, kw_only=True):
+    """How a question is asked.
+
+    Attributes:
+        write: Takes the text as it comes.
+        note: Takes a line about each fallback.
+        limit_bytes: Bound on the answer, in bytes of UTF-8.
+        park_max_s: Bound on the wait for providers that say when to come back, in seconds.
+        purse: The budgets.
+    """
+
+    write: Callable[[str], None]
+    note: Callable[[str], None]
+    limit_bytes: int
+    park_max_s: float
+    purse: Purse
+
+
+def ask_in_order(providers: Sequence[Provider], request: AskRequest, asking: Asking) -> Answer:
     """Ask one provider after the other until one answers.
 
     The next one is asked only if the one before is unavailable and has said nothing yet: two halves of two
@@ -56,36 +73,77 @@ def ask_in_order(
     Args:
         providers: Whom to ask, in order.
         request: The question.
-        write: Takes the text as it comes.
-        note: Takes a line about each fallback.
-        limit_bytes: Bound on the answer, in bytes of UTF-8.
+        asking: How.
 
     Raises:
+        JobParked: None answered, and one at least has said when to come back.
         JobFailed: None answered, or one broke off in the middle; worth another attempt.
         JobRefused: The question or the configuration is at fault, or the answer is too long.
+        BudgetSpent: The budget does not cover the question, or not the whole answer.
         JobInterrupted: The job was cancelled or ran out of time.
     """
     fallbacks: list[Fallback] = []
-    for provider in providers:
-        collected = _Collected(write, limit_bytes)
+    waits_s: list[float] = []
+    for number, provider in enumerate(providers):
+        # A model that the question names is one of the provider that comes first; nobody else may know it.
+        fitting = request if number == 0 else msgspec.structs.replace(request, model=None)
         try:
-            # Closed here and now, so that an error on our side ends the exchange with the provider at once.
-            with contextlib.closing(cast("Generator[str | Usage]", provider.stream(request))) as stream:
-                for item in stream:
-                    collected.take(item)
+            return _ask(provider, fitting, asking, fallbacks)
         except ProviderUnavailable as error:
-            if collected.text != "":
-                raise JobFailed(f"{provider.name} broke off in the middle: {error.message}") from error
             fallbacks.append(Fallback(provider=provider.name, reason=error.message))
-            note(f"3ox: {provider.name} does not answer: {error.message}")
-            continue
+            if error.retry_after_s is not None:
+                waits_s.append(error.retry_after_s)
+            asking.note(f"3ox: {provider.name} does not answer: {error.message}")
+    said = f"no provider answers: {' '.join(f'{item.provider}: {item.reason}' for item in fallbacks)}"
+    if waits_s:
+        raise JobParked(
+            said,
+            after_s=min(waits_s),
+            limit_s=asking.park_max_s,
+            remedy="Ask again then, or configure another provider.",
+        )
+    raise JobFailed(said, remedy="Try again later, or configure another provider.")
+
+
+def _ask(provider: Provider, request: AskRequest, asking: Asking, fallbacks: list[Fallback]) -> Answer:
+    """Ask one provider.
+
+    Raises:
+        ProviderUnavailable: It has said nothing at all.
+    """
+    claim = asking.purse.claim(provider, request)
+    collected = _Collected(asking.write, asking.limit_bytes)
+    settled = False
+    try:
+        # Closed here and now, so that an error on our side ends the exchange with the provider at once.
+        stream = cast("Generator[str | Usage]", provider.stream(claim.request))
+        with contextlib.closing(stream):
+            for item in stream:
+                collected.take(item)
         if collected.usage is None:
             raise LookupError(f"the provider {provider.name} ended without its usage")
-        return Answer(text=collected.text, provider=provider.name, usage=collected.usage, fallbacks=fallbacks)
-    raise JobFailed(
-        f"no provider answers: {' '.join(f'{item.provider}: {item.reason}' for item in fallbacks)}",
-        remedy="Try again later, or configure another provider.",
+        cost = asking.purse.settle(claim, collected.usage, collected.text)
+        settled = True
+    except ProviderUnavailable as error:
+        if collected.text != "":
+            raise JobFailed(f"{provider.name} broke off in the middle: {error.message}") from error
+        raise
+    finally:
+        if not settled:
+            asking.purse.settle(claim, None, collected.text)
+    answer = Answer(
+        text=collected.text,
+        provider=provider.name,
+        usage=collected.usage,
+        cost_usd=0.0 if provider.free else cost,
+        note=provider.note,
+        fallbacks=fallbacks,
     )
+    if claim.cut and collected.usage.finish_reason == "length":
+        refusal = asking.purse.refusal(claim)
+        refusal.answer = answer
+        raise refusal
+    return answer
 
 
 class _Collected:

@@ -63,7 +63,7 @@ class HttpStream:
         if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
             raise JobRefused(
                 f"{url!r} is no base URL.",
-                remedy="Write it as https://host[:port]/v1 in OPENAI_BASE_URL or [ask.openai] base_url.",
+                remedy="Write the provider's base URL as https://host[:port] and a path, if it has one.",
             )
         self._host = parts.hostname
         self._secure = parts.scheme == "https"

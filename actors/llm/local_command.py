@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
 from actors.child import Child, ChildTimedOut
 from actors.child_output import OutputLimit, Tail
 from actors.command import inherited_env
@@ -32,8 +34,12 @@ class CommandProvider:
     """
 
     name = "command"
+    free = False
+    note = ""
+    answer_max_tokens: int | None = None
 
     def __init__(self, argv: Sequence[str], *, cwd: Path, timeout_s: float | None) -> None:
+        self.model = Path(argv[0]).name
         self._argv = list(argv)
         self._cwd = cwd
         self._timeout_s = timeout_s
@@ -49,7 +55,7 @@ class CommandProvider:
             cwd=self._cwd,
             env=inherited_env(*ENV_FOREIGN),
             kill_grace_s=values.kill_grace_s,
-            stdin=system + request.prompt,
+            stdin=system + _as_text(request),
             timeout_s=self._timeout_s,
         )
         complaint = Tail(_COMPLAINT_CHARS)
@@ -73,4 +79,17 @@ class CommandProvider:
                 f"{self._argv[0]} ended with {status}{f': {said}' if said else ''}.",
                 remedy="Run it by hand with the same prompt.",
             )
-        yield Usage(model=model if model != "" else Path(self._argv[0]).name)
+        yield Usage(model=model if model != "" else self.model)
+
+
+def _as_text(request: AskRequest) -> str:
+    """Write a conversation as text; a single question stands for itself."""
+    messages = request.messages
+    if len(messages) == 1:
+        text = messages[0].content
+    else:
+        text = "\n\n".join(f"{item.role.capitalize()}: {item.content}" for item in messages)
+    if request.schema is None:
+        return text
+    schema = msgspec.json.encode(request.schema).decode()
+    return f"{text}\n\nAnswer with one JSON document that follows this schema, and nothing else:\n{schema}"

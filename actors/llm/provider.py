@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
 from ops.errors import JobFailed
 
 
-class AskRequest(Struct, frozen=True, kw_only=True):
-    """One question.
+class Message(Struct, frozen=True):
+    """One message of a conversation.
 
     Attributes:
-        prompt: The user's text.
-        system: How to answer, for providers and models that know such a thing.
-        model: Model to use; the provider's own when None.
-        max_tokens: Bound on the length of the answer.
+        role: Who said it.
+        content: What was said.
     """
 
-    prompt: str
+    role: Literal["user", "assistant"]
+    content: str
+
+
+class AskRequest(Struct, frozen=True, kw_only=True):
+    """One question, with what was said before it.
+
+    Attributes:
+        messages: The conversation, oldest first; the last one is the question and the user's.
+        system: How to answer, for providers and models that know such a thing.
+        model: Model to use, of the provider that is asked first; its own when None.
+        max_tokens: Bound on the length of the answer.
+        schema: JSON schema that the answer has to follow; it is then one JSON document. A provider asks its
+            model for that as strictly as it can; whether the answer follows it is for the caller to check.
+    """
+
+    messages: Sequence[Message]
     system: str | None = None
     model: str | None = None
     max_tokens: int | None = None
+    schema: dict[str, Any] | None = None
 
 
 class Usage(Struct, frozen=True, kw_only=True):
@@ -49,6 +64,22 @@ class Provider(Protocol):
     def name(self) -> str:
         """What ``--provider`` and ``[ask] providers`` call it."""
 
+    @property
+    def model(self) -> str:
+        """The model that it asks when the request names none."""
+
+    @property
+    def free(self) -> bool:
+        """Whether its answers cost nothing, so that no budget counts them."""
+
+    @property
+    def note(self) -> str:
+        """What whoever reads its answers should know about them; empty for nothing."""
+
+    @property
+    def answer_max_tokens(self) -> int | None:
+        """Its own bound on an answer for which the request names none; None: the one of ``[ask]``."""
+
     def stream(self, request: AskRequest) -> Iterator[str | Usage]:
         """Answer, piece by piece, and end with the usage.
 
@@ -69,4 +100,11 @@ class ProviderUnavailable(JobFailed):
     """The provider cannot be reached, is silent, is overloaded or has failed by itself.
 
     The only failure on which the next provider is asked.
+
+    Parameters:
+        retry_after_s: When it says to come back, in seconds from now; None if it does not say.
     """
+
+    def __init__(self, message: str = "", *, remedy: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.retry_after_s = retry_after_s

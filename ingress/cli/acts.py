@@ -21,9 +21,9 @@ from ingress.cli.shared import (
     seconds_or_zero,
 )
 from ingress.dispatch import cancel as ask_to_cancel
-from ingress.dispatch import list_jobs, wait_for
+from ingress.dispatch import get_receipt, list_jobs, wait_for
 from ingress.dispatch import retry as ask_to_retry
-from ops.errors import UsageProblem, WaitTimeout
+from ops.errors import JobNotFound, UsageProblem, WaitTimeout
 
 if TYPE_CHECKING:
     from middleware.job.records import JobRecord, Receipt
@@ -74,11 +74,12 @@ def _emit_jobs(records: list[JobRecord]) -> None:
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @json_option
 def cancel(*, ids: tuple[str, ...], as_json: bool) -> int:
-    """Cancel jobs.
+    """Cancel jobs, wherever they are.
 
-    Waits up to 5 s for running ones to end. Says "cancelled" when nothing of the job runs any more,
-    "cancelling" if it had not ended by then (exit code 124). A job that had ended before stays as it was
-    (exit code 2).
+    Waits up to 5 s for running ones to end. Says "cancelled" when nothing of the job runs any more, and
+    how that came about: what state it was in, or whether what it had started ended when asked to or was
+    killed. Says "cancelling" if it had not ended by then (exit code 124). A job that had ended before
+    stays as it was (exit code 2).
     """
     asked = {}
     outcomes: list[dict[str, str]] = []
@@ -92,10 +93,11 @@ def cancel(*, ids: tuple[str, ...], as_json: bool) -> int:
     ends_at_s = time.monotonic() + CANCEL_WAIT_S
     for reply in asked.values():
         status, own_code = _see_it_end(reply.job_id, reply.outcome, str(reply.status), ends_at_s)
-        outcomes.append({"job_id": reply.job_id, "outcome": status})
+        how = _how_it_ended(reply.job_id) if own_code == 0 else ""
+        outcomes.append({"job_id": reply.job_id, "outcome": status, "how": how})
         code = own_code if code == 0 else code
         if not as_json:
-            click.echo(f"{reply.job_id} {status}")
+            click.echo(f"{reply.job_id} {status}" + (f": {one_line(how)}" if how else ""))
     if as_json:
         emit_json({"jobs": outcomes})
     return code
@@ -114,6 +116,21 @@ def _see_it_end(job_id: str, outcome: str, status: str, ends_at_s: float) -> tup
     return status, UsageProblem.exit_code
 
 
+def _how_it_ended(job_id: str) -> str:
+    """Say what became of a cancelled job, by its receipt: graceful, by force, or before it had started."""
+    try:
+        moves = get_receipt(job_id).transitions
+    except JobNotFound:
+        # Deleted in the meantime.
+        return ""
+    before = moves[-2].status if len(moves) > 1 else ""
+    if before != "processing":
+        return f"it was {before}" if before else ""
+    # The worker's words follow those of whoever cancelled it.
+    said = moves[-1].reason.partition("; ")[2]
+    return said if said else "stopped"
+
+
 @click.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="All jobs that --type and --status name.")
@@ -123,15 +140,28 @@ def _see_it_end(job_id: str, outcome: str, status: str, ends_at_s: float) -> tup
     type=click.Choice(["failed", "cancelled"]),
     help="With --all: jobs in this state; failed by default.",
 )
+@click.option(
+    "--undelivered", is_flag=True, help="Run nothing again: only bring results to the sinks that gave up."
+)
 @json_option
 def retry(
-    *, ids: tuple[str, ...], every: bool, job_type: str | None, status: str | None, as_json: bool
+    *,
+    ids: tuple[str, ...],
+    every: bool,
+    job_type: str | None,
+    status: str | None,
+    undelivered: bool,
+    as_json: bool,
 ) -> int:
     """Queue failed or cancelled jobs once more.
 
     They keep their ids and receipts.
     """
-    if every == bool(ids):
+    if undelivered and every != bool(ids) and job_type is None and status is None:
+        from ingress.cli.undelivered import retry_undelivered
+
+        return retry_undelivered(ids, as_json=as_json)
+    if undelivered or every == bool(ids):
         raise UsageProblem("retry takes job ids, or --all, and not both.", remedy="See '3ox retry --help'.")
     if not every and (job_type is not None or status is not None):
         raise UsageProblem("--type and --status go with --all.", remedy="See '3ox retry --help'.")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ingress.cli.changes import changes_of
 from ingress.cli.render import one_line, print_fields, print_table, safe, since
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def print_job(record: JobRecord) -> None:
         ("project", record.project),
         ("state", f"{record.status}, {record.progress:.0f}% {record.progress_message}"),
         ("reason", record.reason),
+        ("approval", record.approval),
         ("from", f"{record.actor} through {record.source}"),
         ("priority", str(record.priority)),
         ("attempt", f"{record.attempt} (crashes: {record.crashes})"),
@@ -40,7 +42,9 @@ def print_job(record: JobRecord) -> None:
         ("ended", _when(record.completed_at)),
         ("took", since(record.started_at, record.completed_at) if record.started_at else None),
         ("payload", _compact(record.payload)),
-        ("result", _compact(record.result)),
+        ("changes", _changes(record)),
+        ("result", _compact(_without_diff(record.result))),
+        ("delivery", ", ".join(f"{item.sink} {item.status}" for item in record.deliveries)),
     ]
     print_fields([(name, _cut(one_line(value))) for name, value in fields if value])
     if record.error is not None:
@@ -76,6 +80,7 @@ def print_receipt(receipt: Receipt) -> None:
         ("project", receipt.project),
         ("state", str(receipt.status)),
         ("from", f"{receipt.actor} through {receipt.source}"),
+        ("policy", receipt.policy),
         ("attempt", str(receipt.attempt)),
         ("worker", receipt.worker_id),
         ("trace", receipt.trace_id if receipt.trace_id != receipt.job_id else None),
@@ -103,6 +108,24 @@ def print_receipt(receipt: Receipt) -> None:
 
 def _when(at: str | None) -> str | None:
     return None if at is None else f"{at} ({since(at)} ago)"
+
+
+def _changes(record: JobRecord) -> str | None:
+    changes = changes_of(record)
+    if changes is None:
+        return None
+    size = f"{changes['files']} files, +{changes['insertions']} -{changes['deletions']}"
+    place = changes["branch"] or changes["path"]
+    return f"{size}; --diff shows them" + (f"; in {place} on {changes['host']}" if place else "")
+
+
+def _without_diff(result: Any) -> Any:
+    """Leave out what has a view of its own."""
+    return (
+        {name: value for name, value in result.items() if name != "changes"}
+        if isinstance(result, dict)
+        else result
+    )
 
 
 def _compact(value: Any) -> str | None:

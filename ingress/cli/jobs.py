@@ -8,7 +8,16 @@ import msgspec
 from ingress.cli.output import OutputWriter
 from ingress.cli.render import JOB_COLUMNS, job_rows, print_table, summary_line
 from ingress.cli.shared import emit_json, exit_code_of, json_option, require_job_type
-from ingress.dispatch import get_job, get_receipt, list_jobs, purge_jobs, read_output, resolve_id, wait_for
+from ingress.dispatch import (
+    current_bridge,
+    get_job,
+    get_receipt,
+    list_jobs,
+    purge_jobs,
+    read_output,
+    resolve_id,
+    wait_for,
+)
 from middleware.job.records import JobPage, JobRecord
 from middleware.job.states import FINAL, State
 from ops.errors import UsageProblem
@@ -18,64 +27,111 @@ STATES = tuple(str(state) for state in State)
 PURGE = "purge"
 _LIMIT = 50
 _PAGE = 500
+#: How many thousand jobs, two each, are looked through for those of one source.
+_LOOKS_MAX = 50
 
 
 @click.command()
 @click.argument("job_id", metavar="[ID]", required=False)
 @click.option("--watch", is_flag=True, help="Follow, woken by each change: one job to its end, or all.")
+@click.option("--tree", is_flag=True, help="Show what depends on what; with ID, what hangs together with it.")
+@click.option("--diff", is_flag=True, help="With ID: show what a task in a worktree has changed.")
 @click.option("--project", metavar="P", help="Only jobs of this project.")
 @click.option("--type", "job_type", metavar="T", help="Only jobs of this type.")
 @click.option("--status", metavar="S", type=click.Choice(STATES), help=f"One of: {', '.join(STATES)}.")
+@click.option("--source", metavar="DOOR", help="Only jobs that came through it: cli, rest, clock, ...")
 @click.option(
     "--limit", metavar="N", type=click.IntRange(1, 1000), help=f"At most so many; {_LIMIT} by default."
 )
 @click.option("--cursor", metavar="C", help="Go on where the last page ended.")
 @click.option("--all", "every", is_flag=True, help="All pages.")
+@click.option("--undelivered", is_flag=True, help="Only jobs whose results have not arrived everywhere.")
 @json_option
 def jobs(
     *,
     job_id: str | None,
     watch: bool,
+    tree: bool,
+    diff: bool,
     project: str | None,
     job_type: str | None,
     status: str | None,
+    source: str | None,
     limit: int | None,
     cursor: str | None,
     every: bool,
+    undelivered: bool,
     as_json: bool,
 ) -> int:
     """List jobs with a summary, or show one; 'jobs purge' deletes dead letters.
 
-    The list is newest first; with ID, all that is known of that job. With ID and --watch the exit code is
-    0 if the job is completed, 1 if it failed or was cancelled. Without ID, --watch goes on until Ctrl-C,
-    or in a pipe until nothing is queued or running. 'jobs purge' deletes all failed jobs for good, with
-    --status those that are completed or cancelled.
+    The list is newest first; its summary counts the jobs of --project and --type in all states. With ID,
+    all that is known of that job. With ID and --watch the exit code is 0 if the job is completed, 1 if it
+    failed or was cancelled. Without ID, --watch ends when nothing is queued or running any more, with 1 if
+    a job failed or was cancelled meanwhile. 'jobs purge' deletes all failed jobs for good, with --status
+    those that are completed or cancelled.
     """
-    filters = {"project": project, "job_type": job_type, "status": status}
+    filters = {"project": project, "job_type": job_type, "status": status, "source": source}
+    paging = {"--limit": limit is not None, "--cursor": cursor is not None, "--all": every}
+    narrowing = {"--project": project, "--type": job_type, "--status": status, "--source": source}
+    narrowed = [name for name, value in narrowing.items() if value is not None]
+    paged = [name for name, given in paging.items() if given]
+    ways = {"--watch": watch, "--tree": tree, "--diff": diff, "--undelivered": undelivered}
+    chosen = [name for name, given in ways.items() if given]
     if job_id == PURGE:
-        if watch or every or any(value is not None for value in (project, job_type, limit, cursor)):
-            raise UsageProblem(
-                "'jobs purge' takes --status and --json only.", remedy="See '3ox jobs --help'."
-            )
+        _refuse("'jobs purge'", [*chosen, *paged, *(name for name in narrowed if name != "--status")])
         return _purge("failed" if status is None else status, as_json=as_json)
+    if len(chosen) > 1:
+        _refuse(chosen[0], chosen[1:])
     if job_id is not None:
-        if every or any(value is not None for value in (*filters.values(), limit, cursor)):
-            raise UsageProblem("ID shows one job; filters are for the list.", remedy="Leave out one of them.")
-        return _one(job_id, watch=watch, as_json=as_json)
-    if watch and (as_json or every or cursor is not None):
-        remedy = "Leave out --json, --all and --cursor."
-        raise UsageProblem("--watch of all jobs shows one live page.", remedy=remedy)
-    if every and (limit is not None or cursor is not None):
-        raise UsageProblem("--all shows all pages.", remedy="Leave out --limit and --cursor.")
+        _refuse("ID", [*paged, *narrowed, *(["--undelivered"] * undelivered)])
+        return _one(job_id, way=chosen[0] if chosen else "", as_json=as_json)
     if job_type is not None:
         require_job_type(job_type)
-    if watch:
-        from ingress.cli.watch import watch_all
-
-        watch_all(filters, limit=limit)
-        return 0
+    if chosen:
+        besides = [name for name in paged if name != "--limit"]
+        return _view(chosen[0], filters, narrowed, paged, besides, limit=limit, as_json=as_json)
+    if every:
+        _refuse("--all", [name for name in paged if name != "--all"])
     _show_page(_pages(filters) if every else _page(filters, limit=limit, cursor=cursor), as_json=as_json)
     return 0
+
+
+def _view(
+    way: str,
+    filters: dict[str, str | None],
+    narrowed: list[str],
+    paged: list[str],
+    besides: list[str],
+    *,
+    limit: int | None,
+    as_json: bool,
+) -> int:
+    """Show the jobs in another way than as a list; only what goes with that way may have been given."""
+    if way == "--undelivered":
+        from ingress.cli.undelivered import show_undelivered
+
+        _refuse(way, [*narrowed, *besides])
+        show_undelivered(limit=limit, as_json=as_json)
+    elif way == "--tree":
+        from ingress.cli.tree import show_tree
+
+        _refuse(way, paged)
+        show_tree(filters, job_id=None, as_json=as_json)
+    elif way == "--watch":
+        from ingress.cli.watch import watch_all
+
+        _refuse("--watch of all jobs", [*besides, *(["--json"] * as_json)])
+        return watch_all(filters, limit=limit)
+    else:
+        raise UsageProblem("--diff shows the changes of one job.", remedy="Add its ID.")
+    return 0
+
+
+def _refuse(what: str, options: list[str]) -> None:
+    """Refuse options that do not go together with something."""
+    if options:
+        raise UsageProblem(f"{what} does not go with {', '.join(options)}.", remedy="See '3ox jobs --help'.")
 
 
 def _purge(status: str, *, as_json: bool) -> int:
@@ -92,16 +148,28 @@ def _purge(status: str, *, as_json: bool) -> int:
     return 0
 
 
-def _one(part: str, *, watch: bool, as_json: bool) -> int:
-    if not watch:
-        record = get_job(part)
-        if as_json:
-            emit_json(record.to_json())
-        else:
-            from ingress.cli.details import print_job
+def _one(part: str, *, way: str, as_json: bool) -> int:
+    if way == "--watch":
+        return _watch_one(part, as_json=as_json)
+    record = get_job(part)
+    if way == "--diff":
+        from ingress.cli.changes import show_diff
 
-            print_job(record)
-        return 0
+        show_diff(record, current_bridge().loaded, as_json=as_json)
+    elif way == "--tree":
+        from ingress.cli.tree import show_tree
+
+        show_tree({}, job_id=record.job_id, as_json=as_json)
+    elif as_json:
+        emit_json(record.to_json())
+    else:
+        from ingress.cli.details import print_job
+
+        print_job(record)
+    return 0
+
+
+def _watch_one(part: str, *, as_json: bool) -> int:
     if as_json:
         record = wait_for(part)
         emit_json(record.to_json())
@@ -113,7 +181,18 @@ def _one(part: str, *, watch: bool, as_json: bool) -> int:
 
 
 def _page(filters: dict[str, str | None], *, limit: int | None, cursor: str | None) -> JobPage:
-    return list_jobs(**filters, limit=_LIMIT if limit is None else limit, cursor=cursor)
+    wanted = _LIMIT if limit is None else limit
+    page = list_jobs(**filters, limit=wanted, cursor=cursor)
+    if filters["source"] is None:
+        return page
+    # There is no index of sources: one look may not fill the page.
+    records = list(page.jobs)
+    for _ in range(_LOOKS_MAX):
+        if page.next is None or len(records) >= wanted:
+            break
+        page = list_jobs(**filters, limit=wanted - len(records), cursor=page.next)
+        records += page.jobs
+    return JobPage(jobs=records, summary=page.summary, next=page.next)
 
 
 def _pages(filters: dict[str, str | None]) -> JobPage:
@@ -142,18 +221,22 @@ def _show_page(page: JobPage, *, as_json: bool) -> None:
 @click.command()
 @click.argument("job_id", metavar="ID")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
+@click.option(
+    "--raw", is_flag=True, help="Let a terminal obey the control sequences in it: colours, and worse."
+)
 @json_option
-def logs(*, job_id: str, follow: bool, as_json: bool) -> int:
+def logs(*, job_id: str, follow: bool, raw: bool, as_json: bool) -> int:
     """Show the output of a job.
 
-    Its stdout goes to stdout, its stderr to stderr.
+    Its stdout goes to stdout, its stderr to stderr. On a terminal, control sequences are shown and not
+    obeyed; a pipe or file gets everything as it is.
     """
     whole_id = resolve_id(job_id)
     chunks = read_output(whole_id, follow=follow)
     if as_json:
         emit_json({"job_id": whole_id, "output": list(chunks)})
         return 0
-    writer = OutputWriter(raw=False)
+    writer = OutputWriter(raw=raw)
     for chunk in chunks:
         writer.write(chunk)
     return 0
@@ -161,20 +244,31 @@ def logs(*, job_id: str, follow: bool, as_json: bool) -> int:
 
 @click.command()
 @click.argument("job_id", metavar="ID")
+@click.option("--verify", "prove", is_flag=True, help="Prove it by the ledger; exits 1 if it is not proven.")
 @json_option
-def receipt(*, job_id: str, as_json: bool) -> int:
+def receipt(*, job_id: str, prove: bool, as_json: bool) -> int:
     """Show the receipt of a job.
 
     It says who asked for what and when, the hashes of input and result, and every move in between.
     """
     found = get_receipt(job_id)
+    proof = None
+    if prove:
+        from ingress.proofs import verify_receipt
+
+        proof = verify_receipt(current_bridge(), found.job_id)
     if as_json:
-        emit_json(found)
+        emit_json(found if proof is None else {**msgspec.structs.asdict(found), "proof": proof})
     else:
         from ingress.cli.details import print_receipt
 
         print_receipt(found)
-    return 0
+        if proof is not None:
+            from ingress.cli.verify import show_proof
+
+            click.echo()
+            show_proof(proof)
+    return 0 if proof is None or proof.ok else 1
 
 
 COMMANDS = [jobs, logs, receipt]

@@ -45,6 +45,7 @@ MODULES = {
     "config": "services",
     "token": "token",
     "doctor": "services",
+    "demo": "demo",
 }
 
 PROGRAM = "3ox"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from middleware.job.keys import Keys
-from ops.errors import StoreUnreachable
+from ops.errors import SettingsError, StoreUnreachable
 from ops.program import Program, Vital
 from ops.settings import LoadedSettings
 from ops.store import Store
@@ -43,8 +43,30 @@ def bridge_programs(loaded: LoadedSettings, store: EmbeddedValkey | None) -> lis
 
 def daemon_commands(loaded: LoadedSettings) -> list[tuple[str, str]]:
     """Give name and command of the ingress daemons that these settings ask for."""
-    del loaded
-    return []
+    commands = [("station", "serve"), ("rest", "rest"), ("clock", "clock")]
+    if loaded.settings.telegram_token:
+        require_telegram(loaded)
+        commands.append(("telegram", "telegram"))
+    return commands
+
+
+def require_telegram(loaded: LoadedSettings) -> None:
+    """See to it that a Telegram bot can run.
+
+    Raises:
+        SettingsError: It has no token, or python-telegram-bot is not installed.
+    """
+    from importlib.util import find_spec
+
+    if not loaded.settings.telegram_token:
+        raise SettingsError(
+            "there is no token for a Telegram bot.",
+            remedy="Set telegram_token in 3ox.toml, or BRIDGE_TELEGRAM_TOKEN, to what @BotFather gave you.",
+        )
+    if find_spec("telegram") is None:
+        raise SettingsError(
+            "python-telegram-bot is not installed.", remedy="pip install 'cmd-bridge[telegram]'"
+        )
 
 
 def daemon_program(loaded: LoadedSettings, name: str, command: str) -> Program:
@@ -135,6 +157,11 @@ def worker_program(loaded: LoadedSettings, name: str, *, restart: bool = True) -
 
 def _worker_environment(loaded: LoadedSettings) -> dict[str, str]:
     environ = {"BRIDGE_HOME": str(loaded.workspace.home)}
+    if sys.dont_write_bytecode:
+        # Without it every restart compiles some 600 modules anew: 2 s instead of 0.6 s for the REST API. So that
+        # nothing is written where somebody did not want it, it is kept in our own private directory.
+        environ["PYTHONDONTWRITEBYTECODE"] = ""
+        environ["PYTHONPYCACHEPREFIX"] = str(loaded.workspace.state_dir / "bytecode")
     root = Path(__file__).resolve().parents[2]
     if root.name not in {"site-packages", "dist-packages"}:
         known = os.environ.get("PYTHONPATH", "")

@@ -20,7 +20,8 @@ _WHAT_MAX = 40
 _SPACING = {"\n", "\t"}
 #: Characters that turn the direction of what follows and can make a line read as another.
 _TURNING = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A)), "\u200e", "\u200f", "\u061c"}
-_STATE_STYLES = {
+#: How rich shows a state.
+STATE_STYLES = {
     "processing": "cyan",
     "completed": "green",
     "failed": "bold red",
@@ -188,7 +189,7 @@ def rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
         table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=ratio)
     for row in rows:
         # Text, not str: square brackets in a job's text are no markup.
-        table.add_row(*(Text(cell, style=_STATE_STYLES.get(cell, "")) for cell in row))
+        table.add_row(*(Text(cell, style=STATE_STYLES.get(cell, "")) for cell in row))
     return table
 
 

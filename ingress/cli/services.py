@@ -53,22 +53,52 @@ def up(*, detach: bool, workers: int | None, threads: int | None) -> int:
     loaded.workspace.create()
     require_not_running(loaded.workspace)
     _require_store(loaded)
-    if detach:
-        from ingress.cli.detach import run_detached
+    with _first_token(loaded) as tell_token:
+        if detach:
+            from ingress.cli.detach import run_detached
 
-        code = run_detached(
-            lambda ready: _serve(loaded, on_ready=ready),
-            timeout_s=START_TIMEOUT_S + STOP_SLACK_S,
-            log_file=loaded.workspace.log_file,
-        )
-        if code == 0:
-            _tell_where(loaded, stop="3ox down")
-        return code
+            code = run_detached(
+                lambda ready: _serve(loaded, on_ready=ready),
+                timeout_s=START_TIMEOUT_S + STOP_SLACK_S,
+                log_file=loaded.workspace.log_file,
+            )
+            if code == 0:
+                _tell_where(loaded, stop="3ox down")
+                tell_token()
+            return code
 
-    def tell() -> None:
-        _tell_where(loaded, stop="Ctrl-C, or 3ox down")
+        def tell() -> None:
+            _tell_where(loaded, stop="Ctrl-C, or 3ox down")
+            tell_token()
 
-    return _serve(loaded, on_ready=tell)
+        return _serve(loaded, on_ready=tell)
+
+
+@contextlib.contextmanager
+def _first_token(loaded: LoadedSettings) -> Iterator[Callable[[], None]]:
+    """Make an API token if there is none; gives what shows it, once.
+
+    One that was never shown, because the bridge did not come up, is of no use to anybody: the next start
+    makes another.
+    """
+    from ops.tokens import FIRST, Tokens
+
+    tokens = Tokens(loaded.workspace, loaded.settings.api_token)
+    token = tokens.make_first()
+    shown = False
+
+    def show() -> None:
+        nonlocal shown
+        if token is not None and not shown:
+            click.echo(f"  {'token':<10} {token}  (of the API, an admin's; shown only now)")
+            sys.stdout.flush()
+        shown = True
+
+    try:
+        yield show
+    finally:
+        if token is not None and not shown:
+            tokens.revoke(FIRST)
 
 
 def _require_store(loaded: LoadedSettings) -> None:
@@ -127,6 +157,7 @@ def _embedded(loaded: LoadedSettings) -> Iterator[EmbeddedValkey | None]:
 
 
 def _tell_where(loaded: LoadedSettings, *, stop: str) -> None:
+    from ingress.rest.address import known_url
     from ops.settings import mask_url
 
     settings = loaded.settings
@@ -136,6 +167,7 @@ def _tell_where(loaded: LoadedSettings, *, stop: str) -> None:
         ("log", loaded.workspace.log_file),
         ("store", mask_url(loaded.store_url)),
         ("workers", f"{settings.workers} x {settings.threads} threads"),
+        ("dashboard", known_url(loaded)),
         ("look", "3ox status"),
         ("try", "3ox sh -- echo hi"),
         ("stop", stop),

@@ -45,6 +45,9 @@ def _away(url: str) -> dict[str, Any]:
         "workers": [],
         "daemons": [],
         "spool": {"jobs": 0},
+        "deliveries": {"waiting": None, "failed": None},
+        "models": [],
+        "ask": None,
     }
 
 
@@ -59,6 +62,12 @@ def _print_status(found: dict[str, Any]) -> None:
             ),
             ("queue", "  ".join(f"{name}: {queue.get(name, 0)}" for name in _QUEUE)),
             ("spool", f"jobs: {found['spool']['jobs']}"),
+            (
+                "results",
+                f"on the way: {found['deliveries']['waiting']}  given up: {found['deliveries']['failed']}",
+            ),
+            ("ask", _ask_line(found["ask"])),
+            *(("model", _model_line(model)) for model in found["models"]),
         ],
     )
     click.echo()
@@ -98,6 +107,20 @@ def _print_status(found: dict[str, Any]) -> None:
                 for daemon in found["daemons"]
             ],
         )
+
+
+def _ask_line(use: dict[str, Any]) -> str:
+    tokens, cost = f"{use['tokens']} tokens", f"${use['cost_usd']:.4f}"
+    if use["budget_tokens"] is not None:
+        tokens += f" of {use['budget_tokens']}"
+    if use["budget_usd"] is not None:
+        cost += f" of ${use['budget_usd']:g}"
+    return f"today: {use['answers']} paid answers, {tokens}, {cost}"
+
+
+def _model_line(model: dict[str, Any]) -> str:
+    size = "" if model["memory_bytes"] is None else f", {model['memory_bytes'] / 1_000_000:.0f} MB of memory"
+    return one_line(f"{model['name']}, offline, pid {model['pid']}{size}, since {model['since']}")
 
 
 COMMANDS = [status]

@@ -8,38 +8,32 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from ingress.cli.render import (
-    JOB_COLUMNS,
-    job_rows,
-    kind,
-    one_line,
-    rich_table,
-    short_id,
-    since,
-    summary_line,
-    why,
-)
+from ingress.cli.render import STATE_STYLES, kind, one_line, short_id, since, summary_line, what, why
 from ingress.cli.shared import explain
 from ingress.dispatch import current_bridge, follow, follow_all, get_job, list_jobs
-from middleware.job.states import FINAL
+from middleware.job.records import JobPage
+from middleware.job.states import FINAL, State
 from ops.errors import BridgeError, JobNotFound
 
 if TYPE_CHECKING:
     from queue import SimpleQueue
 
-    from rich.console import Group
+    from rich.console import Console, ConsoleOptions, Group
     from rich.table import Table
+    from rich.text import Text
 
-    from middleware.job.records import JobEvent, JobPage, JobRecord
+    from middleware.job.records import JobEvent, JobRecord
 
 _REDRAWS_PER_S = 5
-#: Events within so long of the first lead to one redraw.
-_BURST_S = 0.1
+#: After a redraw, the next one is so long in coming; a change shows in under 50 ms.
+_BURST_S = 0.03
+#: Of so many jobs it is remembered whether they fit the filters.
+_KNOWN_MAX = 5_000
 #: So many running jobs are told when a watch in a pipe begins.
 _RUNNING_MAX = 200
 #: Lines of the screen that are not jobs: summary, heading, the shell's prompt.
@@ -73,6 +67,25 @@ def _print_job(changes: Iterator[JobRecord]) -> JobRecord:
     return record
 
 
+class Bar:
+    """A progress bar as wide as there is room, that can be read without colours.
+
+    Parameters:
+        percent: How much of it is full.
+    """
+
+    def __init__(self, percent: float) -> None:
+        self.percent = percent
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """Draw it."""
+        from rich.text import Text
+
+        del console
+        full = round(options.max_width * min(100.0, max(0.0, self.percent)) / 100)
+        yield Text.assemble(("━" * full, "green"), ("─" * (options.max_width - full), "dim"))
+
+
 class _JobView:
     """What rich draws for one job; drawn again and again, so that the elapsed time moves."""
 
@@ -80,7 +93,6 @@ class _JobView:
         self.record = record
 
     def __rich__(self) -> Table:
-        from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
@@ -91,7 +103,7 @@ class _JobView:
         view.add_row(
             Text(f"{short_id(record.job_id)} {kind(record)}", style="bold"),
             Text(str(record.status)),
-            ProgressBar(total=100, completed=record.progress),
+            Bar(record.progress),
             Text(f"{record.progress:3.0f}%"),
             Text(since(record.started_at, record.completed_at)),
         )
@@ -113,51 +125,112 @@ def _draw_job(changes: Iterator[JobRecord]) -> JobRecord:
     return view.record
 
 
-def watch_all(filters: Mapping[str, str | None], *, limit: int | None) -> None:
-    """Show all jobs live: on a terminal until Ctrl-C, in a pipe until nothing is queued or running.
+def watch_all(filters: Mapping[str, str | None], *, limit: int | None) -> int:
+    """Show all jobs live, until none of them is queued, running or about to be retried.
 
     Args:
-        filters: ``project``, ``job_type`` and ``status`` of the jobs to show; None is any.
+        filters: ``project``, ``job_type``, ``status`` and ``source`` of the jobs to show; None is any.
         limit: Jobs on the page; what fits the terminal when None.
+
+    Returns:
+        0, or 1 if one of them failed or was cancelled meanwhile.
     """
+    watch = _Watch(filters)
     if sys.stdout.isatty():
-        _draw_all(filters, limit)
+        _draw_all(watch, limit)
     else:
-        _print_all(filters)
+        _print_all(watch)
+    return 1 if watch.failed else 0
 
 
-def _page(filters: Mapping[str, str | None], limit: int) -> JobPage:
-    return list_jobs(**filters, limit=limit)
+class _Watch:
+    """What is watched, and how it goes.
+
+    Attributes:
+        failed: Whether a job that fits failed or was cancelled while we watched.
+    """
+
+    def __init__(self, filters: Mapping[str, str | None]) -> None:
+        self.filters = filters
+        self.failed = False
+        self._known: dict[str, bool] = {}
+        #: All that comes after this event is heard, and what came before is in what is read next.
+        self.since_event = newest_event()
+
+    def takes(self, event: JobEvent) -> bool:
+        """Tell whether an event is one of a job that fits; notes a bad end."""
+        bad_end = event.status in FINAL and event.status != State.COMPLETED
+        if self.filters["status"] not in {None, event.status} and not bad_end:
+            return False
+        if not self._fits(event.job_id):
+            return False
+        self.failed = self.failed or bad_end
+        return self.filters["status"] in {None, event.status}
+
+    def _fits(self, job_id: str) -> bool:
+        if all(self.filters[name] is None for name in ("project", "job_type", "source")):
+            return True
+        if job_id not in self._known:
+            if len(self._known) >= _KNOWN_MAX:
+                self._known.clear()
+            self._known[job_id] = self._look(job_id)
+        return self._known[job_id]
+
+    def _look(self, job_id: str) -> bool:
+        try:
+            record = get_job(job_id)
+        except JobNotFound:
+            return False
+        known = {"project": record.project, "job_type": record.job_type, "source": record.source}
+        return all(self.filters[name] in {None, value} for name, value in known.items())
+
+    def page(self, limit: int) -> JobPage:
+        """Read the jobs: those that run first, longest first, and the newest of the others."""
+        newest = list_jobs(**self.filters, limit=limit)
+        if self.filters["status"] is not None or not newest.summary[State.PROCESSING]:
+            return newest
+        running = list_jobs(**{**self.filters, "status": State.PROCESSING}, limit=limit).jobs
+        running.sort(key=lambda record: (record.started_at or "", record.job_id))
+        shown = {record.job_id for record in running}
+        others = [record for record in newest.jobs if record.job_id not in shown]
+        return JobPage([*running, *others][:limit], newest.summary)
+
+    def summary(self) -> dict[str, int]:
+        """Count the jobs in each state."""
+        return list_jobs(**self.filters, limit=1).summary
+
+    def any_active(self) -> bool:
+        """Tell whether a job is in a state that it leaves by itself soon."""
+        return is_active(self.summary())
 
 
-def _any_active() -> bool:
-    summary = _page({}, 1).summary
+def is_active(summary: Mapping[str, int]) -> bool:
+    """Tell whether there is a job in a state that it leaves by itself soon."""
     return any(summary.get(state, 0) for state in _ACTIVE)
 
 
-def _newest_event() -> str:
-    """Give the id of the last event, to hear all that comes after what is read next."""
+def newest_event() -> str:
+    """Give the id of the last event."""
     return current_bridge().follower.newest_event()
 
 
-def _print_all(filters: Mapping[str, str | None]) -> None:
-    since_event = _newest_event()
-    if filters["status"] in {None, "processing"}:
-        for record in list_jobs(**{**filters, "status": "processing"}, limit=_RUNNING_MAX).jobs:
+def _print_all(watch: _Watch) -> None:
+    if watch.filters["status"] in {None, State.PROCESSING}:
+        for record in list_jobs(**{**watch.filters, "status": State.PROCESSING}, limit=_RUNNING_MAX).jobs:
             click.echo(_line(record.job_id, record.status, record.progress, record.progress_message))
-    if _any_active():
+    if watch.any_active():
         last: str | None = None
-        for event in follow_all(after=since_event):
+        for event in follow_all(after=watch.since_event):
             if event is None:
                 continue
-            if _is_wanted(event, filters):
+            if watch.takes(event):
                 click.echo(_line(event.job_id, event.status, event.progress, event.message))
-            if last is None and event.status in FINAL and not _any_active():
+            if last is None and event.status in FINAL and not watch.any_active():
                 # Nothing is active any more, but the ends of other jobs may still be under way to us.
-                last = _newest_event()
+                last = newest_event()
             if last is not None and _event_order(event.event_id) >= _event_order(last):
                 break
-    click.echo(summary_line(_page({}, 1).summary))
+    click.echo(summary_line(watch.summary()))
 
 
 def _event_order(event_id: str) -> tuple[int, int]:
@@ -170,20 +243,8 @@ def _line(job_id: str, status: str, progress: float | None, message: str) -> str
     return f"{short_id(job_id)}  {status}  {done}{one_line(message)}".rstrip()
 
 
-def _is_wanted(event: JobEvent, filters: Mapping[str, str | None]) -> bool:
-    if filters["status"] not in {None, event.status}:
-        return False
-    if filters["project"] is None and filters["job_type"] is None:
-        return True
-    try:
-        record = get_job(event.job_id)
-    except JobNotFound:
-        return False
-    return filters["project"] in {None, record.project} and filters["job_type"] in {None, record.job_type}
-
-
 class _PageView:
-    """What rich draws for all jobs; drawn again and again, so that ages move."""
+    """What rich draws for all jobs; drawn again and again, so that times move."""
 
     def __init__(self, page: JobPage) -> None:
         self.page = page
@@ -192,52 +253,91 @@ class _PageView:
         from rich.console import Group
         from rich.text import Text
 
-        return Group(
-            Text(summary_line(self.page.summary), style="bold"),
-            rich_table(JOB_COLUMNS, job_rows(self.page.jobs)),
+        return Group(Text(summary_line(self.page.summary), style="bold"), live_table(self.page.jobs))
+
+
+def live_table(records: Sequence[JobRecord]) -> Table:
+    """Give a table with a bar for each job that runs, its time and what it says last."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    for name, width, ratio in _LIVE_COLUMNS:
+        table.add_column(name, no_wrap=True, overflow="ellipsis", width=width, ratio=ratio)
+    for record in records:
+        runs = record.status == State.PROCESSING
+        started = record.started_at if runs or record.completed_at is not None else record.created_at
+        table.add_row(
+            Text(short_id(record.job_id)),
+            Text(kind(record)),
+            Text(str(record.status), style=STATE_STYLES.get(str(record.status), "")),
+            Bar(record.progress) if runs else Text(""),
+            Text(f"{record.progress:3.0f}%"),
+            Text(since(started, record.completed_at)),
+            Text(what(record)),
+            Text(why(record)),
         )
+    return table
 
 
-def _draw_all(filters: Mapping[str, str | None], limit: int | None) -> None:
+#: Heading, width in characters, share of what room the others leave.
+_LIVE_COLUMNS = (
+    ("ID", None, None),
+    ("JOB", None, None),
+    ("STATE", None, None),
+    ("", 16, None),
+    ("DONE", 4, None),
+    ("TIME", None, None),
+    ("WHAT", None, 1),
+    ("REASON", None, 1),
+)
+
+
+def _draw_all(watch: _Watch, limit: int | None) -> None:
     from rich.console import Console
     from rich.live import Live
 
     console = Console()
     rows = max(1, console.height - _CHROME_LINES) if limit is None else limit
-    since_event = _newest_event()
-    view = _PageView(_page(filters, rows))
+    view = _PageView(watch.page(rows))
     with Live(view, console=console, refresh_per_second=_REDRAWS_PER_S) as live:
-        for _ in _bursts(since_event):
-            view.page = _page(filters, rows)
+        changes = _changes(watch)
+        while is_active(view.page.summary):
+            next(changes)
+            began_s = time.monotonic()
+            view.page = watch.page(rows)
             live.refresh()
+            # The first change is drawn at once, those that follow on its heels together: never more than
+            # half of our time, or a fifth of a large store's, goes into drawing.
+            pause_s = max(_BURST_S, 2 * (time.monotonic() - began_s))
+            if is_active(view.page.summary):
+                time.sleep(pause_s)
 
 
-def _bursts(since_event: str) -> Iterator[None]:
-    """Yield after each burst: events that come within ``_BURST_S`` of the first."""
-    from queue import Empty, SimpleQueue
+def _changes(watch: _Watch) -> Iterator[None]:
+    """Yield when something has changed; all that happened since the last time is one change."""
+    from queue import SimpleQueue
     from threading import Thread
 
-    news: SimpleQueue[BaseException | None] = SimpleQueue()
-    Thread(target=_listen, args=(news, since_event), daemon=True).start()
+    news: SimpleQueue[JobEvent | BridgeError] = SimpleQueue()
+    Thread(target=_listen, args=(news, watch.since_event), daemon=True).start()
     while True:
-        _raise_if_error(news.get())
-        ends_at_s = time.monotonic() + _BURST_S
-        while (left_s := ends_at_s - time.monotonic()) > 0:
-            try:
-                _raise_if_error(news.get(timeout=left_s))
-            except Empty:
-                break
-        yield
+        items = [news.get()]
+        while not news.empty():
+            items.append(news.get())
+        taken = False
+        for item in items:
+            if isinstance(item, BridgeError):
+                raise item
+            taken = watch.takes(item) or taken or item.status in FINAL
+        if taken:
+            yield
 
 
-def _listen(news: SimpleQueue[BaseException | None], since_event: str) -> None:
+def _listen(news: SimpleQueue[JobEvent | BridgeError], since_event: str) -> None:
     try:
-        for _ in follow_all(after=since_event):
-            news.put(None)
+        for event in follow_all(after=since_event):
+            if event is not None:
+                news.put(event)
     except BridgeError as error:
         news.put(error)
-
-
-def _raise_if_error(item: BaseException | None) -> None:
-    if item is not None:
-        raise item

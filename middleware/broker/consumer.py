@@ -28,8 +28,8 @@ from ops.resp import Connection, as_error
 if TYPE_CHECKING:
     from middleware.broker.broker import BridgeBroker
 
-#: Without a ring, look all the same after this long: a worker may have died between ring and fetch. A delivery
-#: may wait longer for that rare case than a command.
+#: Without a ring, look all the same after this long: a worker may have died between ring and fetch. A
+#: delivery may wait longer for that rare case than a command.
 _LOOK_EVERY_S = {QUEUE: 8.0, DELIVER_QUEUE: 30.0}
 #: Deliveries may wait long for a sink that is down: they get this part of the threads at most.
 _DELIVER_PART = 0.25

@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
+from middleware.broker.approvals import Approvals
 from middleware.broker.scripts import Enqueued, EnqueueRequest, Scripts
 from middleware.job.records import Receipt, new_receipt
-from middleware.job.schema import Job, encode_job
-from ops.errors import BridgeError, InvalidJob, QueueFull, UnknownProject
+from middleware.job.schema import POLICY_MARK, Job, encode_job
+from middleware.sinks import Sinks
+from ops.errors import BridgeError, InvalidJob, PolicyDenied, QueueFull, UnknownProject
+from ops.policy import ALLOW, Decision, Policy
 from ops.settings import ProjectSettings, Settings, TypeSettings
 
 _canonical = msgspec.json.Encoder(order="sorted")
@@ -29,8 +33,11 @@ class Intake:
 
     Args:
         scripts: Where they go.
-        settings: Limits, projects, resources.
+        settings: Limits, projects, resources, policy.
         lookup: Gives the receipt of a job that had been taken before.
+
+    Attributes:
+        approvals: Jobs that wait until somebody approves them.
     """
 
     def __init__(self, scripts: Scripts, settings: Settings, lookup: Callable[[str], Receipt]) -> None:
@@ -38,6 +45,9 @@ class Intake:
         self._settings = settings
         self._lookup = lookup
         self._types: dict[str, TypeSettings] = {}
+        self._policy = Policy(settings.policy)
+        self._sinks = Sinks(settings)
+        self.approvals = Approvals(scripts, ttl_s=settings.approval_ttl_s)
 
     def _type_settings(self, job_type: str) -> TypeSettings:
         known = self._types.get(job_type)
@@ -112,9 +122,11 @@ class Intake:
         """Refuse a job that could not be enqueued.
 
         Raises:
+            PolicyDenied: The policy does not allow it.
             UnknownProject: A ``task.custom`` for a project that is not configured.
             InvalidJob: The payload is too large, or a resource is not there.
         """
+        self._policy.require(job)
         size_bytes = len(_canonical.encode(job.payload))
         if size_bytes > self._settings.payload_max_bytes:
             raise InvalidJob(
@@ -124,6 +136,29 @@ class Intake:
             )
         if job.resources or job.project is not None:
             self._limits(job)
+
+    def check_here(self, job: Job) -> None:
+        """Refuse a job that may not run in this process, where nobody could approve it.
+
+        Raises:
+            PolicyDenied: The policy does not allow it, or wants it approved.
+        """
+        decision = self._policy.require(job)
+        if decision.effect != ALLOW:
+            raise PolicyDenied(
+                f"the policy wants {job.job_type} from {job.source} approved ({decision.name}).",
+                remedy="Without a store it cannot wait for that; start one with '3ox up'.",
+            )
+
+    def _admit(self, job: Job) -> tuple[Job, str]:
+        """Write down which rule lets a job in, and why it is held for approval, if it is."""
+        decision = self._policy.decide(job)
+        if decision.rule == 0:
+            if POLICY_MARK in job.metadata:
+                return _marked(job, None), ""
+            return job, ""
+        held = "" if decision.effect == ALLOW else f"it waits for approval ({decision.name})"
+        return _marked(job, decision), held
 
     def request(self, job: Job, *, delay_ms: int = 0, approval: str = "") -> EnqueueRequest:
         """Make the request that enqueues a job.
@@ -145,6 +180,7 @@ class Intake:
             limits=self._limits(job) if job.resources or job.project is not None else "",
             depends_on=job.depends_on,
             approval=approval,
+            sinks=self._sinks.of(job),
         )
 
     def submit(self, jobs: Iterable[Job], *, delay_ms: int = 0, approval: str = "") -> list[Receipt]:
@@ -154,15 +190,17 @@ class Intake:
             jobs: Of a sequence all are checked before the first one is taken. An iterator is read while the
                 store is at work on the jobs before, which is the faster way for many.
             delay_ms: How long they wait before they may start.
-            approval: Why somebody has to approve them first; empty if nobody has to.
+            approval: Why somebody has to approve them first; empty if only the policy decides that.
 
         Raises:
+            PolicyDenied: The policy does not allow one of them; as for ``InvalidJob``.
             InvalidJob: One of them does not fit; of a sequence none was taken, of an iterator some of those
                 before it. Or one depends on a job that cannot complete; the others were taken.
             UnknownProject: One names a project that is not configured; the same holds.
             QueueFull: The queue reached its limit; those for which there was room were taken.
             StoreUnreachable: The same jobs again do no harm.
         """
+        jobs = _as_trusted_as_their_parent(jobs)
         checked = isinstance(jobs, Sequence)
         if checked:
             for job in jobs:
@@ -173,8 +211,9 @@ class Intake:
             for job in jobs:
                 if not checked:
                     self.check(job)
-                complete = self.complete(job)
-                prepared.append((complete, self.request(complete, delay_ms=delay_ms, approval=approval)))
+                complete, asks = self._admit(self.complete(job))
+                held = approval if approval else asks
+                prepared.append((complete, self.request(complete, delay_ms=delay_ms, approval=held)))
                 yield prepared[-1][1]
 
         receipts: list[Receipt] = []
@@ -194,6 +233,8 @@ class Intake:
                 f"the queue is full: {reply.waiting} jobs wait.",
                 remedy="Try again later, start more workers, or raise queue_max.",
             )
+        if reply.outcome == "dependency" and reply.status == "itself":
+            raise InvalidJob("the job depends on itself.", remedy="Name other jobs.", field="depends_on")
         if reply.outcome == "dependency":
             state = "unknown" if reply.status == "unknown" else f"already {reply.status}"
             raise InvalidJob(
@@ -204,3 +245,27 @@ class Intake:
         if reply.outcome == "duplicate" and reply.job_id != job.job_id:
             return self._lookup(reply.job_id)
         return new_receipt(job, status=reply.status, at_ms=reply.at_ms, input_sha256=request.input_sha256)
+
+
+def _marked(job: Job, decision: Decision | None) -> Job:
+    """Write into a job which rule let it in; None takes out what somebody else wrote there."""
+    metadata = {name: value for name, value in job.metadata.items() if name != POLICY_MARK}
+    if decision is not None:
+        metadata[POLICY_MARK] = decision.name
+    return msgspec.structs.replace(job, metadata=metadata)
+
+
+def _as_trusted_as_their_parent(jobs: Iterable[Job]) -> Iterable[Job]:
+    """A job that dispatches others cannot give them more trust than it has."""
+    running = sys.modules.get("middleware.context")  # with Dramatiq behind it; who runs jobs has it loaded
+    try:
+        trust = "operator" if running is None else running.current_job().job.trust
+    except LookupError:
+        return jobs
+    if trust == "operator":
+        return jobs
+    capped = (
+        job if job.trust in {trust, "untrusted"} else msgspec.structs.replace(job, trust=trust)
+        for job in jobs
+    )
+    return list(capped) if isinstance(jobs, Sequence) else capped

@@ -161,6 +161,21 @@ class Follower:
         newest = self._store.call("XREVRANGE", self._keys.events, "+", "-", "COUNT", 1)
         return str(newest[0][0].decode()) if newest else "0-0"
 
+    def oldest_event(self) -> str | None:
+        """Give the id of the oldest event that is still there; None if there is none."""
+        oldest = self._store.call("XRANGE", self._keys.events, "-", "+", "COUNT", 1)
+        return str(oldest[0][0].decode()) if oldest else None
+
+    def events_after(self, after: str, limit: int) -> list[JobEvent]:
+        """Give the next events that are there already.
+
+        Args:
+            after: ``event_id`` of the last event seen.
+            limit: How many entries of the stream; one may be of several jobs.
+        """
+        rows = self._store.call("XRANGE", self._keys.events, f"({after}", "+", "COUNT", limit)
+        return [event for row in rows for event in _events(row[0].decode(), row[1])]
+
     def follow_all(self, *, after: str = "$", idle_s: float | None = None) -> Iterator[JobEvent | None]:
         """Yield every change of every job, as it happens.
 
@@ -171,6 +186,16 @@ class Follower:
         Raises:
             StoreUnreachable: The store went away; call again with the last ``event_id``.
         """
+        for group in self.follow_groups(after=after, idle_s=idle_s):
+            if group is None:
+                yield None
+            else:
+                yield from group
+
+    def follow_groups(
+        self, *, after: str = "$", idle_s: float | None = None
+    ) -> Iterator[list[JobEvent] | None]:
+        """Yield changes as ``follow_all`` does, those that share an id together."""
         link = self._store.connect()
         try:
             if after == "$":
@@ -198,7 +223,7 @@ class Follower:
                     continue
                 for entry_id, fields in reply[0][1]:
                     after = entry_id.decode()
-                    yield from _events(after, fields)
+                    yield list(_events(after, fields))
         finally:
             link.close()
 

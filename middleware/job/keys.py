@@ -17,6 +17,10 @@
     index:type:T          sorted set   ids by job type; index:project:P by project
     approvals             sorted set   held jobs that wait for approval, by when they began to
     idempotency:KEY       string       the job that this key stands for, with a time to live
+    webhook:NAME:SIGNATURE string      the delivery under which it came first, with a time to live
+    ask:use:DAY           hash         tokens and money that a day's answers took, with a time to live
+    ask:held:DAY          hash         what answers that are being waited for may take at most
+    ask:job:ID            hash         the same for one job, while there is a budget of a job
     dependents:ID         set          held jobs that wait for this one
     waiting:NAME          sorted set   held jobs that wait for a slot of a resource
     running               hash         how much of each limited resource is in use
@@ -25,8 +29,9 @@
     worker:ID:heartbeat   hash         what the worker said of itself last, with a time to live
     daemons               sorted set   ingress daemons by the end of their lease
     lead                  hash         which clock leads (holder, fence, until); see lead.lua
+    ledgers               hash         ledger -> number and SHA-256 of its last line; see seal.lua
     schedules             hash         schedule id -> up to when its runs have been treated
-    metrics:RESOLUTION    stream       samples of the bridge, about every 10 s and 10 min, an hour and a week long
+    metrics:RESOLUTION    stream       samples of the bridge: an hour of one each 10 s, a week of one each 10 min
     daemon:NAME@HOST:PID  hash         what the daemon said of itself last, with a time to live
     bell:QUEUE            list         at most 64 tokens that wake blocked consumers
     events                stream       the last transitions and progress reports of all jobs
@@ -91,6 +96,10 @@ class Keys:
     def idempotency(self, key: str) -> str:
         """Give the id of the job that an idempotency key stands for."""
         return f"{self.prefix}idempotency:{key}"
+
+    def webhook(self, name: str, signature: str) -> str:
+        """Give the delivery under which a signed webhook came first."""
+        return f"{self.prefix}webhook:{name}:{signature}"
 
     def output(self, job_id: str) -> str:
         """Give the job's output."""

@@ -28,13 +28,25 @@ class AskPayload(Payload, frozen=True, kw_only=True):
 
 
 class IngestFilePayload(Payload, frozen=True, kw_only=True):
-    """A file that the station has taken in."""
+    """A file that the station has taken in.
+
+    Attributes:
+        path: Where it lies now, under IN1N.3OX.
+        name: Its own name.
+        sha256: Of its content.
+        size_bytes: Of its content.
+        note: What whoever dropped it wrote about it.
+        folder: The folder below IN1N.3OX in which it was dropped, parts separated by slashes.
+        media_type: What its content and name say that it is.
+    """
 
     path: NonEmpty
     name: NonEmpty
     sha256: Sha256
     size_bytes: Annotated[int, Meta(ge=0)]
     note: str | None = None
+    folder: str = ""
+    media_type: str = ""
 
 
 class TelegramPayload(Payload, frozen=True, kw_only=True):

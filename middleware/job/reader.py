@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import hiredis
 import msgspec
 
+from middleware.job.deliveries import read_deliveries, undelivered_jobs
 from middleware.job.ids import ID_LENGTH, is_id_part
 from middleware.job.keys import Keys
 from middleware.job.records import (
@@ -107,7 +109,8 @@ class Reader:
         )
         if life[0] is None:
             raise JobNotFound(f"there is no job {job_id!r}.", remedy="'3ox jobs' lists all jobs.")
-        return make_record(job_id, life, result=result, chain=chain)
+        record = make_record(job_id, life, result=result, chain=chain)
+        return self.with_deliveries([record], [life])[0]
 
     def status_of(self, job_id: str) -> str | None:
         """Give a job's status, None if there is no such job."""
@@ -128,10 +131,40 @@ class Reader:
         job = msgspec.structs.replace(decode_job(spec), job_id=job_id)
         return make_receipt(job, chain, duplicate=duplicate)
 
-    def summary(self, queue: str = "jobs") -> dict[str, int]:
-        """Count the jobs in each state."""
+    def summary(
+        self, queue: str = "jobs", *, job_type: str | None = None, project: str | None = None
+    ) -> dict[str, int]:
+        """Count the jobs in each state.
+
+        Args:
+            queue: Of which queue.
+            job_type: Only jobs of this type.
+            project: Only jobs of this project.
+        """
         counts = self.read([("ZCARD", self.keys.state(state, queue)) for state in State])
-        return {str(state): count for state, count in zip(State, counts, strict=True)}
+        found = {str(state): count for state, count in zip(State, counts, strict=True)}
+        indexes = [] if project is None else [self.keys.index_project(project)]
+        indexes += [] if job_type is None else [self.keys.index_type(job_type)]
+        return self._narrow(found, indexes, queue) if indexes else found
+
+    def _narrow(self, counts: dict[str, int], indexes: list[str], queue: str) -> dict[str, int]:
+        """Count those that stand in all these indexes too.
+
+        The store walks the smaller set of each pair, 0.17 us a job (measured with 100,000). So the fullest
+        state, which may hold all that ever ended, is not counted: it has what the others leave.
+        """
+        fullest = max(counts, key=lambda name: counts[name])
+        commands: list[tuple[str | int, ...]] = [("ZINTERCARD", len(indexes), *indexes)]
+        for state in State:
+            if state != fullest:
+                sets = (self.keys.state(state, queue), *indexes)
+                commands.append(("ZINTERCARD", len(sets), *sets))
+        # At one moment, since a job that moves on meanwhile would be counted twice or not at all.
+        total, *others = self.read([("MULTI",), *commands, ("EXEC",)])[-1]
+        names = [str(state) for state in State if state != fullest]
+        narrow = dict(zip(names, others, strict=True))
+        narrow[fullest] = max(0, total - sum(others))
+        return {str(state): narrow[state] for state in State}
 
     def page(
         self,
@@ -139,6 +172,7 @@ class Reader:
         status: str | None = None,
         job_type: str | None = None,
         project: str | None = None,
+        source: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> JobPage:
@@ -148,11 +182,12 @@ class Reader:
             status: Only jobs in this state.
             job_type: Only jobs of this type.
             project: Only jobs of this project.
+            source: Only jobs that came through this door; it has no index, so a page may end early.
             limit: How many, at most 1000.
             cursor: ``next`` of the page before.
 
         Raises:
-            InvalidJob: No such state or job type.
+            InvalidJob: No such state or job type; or the cursor is none of ours.
         """
         if status is not None and status not in set(State):
             raise InvalidJob(
@@ -164,13 +199,14 @@ class Reader:
                 remedy=f"Use one of: {', '.join(JOB_TYPES)}.",
                 field="type",
             )
+        _require_cursor(cursor, status)
         limit = max(1, min(limit, LIMIT_MAX))
         jobs: list[JobRecord] = []
         looked, place = 0, cursor
         while len(jobs) < limit and looked < _LOOK_MAX:
             rows, following = self._ids(status, job_type, project, limit, place)
             for (_, at), record in zip(rows, self._records([job_id for job_id, _ in rows]), strict=True):
-                if record is None or not _fits(record, status, job_type, project):
+                if record is None or not _fits(record, status, job_type, project, source):
                     continue
                 jobs.append(record)
                 if len(jobs) == limit:
@@ -180,7 +216,44 @@ class Reader:
             place = following
             if place is None:
                 break
-        return JobPage(jobs, self.summary(), place)
+        return JobPage(jobs, self.summary(job_type=job_type, project=project), place)
+
+    def with_deliveries(
+        self, records: Sequence[JobRecord], lives: Sequence[list[bytes | None]]
+    ) -> list[JobRecord]:
+        """Add to records where their results went; a round trip only if one of them has been delivered."""
+        at = LIFE_FIELDS.index("deliveries")
+        counts = {
+            record.job_id: int(count)
+            for record, life in zip(records, lives, strict=True)
+            if (count := life[at]) is not None
+        }
+        found = read_deliveries(self.read, self.keys, counts)
+        return [
+            msgspec.structs.replace(record, deliveries=found[record.job_id])
+            if record.job_id in found
+            else record
+            for record in records
+        ]
+
+    def undelivered(self, limit: int) -> list[JobRecord]:
+        """Give jobs whose results have not arrived everywhere, with their deliveries.
+
+        Args:
+            limit: How many at most.
+        """
+        ids = undelivered_jobs(self.read, self.keys, limit)
+        if not ids:
+            return []
+        lives = self.read([("HMGET", self.keys.job(job_id), *LIFE_FIELDS) for job_id in ids])
+        known = [(job_id, life) for job_id, life in zip(ids, lives, strict=True) if life[0] is not None]
+        return self.with_deliveries(
+            [make_record(job_id, life) for job_id, life in known], [life for _, life in known]
+        )
+
+    def records(self, ids: Sequence[str]) -> list[JobRecord]:
+        """Give those of these jobs that there are, by their whole ids, without their attempts."""
+        return [record for record in self._records(ids) if record is not None]
 
     def _ids(
         self,
@@ -253,9 +326,30 @@ def _chunk(row: list[Reply]) -> OutputChunk:
     return OutputChunk(row[0].decode(), fields[1].decode(), fields[3].decode(errors="replace"))
 
 
-def _fits(record: JobRecord, status: str | None, job_type: str | None, project: str | None) -> bool:
+def _require_cursor(cursor: str | None, status: str | None) -> None:
+    """Refuse what is not the ``next`` of a page: an id, behind ``SCORE:`` for the jobs of one state."""
+    if cursor is None:
+        return
+    score, colon, job_id = ("", "", cursor) if status is None else cursor.partition(":")
+    try:
+        fits = is_id_part(job_id) and len(job_id) == ID_LENGTH
+        fits = fits and (status is None or (colon == ":" and math.isfinite(float(score))))
+    except ValueError:
+        fits = False
+    if not fits:
+        raise InvalidJob(
+            f"{cursor!r} is no cursor of such a list.",
+            remedy="Use 'next' of the page before, with the same filters; leave it out for the first page.",
+            field="cursor",
+        )
+
+
+def _fits(
+    record: JobRecord, status: str | None, job_type: str | None, project: str | None, source: str | None
+) -> bool:
     return (
         (status is None or record.status == status)
         and (job_type is None or record.job_type == job_type)
         and (project is None or record.project == project)
+        and (source is None or record.source == source)
     )

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from middleware.job.schema import HeartbeatJob, Job, decode_job
+from middleware.job.delivery import Delivery
+from middleware.job.schema import POLICY_MARK, HeartbeatJob, Job, decode_job
 from middleware.job.states import FINAL, State
 from ops.errors import InvalidJob
 
@@ -31,7 +32,10 @@ LIFE_FIELDS = (
     "reason",
     "error",
     "base",
+    "approval",
+    "deliveries",
 )
+_APPROVALS = {b"1": "waits"}
 
 
 class JobError(Struct, frozen=True, omit_defaults=True):
@@ -71,6 +75,7 @@ class Receipt(Struct, frozen=True, kw_only=True, gc=False):
         input_sha256: Of the payload as canonical JSON (sorted keys, no spaces).
         result_sha256: Of the result as stored.
         duplicate: The command had been taken before; this is the first one's receipt.
+        policy: The rule of 3ox.toml that let the job in, "rule 2: allow"; empty if none was needed.
     """
 
     receipt_id: str
@@ -90,10 +95,16 @@ class Receipt(Struct, frozen=True, kw_only=True, gc=False):
     updated_at: str = ""
     transitions: list[Transition] = []
     duplicate: bool = False
+    policy: str = ""
 
 
 class JobRecord(Struct, frozen=True, kw_only=True):
-    """A job in full; the fields of the public interface and a few more."""
+    """A job in full; the fields of the public interface and a few more.
+
+    Attributes:
+        approval: ``waits``, ``approved``, ``denied`` or ``expired``; empty if nobody had to approve the job.
+        deliveries: Where its result went or is going; only where one job is shown, or those undelivered.
+    """
 
     job_id: str
     trace_id: str
@@ -126,7 +137,10 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     resources: dict[str, int] = {}
     metadata: dict[str, str] = {}
     trust: str = "operator"
+    on_dependency_failure: str = "skip"
     idempotency_key: str | None = None
+    approval: str = ""
+    deliveries: list[Delivery] = []
     version: int = 1
 
     @property
@@ -226,6 +240,7 @@ def make_record(
         source=job.source,
         actor=job.actor,
         trust=job.trust,
+        on_dependency_failure=job.on_dependency_failure,
         project=job.project,
         session_id=job.session_id,
         priority=job.priority,
@@ -251,6 +266,7 @@ def make_record(
         resources=dict(job.resources),
         metadata=dict(job.metadata),
         idempotency_key=job.idempotency_key,
+        approval=_approval(row["approval"]),
         version=job.version,
     )
 
@@ -268,6 +284,10 @@ def _read_spec(job_id: str, spec: bytes | None) -> tuple[Job, str]:
         stand_in = HeartbeatJob(job_id=job_id, source="unknown", metadata={"unreadable": "true"})
         return stand_in, str(raw.get("job_type", "unknown"))
     return job, job.job_type
+
+
+def _approval(value: bytes | None) -> str:
+    return "" if value is None else _APPROVALS.get(value, value.decode())
 
 
 def _progress(row: dict[str, bytes | None]) -> float:
@@ -354,6 +374,7 @@ def make_receipt(job: Job, chain: list[bytes], *, duplicate: bool = False) -> Re
             for line in lines
         ],
         duplicate=duplicate,
+        policy=job.metadata.get(POLICY_MARK, ""),
     )
 
 
@@ -374,4 +395,5 @@ def new_receipt(job: Job, *, status: str, at_ms: int, input_sha256: str) -> Rece
         created_at=at,
         updated_at=at,
         transitions=[Transition(at, status)],
+        policy=job.metadata.get(POLICY_MARK, ""),
     )

@@ -27,11 +27,15 @@ from ops.errors import InvalidJob
 
 SCHEMA_VERSION = 1
 DEFAULT_PRIORITY = 5
+#: Key in a job's metadata under which the rule of the policy stands that let it in; no door may set it.
+POLICY_MARK = "policy"
 #: More attempts than this are a loop, not a retry; it also bounds the receipt chain.
 MAX_RETRIES_LIMIT = 100
 
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@:+-]*$")]
 Short = Annotated[str, Meta(max_length=256)]
+#: As ``new_job_id`` makes them; wide enough for ids of another making, narrow enough for key and file names.
+JobId = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z][0-9A-Za-z_-]*$")]
 
 
 class JobBase(
@@ -56,13 +60,15 @@ class JobBase(
         timeout_seconds: Bound on one attempt; the job type's default when absent.
         max_retries: Attempts after the first; the job type's default when absent.
         depends_on: Job ids that have to be completed first.
+        on_dependency_failure: What becomes of this job when one of those does not complete: ``skip`` (it is
+            cancelled), ``fail`` (a dead letter) or ``run`` (that one counts as done).
         resources: Named resources this job occupies while it runs, with the amount of each.
         idempotency_key: The same key answers with the same job.
         metadata: Free text pairs that travel along.
     """
 
     payload: Any
-    job_id: str = field(default_factory=new_job_id)
+    job_id: JobId = field(default_factory=new_job_id)
     trace_id: Short | None = None
     source: Name = "python"
     actor: Short = ""
@@ -72,7 +78,8 @@ class JobBase(
     priority: Annotated[int, Meta(ge=1, le=10)] = DEFAULT_PRIORITY
     timeout_seconds: Annotated[float, Meta(gt=0, le=30 * 86_400)] | None = None
     max_retries: Annotated[int, Meta(ge=0, le=MAX_RETRIES_LIMIT)] | None = None
-    depends_on: Annotated[list[str], Meta(max_length=100)] = []
+    depends_on: Annotated[list[JobId], Meta(max_length=100)] = []
+    on_dependency_failure: Literal["skip", "fail", "run"] = "skip"
     resources: dict[Name, Annotated[int, Meta(ge=1)]] = {}
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     metadata: dict[Short, Short] = {}

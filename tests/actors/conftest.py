@@ -8,8 +8,9 @@ import pytest
 
 from actors import context
 from actors.context import set_settings
-from ops.settings import LoadedSettings, load_settings
+from ops.settings import ENV_FOREIGN, LoadedSettings, load_settings
 from ops.workspace import Workspace
+from tests.fake_anthropic import FakeAnthropic
 from tests.fake_openai import FakeOpenAI
 
 Configure = Callable[..., LoadedSettings]
@@ -36,9 +37,25 @@ def plain(configure: Configure) -> LoadedSettings:
 
 
 @pytest.fixture
+def no_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is configured in the environment, whatever the machine of the tests has there."""
+    for name in ENV_FOREIGN:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
 def openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpenAI]:
     """A server that speaks OpenAI's protocol, and the environment that points at it."""
     with FakeOpenAI() as server:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0123456789")
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        yield server
+
+
+@pytest.fixture
+def anthropic(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAnthropic]:
+    """A server that speaks Anthropic's protocol, and the environment that points at it."""
+    with FakeAnthropic() as server:
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-0123456789")
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.base_url)
         yield server

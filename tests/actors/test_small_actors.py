@@ -1,26 +1,18 @@
-"""``heartbeat``, the types whose time has not come, and the settings of a process."""
+"""``heartbeat``, and the settings of a process."""
 
 from __future__ import annotations
 
 import os
 import platform
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 import pytest
 
 from actors import context
 from actors.context import current_job, set_settings, settings
-from ops.errors import JobRefused
 from ops.settings import LoadedSettings
 from tests.actors.running import JobRun
-
-EARLY: dict[str, dict[str, Any]] = {
-    "ingest.file": {"path": "a", "name": "a", "sha256": "0" * 64, "size_bytes": 1},
-    "telegram": {"chat_id": 1, "text": "hi"},
-    "rest.request": {"endpoint": "home"},
-}
 
 
 def test_heartbeat_says_who_where_and_when() -> None:
@@ -38,15 +30,6 @@ def test_heartbeat_is_small() -> None:
     result = JobRun("heartbeat", {}).run()
     size_bytes = len(msgspec.json.encode(result)) - len(result.worker_id) - len(result.host)
     assert size_bytes < 100
-
-
-@pytest.mark.parametrize("job_type", EARLY)
-def test_types_to_come_are_refused(job_type: str) -> None:
-    """The refusal says which type, what is missing and what to do."""
-    with pytest.raises(JobRefused, match=job_type) as caught:
-        JobRun(job_type, EARLY[job_type]).run()
-    assert "yet" in caught.value.message
-    assert caught.value.remedy != ""
 
 
 def test_settings_are_read_once_from_the_environment(

@@ -40,11 +40,13 @@ def test_wait_for_an_unknown_job(quiet: Cli) -> None:
 def test_cancel_of_a_waiting_job_is_done_at_once(quiet: Cli) -> None:
     """A job that has not started is cancelled when the command returns, and says by whom."""
     job_id = queue(quiet, "demo", "x")
-    assert quiet("cancel", job_id) == (0, f"{job_id} cancelled\n", "")
+    assert quiet("cancel", job_id) == (0, f"{job_id} cancelled: it was queued\n", "")
     job = quiet.job(job_id)
     assert job["status"] == "cancelled"
     assert job["actor"] in job["reason"]
-    assert quiet("cancel", job_id, "--json").json == {"jobs": [{"job_id": job_id, "outcome": "cancelled"}]}
+    assert quiet("cancel", job_id, "--json").json == {
+        "jobs": [{"job_id": job_id, "outcome": "cancelled", "how": "it was queued"}]
+    }
 
 
 def test_cancel_waits_until_nothing_of_a_running_job_is_left(bridge: Cli, tmp_path: Path) -> None:
@@ -56,7 +58,7 @@ def test_cancel_waits_until_nothing_of_a_running_job_is_left(bridge: Cli, tmp_pa
     assert follower.stdout is not None
     assert follower.stdout.readline() == "ready\n"
     began_s = time.monotonic()
-    assert bridge("cancel", job_id) == (0, f"{job_id} cancelled\n", "")
+    assert bridge("cancel", job_id) == (0, f"{job_id} cancelled: stopped after SIGTERM\n", "")
     assert time.monotonic() - began_s < 3.0
     assert [pid for pid in pids.read_text().split() if pid_alive(int(pid))] == []
     assert follower.wait(10) == 0
@@ -76,7 +78,7 @@ def test_one_bad_id_does_not_keep_the_others(quiet: Cli) -> None:
     """Among several ids an unknown one is told, the others are cancelled, the exit code is 4."""
     job_id = queue(quiet, "demo", "x")
     code, out, err = quiet("cancel", "zzzzzzzz", job_id)
-    assert (code, out) == (4, f"{job_id} cancelled\n")
+    assert (code, out) == (4, f"{job_id} cancelled: it was queued\n")
     assert "there is no job 'zzzzzzzz'" in err
 
 

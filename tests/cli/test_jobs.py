@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from pathlib import Path
 
-from tests.cli.support import Cli, Reactions
+from tests.cli.support import Cli
 
 EVIL = "evil \x1b[31mred\x1b]0;title\x07 \u202ertl\rover"
 
@@ -56,7 +55,7 @@ def test_empty_list_is_its_summary(quiet: Cli) -> None:
 
 
 def test_filters(quiet: Cli) -> None:
-    """Project, type and status narrow the list; the summary stays that of all jobs."""
+    """Project, type and status narrow the list; project and type the summary too."""
     demo, website = queue(quiet, "demo", "a"), queue(quiet, "website", "b")
     shell = quiet("sh", "--detach", "--", "true").out.strip()
     quiet("cancel", demo)
@@ -68,9 +67,17 @@ def test_filters(quiet: Cli) -> None:
     assert listed("--type", "shell.cmd") == {shell}
     assert listed("--status", "cancelled") == {demo}
     assert listed("--type", "task.custom", "--status", "queued") == {website}
-    assert quiet("jobs", "--project", "website").out.endswith(
-        "Pending: 2  Completed: 0  Failed: 0  Cancelled: 1\n"
-    )
+
+    def summary(*arguments: str) -> dict[str, int]:
+        found: dict[str, int] = quiet("jobs", "--json", *arguments).json["summary"]
+        return {state: count for state, count in found.items() if count}
+
+    assert summary() == {"queued": 2, "cancelled": 1}
+    assert summary("--project", "website") == {"queued": 1}
+    assert summary("--project", "demo") == {"cancelled": 1}
+    assert summary("--project", "none") == {}
+    assert summary("--type", "shell.cmd") == {"queued": 1}
+    assert summary("--type", "task.custom", "--project", "demo", "--status", "queued") == {"cancelled": 1}
 
 
 def test_pages_follow_one_another(quiet: Cli) -> None:
@@ -88,6 +95,17 @@ def test_pages_follow_one_another(quiet: Cli) -> None:
     assert seen == ids[::-1]
     assert [job["job_id"] for job in quiet("jobs", "--json", "--all").json["jobs"]] == ids[::-1]
     assert "--cursor" in quiet("jobs", "--limit", "2").out
+
+
+def test_a_cursor_of_no_page_is_refused(quiet: Cli) -> None:
+    """What is not the ``next`` of such a page is wrong use, and the error says what would be right."""
+    job_id = queue(quiet, "demo", "x")
+    for garbage in ("garbage", "", job_id[:-1], f"5:{job_id}"):
+        code, out, err = quiet("jobs", "--cursor", garbage)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "is no cursor of such a list. Use 'next' of the page before" in err
+    for garbage in ("garbage", job_id, f"nan:{job_id}", "5:x"):
+        assert quiet("jobs", "--status", "queued", "--cursor", garbage).code == 2
 
 
 def test_job_text_cannot_play_with_the_terminal(quiet: Cli) -> None:
@@ -151,123 +169,6 @@ def test_ids_may_be_shortened_to_a_unique_part(quiet: Cli) -> None:
     assert (code, out, err.count("\n")) == (4, "", 1)
 
 
-def test_watch_in_a_pipe_is_a_line_for_each_change(bridge: Cli, tmp_path: Path) -> None:
-    """``jobs ID --watch`` prints each change once, ends by itself, and exits as the job ended."""
-    gates = tmp_path / "gate"
-    job_id = queue(bridge, "demo", f"steps {gates}")
-    watcher = bridge.start("jobs", job_id, "--watch")
-    lines = []
-    for percent in (20, 60):
-        lines += _read_to(watcher, f"part {percent}")
-        Path(f"{gates}.{percent}").touch()
-    out, err = watcher.communicate(timeout=15)
-    lines += out.splitlines()
-    assert (watcher.returncode, err) == (0, "")
-    assert len(lines) == len(set(lines))
-    assert [job_id[-8:], "processing", "20%", "part", "20"] in [line.split() for line in lines]
-    assert lines[-1].split()[:3] == [job_id[-8:], "completed", "100%"]
-
-
-def _read_to(process: subprocess.Popen[str], text: str) -> list[str]:
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line.rstrip("\n"))
-        if text in line:
-            return lines
-    raise AssertionError(f"{text!r} never came: {lines}")
-
-
-def test_watch_of_a_job_that_fails_exits_1(bridge: Cli) -> None:
-    """The watch of a failed job ends with 1 and says why."""
-    code, out, err = bridge("jobs", queue(bridge, "demo", "fail"), "--watch")
-    assert code == 1
-    assert "failed" in out
-    assert "exit status 1" in err
-
-
-def test_watch_on_a_terminal_draws_a_bar(bridge: Cli, tmp_path: Path) -> None:
-    """On a terminal ``--watch`` draws a bar that moves, with message and time, and ends with the job."""
-    gates = tmp_path / "gate"
-    job_id = queue(bridge, "demo", f"steps {gates}")
-    code, drawn = bridge.on_terminal(
-        "jobs",
-        job_id,
-        "--watch",
-        reactions={
-            "part 20": lambda _: Path(f"{gates}.20").touch(),
-            "part 60": lambda _: Path(f"{gates}.60").touch(),
-        },
-    )
-    assert code == 0
-    assert "━" in drawn
-    assert drawn.index(" 20%") < drawn.index(" 60%") < drawn.index("100%")
-
-
-def test_watch_with_json_is_the_job_at_its_end(bridge: Cli) -> None:
-    """``jobs ID --watch --json`` waits and prints one document."""
-    job_id = queue(bridge, "demo", "x")
-    assert bridge("jobs", job_id, "--watch", "--json").json["status"] == "completed"
-
-
-def test_watch_all_in_a_pipe_ends_when_nothing_runs(bridge: Cli, tmp_path: Path) -> None:
-    """``jobs --watch`` in a pipe prints changes until nothing is queued or running, then the summary."""
-    gates = tmp_path / "gate"
-    ids = [queue(bridge, "demo", f"steps {gates}") for _ in range(2)]
-    for job_id in ids:
-        bridge.wait_for_status(job_id, "processing")
-    watcher = bridge.start("jobs", "--watch")
-    lines = _read_to(watcher, "part 20")
-    Path(f"{gates}.20").touch()
-    lines += _read_to(watcher, "part 60")
-    Path(f"{gates}.60").touch()
-    out, _ = watcher.communicate(timeout=15)
-    lines += out.splitlines()
-    assert watcher.returncode == 0
-    for job_id in ids:
-        assert any(line.split()[:2] == [job_id[-8:], "completed"] for line in lines)
-    assert lines[-1].startswith("Running: 0  Pending: 0")
-
-
-def test_watch_all_with_nothing_to_watch_ends_at_once(quiet: Cli) -> None:
-    """With no active job ``jobs --watch`` in a pipe prints the summary."""
-    assert quiet("jobs", "--watch").out == "Running: 0  Pending: 0  Completed: 0  Failed: 0\n"
-
-
-def test_watch_all_on_a_terminal_is_live_until_ctrl_c(bridge: Cli, tmp_path: Path) -> None:
-    """On a terminal ``jobs --watch`` redraws the list as jobs change, and goes on until Ctrl-C."""
-    gate = tmp_path / "gate"
-    job_id = queue(bridge, "demo", f"wait for {gate}")
-    bridge.wait_for_status(job_id, "processing")
-    enders: list[subprocess.Popen[str]] = []
-    reactions: Reactions = {
-        "processing": lambda _: enders.append(bridge.start("cancel", job_id)),
-        "cancelled by": lambda process: process.send_signal(signal.SIGINT),
-    }
-    code, drawn = bridge.on_terminal("jobs", "--watch", columns=140, reactions=reactions)
-    assert code == 130
-    assert job_id[-8:] in drawn
-    (ender,) = enders
-    ender.communicate(timeout=10)
-    assert ender.returncode == 0
-
-
-def test_watch_all_filters(bridge: Cli, tmp_path: Path) -> None:
-    """``jobs --watch --project`` prints changes of that project's jobs only."""
-    gates = tmp_path / "gate"
-    other, mine = queue(bridge, "demo", f"steps {gates}"), queue(bridge, "website", f"steps {gates}")
-    bridge.wait_for_status(mine, "processing")
-    watcher = bridge.start("jobs", "--watch", "--project", "website")
-    lines = _read_to(watcher, "part 20")
-    Path(f"{gates}.20").touch()
-    lines += _read_to(watcher, "part 60")
-    Path(f"{gates}.60").touch()
-    out, _ = watcher.communicate(timeout=15)
-    assert f"{mine[-8:]}  completed" in out
-    assert other[-8:] not in out
-    assert not any(other[-8:] in line for line in lines)
-
-
 def test_logs_show_what_was_written_so_far(bridge: Cli, tmp_path: Path) -> None:
     """``logs`` prints what is there and ends; ``logs -f`` goes on to the job's end."""
     gate = tmp_path / "gate"
@@ -316,6 +217,12 @@ def test_receipt_follows_the_job(bridge: Cli) -> None:
     text = bridge("receipt", job_id).out
     assert receipt["input_sha256"] in text
     assert "processing" in text
+
+
+def test_logs_raw_lets_the_terminal_obey(bridge: Cli) -> None:
+    """With ``--raw`` the output reaches the terminal as the job wrote it."""
+    job_id = bridge("run", "demo", "say \x1b[31mred", "--wait").out.splitlines()[0].rpartition(":")[2]
+    assert bridge.on_terminal("logs", job_id, "--raw")[1].splitlines() == ["done: say \x1b[31mred"]
 
 
 def test_purge_deletes_dead_letters_for_good(bridge: Cli) -> None:

@@ -151,9 +151,16 @@ def test_run_imports_nothing_that_it_does_not_need(quiet: Cli) -> None:
     }
     assert "ingress.dispatch" in loaded
     # It comes before all else that imports it, and is the one that costs most.
-    assert "typing_extensions" not in subprocess.run(
-        [sys.executable, "-c", _QUICK_MODULES], env=quiet.environ, capture_output=True, text=True, check=True
-    ).stdout.split()
+    assert (
+        "typing_extensions"
+        not in subprocess.run(
+            [sys.executable, "-c", _QUICK_MODULES],
+            env=quiet.environ,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+    )
     heavy = {
         "click",
         "redis",

@@ -50,7 +50,7 @@ def test_status_without_a_store(storeless: Cli) -> None:
     assert (code, err.count("\n")) == (3, 1)
     found = storeless("status", "--json").json
     assert (found["store"]["healthy"], found["workers"], found["daemons"]) == (False, [], [])
-    assert set(found) == {"store", "queue", "workers", "daemons", "spool"}
+    assert set(found) == {"store", "queue", "workers", "daemons", "spool", "deliveries", "models", "ask"}
 
 
 def test_status_of_a_paused_store_answers_within_two_seconds(tmp_path: Path) -> None:

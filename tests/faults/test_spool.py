@@ -55,7 +55,7 @@ def test_jobs_accepted_while_the_store_is_paused_are_carried_out_in_order_once_e
         os.kill(server.process.pid, signal.SIGSTOP)
         try:
             jobs = [
-                make_job("shell.cmd", {"argv": _append(done, str(at))}, source="rest") for at in range(200)
+                make_job("shell.cmd", {"argv": _append(done, str(at))}, source="clock") for at in range(200)
             ]
             receipts = [acceptance.accept(job) for job in jobs]
             assert {receipt.status for receipt in receipts} == {SPOOLED}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from middleware.broker.scripts import Settlement
@@ -35,7 +37,7 @@ def test_each_sink_that_wants_the_state_gets_one(driver: Driver, outcome: str, n
     driver.settle(driver.take(), outcome)
     assert waiting(driver) == [f"a{number}" for number in numbers]
     spec = driver.store.call("HGET", driver.keys.job("a-1"), "spec")
-    job = decode_job(spec)
+    job: Any = decode_job(spec)
     assert (job.job_type, job.payload.job_id, job.payload.sink, job.trace) == ("deliver", "a", "outbox", "a")
 
 

@@ -293,7 +293,7 @@ def test_unknown_outcome_and_unknown_state_are_refused(driver: Driver) -> None:
 
 
 def test_a_job_that_runs_all_the_same_counts_the_failed_one_as_done(driver: Driver) -> None:
-    """With ``run`` a clean-up job follows whatever became of the one before, before or after it was enqueued."""
+    """With ``run`` a clean-up job follows whatever has become, or becomes, of the one before."""
     job_id = after_a_failure("run")(driver)
     assert driver.status(job_id) == "queued"
     failed_id = driver.job(job_id).depends_on[0]

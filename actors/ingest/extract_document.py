@@ -1,0 +1,60 @@
+"""Writes the text of one document to standard output: a program of its own, since documents are hostile.
+
+    python -I extract_document.py FILE SUFFIX MEMORY_BYTES TEXT_BYTES
+
+Run by ``actors.ingest.texts`` with a time limit, in a process that may use so much memory and write no file
+at all. It imports nothing of ours. Exit status: 0 done, 3 the extra ``documents`` is not installed, 4 the
+document cannot be read.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+
+EXIT_MISSING = 3
+EXIT_UNREADABLE = 4
+_COMPLAINT_CHARS = 300
+
+
+def _confine(memory_bytes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _refuse_connections(event: str, arguments: tuple[object, ...]) -> None:
+    if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.exec", "os.system"):
+        raise PermissionError(f"a document wants {event} {arguments[:1]!r}")
+
+
+def main(arguments: list[str]) -> int:
+    """Extract; see the module."""
+    path, suffix, memory_bytes, text_bytes = arguments
+    # Numerical libraries reserve memory for each thread, and none is of use here.
+    os.environ.update({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
+    _confine(int(memory_bytes))
+    try:
+        from markitdown import MarkItDown, StreamInfo
+    except ImportError as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_MISSING
+    sys.addaudithook(_refuse_connections)
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 (this program starts fast)
+            found = MarkItDown(enable_plugins=False).convert_stream(
+                file, stream_info=StreamInfo(extension=suffix)
+            )
+        text = found.text_content
+    except Exception as error:  # noqa: BLE001 (whatever a hostile document makes its reader raise)
+        # Of one whose libraries are missing it says so in its message only.
+        missing = "MissingDependency" in type(error).__name__ or "optional dependency" in str(error)
+        sys.stderr.write(f"{type(error).__name__}: {str(error)[:_COMPLAINT_CHARS]}\n")
+        return EXIT_MISSING if missing else EXIT_UNREADABLE
+    sys.stdout.buffer.write(text.encode("utf-8", "replace")[: int(text_bytes)])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

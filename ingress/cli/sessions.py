@@ -1,0 +1,137 @@
+"""``3ox sessions``: the conversations that the bridge remembers; list, show, clear."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ingress.cli.render import duration, one_line, print_table, safe, since
+from ingress.cli.shared import emit_json, for_each, json_option
+from ingress.dispatch import current_bridge
+from ops.errors import UsageProblem
+
+if TYPE_CHECKING:
+    from middleware.job.sessions import SessionFacts, Sessions
+
+#: What one call of ``clear --all`` clears at a time.
+_PAGE = 200
+
+
+def _sessions() -> Sessions:
+    from middleware.job.sessions import Sessions
+
+    bridge = current_bridge()
+    return Sessions(bridge.store, bridge.loaded.settings.key_prefix)
+
+
+@click.group(invoke_without_command=True)
+@json_option
+@click.pass_context
+def sessions(ctx: click.Context, *, as_json: bool) -> int:
+    """List, show and clear the conversations that are remembered.
+
+    A session has the last messages of an 'ask --session', a shell or a chat. Without a command: the list.
+    """
+    if ctx.invoked_subcommand is not None:
+        return 0
+    return _list(1000, as_json=as_json)
+
+
+@sessions.command(name="list")
+@click.option(
+    "--limit",
+    metavar="N",
+    type=click.IntRange(1, 1000),
+    default=1000,
+    help="At most so many; 1000 by default.",
+)
+@json_option
+def list_command(*, limit: int, as_json: bool) -> int:
+    """List the sessions, the one that spoke last first."""
+    return _list(limit, as_json=as_json)
+
+
+def _list(limit: int, *, as_json: bool) -> int:
+    found = _sessions().latest(limit)
+    if as_json:
+        emit_json({"sessions": found})
+    elif found:
+        print_table(
+            ("SESSION", "MESSAGES", "KEPT", "LASTED", "SILENT", "FORGOTTEN IN"),
+            [_row(facts) for facts in found],
+        )
+    else:
+        click.echo("There are no sessions.")
+    return 0
+
+
+def _row(facts: SessionFacts) -> tuple[str, ...]:
+    return (
+        one_line(facts.session_id),
+        str(facts.messages),
+        str(facts.kept),
+        since(facts.began_at, facts.last_at),
+        since(facts.last_at),
+        duration(facts.expires_s),
+    )
+
+
+@sessions.command()
+@click.argument("session_id", metavar="ID")
+@json_option
+def show(*, session_id: str, as_json: bool) -> int:
+    """Show the messages of a session, oldest first."""
+    known = _sessions()
+    facts = known.facts(session_id)
+    messages = known.messages(session_id)
+    if as_json:
+        emit_json({"session": facts, "messages": messages})
+        return 0
+    click.echo(
+        f"session {one_line(session_id)}: {facts.messages} messages since {facts.began_at},"
+        f" {facts.kept} of them kept, forgotten in {duration(facts.expires_s)} unless it goes on"
+    )
+    for message in messages:
+        who = "you" if message.role == "user" else "answer"
+        door = f", {one_line(message.source)}" if message.source else ""
+        click.echo(f"\n[{message.at}] {who} (job {message.job_id[-8:]}{door})\n{safe(message.text).rstrip()}")
+    return 0
+
+
+@sessions.command()
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="All sessions.")
+@json_option
+def clear(*, ids: tuple[str, ...], every: bool, as_json: bool) -> int:
+    """Forget sessions; the jobs in which they were spoken stay."""
+    if every == bool(ids):
+        raise UsageProblem(
+            "clear takes session ids, or --all, and not both.", remedy="See '3ox sessions clear --help'."
+        )
+    known = _sessions()
+    cleared: list[dict[str, object]] = []
+
+    def clear_one(session_id: str) -> int:
+        count = known.clear(session_id)
+        cleared.append({"session_id": session_id, "messages": count})
+        if not as_json:
+            click.echo(f"{one_line(session_id)} cleared, {count} messages")
+        return 0
+
+    code = 0
+    if every:
+        while page := known.latest(_PAGE):
+            code = for_each([facts.session_id for facts in page], clear_one)
+            if code != 0:
+                break
+    else:
+        code = for_each(ids, clear_one)
+    if as_json:
+        emit_json({"cleared": cleared})
+    elif every and not cleared:
+        click.echo("There are no sessions.")
+    return code
+
+
+COMMANDS: list[click.Command] = [sessions]

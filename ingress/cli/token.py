@@ -1,0 +1,90 @@
+"""``3ox token``: makes, lists and revokes tokens of the REST API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ingress.cli.shared import emit_json, json_option
+
+if TYPE_CHECKING:
+    from ops.tokens import Scope, TokenEntry, Tokens
+
+
+@click.group(invoke_without_command=True)
+@json_option
+@click.pass_context
+def token(ctx: click.Context, *, as_json: bool) -> None:
+    """Make, list and revoke tokens of the REST API; lists them without a command."""
+    if ctx.invoked_subcommand is None:
+        _list(as_json=as_json)
+
+
+@token.command("make")
+@click.argument("name")
+@click.option(
+    "--scope",
+    type=click.Choice(["view", "submit", "admin"]),
+    default="submit",
+    show_default=True,
+    help="view reads; submit also commands; admin also approves.",
+)
+@json_option
+def make(*, name: str, scope: Scope, as_json: bool) -> int:
+    """Make a token called NAME and print it; it cannot be shown again."""
+    made = _tokens().make(name, scope)
+    if as_json:
+        emit_json({"name": name, "scope": scope, "token": made})
+    else:
+        click.echo(made)
+    return 0
+
+
+@token.command("list")
+@json_option
+def list_(*, as_json: bool) -> int:
+    """List all tokens, without their secrets."""
+    return _list(as_json=as_json)
+
+
+@token.command("revoke")
+@click.argument("name")
+def revoke(*, name: str) -> int:
+    """Take the token called NAME out of use, at once and for good."""
+    found = _tokens().revoke(name)
+    click.echo(f"Revoked {found.name} ({found.token_id}).")
+    return 0
+
+
+def _tokens() -> Tokens:
+    from ops.settings import load_settings
+    from ops.tokens import Tokens
+
+    loaded = load_settings()
+    loaded.workspace.create()
+    return Tokens(loaded.workspace, loaded.settings.api_token)
+
+
+def _list(*, as_json: bool) -> int:
+    entries = _tokens().entries()
+    if as_json:
+        emit_json({"tokens": [_shown(entry) for entry in entries]})
+        return 0
+    for entry in entries:
+        click.echo(f"{entry.token_id}  {entry.scope:<6}  {entry.created_at}  {entry.name}")
+    if not entries:
+        click.echo("There is no token; '3ox token make NAME' makes one.")
+    return 0
+
+
+def _shown(entry: TokenEntry) -> dict[str, Any]:
+    return {
+        "id": entry.token_id,
+        "name": entry.name,
+        "scope": entry.scope,
+        "created_at": entry.created_at,
+    }
+
+
+COMMANDS = [token]

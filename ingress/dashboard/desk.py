@@ -1,0 +1,68 @@
+"""What every page of the dashboard may use."""
+
+from __future__ import annotations
+
+import threading
+from typing import TypeAlias
+
+from litestar.di import NamedDependency
+
+from ingress.catalog import Catalog
+from ingress.clock.schedules import ScheduleBook
+from ingress.dashboard.sessions import Sessions
+from ingress.dashboard.wakes import Wakes
+from ingress.rest.door import Door
+from ingress.rest.rates import Rates
+from middleware.archive.history import History
+
+#: Sign-ins that fail, of one address: some at once, then one in so many seconds.
+_TRIES_BURST = 10
+_TRIES_PER_S = 0.2
+
+
+class Desk:
+    """The dashboard of one process.
+
+    Args:
+        door: Of the API that it is served with.
+
+    Attributes:
+        sessions: Who has signed in.
+        wakes: Tell of output.
+        tries: Bounds sign-ins that fail.
+    """
+
+    def __init__(self, door: Door) -> None:
+        self.door = door
+        self.bridge = door.bridge
+        self.sessions = Sessions(door.tokens)
+        self.wakes = Wakes(door.bridge)
+        self.tries = Rates(_TRIES_PER_S, _TRIES_BURST)
+        self._local = threading.local()
+        self._book: ScheduleBook | None = None
+        self._book_lock = threading.Lock()
+
+    def catalog(self) -> Catalog:
+        """Give store and history as one, for this thread: a connection to the history is bound to its own."""
+        path = self.door.loaded.workspace.history_db
+        inode = path.stat().st_ino if path.exists() else 0
+        known: tuple[int, Catalog] | None = getattr(self._local, "catalog", None)
+        if known is None or known[0] != inode:
+            known = self._local.catalog = (inode, Catalog(self.bridge, History(path)))
+        return known[1]
+
+    def schedules(self) -> ScheduleBook:
+        """Give the schedules as they stand in the file now.
+
+        Raises:
+            SettingsError: One of them cannot be.
+        """
+        with self._book_lock:
+            if self._book is None:
+                self._book = ScheduleBook(self.door.loaded)
+            self._book.refresh()
+            return self._book
+
+
+#: What a handler writes to be given the desk: ``desk: OpenDesk``.
+OpenDesk: TypeAlias = NamedDependency[Desk]

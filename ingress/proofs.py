@@ -1,0 +1,92 @@
+"""Answers about the ledger for every door: does it hold, is this receipt sealed, who signs.
+
+The ledger lies in the workspace of the host whose clock leads; a bridge over several hosts has several.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from middleware.archive.proof import Proof, Seal, prove, seals_of
+from middleware.archive.verification import Verdict, Verification
+from middleware.broker.sealing import Sealing
+from ops.errors import JobNotFound, StoreUnreachable
+from ops.signing import KeyRing, PublicKey
+
+if TYPE_CHECKING:
+    from ingress.dispatch import Bridge
+    from ops.settings import LoadedSettings
+
+#: A transition is sealed within two seconds; who asks sooner waits for it, and a little longer.
+_SEAL_WAIT_S = 3.0
+_ASK_AGAIN_S = 0.1
+
+
+def key_ring(loaded: LoadedSettings) -> KeyRing:
+    """Give the keys of a workspace."""
+    return KeyRing(loaded.workspace.keys_dir, lifetime_s=loaded.settings.ledger_key_days * 86_400.0)
+
+
+def public_keys(loaded: LoadedSettings) -> list[PublicKey]:
+    """Give the public keys that sign, or signed, the ledger of this workspace; none before the first line."""
+    return key_ring(loaded).public_keys(time.time())
+
+
+def verify_ledger(bridge: Bridge, *, day: str | None = None) -> Verdict:
+    """Prove the ledger of this workspace.
+
+    Args:
+        bridge: Its bridge; while the store is away only the files are proven, and a note says so.
+        day: Only this day, ``YYYY-MM-DD``.
+
+    Raises:
+        LedgerBroken: There is no such day.
+    """
+    folder, keys = bridge.loaded.workspace.ledger_dir, key_ring(bridge.loaded)
+    if day is not None:
+        return Verification(folder, keys).run(day=day)
+    try:
+        return Verification(folder, keys).run(sealing=Sealing(bridge.scripts), reader=bridge.reader)
+    except StoreUnreachable:
+        import msgspec
+
+        verdict = Verification(folder, keys).run()
+        note = "the store is away: the ledger was not compared with it."
+        return msgspec.structs.replace(verdict, notes=[*verdict.notes, note])
+
+
+def seals(bridge: Bridge, job_id: str) -> list[Seal]:
+    """Give the sealed lines of a job, in their order; of one that the store has forgotten, too.
+
+    Args:
+        bridge: Its bridge.
+        job_id: The whole id.
+    """
+    created = bridge.store.call("HGET", bridge.reader.keys.job(job_id), "created")
+    since_ms = 0 if created is None else int(created)
+    return seals_of(bridge.loaded.workspace.ledger_dir, job_id, since_ms=since_ms)
+
+
+def verify_receipt(bridge: Bridge, part: str) -> Proof:
+    """Prove the receipt of a job; waits a moment for transitions that are to be sealed yet.
+
+    Args:
+        bridge: Its bridge.
+        part: The job's id, or a unique part of it.
+
+    Raises:
+        JobNotFound: No job fits.
+    """
+    job_id = bridge.reader.resolve(part)
+    keys = bridge.reader.keys
+    ends_s = time.monotonic() + _SEAL_WAIT_S
+    while True:
+        waits, chain = bridge.reader.read(
+            [("SISMEMBER", keys.unsealed, job_id), ("LRANGE", keys.receipts(job_id), 0, -1)]
+        )
+        if not chain:
+            raise JobNotFound(f"there is no job {part!r}.", remedy="'3ox jobs' lists all jobs.")
+        if not waits or time.monotonic() > ends_s:
+            return prove(job_id, chain, seals(bridge, job_id), key_ring(bridge.loaded))
+        time.sleep(_ASK_AGAIN_S)

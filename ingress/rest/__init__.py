@@ -1,0 +1,1 @@
+"""The REST door: ``3ox rest``, Litestar on uvicorn."""

@@ -1,0 +1,63 @@
+"""What every route of the REST door may use."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from litestar.di import NamedDependency
+
+from ingress.daemon import Daemon
+from ingress.rest.fanout import Fanout
+from ingress.rest.metrics import Metrics
+from ingress.rest.slots import Slots
+from ops.settings import LoadedSettings
+from ops.settings_table import RestSettings
+from ops.tokens import Tokens
+
+
+class Door:
+    """The REST door of one process.
+
+    Args:
+        daemon: Takes jobs in, reads, says when to stop.
+
+    Attributes:
+        tokens: Who may.
+        fanout: Hands the store's events to streams and waits.
+        metrics: What ``/metrics`` tells.
+        streams: How many streams and waits are open.
+    """
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+        self.bridge = daemon.bridge
+        self.acceptance = daemon.acceptance
+        self.tokens = Tokens(daemon.loaded.workspace, daemon.loaded.settings.api_token)
+        self.fanout = Fanout(daemon.bridge)
+        self.streams = Slots(self.rest.streams_max)
+        self.metrics = Metrics(daemon.bridge, lambda: self.streams.taken)
+        self.fanout.listen(self.metrics.hear)
+
+    @property
+    def loaded(self) -> LoadedSettings:
+        """Settings and workspace."""
+        return self.daemon.loaded
+
+    @property
+    def rest(self) -> RestSettings:
+        """The settings of this door."""
+        return self.daemon.loaded.settings.rest
+
+    def start(self) -> None:
+        """Start what runs beside the requests; called in the event loop."""
+        self.fanout.start()
+        self.metrics.start()
+
+    def stop(self) -> None:
+        """End the streams, so that nobody has to wait for them; safe to call from a signal handler."""
+        self.fanout.stop()
+        self.metrics.stop()
+
+
+#: What a handler writes to be given the door: ``door: OpenDoor``.
+OpenDoor: TypeAlias = NamedDependency[Door]

@@ -1,0 +1,269 @@
+"""Server-sent events: what happens to one job, and to all; resumable by ``Last-Event-ID``.
+
+Whoever resumes is told first what the store's stream still holds from there on; if it does not reach back so
+far, a ``reset`` says that something was missed and the state has to be read again. The id of an event stands
+on the last of those that share it only, so that a stream which breaks off in between repeats them all.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Response, get
+from litestar.concurrency import sync_to_thread
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import HeaderParameter
+from litestar.response import Stream
+
+from ingress.rest.auth import requires
+from ingress.rest.contract import problems
+from ingress.rest.door import Door, OpenDoor
+from ingress.rest.fanout import BEHIND, END, Subscription
+from ingress.rest.jobs import JobPart
+from ingress.rest.reading import find_job
+from ingress.rest.slots import Slot
+from middleware.job.records import JobEvent, JobRecord, utc_now
+from middleware.job.states import FINAL
+from ops.errors import StoreUnreachable
+
+MEDIA_TYPE = "text/event-stream"
+#: A stream on which nothing happens says so, or whatever lies between would take it for dead.
+_PING_S = 15.0
+#: How long a client waits before it comes back, in ms.
+_COME_BACK_MS = 1000
+_PAGE = 500
+
+LastEventId = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Last-Event-ID",
+        description="Go on after this event; one that is not known gets a 'reset'.",
+    ),
+]
+
+
+_EVENT_ID = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
+
+
+def _order(event_id: str) -> tuple[int, int]:
+    at, _, number = event_id.partition("-")
+    return int(at), int(number)
+
+
+def frame(event: JobEvent, *, with_id: bool = True, kind: str | None = None) -> bytes:
+    """Write an event as it goes over the line.
+
+    Args:
+        event: What happened.
+        with_id: Whether to resume after it.
+        kind: Its name, ``state`` or ``progress`` by default.
+    """
+    head = f"id: {event.event_id}\n" if with_id else ""
+    name = event.kind if kind is None else kind
+    return f"{head}event: {name}\ndata: ".encode() + msgspec.json.encode(event) + b"\n\n"
+
+
+def _note(name: str, detail: str) -> bytes:
+    return f"event: {name}\ndata: ".encode() + msgspec.json.encode({"detail": detail}) + b"\n\n"
+
+
+#: What one event is, for the OpenAPI document.
+STREAM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "description": "For Last-Event-ID."},
+        "event": {"type": "string", "enum": ["state", "progress", "reset", "away"]},
+        "data": {"type": "string", "description": "JSON: a JobEvent, or {detail} for reset and away."},
+        "retry": {"type": "integer", "description": "When to come back, in ms."},
+    },
+}
+
+
+class EventStream:
+    """One open stream.
+
+    Args:
+        door: Where the events come from.
+        slot: That it occupies.
+        job_id: Only of this job; None: of all.
+        after: Of the last event that the client has seen.
+    """
+
+    def __init__(
+        self, door: Door, slot: Slot, *, job_id: str | None = None, after: str | None = None
+    ) -> None:
+        self._door = door
+        self._slot = slot
+        self._job_id = job_id
+        self._is_lost = after is not None and _EVENT_ID.fullmatch(after) is None
+        self._resumes = after is not None and not self._is_lost
+        self._sent = _order(after) if after is not None and self._resumes else (0, 0)
+        self._ends_s = time.monotonic() + door.rest.stream_max_s
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        """Give what goes over the line, until the job has ended, the time is up or the process stops."""
+        try:
+            with ExitStack() as stack:
+                heard = stack.enter_context(self._door.fanout.subscribe(self._job_id))
+                yield f"retry: {_COME_BACK_MS}\n\n".encode()
+                async for piece in self._before():
+                    yield piece
+                if self._job_id is not None and await self._is_over():
+                    return
+                async for piece in self._live(heard):
+                    yield piece
+        finally:
+            self._slot.close()
+
+    async def _before(self) -> AsyncIterator[bytes]:
+        """Tell what happened before: since the last event seen, or how the job stands now."""
+        if self._is_lost:
+            yield _note("reset", "that event is not known; read the state again.")
+        try:
+            if self._resumes:
+                async for piece in self._missed():
+                    yield piece
+            elif self._job_id is not None:
+                yield await self._snapshot(self._job_id)
+        except StoreUnreachable as error:
+            yield _note("away", str(error))
+
+    async def _snapshot(self, job_id: str) -> bytes:
+        """Tell how the job stands; changes that are told later are not older than this."""
+        newest = await sync_to_thread(self._door.bridge.follower.newest_event)
+        record = await sync_to_thread(self._door.bridge.reader.job, job_id)
+        self._sent = _order(newest)
+        return frame(_as_event(record, newest))
+
+    async def _missed(self) -> AsyncIterator[bytes]:
+        first = True
+        while True:
+            after = f"{self._sent[0]}-{self._sent[1]}"
+            reach, events = await sync_to_thread(self._read_after, after)
+            if first and reach is not None and _order(reach) > self._sent:
+                yield _note("reset", "events were missed; read the state again.")
+            first = False
+            if not events:
+                return
+            for group in _groups(events):
+                for piece in self._pieces(group):
+                    yield piece
+
+    def _read_after(self, after: str) -> tuple[str | None, list[JobEvent]]:
+        """Give the id of the oldest event that there is, and the next ones; blocks."""
+        follower = self._door.bridge.follower
+        return follower.oldest_event(), follower.events_after(after, _PAGE)
+
+    def _pieces(self, group: list[JobEvent]) -> list[bytes]:
+        """Write the events of one id, those that are wanted."""
+        self._sent = _order(group[0].event_id)
+        wanted = [event for event in group if self._job_id in {None, event.job_id}]
+        return [frame(event, with_id=event is wanted[-1]) for event in wanted]
+
+    async def _is_over(self) -> bool:
+        """Tell whether the job has ended; what was told up to here was all then."""
+        try:
+            record = await sync_to_thread(self._door.bridge.reader.job, str(self._job_id))
+        except StoreUnreachable:
+            return False
+        return record.is_final
+
+    async def _live(self, heard: Subscription) -> AsyncIterator[bytes]:
+        while True:
+            left_s = self._ends_s - time.monotonic()
+            item = await heard.next(min(_PING_S, left_s))
+            if isinstance(item, list):
+                if _order(item[0].event_id) <= self._sent:
+                    continue
+                for piece in self._pieces(item):
+                    yield piece
+                if self._job_id is not None and item[-1].status in FINAL:
+                    return
+            elif item is END or item is BEHIND or left_s <= 0:
+                return
+            elif item is None:
+                yield b": still here\n\n"
+
+
+def _groups(events: list[JobEvent]) -> list[list[JobEvent]]:
+    groups: list[list[JobEvent]] = []
+    for event in events:
+        if groups and groups[-1][0].event_id == event.event_id:
+            groups[-1].append(event)
+        else:
+            groups.append([event])
+    return groups
+
+
+def _as_event(record: JobRecord, event_id: str) -> JobEvent:
+    return JobEvent(
+        event_id=event_id,
+        job_id=record.job_id,
+        kind="state",
+        status=record.status,
+        progress=record.progress,
+        message=record.progress_message,
+        at=utc_now(),
+    )
+
+
+def _response(stream: EventStream) -> Stream:
+    return Stream(
+        stream.frames(),
+        media_type=MEDIA_TYPE,
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+_STREAM = {
+    200: ResponseSpec(str, generate_examples=False, description="Server-sent events.", media_type=MEDIA_TYPE)
+}
+
+
+@get(
+    "/v1/jobs/{job_id:str}/events",
+    operation_id="jobEvents",
+    summary="What happens to a job, as it happens",
+    description="Server-sent events 'state' and 'progress'; ends with the job. 204 when a client comes back"
+    " to a job that has ended and of which it has seen all.",
+    guards=[requires("view")],
+    media_type=MEDIA_TYPE,
+    responses={
+        **_STREAM,
+        204: ResponseSpec(None, description="The job has ended and everything was told."),
+        **problems(404, 409),
+    },
+)
+async def job_events(door: OpenDoor, job_id: JobPart, last_event_id: LastEventId = None) -> Response[Any]:
+    """Stream what happens to one job."""
+    record = await sync_to_thread(find_job, door, job_id)
+    if last_event_id is not None and _EVENT_ID.fullmatch(last_event_id) and record.is_final:
+        missed = await sync_to_thread(door.bridge.follower.events_after, last_event_id, _PAGE)
+        if len(missed) < _PAGE and all(event.job_id != record.job_id for event in missed):
+            # What keeps a browser's EventSource from coming back for ever.
+            return Response(None, status_code=204)
+    slot = door.streams.take()
+    return _response(EventStream(door, slot, job_id=record.job_id, after=last_event_id))
+
+
+@get(
+    "/v1/events",
+    operation_id="allEvents",
+    summary="What happens to all jobs, as it happens",
+    description="Server-sent events 'state' and 'progress', 'reset' when some were missed.",
+    guards=[requires("view")],
+    media_type=MEDIA_TYPE,
+    responses={**_STREAM, **problems()},
+)
+async def all_events(door: OpenDoor, last_event_id: LastEventId = None) -> Response[Any]:
+    """Stream what happens to all jobs."""
+    slot = door.streams.take()
+    return _response(EventStream(door, slot, after=last_event_id))
+
+
+ROUTES: list[Any] = [job_events, all_events]

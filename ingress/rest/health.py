@@ -1,0 +1,71 @@
+"""Whether it lives and serves, which version it is, what Prometheus wants to know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Response, get
+from litestar.concurrency import sync_to_thread
+from litestar.openapi.datastructures import ResponseSpec
+
+from ingress.cli.main import version
+from ingress.rest.auth import requires
+from ingress.rest.contract import problems
+from ingress.rest.door import Door, OpenDoor
+from ingress.rest.models import Health, Version
+from middleware.job.schema import SCHEMA_VERSION
+from ops.errors import BridgeError
+
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@get(
+    "/health",
+    operation_id="health",
+    summary="Liveness and readiness",
+    description="200 while this process serves; `ready` says whether the store answers.",
+    responses=problems(),
+)
+async def health(door: OpenDoor) -> Health:
+    """Say how it is; needs no token and tells no secret."""
+    return await sync_to_thread(_look, door)
+
+
+def _look(door: Door) -> Health:
+    try:
+        door.bridge.store.call("PING")
+        ready = True
+    except BridgeError:
+        ready = False
+    return Health(
+        status="ok" if ready else "degraded",
+        live=True,
+        ready=ready,
+        store="ok" if ready else "away",
+        spool=door.bridge.spooled(),
+    )
+
+
+@get("/version", operation_id="version", summary="Version", responses=problems())
+async def show_version() -> Version:
+    """Say which version serves."""
+    return Version(name="cmd-bridge", version=version(), schema_version=SCHEMA_VERSION)
+
+
+@get(
+    "/metrics",
+    operation_id="metrics",
+    summary="Metrics for Prometheus",
+    guards=[requires("view")],
+    media_type="text/plain",
+    responses={
+        200: ResponseSpec(str, generate_examples=False, description="Metrics.", media_type="text/plain"),
+        **problems(),
+    },
+)
+async def metrics(door: OpenDoor) -> Response[bytes]:
+    """Give the metrics."""
+    return Response(await sync_to_thread(door.metrics.render), media_type=_METRICS_TYPE)
+
+
+ROUTES: list[Any] = [health, show_version, metrics]

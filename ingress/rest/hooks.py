@@ -1,0 +1,189 @@
+"""Webhooks: a signed request from elsewhere becomes a ``rest.request`` job.
+
+The signature is GitHub's: ``X-Hub-Signature-256: sha256=HEX``, HMAC-SHA256 of the body. A sender that also
+sends ``X-Hub-Timestamp`` (seconds since 1970) signs ``TIMESTAMP.BODY`` and is refused when it is too old. The
+delivery id (``X-GitHub-Delivery`` or ``X-Delivery-Id``) is the idempotency key. It is not signed: the same
+signature under another delivery id is a replay and refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import time
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, Response, post
+from litestar.concurrency import sync_to_thread
+from litestar.params import Parameter
+
+from ingress.rest.auth import unauthorized
+from ingress.rest.contract import BODY, problems, require_json
+from ingress.rest.door import Door, OpenDoor
+from ingress.rest.jobs import accept
+from ingress.rest.problems import ApiProblem
+from middleware.job.payloads import RestRequestPayload
+from middleware.job.records import Receipt
+from middleware.job.schema import make_job
+from ops.errors import StoreUnreachable
+from ops.logs import get_logger
+from ops.settings_table import EndpointSettings
+
+SIGNATURE, TIMESTAMP = "X-Hub-Signature-256", "X-Hub-Timestamp"
+_SIGNATURE = re.compile(r"sha256=([0-9a-fA-F]{64})")
+_DELIVERY = re.compile(r"[!-~]{1,128}")
+#: Headers that say what kind of event it is, and nothing secret; the rest stays here.
+_PASSED_ON = re.compile(
+    r"content-type|user-agent|x-(github|gitlab|gitea|hub)-(event|delivery|hook-id)|x-event.*"
+)
+_QUERY_MAX = 100
+
+#: The body, for the OpenAPI document: its signature is of the bytes, so it is read before it is understood.
+BODIES: dict[str, Any] = {
+    "webhook": {
+        "required": False,
+        "content": {
+            "application/json": {"schema": {"description": "What the endpoint takes its parts from."}}
+        },
+    }
+}
+
+log = get_logger(__name__)
+
+
+def endpoint_secret(endpoint: EndpointSettings) -> bytes:
+    """Give what signs an endpoint's webhooks; empty if it takes none."""
+    named = os.environ.get(endpoint.secret_env, "") if endpoint.secret_env else ""
+    return (endpoint.secret if endpoint.secret else named).encode()
+
+
+def signature_of(secret: bytes, body: bytes, timestamp: str = "") -> str:
+    """Give the hexadecimal signature of a webhook.
+
+    Args:
+        secret: Of the endpoint.
+        body: As it is sent.
+        timestamp: As it is sent; empty for none.
+    """
+    signed = f"{timestamp}.".encode() + body if timestamp else body
+    return hmac.new(secret, signed, hashlib.sha256).hexdigest()
+
+
+def check_signature(
+    endpoint: EndpointSettings | None, headers: dict[str, str], body: bytes, *, age_max_s: float
+) -> str:
+    """See whether a webhook is what it says.
+
+    Args:
+        endpoint: Of its name; None if there is none, which is answered as a wrong signature is.
+        headers: Names in lower case.
+        body: As it came.
+        age_max_s: How far off its timestamp may be.
+
+    Returns:
+        The signature.
+
+    Raises:
+        ApiProblem: It is not signed rightly, or not of this time.
+    """
+    secret = b"" if endpoint is None else endpoint_secret(endpoint)
+    given = _SIGNATURE.fullmatch(headers.get(SIGNATURE.lower(), ""))
+    timestamp = headers.get(TIMESTAMP.lower(), "")
+    right = signature_of(secret, body, timestamp)
+    fits = hmac.compare_digest(right, given[1].lower() if given is not None else "")
+    if endpoint is None or not secret or not fits:
+        raise unauthorized("the webhook is not signed as its endpoint wants.")
+    if not timestamp and endpoint.require_timestamp:
+        raise unauthorized(f"the webhook has no {TIMESTAMP}.")
+    if timestamp and not (
+        timestamp.isascii() and timestamp.isdecimal() and abs(time.time() - int(timestamp[:18])) <= age_max_s
+    ):
+        raise unauthorized(f"the webhook's {TIMESTAMP} is not of this time.")
+    return right
+
+
+def refuse_replay(door: Door, name: str, signature: str, delivery: str) -> None:
+    """Refuse what was signed once and comes again under another delivery id; blocks.
+
+    While the store is away nobody can tell; the delivery id still counts then.
+
+    Raises:
+        ApiProblem: It is one.
+    """
+    keys = door.bridge.reader.keys
+    try:
+        first = door.bridge.store.call(
+            "SET",
+            keys.webhook(name, signature),
+            delivery,
+            "NX",
+            "GET",
+            "EX",
+            door.loaded.settings.idempotency_ttl_s,
+        )
+    except StoreUnreachable as error:
+        log.warning("rest.replay_unchecked", endpoint=name, reason=str(error))
+        return
+    if first is not None and first.decode(errors="replace") != delivery:
+        raise ApiProblem(
+            409,
+            "replay",
+            "this signed body has come before under another delivery id.",
+            remedy=f"Send {TIMESTAMP} and sign it too, or set allow_repeats for the endpoint.",
+        )
+
+
+def _read_body(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body) if body else None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ApiProblem(
+            400, "invalid-request", f"the body is no valid JSON: {error}.", remedy="Send JSON."
+        ) from error
+
+
+@post(
+    "/v1/hooks/{name:str}",
+    status_code=202,
+    operation_id="webhook",
+    summary="A signed webhook",
+    description="Becomes a `rest.request` job of the endpoint of this name. Signed as GitHub does; no token.",
+    responses=problems(409, *BODY),
+)
+async def webhook(
+    request: Request[Any, Any, Any],
+    door: OpenDoor,
+    name: Annotated[str, Parameter(description="Of [rest.endpoints.NAME].")],
+) -> Response[Receipt]:
+    """Take a webhook."""
+    body = await request.body()
+    headers = {key.lower(): value for key, value in request.headers.items()}
+    endpoint = door.rest.endpoints.get(name)
+    signature = check_signature(endpoint, headers, body, age_max_s=door.rest.webhook_age_max_s)
+    require_json(request)
+    given = headers.get("x-github-delivery", headers.get("x-delivery-id", ""))
+    delivery = given if _DELIVERY.fullmatch(given) else signature
+    if endpoint is not None and not endpoint.allow_repeats:
+        await sync_to_thread(refuse_replay, door, name, signature, delivery)
+    query = dict(list(request.query_params.items())[:_QUERY_MAX])
+    payload = RestRequestPayload(
+        endpoint=name,
+        body=_read_body(body),
+        headers={key: value for key, value in headers.items() if _PASSED_ON.fullmatch(key)},
+        query={key: str(value) for key, value in query.items()},
+    )
+    job = make_job(
+        "rest.request",
+        payload,
+        source="webhook",
+        actor=f"webhook:{name}",
+        trust="member",
+        idempotency_key=f"hook:{name}:{delivery}",
+    )
+    return await sync_to_thread(accept, door, job)
+
+
+ROUTES: list[Any] = [webhook]

@@ -1,0 +1,396 @@
+"""Jobs: take one, list them, one in full, its parts, and what can be done to it."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from litestar import Request, Response, get, post
+from litestar.concurrency import sync_to_thread
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import HeaderParameter, JSONBody, Parameter, QueryParameter
+
+from ingress.dispatch import CancelReply
+from ingress.rest.auth import principal_of, requires
+from ingress.rest.contract import BODY, problems
+from ingress.rest.door import Door, OpenDoor
+from ingress.rest.models import KEY_MAX, AnyJobRequest, Decision, JobResult, OutputPage
+from ingress.rest.problems import ApiProblem, refused
+from ingress.rest.reading import find_id, find_job, wait_for_end
+from middleware.broker.intake import payload_sha256
+from middleware.job.ids import ID_LENGTH
+from middleware.job.reader import LIMIT_MAX
+from middleware.job.records import JobPage, JobRecord, Receipt
+from middleware.job.schema import DEFAULT_PRIORITY, Job, make_job
+from middleware.job.states import State
+from ops.errors import InvalidJob
+from ops.tokens import Principal
+
+_ID = f"[0-9a-hjkmnp-tv-z]{{{ID_LENGTH}}}"
+_DAY_S = 86_400
+#: Before the keys of clients, so that they cannot be those of another door.
+KEY_PREFIX = "rest:"
+
+JobPart = Annotated[str, Parameter(description="The job's id, or a prefix or suffix that only one has.")]
+Wait = Annotated[
+    float,
+    Parameter(ge=0, le=_DAY_S, description="Wait so many seconds for its end, at most wait_max_s."),
+]
+TypeName = Literal["ask", "ingest.file", "telegram", "rest.request", "shell.cmd", "heartbeat", "task.custom"]
+
+
+def to_job(door: Door, wanted: AnyJobRequest, principal: Principal, key: str | None) -> Job:
+    """Build the job that a request asks for.
+
+    Args:
+        door: Knows the projects.
+        wanted: What the caller says.
+        principal: Who the caller is.
+        key: Idempotency key of the header.
+
+    Raises:
+        ApiProblem: Header and body name different keys.
+        InvalidJob: It does not fit.
+    """
+    if key is not None and wanted.idempotency_key not in {None, key}:
+        raise ApiProblem(
+            409,
+            "idempotency-key",
+            "the header and the body name different idempotency keys.",
+            remedy="Send one of them.",
+            field="idempotency_key",
+        )
+    chosen = wanted.idempotency_key if key is None else key
+    project = None if wanted.project is None else door.loaded.settings.projects.get(wanted.project)
+    preset = DEFAULT_PRIORITY if project is None or project.priority is None else project.priority
+    return make_job(
+        str(wanted.__struct_config__.tag),
+        wanted.payload,
+        source="rest",
+        actor=principal.name,
+        trust="member",
+        trace_id=wanted.trace_id,
+        project=wanted.project,
+        session_id=wanted.session_id,
+        priority=preset if wanted.priority is None else wanted.priority,
+        timeout_seconds=wanted.timeout_seconds,
+        max_retries=wanted.max_retries,
+        depends_on=wanted.depends_on,
+        on_dependency_failure=wanted.on_dependency_failure,
+        resources=wanted.resources,
+        metadata=wanted.metadata,
+        idempotency_key=None if chosen is None else KEY_PREFIX + chosen,
+    )
+
+
+def accept(door: Door, job: Job, *, delay_s: float | None = None) -> Response[Receipt]:
+    """Take a job in and answer with its receipt: 202 for a new one, 200 for one that had been taken before.
+
+    Raises:
+        ApiProblem: The bridge cannot take it, or its key stands for another command.
+    """
+    try:
+        receipt = door.acceptance.accept(job, delay_s=delay_s)
+    except InvalidJob as error:
+        raise refused(error) from error
+    if receipt.duplicate and not _is_same(receipt, job):
+        raise ApiProblem(
+            409,
+            "idempotency-key",
+            f"this idempotency key stands for another command, {receipt.job_id}.",
+            remedy="Use a new key for a new command.",
+            field="idempotency_key",
+        )
+    return Response(
+        receipt,
+        status_code=200 if receipt.duplicate else 202,
+        headers={"Location": f"/v1/jobs/{receipt.job_id}"},
+    )
+
+
+def _is_same(receipt: Receipt, job: Job) -> bool:
+    return (receipt.job_type, receipt.project, receipt.input_sha256) == (
+        job.job_type,
+        job.project,
+        payload_sha256(job),
+    )
+
+
+@post(
+    "/v1/jobs",
+    status_code=202,
+    operation_id="createJob",
+    summary="Take a job",
+    description="202 with the receipt of a new job (status 'spooled' while the store is away), 200 with that"
+    " of the job for which the Idempotency-Key stands already.",
+    guards=[requires("submit")],
+    opt={"body": AnyJobRequest},
+    responses={
+        200: ResponseSpec(Receipt, generate_examples=False, description="It had been taken before."),
+        **problems(409, *BODY),
+    },
+)
+async def create_job(
+    request: Request[Any, Any, Any],
+    door: OpenDoor,
+    data: JSONBody[AnyJobRequest],
+    idempotency_key: Annotated[
+        str | None,
+        HeaderParameter(
+            name="Idempotency-Key",
+            min_length=1,
+            max_length=KEY_MAX,
+            pattern="^[!-~]+$",
+            description="The same key again is answered with the same job.",
+        ),
+    ] = None,
+) -> Response[Receipt]:
+    """Take a job."""
+    job = to_job(door, data, principal_of(request), idempotency_key)
+    return await sync_to_thread(accept, door, job, delay_s=data.delay_s)
+
+
+@get(
+    "/v1/jobs",
+    operation_id="listJobs",
+    summary="List jobs",
+    description="A page of jobs, newest first; with status, by when they came into it.",
+    guards=[requires("view")],
+    responses=problems(409),
+)
+async def list_jobs(
+    request: Request[Any, Any, Any],
+    door: OpenDoor,
+    *,
+    status: Annotated[State | None, Parameter(description="Only jobs in this state.")] = None,
+    job_type: Annotated[TypeName | None, QueryParameter(name="type", description="Only this type.")] = None,
+    project: Annotated[str | None, Parameter(description="Only this project.")] = None,
+    cursor: Annotated[
+        str | None,
+        Parameter(pattern=f"^([0-9]{{1,18}}:)?{_ID}$", description="`next` of the page before."),
+    ] = None,
+    limit: Annotated[int, Parameter(ge=1, le=LIMIT_MAX, description="How many.")] = 50,
+) -> JobPage:
+    """Give a page of jobs."""
+    _refuse_null(request, "status", "type")
+    if cursor is not None and (":" in cursor) != (status is not None):
+        raise ApiProblem(
+            409,
+            "cursor",
+            "the cursor belongs to another list.",
+            remedy="Use `next` of a page with the same filters.",
+            field="cursor",
+        )
+    return await sync_to_thread(
+        door.bridge.reader.page,
+        status=None if status is None else str(status),
+        job_type=job_type,
+        project=project,
+        limit=limit,
+        cursor=cursor,
+    )
+
+
+@get(
+    "/v1/jobs/{job_id:str}",
+    operation_id="getJob",
+    summary="One job in full",
+    guards=[requires("view")],
+    responses=problems(404, 409),
+)
+async def get_job(door: OpenDoor, job_id: JobPart, wait: Wait = 0.0) -> JobRecord:
+    """Give a job, with ``wait`` when it has ended or the time is up."""
+    return await wait_for_end(door, job_id, seconds(wait))
+
+
+def _refuse_null(request: Request[Any, Any, Any], *names: str) -> None:
+    """Refuse the word null, which the framework takes for a parameter that is not there."""
+    for name in names:
+        if "null" in request.query_params.getall(name, []):
+            raise ApiProblem(
+                400, "invalid-request", f"{name} cannot be 'null'.", remedy="Leave it out.", field=name
+            )
+
+
+def seconds(wait: float) -> float:
+    """Give how long to wait.
+
+    Raises:
+        ApiProblem: It is no number of seconds.
+    """
+    if not math.isfinite(wait):
+        raise ApiProblem(
+            400, "invalid-request", "wait is no number of seconds.", remedy="Send one.", field="wait"
+        )
+    return wait
+
+
+def _receipt(door: Door, part: str) -> Receipt:
+    return door.bridge.reader.receipt(find_id(door, part))
+
+
+@get(
+    "/v1/jobs/{job_id:str}/receipt",
+    operation_id="getReceipt",
+    summary="A job's receipt",
+    guards=[requires("view")],
+    responses=problems(404, 409),
+)
+async def get_receipt(door: OpenDoor, job_id: JobPart) -> Receipt:
+    """Give the receipt."""
+    return await sync_to_thread(_receipt, door, job_id)
+
+
+@get(
+    "/v1/jobs/{job_id:str}/result",
+    operation_id="getResult",
+    summary="What a completed job came to",
+    description="409 while it has not ended, and for one that failed or was cancelled.",
+    guards=[requires("view")],
+    responses=problems(404, 409),
+)
+async def get_result(door: OpenDoor, job_id: JobPart, wait: Wait = 0.0) -> JobResult:
+    """Give the result."""
+    record = await wait_for_end(door, job_id, seconds(wait))
+    if record.status == State.COMPLETED:
+        return JobResult(job_id=record.job_id, status=record.status, result=record.result)
+    why = record.reason if record.error is None else record.error.message
+    raise ApiProblem(
+        409,
+        "no-result",
+        f"{record.job_id} is {record.status} and has no result: {why}",
+        remedy="GET its receipt." if record.is_final else "Wait for its end: ?wait=30.",
+    )
+
+
+@get(
+    "/v1/jobs/{job_id:str}/output",
+    operation_id="getOutput",
+    summary="A job's output",
+    guards=[requires("view")],
+    responses=problems(404, 409),
+)
+async def get_output(
+    door: OpenDoor,
+    job_id: JobPart,
+    after: Annotated[
+        str | None,
+        Parameter(pattern="^[0-9]{1,15}-[0-9]{1,15}$", description="`next` of the page before."),
+    ] = None,
+    limit: Annotated[int, Parameter(ge=1, le=LIMIT_MAX, description="How many pieces.")] = 500,
+) -> OutputPage:
+    """Give pieces of the output."""
+    return await sync_to_thread(_output, door, job_id, after, limit)
+
+
+def _output(door: Door, part: str, after: str | None, limit: int) -> OutputPage:
+    # The state before the output: what is written up to the end is then read too.
+    record = find_job(door, part)
+    chunks = door.bridge.reader.output(record.job_id, "-" if after is None else after, limit)
+    final = record.is_final and len(chunks) < limit
+    last = chunks[-1].entry_id if chunks else after
+    return OutputPage(job_id=record.job_id, chunks=chunks, next=None if final else last, final=final)
+
+
+@post(
+    "/v1/jobs/{job_id:str}/cancel",
+    status_code=200,
+    operation_id="cancelJob",
+    summary="Cancel a job",
+    description="At once before it starts, through its worker while it runs; one that has ended stays so.",
+    guards=[requires("submit")],
+    opt={"body": Decision},
+    responses=problems(404, 409, *BODY),
+)
+async def cancel_job(
+    request: Request[Any, Any, Any], door: OpenDoor, job_id: JobPart, data: JSONBody[Decision | None] = None
+) -> CancelReply:
+    """Cancel a job."""
+    whole = await sync_to_thread(find_id, door, job_id)
+    return await sync_to_thread(door.bridge.cancel, whole, _said("cancelled", request, data))
+
+
+@post(
+    "/v1/jobs/{job_id:str}/retry",
+    status_code=202,
+    operation_id="retryJob",
+    summary="Run a failed or cancelled job again",
+    guards=[requires("submit")],
+    opt={"body": Decision},
+    responses=problems(404, 409, *BODY),
+)
+async def retry_job(
+    request: Request[Any, Any, Any], door: OpenDoor, job_id: JobPart, data: JSONBody[Decision | None] = None
+) -> Response[Receipt]:
+    """Run a job again."""
+    whole = await sync_to_thread(find_id, door, job_id)
+    receipt = await sync_to_thread(door.bridge.retry, whole, _said("retried", request, data))
+    return Response(receipt, status_code=202, headers={"Location": f"/v1/jobs/{receipt.job_id}"})
+
+
+@post(
+    "/v1/jobs/{job_id:str}/approve",
+    status_code=200,
+    operation_id="approveJob",
+    summary="Let a job go on that waits for approval",
+    guards=[requires("admin")],
+    opt={"body": Decision},
+    responses=problems(404, 409, *BODY),
+)
+async def approve_job(
+    request: Request[Any, Any, Any], door: OpenDoor, job_id: JobPart, data: JSONBody[Decision | None] = None
+) -> Receipt:
+    """Let a job go on."""
+    whole = await sync_to_thread(find_id, door, job_id)
+    return await sync_to_thread(door.bridge.approve, whole, _actor(request), _reason(data))
+
+
+@post(
+    "/v1/jobs/{job_id:str}/deny",
+    status_code=200,
+    operation_id="denyJob",
+    summary="Cancel a job that waits for approval",
+    guards=[requires("admin")],
+    opt={"body": Decision},
+    responses=problems(404, 409, *BODY),
+)
+async def deny_job(
+    request: Request[Any, Any, Any], door: OpenDoor, job_id: JobPart, data: JSONBody[Decision | None] = None
+) -> Receipt:
+    """Cancel a job that waits."""
+    whole = await sync_to_thread(find_id, door, job_id)
+    return await sync_to_thread(door.bridge.deny, whole, _actor(request), _reason(data))
+
+
+def _actor(request: Request[Any, Any, Any]) -> str:
+    return f"rest:{principal_of(request).name}"
+
+
+def _reason(data: Decision | None) -> str:
+    return "" if data is None else data.reason
+
+
+def _said(what: str, request: Request[Any, Any, Any], data: Decision | None) -> str:
+    said = f"{what} by {_actor(request)}"
+    reason = _reason(data)
+    return f"{said}: {reason}" if reason else said
+
+
+#: Bodies that may be left out, for the OpenAPI document.
+_REASON = {
+    "required": False,
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Decision"}}},
+}
+BODIES: dict[str, Any] = dict.fromkeys(("cancelJob", "retryJob", "approveJob", "denyJob"), _REASON)
+ROUTES: list[Any] = [
+    create_job,
+    list_jobs,
+    get_job,
+    get_receipt,
+    get_result,
+    get_output,
+    cancel_job,
+    retry_job,
+    approve_job,
+    deny_job,
+]

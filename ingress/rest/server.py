@@ -1,0 +1,155 @@
+"""``3ox rest``: the application on uvicorn, as a daemon of the bridge."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import uvicorn
+from litestar.concurrency import set_asyncio_executor
+
+from ingress.daemon import Daemon
+from ingress.rest.address import url_file, url_of
+from ingress.rest.app import build_app
+from ingress.rest.door import Door
+from ops.errors import StartFailed
+from ops.logs import get_logger
+from ops.settings import Settings
+
+#: Requests that talk to the store at a time; more wait for their turn.
+THREADS = 16
+_PULSE_S = 1.0
+_BACKLOG = 1024
+
+log = get_logger(__name__)
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, whose signals the daemon hears.
+
+    Args:
+        config: Of uvicorn.
+        on_started: Called when it serves.
+    """
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone: the daemon has its own handlers, which set ``should_exit``."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_started()
+
+
+def serve(daemon: Daemon) -> None:
+    """Serve until the daemon is told to stop.
+
+    Raises:
+        StartFailed: The address cannot be used.
+    """
+    settings, place = daemon.loaded.settings, url_file(daemon.loaded.workspace)
+    listening = bind(settings)
+    _tell_first_token(daemon)
+    door = Door(daemon)
+    set_asyncio_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="rest"))
+    config = uvicorn.Config(
+        build_app(door),
+        lifespan="on",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=max(1, round(settings.rest.shutdown_s)),
+    )
+
+    def started() -> None:
+        url = url_of(settings, listening.getsockname()[1])
+        draft = place.with_suffix(f".{os.getpid()}")
+        draft.write_text(url)
+        draft.replace(place)
+        daemon.tell(url=url)
+        daemon.ready()
+
+    server = Server(config, started)
+
+    def stop() -> None:
+        server.should_exit = True
+        door.stop()
+
+    daemon.on_stop(stop)
+    try:
+        asyncio.run(_run(server, daemon, listening))
+    finally:
+        place.unlink(missing_ok=True)
+
+
+async def _run(server: Server, daemon: Daemon, listening: socket.socket) -> None:
+    async def pulse() -> None:
+        while True:
+            daemon.pulse()
+            await asyncio.sleep(_PULSE_S)
+
+    beating = asyncio.create_task(pulse())
+    try:
+        await server.serve([listening])
+    finally:
+        beating.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await beating
+
+
+def bind(settings: Settings) -> socket.socket:
+    """Open the address on which the API is served.
+
+    Raises:
+        StartFailed: It cannot be used.
+    """
+    host, port = settings.api_host, settings.api_port
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        # From here on clients are kept waiting, not refused, while the rest is made ready.
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        raise StartFailed(
+            f"the REST API cannot listen on {host}:{port}: {error.strerror}.",
+            remedy="Set BRIDGE_API_HOST or BRIDGE_API_PORT to another one; port 0 takes any that is free.",
+        ) from error
+    listening.setblocking(False)
+    return listening
+
+
+def _tell_first_token(daemon: Daemon) -> None:
+    """Make a token if there is none, and show it to whoever started this daemon by hand.
+
+    Under ``3ox up`` that has been done before; here its output would end up in the log.
+    """
+    from ops.tokens import Tokens
+
+    loaded = daemon.loaded
+    tokens = Tokens(loaded.workspace, loaded.settings.api_token)
+    if "BRIDGE_SUPERVISED" in os.environ:
+        if not tokens.any():
+            log.warning("rest.nobody_may", remedy="3ox token make NAME")
+        return
+    token = tokens.make_first()
+    if token is not None:
+        sys.stdout.write(f"API token, shown once: {token}\n")
+        sys.stdout.flush()

@@ -1,0 +1,62 @@
+"""When the bot may speak: within Telegram's limits, and silent for as long as Telegram has asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+_FIRST_WAIT_S = 0.25
+_LONGEST_WAIT_S = 30.0
+#: Telegram allows 20 messages a minute in a group: https://core.telegram.org/bots/faq#broadcasting-to-users
+GROUP_FACTOR = 3.0
+
+
+def backoff_s(tries: int) -> float:
+    """Give how long to wait before try number ``tries`` + 1, with jitter, at most 30 s."""
+    longest_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** min(tries - 1, 10))
+    return float(longest_s * random.uniform(0.5, 1.0))  # noqa: S311 (no secret)
+
+
+class Pace:
+    """Spaces messages.
+
+    Args:
+        messages_per_s: In all chats together.
+        edit_interval_s: Between two showings of growing answers in one chat; three times that in a group.
+    """
+
+    def __init__(self, *, messages_per_s: float, edit_interval_s: float) -> None:
+        self._gap_s = 1.0 / messages_per_s
+        self._interval_s = edit_interval_s
+        self._next_s = 0.0
+        self._silent_until_s: dict[int, float] = {}
+        self._shown_s: dict[int, float] = {}
+
+    async def turn(self, chat_id: int) -> None:
+        """Wait until a message may be sent or edited in this chat."""
+        while (silent_s := self._silent_until_s.get(chat_id, 0.0) - time.monotonic()) > 0:  # noqa: ASYNC110
+            # Telegram may have asked for more meanwhile; there is no event to wait for.
+            await asyncio.sleep(silent_s)
+        self._silent_until_s.pop(chat_id, None)
+        now_s = time.monotonic()
+        slot_s = max(now_s, self._next_s)
+        self._next_s = slot_s + self._gap_s
+        if slot_s > now_s:
+            await asyncio.sleep(slot_s - now_s)
+
+    def silence(self, chat_id: int, wait_s: float) -> None:
+        """Be silent in a chat, as Telegram asked with 429."""
+        self._silent_until_s[chat_id] = time.monotonic() + wait_s
+
+    def show_wait_s(self, chat_id: int) -> float:
+        """Give how long to wait until a growing answer may be shown again in this chat."""
+        interval_s = self._interval_s * (GROUP_FACTOR if chat_id < 0 else 1.0)
+        due_s = max(
+            self._shown_s.get(chat_id, -interval_s) + interval_s, self._silent_until_s.get(chat_id, 0.0)
+        )
+        return max(0.0, due_s - time.monotonic())
+
+    def shown(self, chat_id: int) -> None:
+        """Note that a growing answer is being shown now."""
+        self._shown_s[chat_id] = time.monotonic()

@@ -1,0 +1,1 @@
+"""What is kept outside the store: the ledger of sealed receipts."""

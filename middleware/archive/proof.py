@@ -1,0 +1,123 @@
+"""The sealed lines of one job: what proves its receipt to whoever has the public keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from middleware.archive.ledger import LINE_MAX_BYTES, day_files
+from middleware.archive.ledger_line import LedgerLine, canonical, read_line, signed_part
+from ops.signing import KeyRing
+
+
+class Seal(Struct, frozen=True):
+    """One sealed transition.
+
+    Attributes:
+        file: Where it stands.
+        raw: The line, as signed.
+        line: The same, read.
+    """
+
+    file: str
+    raw: bytes
+    line: LedgerLine
+
+
+class Proof(Struct, frozen=True, kw_only=True):
+    """What the ledger says of a job's receipt.
+
+    Attributes:
+        job_id: Whose.
+        ok: Whether every transition is sealed as it stands in the receipt.
+        sealed: How many are.
+        transitions: How many there are.
+        faults: What is wrong.
+        keys: Names of the keys that signed.
+        first: File and number of the first line, empty if there is none.
+        last: The same of the last.
+    """
+
+    job_id: str
+    ok: bool
+    sealed: int
+    transitions: int
+    faults: list[str]
+    keys: list[str]
+    first: str = ""
+    last: str = ""
+
+
+def seals_of(folder: Path, job_id: str, *, since_ms: int = 0) -> list[Seal]:
+    """Find the sealed lines of a job, in their order.
+
+    Args:
+        folder: Of the ledger.
+        job_id: The whole id.
+        since_ms: When the job was created; days before that are not read.
+    """
+    first_day = f"{datetime.fromtimestamp(since_ms / 1000, UTC):%Y-%m-%d}"
+    wanted = f'"job_id":"{job_id}"'.encode()
+    found: list[Seal] = []
+    for file in day_files(folder):
+        if file.stem < first_day:
+            continue
+        with file.open("rb") as source:
+            while raw := source.readline(LINE_MAX_BYTES):
+                if wanted not in raw or not raw.endswith(b"\n"):
+                    continue
+                try:
+                    line = read_line(raw)
+                except msgspec.MsgspecError:
+                    # Whoever proves the whole ledger is told of it; it proves nothing of this job.
+                    continue
+                if line.job_id == job_id:
+                    found.append(Seal(file.name, raw[:-1], line))
+    return found
+
+
+def prove(job_id: str, chain: Sequence[bytes], seals: Sequence[Seal], keys: KeyRing) -> Proof:
+    """Compare a job's receipt chain with what is sealed of it.
+
+    Args:
+        job_id: Whose.
+        chain: The lines of its receipt chain, as the store has them.
+        seals: From ``seals_of``.
+        keys: Whose signatures count.
+    """
+    faults: list[str] = []
+    # Of a transition that took the place of a lost one, the later line counts.
+    by_index = {seal.line.index: seal for seal in seals}
+    for seal in seals:
+        line = seal.line
+        signed = keys.verify(line.key, line.sig, signed_part(line)) and canonical(line) == seal.raw
+        if not signed:
+            faults.append(f"line {line.seq} of the ledger is not signed by us")
+    sealed = 0
+    for index, raw in enumerate(chain):
+        found = by_index.get(index)
+        if found is None:
+            continue
+        sealed += 1
+        if canonical(found.line.entry) != canonical(msgspec.json.decode(raw)):
+            faults.append(f"transition {index} is sealed otherwise, in line {found.line.seq} of the ledger")
+    if sealed < len(chain):
+        faults.append(f"{len(chain) - sealed} of {len(chain)} transitions are not sealed")
+    return Proof(
+        job_id=job_id,
+        ok=not faults,
+        sealed=sealed,
+        transitions=len(chain),
+        faults=faults,
+        keys=sorted({seal.line.key for seal in seals}),
+        first=_place(seals[0]) if seals else "",
+        last=_place(seals[-1]) if seals else "",
+    )
+
+
+def _place(seal: Seal) -> str:
+    return f"{seal.file} number {seal.line.seq}"

@@ -1,0 +1,104 @@
+"""The read side of deliveries: where the results of a job are, and which have not arrived.
+
+A delivery is a job on the queue ``deliver`` whose id is the job's with a number, ``ID-1``; a job that was
+retried by hand and ended again has later ones for the same sinks, and only those count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from middleware.job.delivery import Delivery
+from middleware.job.keys import DELIVER_QUEUE, Keys
+from middleware.job.records import utc
+from middleware.job.states import State
+
+_Read = Callable[[Sequence[tuple[str | int, ...]]], list[Any]]
+#: On the way, in the order in which they are listed; given up last.
+ON_THE_WAY = (State.PROCESSING, State.QUEUED, State.RETRYING, State.SCHEDULED, State.HELD)
+UNDELIVERED = (*ON_THE_WAY, State.FAILED)
+_FIELDS = ("spec", "status", "reason", "attempt", "completed", "due", "error")
+
+
+class _Payload(Struct, frozen=True):
+    sink: str = ""
+
+
+class _Spec(Struct, frozen=True):
+    payload: _Payload = _Payload()
+
+
+class _Error(Struct, frozen=True):
+    message: str = ""
+
+
+_spec_decoder = msgspec.json.Decoder(_Spec)
+_error_decoder = msgspec.json.Decoder(_Error)
+
+
+def read_deliveries(read: _Read, keys: Keys, counts: dict[str, int]) -> dict[str, list[Delivery]]:
+    """Read the deliveries of jobs, in one round trip.
+
+    Args:
+        read: Runs commands, see ``Reader.read``.
+        keys: Of the bridge.
+        counts: Job id -> how many deliveries it has had.
+    """
+    ids = [f"{job_id}-{number}" for job_id, count in counts.items() for number in range(1, count + 1)]
+    if not ids:
+        return {}
+    rows = read([("HMGET", keys.job(delivery_id), *_FIELDS) for delivery_id in ids])
+    found: dict[str, dict[str, Delivery]] = {}
+    for delivery_id, row in zip(ids, rows, strict=True):
+        if row[0] is not None:
+            delivery = _delivery(delivery_id, row)
+            found.setdefault(job_of(delivery_id), {})[delivery.sink] = delivery
+    return {job_id: list(by_sink.values()) for job_id, by_sink in found.items()}
+
+
+def count_undelivered(read: _Read, keys: Keys) -> dict[str, int]:
+    """Count deliveries that have not arrived: ``waiting`` (on the way) and ``failed`` (given up)."""
+    counts = read([("ZCARD", keys.state(state, DELIVER_QUEUE)) for state in UNDELIVERED])
+    return {"waiting": sum(counts[:-1]), "failed": counts[-1]}
+
+
+def undelivered_jobs(read: _Read, keys: Keys, limit: int) -> list[str]:
+    """Give the ids of jobs with a delivery that has not arrived, each once.
+
+    Args:
+        read: Runs commands.
+        keys: Of the bridge.
+        limit: How many deliveries are looked at in each state.
+    """
+    pages = read([("ZRANGE", keys.state(state, DELIVER_QUEUE), 0, limit - 1) for state in UNDELIVERED])
+    return list(dict.fromkeys(job_of(item.decode()) for page in pages for item in page))[:limit]
+
+
+def job_of(delivery_id: str) -> str:
+    """Give the job that a delivery belongs to."""
+    return delivery_id.rpartition("-")[0]
+
+
+def _delivery(delivery_id: str, row: list[bytes | None]) -> Delivery:
+    life = {
+        name: None if value is None else value.decode(errors="replace")
+        for name, value in zip(_FIELDS, row, strict=True)
+    }
+    status = life["status"]
+    error = life["error"]
+    said = life["reason"]
+    if said is None:
+        said = "" if error is None or status == State.COMPLETED else _error_decoder.decode(error).message
+    return Delivery(
+        delivery_id=delivery_id,
+        sink=_spec_decoder.decode(str(life["spec"])).payload.sink,
+        status="" if status is None else status,
+        attempt=0 if life["attempt"] is None else int(life["attempt"]),
+        reason=said,
+        delivered_at=utc(life["completed"]) if status == State.COMPLETED else None,
+        due_at=utc(life["due"]) if status == State.RETRYING else None,
+    )

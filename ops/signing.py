@@ -1,0 +1,250 @@
+"""Ed25519 keys that sign the ledger: made on first use, replaced with an overlap, never leaving this machine.
+
+A key is a file ``ledger-ID.json`` of mode 0600. The next key is made, and published, a while before it signs
+anything, so that whoever keeps copies of the public keys has it in time. Some time after it has taken over,
+the private part of the one before is erased; the public part stays, since its signatures do.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from ops.errors import SettingsError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+#: A new key is published for so long before it signs, and an old one kept for so long after its last use.
+OVERLAP_S = 86_400.0
+_PATTERN = "ledger-*.json"
+_ID_LENGTH = 16
+
+
+class KeyFile(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a key's file holds.
+
+    Attributes:
+        kid: Name of the key: the first 16 hexadecimal digits of the SHA-256 of its public part.
+        public: Public part, 32 bytes in base64.
+        private: Private part, 32 bytes in base64; empty once it has been erased.
+        created_s: When it was made, in seconds since 1970.
+        active_s: From when on it signs.
+    """
+
+    kid: str
+    public: str
+    created_s: float
+    active_s: float
+    private: str = ""
+
+
+class PublicKey(Struct, frozen=True, kw_only=True):
+    """A key as everybody may know it.
+
+    Attributes:
+        kid: Its name, as in the field ``key`` of a line of the ledger.
+        alg: Always ``Ed25519``.
+        public: The 32 bytes of the key in base64.
+        created_at: When it was made, in seconds since 1970.
+        active_at: From when on it signs, or signed.
+        signs: Whether new lines are signed with it now.
+    """
+
+    kid: str
+    alg: str
+    public: str
+    created_at: float
+    active_at: float
+    signs: bool
+
+
+class Signer(Struct, frozen=True):
+    """A key that signs.
+
+    Attributes:
+        kid: Its name.
+    """
+
+    kid: str
+    _private: Ed25519PrivateKey
+
+    def sign(self, data: bytes) -> str:
+        """Give the signature in base64."""
+        return base64.b64encode(self._private.sign(data)).decode()
+
+
+class KeyRing:
+    """All keys of a workspace.
+
+    Args:
+        folder: Where they are.
+        lifetime_s: A key is replaced after so long; 0: never.
+        overlap_s: See ``OVERLAP_S``.
+    """
+
+    def __init__(self, folder: Path, *, lifetime_s: float = 0.0, overlap_s: float = OVERLAP_S) -> None:
+        self._folder = folder
+        self._lifetime_s = lifetime_s
+        self._overlap_s = overlap_s
+        self._public: dict[str, Ed25519PublicKey] = {}
+
+    def signer(self, now_s: float) -> Signer:
+        """Give the key that signs now; makes the first one, and the next one in time.
+
+        To be called by one process at a time.
+
+        Args:
+            now_s: The time, in seconds since 1970.
+
+        Raises:
+            SettingsError: The key cannot be read or made, or is open to others.
+        """
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        keys = self._read()
+        if not keys:
+            keys = [self._make(now_s, active_s=now_s)]
+        newest = keys[-1]
+        if self._lifetime_s and now_s - newest.active_s > self._lifetime_s:
+            keys.append(self._make(now_s, active_s=now_s + self._overlap_s))
+        current = _current(keys, now_s)
+        if now_s - current.active_s > self._overlap_s:
+            for key in keys:
+                if key.private and key.active_s < current.active_s:
+                    self._write(msgspec.structs.replace(key, private=""))
+        return Signer(current.kid, Ed25519PrivateKey.from_private_bytes(base64.b64decode(current.private)))
+
+    def rotate(self, now_s: float) -> PublicKey:
+        """Make the next key; it signs after the overlap.
+
+        Raises:
+            SettingsError: It cannot be made.
+        """
+        keys = self._read()
+        return _shown(self._make(now_s, active_s=now_s + (self._overlap_s if keys else 0.0)), signs=not keys)
+
+    def public_keys(self, now_s: float) -> list[PublicKey]:
+        """Give all keys, oldest first, those included that sign no more or not yet.
+
+        Raises:
+            SettingsError: One cannot be read.
+        """
+        keys = self._read()
+        current = _current(keys, now_s).kid if any(key.private for key in keys) else ""
+        return [_shown(key, signs=key.kid == current) for key in keys]
+
+    def verify(self, kid: str, signature: str, data: bytes) -> bool:
+        """Tell whether a signature is that of a key of ours."""
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+        if kid not in self._public:
+            for key in self._read():
+                raw = base64.b64decode(key.public)
+                if _kid(raw) == key.kid:
+                    self._public[key.kid] = Ed25519PublicKey.from_public_bytes(raw)
+        if kid not in self._public:
+            return False
+        try:
+            self._public[kid].verify(base64.b64decode(signature, validate=True), data)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+    def knows(self, kid: str) -> bool:
+        """Tell whether there is a key of this name."""
+        return any(key.kid == kid for key in self._read())
+
+    def _read(self) -> list[KeyFile]:
+        keys = []
+        for file in self._folder.glob(_PATTERN):
+            try:
+                mode = file.stat().st_mode
+                data = file.read_bytes()
+                key = msgspec.json.decode(data, type=KeyFile)
+            except (OSError, msgspec.MsgspecError) as error:
+                raise SettingsError(
+                    f"the signing key {file} cannot be read: {error}.",
+                    remedy="Correct its mode, or restore it from a backup.",
+                ) from error
+            if key.private and stat.S_IMODE(mode) & 0o077:
+                raise SettingsError(
+                    f"the signing key {file} is open to others.", remedy=f"Run: chmod 600 {file}"
+                )
+            keys.append(key)
+        return sorted(keys, key=lambda key: (key.active_s, key.kid))
+
+    def _make(self, now_s: float, *, active_s: float) -> KeyFile:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        private = Ed25519PrivateKey.generate()
+        public = private.public_key().public_bytes_raw()
+        key = KeyFile(
+            kid=_kid(public),
+            public=base64.b64encode(public).decode(),
+            private=base64.b64encode(private.private_bytes_raw()).decode(),
+            created_s=now_s,
+            active_s=active_s,
+        )
+        self._write(key)
+        return key
+
+    def _write(self, key: KeyFile) -> None:
+        final = self._folder / f"ledger-{key.kid}.json"
+        draft = final.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                draft.unlink()
+            fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, msgspec.json.encode(key))
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            draft.replace(final)
+            folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise SettingsError(
+                f"the signing key {final} cannot be written: {error.strerror}.",
+                remedy="Free disk space, or correct the folder's mode.",
+            ) from error
+
+
+def _kid(public: bytes) -> str:
+    return hashlib.sha256(public).hexdigest()[:_ID_LENGTH]
+
+
+def _current(keys: list[KeyFile], now_s: float) -> KeyFile:
+    """Give the key that signs: the last one that is active, or the first if the clock was set back."""
+    able = [key for key in keys if key.private]
+    if not able:
+        raise SettingsError(
+            "no signing key has its private part.", remedy="Restore .3ox/keys from a backup, or remove it."
+        )
+    active = [key for key in able if key.active_s <= now_s]
+    return active[-1] if active else able[0]
+
+
+def _shown(key: KeyFile, *, signs: bool) -> PublicKey:
+    return PublicKey(
+        kid=key.kid,
+        alg="Ed25519",
+        public=key.public,
+        created_at=key.created_s,
+        active_at=key.active_s,
+        signs=signs,
+    )

@@ -1,0 +1,66 @@
+"""docs/ask.md says what is: its settings load, its tables are whole, its snippet runs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from actors.ask import AskResult
+from actors.llm.choose import KNOWN
+from ingress.cli.main import MODULES
+from middleware.context import set_current_job
+from ops.settings import load_settings
+from ops.settings_table import AskSettings, BudgetSettings, LocalSettings
+from tests.actors.conftest import Configure
+from tests.actors.running import JobRun
+from tests.fake_openai import FakeOpenAI, answers
+from tests.support import ROOT
+
+PAGE = (ROOT / "docs" / "ask.md").read_text()
+
+
+def fields(kind: type[msgspec.Struct]) -> set[str]:
+    """Give the names of a struct's fields."""
+    return {field.name for field in msgspec.structs.fields(kind)}
+
+
+def test_its_settings_are_valid_and_whole(tmp_path: Path) -> None:
+    """All snippets together are one valid 3ox.toml that leaves out no table and no budget."""
+    (tmp_path / "3ox.toml").write_text("\n".join(re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)))
+    ask = load_settings(tmp_path, environ={}).settings.ask
+    assert ask.providers == ["openai", "anthropic", "command"]
+    assert all(getattr(ask.budget, name) is not None for name in fields(BudgetSettings))
+    assert ask.prices["my-model"].output_usd == 1.5
+    for name in fields(AskSettings) - {"providers", "answer_max_tokens"}:
+        assert f"[ask.{name}" in PAGE or f"[ask] {name}" in PAGE, name
+    defaults = LocalSettings()
+    assert msgspec.structs.replace(ask.local) == defaults
+
+
+def test_its_tables_are_whole() -> None:
+    """Every provider and every field of the result is explained; every command is there."""
+    for name in (*KNOWN, *fields(AskResult)):
+        assert f"`{name}`" in PAGE, name
+    assert set(re.findall(r"3ox ([a-z]+)", PAGE)) - {"toml"} <= MODULES.keys()
+
+
+@pytest.mark.usefixtures("no_provider")
+def test_its_snippet_runs(configure: Configure, openai: FakeOpenAI) -> None:
+    """Within a job, it prints the decision."""
+    configure()
+    openai.plan(answers('{"action": "drop", "reason": "empty"}'))
+    (snippet,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    run = JobRun("ask", {"prompt": "-"})
+    set_current_job(run.context)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            exec(compile(snippet, "docs/ask.md", "exec", dont_inherit=True), {"__name__": "snippet"})  # noqa: S102
+    finally:
+        set_current_job(None)
+    assert said.getvalue().startswith("drop openai 1.35e-06")

@@ -1,0 +1,84 @@
+"""A bridge whose ledger the test seals itself, with no clock running."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from ingress.dispatch import Bridge, connect
+from ingress.proofs import key_ring, verify_ledger
+from middleware.archive.ledger import Ledger, day_files
+from middleware.archive.ledger_line import LedgerLine, read_line
+from middleware.archive.sealer import Sealer
+from middleware.archive.verification import Verdict
+from middleware.broker.leadership import Leadership, Term
+from middleware.broker.sealing import Sealing
+from ops.settings import LoadedSettings
+
+
+class Scribe:
+    """A leader that seals when it is told to.
+
+    Args:
+        bridge: Whose jobs.
+        name: Of the leader.
+    """
+
+    def __init__(self, bridge: Bridge, name: str = "scribe") -> None:
+        self.bridge = bridge
+        self.folder = bridge.loaded.workspace.ledger_dir
+        self.leadership = Leadership(bridge.scripts, name, lease_s=60.0)
+        self.ledger = Ledger(self.folder, key_ring(bridge.loaded))
+        self.sealing = Sealing(bridge.scripts)
+        self.now_s = time.time()
+        self.sealer = Sealer(self.sealing, self.ledger, clock=lambda: self.now_s)
+        term = self.leadership.claim().term
+        assert term is not None
+        self.term: Term = term
+
+    def seal(self) -> int:
+        """Seal all that there is; gives how many rounds that took."""
+        rounds = 0
+        while self.sealer.seal(self.term):
+            rounds += 1
+        return rounds
+
+    def successor(self, name: str) -> Scribe:
+        """Have another process take over, as after a crash: the lease is gone, nothing has been said."""
+        self.bridge.store.call("HSET", f"{self.bridge.scripts.prefix}lead", "until", 0)
+        return Scribe(self.bridge, name)
+
+    @property
+    def file(self) -> Path:
+        """The last day's file."""
+        return day_files(self.folder)[-1]
+
+    def lines(self) -> list[LedgerLine]:
+        """Read all lines."""
+        return [read_line(raw) for file in day_files(self.folder) for raw in file.read_bytes().splitlines()]
+
+    def transitions(self) -> list[tuple[str, int]]:
+        """Give whose transitions are sealed, sorted."""
+        return sorted((line.job_id, line.index) for line in self.lines())
+
+    def verify(self, day: str | None = None) -> Verdict:
+        """Prove it."""
+        return verify_ledger(self.bridge, day=day)
+
+    def key(self, name: str) -> str:
+        """Give the name of a key in the store."""
+        return f"{self.bridge.scripts.prefix}{name}"
+
+
+@pytest.fixture
+def own(loaded: LoadedSettings) -> Bridge:
+    """A bridge of the test's own, without workers."""
+    return connect(loaded)
+
+
+@pytest.fixture
+def scribe(own: Bridge) -> Scribe:
+    """The one who seals."""
+    return Scribe(own)

@@ -1,0 +1,380 @@
+"""Sealing and proving, step by step: each transition once, and no change unseen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingress.dispatch import Bridge, dispatch
+from ingress.proofs import seals, verify_receipt
+from middleware.archive.ledger import Ledger, Transition, lines_backwards
+from middleware.archive.ledger_line import NO_LINE, canonical, line_hash, read_line, signed_part
+from middleware.archive.sealer import BATCH
+from middleware.job.schema import make_job
+from ops.errors import LeadershipLost, LedgerBroken
+from ops.signing import KeyRing
+from tests.archive.conftest import Scribe
+
+DAY_S = 86_400.0
+
+
+def some_jobs(bridge: Bridge, count: int = 3) -> list[str]:
+    """Dispatch jobs, and cancel every second one: one or two transitions each."""
+    jobs = [dispatch("heartbeat", {}, actor="eve").job_id for _ in range(count)]
+    for job_id in jobs[::2]:
+        bridge.cancel(job_id, f"not needed: {job_id}")
+    return jobs
+
+
+def test_every_transition_is_sealed_once_in_a_signed_chain(own: Bridge, scribe: Scribe) -> None:
+    """In the order of time, with what the job is on its first line; and the store forgets its marks."""
+    jobs = some_jobs(own)
+    scribe.seal()
+    assert scribe.transitions() == sorted(
+        (job_id, index) for at, job_id in enumerate(jobs) for index in range(1 if at % 2 else 2)
+    )
+    lines = scribe.file.read_bytes().splitlines()
+    before = NO_LINE
+    for number, raw in enumerate(lines, start=1):
+        line = read_line(raw)
+        assert (line.seq, line.prev) == (number, before)
+        assert (line.job is not None) == (line.index == 0)
+        before = line_hash(raw)
+    first = scribe.lines()[0]
+    assert first.job is not None
+    assert (first.job.job_type, first.job.source, first.job.actor) == ("heartbeat", "python", "eve")
+    times = [line.entry["at"] for line in scribe.lines()]
+    assert times == sorted(times)
+    assert own.store.call("EXISTS", scribe.key("unsealed")) == 0
+    size_bytes = scribe.file.stat().st_size
+    assert scribe.seal() == 0
+    assert scribe.file.stat().st_size == size_bytes
+    verdict = scribe.verify()
+    assert (verdict.ok, verdict.lines, verdict.jobs) == (True, len(lines), 3)
+
+
+def test_more_than_one_batch_is_sealed_whole(own: Bridge, scribe: Scribe) -> None:
+    """Nothing is left, nothing is doubled."""
+    jobs = [make_job("heartbeat", {}) for _ in range(BATCH + 100)]
+    own.intake.submit(jobs)
+    assert scribe.seal() >= 2
+    assert scribe.transitions() == sorted((job.job_id, 0) for job in jobs)
+    assert scribe.verify().ok
+
+
+def test_a_job_that_goes_on_is_sealed_on(own: Bridge, scribe: Scribe) -> None:
+    """Only what is new is written; a retry by hand continues the chain."""
+    job_id = dispatch("heartbeat", {}).job_id
+    scribe.seal()
+    own.cancel(job_id, "first")
+    own.retry(job_id, "again")
+    scribe.seal()
+    own.cancel(job_id, "second")
+    scribe.seal()
+    assert scribe.transitions() == [(job_id, index) for index in range(4)]
+    assert scribe.verify().ok
+
+
+def test_a_transition_that_comes_meanwhile_is_not_forgotten(own: Bridge, scribe: Scribe) -> None:
+    """The mark stays as long as the chain is longer than what was noted."""
+    job_id = dispatch("heartbeat", {}).job_id
+    own.cancel(job_id, "meanwhile")
+    assert scribe.sealing.note(scribe.term, "other", 1, "x", {job_id: 1})
+    assert own.store.call("SISMEMBER", scribe.key("unsealed"), job_id) == 1
+    assert scribe.sealing.note(scribe.term, "other", 2, "x", {job_id: 2})
+    assert own.store.call("SISMEMBER", scribe.key("unsealed"), job_id) == 0
+    assert own.store.call("HGET", own.reader.keys.job(job_id), "ledger") == b"other"
+
+
+@pytest.mark.parametrize("kept", [0, 1, 30, -1])
+def test_a_crash_in_the_middle_of_a_line_is_repaired(own: Bridge, scribe: Scribe, kept: int) -> None:
+    """Whatever was written of the last line: it is cut off, sealed anew, and the chain has no gap."""
+    some_jobs(own)
+    scribe.seal()
+    whole = scribe.file.read_bytes()
+    before = scribe.transitions()
+    more = some_jobs(own)
+    half = whole.splitlines()[-1][:kept]
+    scribe.file.write_bytes(whole + half)
+    assert scribe.verify().ok, "what is half written proves nothing, and spoils nothing"
+    heir = scribe.successor("heir")
+    heir.seal()
+    assert heir.file.read_bytes().startswith(whole)
+    assert len(heir.transitions()) == len(set(heir.transitions())) == len(before) + 5
+    assert {job_id for job_id, _ in heir.transitions()} >= set(more)
+    verdict = heir.verify()
+    assert verdict.ok, verdict.fault
+    assert verdict.notes == []
+
+
+def test_a_first_line_that_was_never_whole_is_repaired(own: Bridge, scribe: Scribe) -> None:
+    """The file has no end of line at all."""
+    some_jobs(own)
+    scribe.folder.mkdir(exist_ok=True)
+    (scribe.folder / "2026-11-22.jsonl").write_bytes(b'{"v":1,')
+    scribe.now_s = 1_795_348_800.0
+    scribe.seal()
+    assert scribe.lines()[0].seq == 1
+    assert scribe.verify().ok
+
+
+def test_lines_that_were_written_and_not_noted_are_not_written_again(own: Bridge, scribe: Scribe) -> None:
+    """The leader lost its lease in between, or died: the next one finds them at the end of the file."""
+    some_jobs(own)
+    scribe.seal()
+    jobs = some_jobs(own)
+    heir = scribe.successor("heir")
+    with pytest.raises(LeadershipLost):
+        scribe.seal()
+    assert own.store.call("SCARD", scribe.key("unsealed")) == 3
+    written = scribe.transitions()
+    dispatch("heartbeat", {})
+    own.cancel(jobs[1], "later")
+    heir.seal()
+    assert len(heir.transitions()) == len(set(heir.transitions())) == len(written) + 2
+    assert own.store.call("EXISTS", scribe.key("unsealed")) == 0
+    assert heir.verify().ok
+
+
+def test_none_of_many_lines_that_were_not_noted_is_written_again(own: Bridge, scribe: Scribe) -> None:
+    """More jobs wait than one round takes, and a whole round was written before the leader died."""
+    own.intake.submit([make_job("heartbeat", {}) for _ in range(3 * BATCH)])
+    heir = scribe.successor("heir")
+    with pytest.raises(LeadershipLost):
+        scribe.seal()
+    assert len(scribe.lines()) == BATCH
+    heir.seal()
+    assert len(heir.transitions()) == len(set(heir.transitions())) == 3 * BATCH
+    assert heir.verify().ok
+
+
+def test_leaders_that_take_turns_continue_one_chain(own: Bridge, scribe: Scribe) -> None:
+    """Each finds the end that the other left."""
+    writer = scribe
+    for turn in range(6):
+        some_jobs(own, 2)
+        writer.seal()
+        writer = writer.successor(f"leader {turn}")
+    assert [line.seq for line in writer.lines()] == list(range(1, 19))
+    assert len({line.ledger for line in writer.lines()}) == 1
+    assert writer.verify().ok
+
+
+def test_a_store_that_lost_its_last_moments_is_told_from_a_forged_ledger(own: Bridge, scribe: Scribe) -> None:
+    """What was sealed and is lost stays; what took its place is sealed with a mark; all of it holds."""
+    job_id = dispatch("heartbeat", {}).job_id
+    scribe.seal()
+    head = own.store.call("HGET", scribe.key("ledgers"), scribe.ledger.name)
+    own.cancel(job_id, "lost")
+    scribe.seal()
+    own.store.call("RPOP", own.reader.keys.receipts(job_id))
+    own.store.call("HSET", own.reader.keys.job(job_id), "sealed", 1)
+    own.store.call("HSET", scribe.key("ledgers"), scribe.ledger.name, head)
+    own.store.call(
+        "RPUSH", own.reader.keys.receipts(job_id), '{"at":1795348800000,"status":"processing","attempt":1}'
+    )
+    own.store.call("SADD", scribe.key("unsealed"), job_id)
+    scribe.successor("heir").seal()
+    assert [(line.index, line.entry["status"], line.after_loss) for line in scribe.lines()] == [
+        (0, "queued", False),
+        (1, "cancelled", False),
+        (1, "processing", True),
+    ]
+    verdict = scribe.verify()
+    assert verdict.ok, verdict.fault
+    assert verify_receipt(own, job_id).ok
+
+
+def test_days_are_files_of_one_chain(own: Bridge, scribe: Scribe) -> None:
+    """Each can be proven alone, and that it joins the others; a clock that is set back opens no older day."""
+    for days in (0, 1, -3, 2):
+        some_jobs(own)
+        scribe.now_s = 1_795_348_800.0 + days * DAY_S
+        scribe.seal()
+    names = [file.stem for file in sorted(scribe.folder.glob("*.jsonl"))]
+    assert names == ["2026-11-22", "2026-11-23", "2026-11-24"]
+    assert [line.seq for line in scribe.lines()] == list(range(1, 21))
+    verdict = scribe.verify()
+    assert (verdict.ok, verdict.days) == (True, names)
+    for name in names:
+        alone = scribe.verify(name)
+        assert (alone.ok, alone.days) == (True, [name]), alone.fault
+    with pytest.raises(LedgerBroken, match="no ledger of 2026-11-25"):
+        scribe.verify("2026-11-25")
+    middle = scribe.folder / "2026-11-23.jsonl"
+    lines = middle.read_bytes().splitlines(keepends=True)
+    middle.write_bytes(b"".join(lines[:-1]))
+    assert not scribe.verify("2026-11-23").ok, "its end is cut off: the next day does not join"
+    assert not scribe.verify("2026-11-24").ok
+    assert scribe.verify("2026-11-22").ok
+
+
+def swapped(lines: list[bytes]) -> list[bytes]:
+    """Two lines change places."""
+    return [*lines[:2], lines[3], lines[2], *lines[4:]]
+
+
+def altered(lines: list[bytes]) -> list[bytes]:
+    """One letter of a reason is another."""
+    at = next(number for number, raw in enumerate(lines) if b"not needed" in raw)
+    return [*lines[:at], lines[at].replace(b"not needed", b"not Needed"), *lines[at + 1 :]]
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (altered, None),
+        (lambda lines: [*lines[:2], *lines[3:]], 3),
+        (lambda lines: lines[1:], 1),
+        (lambda lines: [*lines[:2], lines[0], *lines[2:]], 3),
+        (lambda lines: [*lines[:2], b'{"v":1}\n', *lines[2:]], 3),
+        (lambda lines: [*lines[:2], b"\n", *lines[2:]], 3),
+        (swapped, 3),
+        (lambda lines: lines[:-1], 7),
+        (lambda lines: [*lines[:-1], lines[-1].replace(b"{", b"{ ", 1)], 8),
+    ],
+    ids=["byte", "removed", "first", "twice", "inserted", "empty", "swapped", "end", "space"],
+)
+def test_a_change_is_found_and_its_line_is_named(
+    own: Bridge, scribe: Scribe, change: Callable[[list[bytes]], list[bytes]], line: int | None
+) -> None:
+    """The first bad one; the end that was cut off is missed by the store."""
+    some_jobs(own, 5)
+    scribe.seal()
+    lines = scribe.file.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 8
+    scribe.file.write_bytes(b"".join(change(lines)))
+    if line is None:
+        line = next(number for number, raw in enumerate(lines, start=1) if b"not needed" in raw)
+    verdict = scribe.verify()
+    assert not verdict.ok
+    assert verdict.fault is not None
+    assert (verdict.fault.file, verdict.fault.line) == (scribe.file.name, line), verdict.fault
+
+
+def test_any_byte_that_is_changed_is_found(own: Bridge, scribe: Scribe) -> None:
+    """Every eleventh of a few lines, each alone, and the first and last ones."""
+    some_jobs(own, 2)
+    scribe.seal()
+    whole = scribe.file.read_bytes()
+    for place in {*range(0, len(whole), 11), *range(len(whole) - 3, len(whole))}:
+        scribe.file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        verdict = scribe.verify()
+        noted = any("half written" in text for text in verdict.notes)
+        assert not verdict.ok or (place == len(whole) - 1 and noted), place
+    scribe.file.write_bytes(whole)
+    assert scribe.verify().ok
+
+
+def test_a_line_that_another_key_signed_is_found(own: Bridge, scribe: Scribe, tmp_path: Path) -> None:
+    """Whole, chained, and not ours."""
+    some_jobs(own)
+    scribe.seal()
+    forger = Ledger(scribe.folder, KeyRing(tmp_path / "keys"))
+    with forger.writing(timeout_s=1.0):
+        forger.append(
+            [Transition(job_id="0" * 20, index=0, entry={"at": 1, "status": "queued"})], now_s=scribe.now_s
+        )
+    fault = scribe.verify().fault
+    assert fault is not None
+    assert fault.line == 6
+    assert "not signed by us: there is no key" in fault.message
+
+
+def test_lines_that_are_gone_leave_a_gap_for_ever(own: Bridge, scribe: Scribe) -> None:
+    """A ledger restored from an old copy goes on with the number that the store knows, for all to see."""
+    some_jobs(own)
+    scribe.seal()
+    old = scribe.file.read_bytes()
+    some_jobs(own)
+    scribe.seal()
+    scribe.file.write_bytes(old)
+    some_jobs(own)
+    scribe.successor("heir").seal()
+    fault = scribe.verify().fault
+    assert fault is not None
+    assert (fault.line, fault.message) == (6, "it has number 11 after 5: lines are missing, added or moved.")
+
+
+def test_a_transition_that_the_ledger_was_never_given_is_found(own: Bridge, scribe: Scribe) -> None:
+    """The store has more than the ledger, and no mark for it."""
+    jobs = some_jobs(own)
+    scribe.seal()
+    own.cancel(jobs[1], "unseen")
+    own.store.call("SREM", scribe.key("unsealed"), jobs[1])
+    fault = scribe.verify().fault
+    assert fault is not None
+    assert fault.message == f"job {jobs[1]}: 1 of its 2 transitions were never given to the ledger."
+    assert not verify_receipt(own, jobs[1]).ok
+
+
+def test_jobs_that_another_host_sealed_are_no_gap_here(own: Bridge, scribe: Scribe, tmp_path: Path) -> None:
+    """Two ledgers at one store: each holds by itself, and neither is blamed for the other's lines."""
+    jobs = some_jobs(own)
+    scribe.seal()
+    there = scribe.successor("other host")
+    there.ledger.folder = tmp_path / "ledger"
+    own.cancel(jobs[1], "sealed there")
+    some_jobs(own)
+    there.seal()
+    assert own.store.call("HGET", own.reader.keys.job(jobs[1]), "ledger").count(b",") == 1
+    here = there.successor("back")
+    dispatch("heartbeat", {})
+    here.seal()
+    verdict = scribe.verify()
+    assert verdict.ok, verdict.fault
+    assert len({line.ledger for line in scribe.lines()}) == 1
+
+
+def test_a_receipt_is_proven_by_its_lines(own: Bridge, scribe: Scribe) -> None:
+    """And not when it says something else than what was sealed."""
+    jobs = some_jobs(own)
+    scribe.seal()
+    proof = verify_receipt(own, jobs[0])
+    assert (proof.ok, proof.sealed, proof.transitions) == (True, 2, 2)
+    assert [seal.line.index for seal in seals(own, jobs[0])] == [0, 1]
+    own.store.call("LSET", own.reader.keys.receipts(jobs[0]), 1, '{"at":1,"status":"completed"}')
+    proof = verify_receipt(own, jobs[0])
+    assert not proof.ok
+    assert "transition 1 is sealed otherwise" in proof.faults[0]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    reason=st.text(st.characters(exclude_categories=["Cs"])),
+    number=st.integers(-(2**53), 2**53),
+)
+def test_the_standard_library_writes_the_same_canonical_form(reason: str, number: int) -> None:
+    """Whoever checks a line needs nothing of ours."""
+    value = {"z": {"reason": reason, "at": number}, "a": [None, True, reason]}
+    ours = canonical(value)
+    theirs = json.dumps(json.loads(ours), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    assert ours == theirs
+
+
+@settings(max_examples=60, deadline=None)
+@given(lines=st.lists(st.integers(0, 200_000), max_size=6), tail=st.integers(0, 70_000))
+def test_lines_are_read_backwards_as_they_stand(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[int], tail: int
+) -> None:
+    """Whatever their lengths; what follows the last end of line is none."""
+    folder = tmp_path_factory.mktemp("ledger")
+    texts = [str(at).encode() + b"x" * length for at, length in enumerate(lines)]
+    (folder / "2026-11-22.jsonl").write_bytes(b"".join(text + b"\n" for text in texts) + b"y" * tail)
+    assert list(lines_backwards(folder)) == texts[::-1]
+
+
+def test_what_is_signed_is_the_line_without_its_signature(own: Bridge, scribe: Scribe) -> None:
+    """As the documentation says."""
+    some_jobs(own, 1)
+    scribe.seal()
+    raw = scribe.file.read_bytes().splitlines()[0]
+    fields = msgspec.json.decode(raw)
+    del fields["sig"]
+    assert signed_part(read_line(raw)) == canonical(fields)

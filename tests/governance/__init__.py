@@ -1,0 +1,1 @@
+"""Tests of who may have what done: policy, approvals."""

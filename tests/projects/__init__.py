@@ -1,0 +1,1 @@
+"""Projects: worktrees, dependencies, concurrency, processes that are followed."""

@@ -1,0 +1,75 @@
+"""``docs/projects.md`` says what is: its settings are valid, its script and its snippet run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from ops.settings import load_settings
+from tests.projects.conftest import Site, project
+from tests.support import ROOT, threeox
+
+PAGE = (ROOT / "docs" / "projects.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """Give the page's blocks of one language."""
+    found = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    assert found
+    return found
+
+
+def test_the_settings_are_valid(tmp_path: Path) -> None:
+    """Each example is a 3ox.toml that is accepted."""
+    for text in blocks("toml"):
+        (tmp_path / "3ox.toml").write_text(text)
+        web = load_settings(tmp_path, environ={}).settings.projects["web"]
+        assert web.worktree
+        assert web.base == "main"
+
+
+def test_the_defaults_are_as_told() -> None:
+    """Figures in the text are those of the table."""
+    values = load_settings(Path("/nowhere"), environ={}).settings
+    assert f"up to {values.diff_max_bytes // 1024} kB" in PAGE
+    assert f"within {values.kill_grace_s:g} s of SIGTERM" in PAGE
+    assert "The last 10 of a project" in PAGE
+
+
+def test_the_script_runs(site: Site, repository: Path) -> None:
+    """Copied into a shell, it does what the text says."""
+    site.configure(project(repository, "web", "worktree = true"))
+    command = shlex.join(threeox())
+    with site.workers():
+        for script in blocks("sh"):
+            ran = subprocess.run(
+                ["bash", "-euc", f'3ox() {{ {command} "$@"; }}\n{script}'],
+                env=site.environ,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert ran.returncode == 0, ran.stderr
+            assert ran.stdout.count("task.custom/web") == 5
+            assert "└─ " in ran.stdout
+            assert "+shipped" in ran.stdout
+
+
+def test_the_python_snippet_runs(site: Site) -> None:
+    """It prints the state of a job that nobody runs."""
+    site.configure("")
+    for snippet in blocks("python"):
+        ran = subprocess.run(
+            [sys.executable, "-c", snippet],
+            env=site.environ,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stdout.startswith("queued JobState(status='queued'")

@@ -1,0 +1,1 @@
+"""The REST door, as a real process, over real HTTP."""

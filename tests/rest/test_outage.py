@@ -1,0 +1,101 @@
+"""The store is away: jobs go to the spool and are said to, reads say when to come back, nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ops.settings import load_settings
+from ops.workspace import Workspace
+from tests.rest.conftest import SETTINGS, Api, running_api
+from tests.rest.test_auth import assert_problem
+from tests.rest.test_jobs import beat
+from tests.support import RunningValkey, clean_environ, eventually
+
+
+@pytest.fixture
+def own_store(workspace: Workspace) -> Iterator[RunningValkey]:
+    """A store of the test's own, to be killed."""
+    Path(workspace.settings_file).write_text(SETTINGS)
+    server = RunningValkey(load_settings(workspace.home, environ={}))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def lonely(own_store: RunningValkey, workspace: Workspace) -> Iterator[Api]:
+    """An API on that store."""
+    assert own_store.process is not None
+    environ = clean_environ({"BRIDGE_HOME": str(workspace.home), "BRIDGE_API_PORT": "0"})
+    with running_api(environ) as api:
+        yield api
+
+
+def test_spooled_and_handed_over(lonely: Api, own_store: RunningValkey) -> None:
+    """Each answer in the meantime says so; the same key is the same job throughout; afterwards all are there."""
+    call = lonely.client()
+    before = call("POST", "/v1/jobs", beat("before"), headers={"Idempotency-Key": "before"})
+    own_store.kill()
+
+    first = call("POST", "/v1/jobs", beat("a"), headers={"Idempotency-Key": "k"})
+    assert (first.status, first.json["status"]) == (202, "spooled")
+    again = call("POST", "/v1/jobs", beat("a"), headers={"Idempotency-Key": "k"})
+    assert (again.status, again.json["job_id"]) == (200, first.json["job_id"])
+    assert_problem(call("POST", "/v1/jobs", beat("b"), headers={"Idempotency-Key": "k"}), 409)
+    known = call("POST", "/v1/jobs", beat("before"), headers={"Idempotency-Key": "before"})
+    assert (known.status, known.json["job_id"]) == (200, before.json["job_id"])
+    others = [call("POST", "/v1/jobs", beat(str(number))).json for number in range(20)]
+    assert {receipt["status"] for receipt in others} == {"spooled"}
+
+    for path in ("/v1/jobs", f"/v1/jobs/{first.json['job_id']}", "/v1/jobs/abc/receipt"):
+        away = call("GET", path)
+        assert_problem(away, 503, "store-away")
+        assert int(away.headers["retry-after"]) >= 1
+    assert_problem(call("POST", f"/v1/jobs/{first.json['job_id']}/cancel"), 503)
+    health = call("GET", "/health")
+    assert (health.status, health.json["live"], health.json["ready"]) == (200, True, False)
+    assert health.json["spool"] == 21
+    assert "bridge_spool_jobs 21.0" in call("GET", "/metrics").body.decode()
+
+    # Killed and started again with the spool full: what it answered holds.
+    lonely.kill()
+    lonely.start()
+    call = lonely.client()
+    again = call("POST", "/v1/jobs", beat("a"), headers={"Idempotency-Key": "k"})
+    assert (again.status, again.json["job_id"]) == (200, first.json["job_id"])
+
+    own_store.start()
+    wanted = [first.json["job_id"], *(receipt["job_id"] for receipt in others)]
+    eventually(lambda: call("GET", "/health").json["spool"] == 0, 20.0)
+    page = call("GET", "/v1/jobs?limit=100").json
+    assert [job["job_id"] for job in page["jobs"]][::-1] == [before.json["job_id"], *wanted]
+    late = call("POST", "/v1/jobs", beat("a"), headers={"Idempotency-Key": "k"})
+    assert (late.status, late.json["job_id"]) == (200, first.json["job_id"])
+
+
+def test_a_job_on_its_way_out_of_the_spool(lonely: Api, own_store: RunningValkey) -> None:
+    """Whoever asks for it too early is told to come back, and never that there is none."""
+    call = lonely.client()
+    own_store.kill()
+    jobs = [call("POST", "/v1/jobs", beat(str(number))).json["job_id"] for number in range(30)]
+    own_store.start()
+    last = f"/v1/jobs/{jobs[-1]}"
+    seen = set()
+    eventually(lambda: seen.add(status := call("GET", last).status) or status == 200, 20.0)
+    assert seen <= {200, 503}
+
+
+def test_a_stream_outlives_the_store(lonely: Api, own_store: RunningValkey) -> None:
+    """It stays open, and tells what happens after the store is back."""
+    call = lonely.client()
+    place = call("POST", "/v1/jobs", beat(delay_s=600)).headers["location"]
+    stream = call.stream(f"{place}/events", timeout_s=60)
+    assert "scheduled" in next(stream)["data"]
+    own_store.kill()
+    eventually(lambda: call("GET", "/v1/jobs").status == 503)
+    own_store.start()
+    eventually(lambda: call("POST", f"{place}/cancel").status == 200, 20.0)
+    assert "cancelled" in next(stream)["data"]

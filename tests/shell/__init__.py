@@ -1,0 +1,1 @@
+"""Tests of the shell, and of the sessions that it and others speak in."""

@@ -1,0 +1,42 @@
+"""docs/shell.md says what is: its lines run, its table has every command."""
+
+from __future__ import annotations
+
+import re
+
+from ingress.shell.line import COMMANDS
+from ops.settings import Settings
+from tests.cli.support import Cli
+from tests.support import ROOT
+
+PAGE = (ROOT / "docs" / "shell.md").read_text()
+
+
+def test_the_lines_of_the_page_run(bridge: Cli) -> None:
+    """Each does what the page says, none is refused."""
+    found = re.search(r"```shell-lines\n(.*?)```", PAGE, re.DOTALL)
+    assert found is not None
+    done = bridge("shell", stdin=found.group(1))
+    assert done.code == 0, done.err
+    assert done.out.startswith("a  b\nsession shell_")
+    assert "runs in the background" in done.out
+    assert "session [NAME|new|clear]" in done.out
+    assert "exit status 3" in done.err
+
+
+def test_the_table_has_every_command() -> None:
+    """No more and no less."""
+    rows = re.findall(r"^\| (`.*?) \|", PAGE.split("## Keys")[0], re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([a-z]+)", row)}
+    assert named == set(COMMANDS)
+
+
+def test_the_figures_are_the_settings() -> None:
+    """The page and the table of settings agree."""
+    settings = Settings()
+    for figure, name in (
+        (f"{settings.session_messages_max}", "session_messages_max"),
+        (f"{settings.session_ttl_s // 86_400} days", "session_ttl_s"),
+        (f"{settings.session_context_tokens:,} tokens", "session_context_tokens"),
+    ):
+        assert re.search(rf"{re.escape(figure)}[^(]*\(`{name}`\)", PAGE), name

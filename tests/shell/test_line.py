@@ -1,0 +1,95 @@
+"""A line is a command if its words fit one, a question otherwise."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingress.shell.line import COMMANDS, Line, read_line
+from ops.errors import UsageProblem
+
+
+@pytest.mark.parametrize(
+    ("text", "command", "rest"),
+    [
+        ("jobs", "jobs", ""),
+        ("  jobs --status failed ", "jobs", "--status failed"),
+        ("jobs 7f3k2m9q", "jobs", "7f3k2m9q"),
+        ("job 7f3k", "job", "7f3k"),
+        ("job agent:demo:7f3k", "job", "agent:demo:7f3k"),
+        ("logs 7f3k2m9q -f", "logs", "7f3k2m9q -f"),
+        ("cancel 7f3k 8a2b", "cancel", "7f3k 8a2b"),
+        ("cancel", "cancel", ""),
+        ("status", "status", ""),
+        ("sh ls -l | wc", "sh", "ls -l | wc"),
+        ("run demo tidy up", "run", "demo tidy up"),
+        ("session new", "session", "new"),
+        ("history 5", "history", "5"),
+        ("help run", "help", "run"),
+        ("exit", "exit", ""),
+        ("quit", "exit", ""),
+        ("/help me", "help", "me"),
+        ("/job hunt", "job", "hunt"),
+    ],
+)
+def test_commands(text: str, command: str, rest: str) -> None:
+    """The first word names it, the rest is as it was typed."""
+    assert read_line(text) == Line(command, rest)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "what is the time?",
+        "help me with this",
+        "jobs of the future",
+        "job hunting in Berlin",
+        "cancel my subscription",
+        "status of the project",
+        "history of Rome",
+        "session one was good",
+        "exit polls of 1998",
+        "/etc/passwd is what?",
+        "Jobs was a founder",
+    ],
+)
+def test_questions(text: str) -> None:
+    """Words that do not fit the command make the whole line a question."""
+    assert read_line(f" {text}\n") == Line("ask", text)
+
+
+def test_ask_by_name() -> None:
+    """The word itself is no part of the question."""
+    assert read_line("ask help") == Line("ask", "help")
+
+
+def test_empty_lines_mean_nothing() -> None:
+    """They are no question."""
+    assert read_line("") is None
+    assert read_line(" \t\n") is None
+
+
+def test_an_unknown_slash_command_is_refused() -> None:
+    """It names the nearest."""
+    with pytest.raises(UsageProblem, match="Did you mean 'status'"):
+        read_line("/statsu")
+
+
+def test_quotes_are_taken_off() -> None:
+    """As in other shells; one that is left open is an error with a remedy."""
+    assert Line("sh", "echo 'a b' c\\ d").words() == ["echo", "a b", "c d"]
+    with pytest.raises(UsageProblem, match="quote"):
+        Line("sh", "echo 'a").words()
+
+
+@given(st.text())
+def test_every_line_means_something(text: str) -> None:
+    """Whatever is typed: nothing, a command, or a refusal that says why."""
+    try:
+        line = read_line(text)
+    except UsageProblem:
+        assert text.lstrip().startswith("/")
+        return
+    assert line is None or line.command in COMMANDS
+    assert (line is None) == (not text.strip())

@@ -1,0 +1,1 @@
+"""The drop folder: real stations, real workers, real files."""

@@ -1,0 +1,76 @@
+"""Stations for these tests: one with a worker that many share, and one each for those that break things."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingress.dispatch import Bridge, connect
+from ops.settings import LoadedSettings, load_settings
+from ops.workspace import Workspace
+from tests.station.running import SETTINGS, RunningStation
+from tests.support import RunningValkey, clean_environ
+from tests.workers import running_worker, sweep
+
+
+@pytest.fixture(scope="module")
+def shared_environ(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of the shared station."""
+    home = tmp_path_factory.mktemp("station")
+    (home / "3ox.toml").write_text(SETTINGS)
+    environ = clean_environ(
+        {
+            "BRIDGE_HOME": str(home),
+            "BRIDGE_REDIS_URL": valkey,
+            "BRIDGE_KEY_PREFIX": f"t{uuid.uuid4().hex[:12]}:",
+        },
+    )
+    load_settings(environ=environ).workspace.create()
+    yield environ
+    sweep(environ)
+
+
+@pytest.fixture(scope="module")
+def station(shared_environ: dict[str, str]) -> Iterator[RunningStation]:
+    """A station and a worker, shared by the tests of a module; none ends them."""
+    bridge = Bridge(load_settings(environ=shared_environ))
+    with running_worker(bridge, shared_environ), RunningStation(bridge, shared_environ) as running:
+        yield running
+
+
+@pytest.fixture
+def own_environ(environ: dict[str, str]) -> Iterator[dict[str, str]]:
+    """An environment of the test's own; what runs in it is swept away."""
+    (Path(environ["BRIDGE_HOME"]) / "3ox.toml").write_text(SETTINGS)
+    yield environ
+    sweep(environ)
+
+
+@pytest.fixture
+def own(own_environ: dict[str, str]) -> Bridge:
+    """A bridge of the test's own, with neither station nor worker yet."""
+    return connect(load_settings(environ=own_environ))
+
+
+@pytest.fixture
+def own_workspace(own: Bridge) -> Workspace:
+    """The workspace of that bridge."""
+    own.loaded.workspace.create()
+    return own.loaded.workspace
+
+
+@pytest.fixture
+def mortal(environ: dict[str, str]) -> Iterator[tuple[RunningValkey, dict[str, str]]]:
+    """A store that a test may kill, and the environment that names it."""
+    del environ["BRIDGE_REDIS_URL"]
+    (Path(environ["BRIDGE_HOME"]) / "3ox.toml").write_text(SETTINGS)
+    loaded: LoadedSettings = load_settings(environ=environ)
+    loaded.workspace.create()
+    server = RunningValkey(loaded)
+    server.start()
+    yield server, environ
+    sweep(environ)
+    server.stop()

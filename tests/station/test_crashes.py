@@ -1,0 +1,205 @@
+"""The station, its workers and its store die: every file is ingested, and once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ingress.dispatch import Bridge
+from ingress.station.claims import Claims
+from ingress.station.inbox import Inbox
+from middleware.job.states import State
+from ops.settings import load_settings
+from ops.workspace import Workspace
+from tests.station.running import RunningStation, files_below
+from tests.support import RunningValkey, eventually
+from tests.workers import running_worker
+
+
+def lay_down(inbox: Path, numbers: range) -> None:
+    """Drop files, each whole when its name appears."""
+    for number in numbers:
+        draft = inbox / f".{number}.part"
+        draft.write_text(f"file {number}")
+        draft.rename(inbox / f"{number}.txt")
+
+
+@contextmanager
+def in_background(inbox: Path, numbers: range) -> Iterator[None]:
+    """Drop files for the time of a block, and to the end of them."""
+    thread = threading.Thread(target=lay_down, args=(inbox, numbers))
+    thread.start()
+    yield
+    thread.join(30.0)
+    assert not thread.is_alive()
+
+
+def all_on_the_desk(running: RunningStation, count: int, timeout_s: float = 60.0) -> None:
+    """Wait until all files are there, each once, and nothing is left behind."""
+    desk = running.workspace.workdesk
+    eventually(lambda: sum(1 for _ in files_below(desk)) >= count, timeout_s, every_s=0.1)
+    eventually(lambda: not running.left() and not running.claims(), timeout_s, every_s=0.1)
+    assert sorted(path.read_text() for path in desk.iterdir()) == sorted(f"file {n}" for n in range(count))
+    summary = running.bridge.reader.summary()
+    assert summary["completed"] == count
+    assert summary["failed"] == summary["cancelled"] == 0
+
+
+def test_killed_under_traffic_it_loses_and_doubles_nothing(own: Bridge, own_environ: dict[str, str]) -> None:
+    """500 files while the station is killed three times: each is ingested by one job."""
+    own.loaded.workspace.create()
+    running = RunningStation(own, own_environ)
+    with running_worker(own, own_environ):
+        running.start()
+        try:
+            with in_background(running.inbox, range(500)):
+                for round_ in range(3):
+                    least = 80 * (round_ + 1)
+                    eventually(
+                        lambda least=least: (
+                            own.reader.summary()["completed"] + len(running.claims()) >= least
+                        ),  # type: ignore[misc]
+                        30.0,
+                    )
+                    running.kill()
+                    running.start()
+            all_on_the_desk(running, 500)
+        finally:
+            running.stop()
+
+
+def test_two_stations_share_a_folder(own: Bridge, own_environ: dict[str, str]) -> None:
+    """Both take, none takes what the other has."""
+    own.loaded.workspace.create()
+    with running_worker(own, own_environ), RunningStation(own, own_environ) as first:
+        second = RunningStation(own, own_environ)
+        with second:
+            lay_down(first.inbox, range(300))
+            all_on_the_desk(first, 300)
+
+
+def test_a_claim_without_a_job_is_taken_up(own: Bridge, own_environ: dict[str, str]) -> None:
+    """The station died between the claim and the job: the next one makes it, with note and folder."""
+    workspace = own.loaded.workspace
+    workspace.create()
+    (workspace.inbox / "sub").mkdir()
+    (workspace.inbox / "sub" / "0.txt").write_text("file 0")
+    (workspace.inbox / "sub" / "0.txt.note.txt").write_text("about")
+    (item,) = Inbox(workspace.inbox, []).look().files
+    claim = Claims(workspace).take(item)
+    assert claim is not None
+    with running_worker(own, own_environ), RunningStation(own, own_environ) as running:
+        job = running.ended("0.txt")
+    assert (job.job_id, job.payload["folder"], job.payload["note"]) == (claim.job_id, "sub", "about")
+
+
+def test_an_end_that_nobody_saw_is_tidied_up(own: Bridge, own_environ: dict[str, str]) -> None:
+    """The job ended while no station ran: the next one removes the file."""
+    own.loaded.workspace.create()
+    running = RunningStation(own, own_environ)
+    running.start()
+    lay_down(running.inbox, range(3))
+    eventually(lambda: own.reader.summary()["queued"] == 3)
+    running.kill()
+    assert len(running.claims()) == 3
+    with running_worker(own, own_environ):
+        eventually(lambda: own.reader.summary()["completed"] == 3, 20.0)
+        assert len(running.claims()) == 3
+        with running:
+            all_on_the_desk(running, 3)
+
+
+def test_a_file_that_ends_the_station_is_not_read_for_ever(own: Bridge, own_environ: dict[str, str]) -> None:
+    """As often as ``tries`` says; then it lies in ``failed/``."""
+    workspace = own.loaded.workspace
+    workspace.create()
+    (workspace.inbox / "poison.txt").write_text("x")
+    (item,) = Inbox(workspace.inbox, []).look().files
+    claims = Claims(workspace)
+    claim = claims.take(item)
+    assert claim is not None
+    for _ in range(own.loaded.settings.station.tries):
+        claims.count_try(claim.job_id)
+    with RunningStation(own, own_environ) as running:
+        found = eventually(lambda: running.failed("poison.txt"))
+    assert found is not None
+    assert "ended 3 times" in found[1]
+    assert own.reader.summary()["queued"] == 0
+
+
+def test_a_worker_killed_in_the_middle_is_made_good(own_environ: dict[str, str]) -> None:
+    """Workers die under 300 files, again and again: each file is there once."""
+    environ = {**own_environ, "BRIDGE_LEASE_S": "2", "BRIDGE_HEARTBEAT_S": "0.5", "BRIDGE_MAX_CRASHES": "20"}
+    bridge = Bridge(load_settings(environ=environ))
+    bridge.loaded.workspace.create()
+    with RunningStation(bridge, environ) as running, in_background(running.inbox, range(300)):
+        for round_ in range(3):
+            with running_worker(bridge, environ, name=f"worker-{round_}") as worker:
+                least = 50 * (round_ + 1)
+                eventually(lambda least=least: bridge.reader.summary()["completed"] >= least, 30.0)  # type: ignore[misc]
+                worker.kill()
+                worker.wait()
+        with running_worker(bridge, environ, name="last"):
+            all_on_the_desk(running, 300)
+
+
+def test_while_the_store_is_paused_files_go_to_the_spool(
+    mortal: tuple[RunningValkey, dict[str, str]],
+) -> None:
+    """They leave the folder as claims, their jobs lie in the spool, and all are done when it goes on."""
+    server, environ = mortal
+    environ = {**environ, "BRIDGE_STORE_TIMEOUT_S": "0.5"}
+    bridge = Bridge(load_settings(environ=environ))
+    with running_worker(bridge, environ), RunningStation(bridge, environ) as running:
+        assert server.process is not None
+        os.kill(server.process.pid, signal.SIGSTOP)
+        try:
+            lay_down(running.inbox, range(50))
+            spool = bridge.loaded.workspace.spool_dir
+            eventually(lambda: len(list(spool.glob("*.job"))) == 50, 30.0)
+            assert running.left() == []
+        finally:
+            os.kill(server.process.pid, signal.SIGCONT)
+        all_on_the_desk(running, 50)
+
+
+def test_a_station_that_starts_without_a_store_takes_files(
+    mortal: tuple[RunningValkey, dict[str, str]],
+) -> None:
+    """Killed with jobs in the spool and the store away: the next one neither loses nor doubles them."""
+    server, environ = mortal
+    bridge = Bridge(load_settings(environ=environ))
+    server.kill()
+    running = RunningStation(bridge, environ)
+    running.start()
+    spool = bridge.loaded.workspace.spool_dir
+    lay_down(running.inbox, range(10))
+    eventually(lambda: len(list(spool.glob("*.job"))) == 10, 30.0)
+    running.kill()
+    with running:
+        lay_down(running.inbox, range(10, 20))
+        eventually(lambda: len(list(spool.glob("*.job"))) == 20, 30.0)
+        server.start()
+        with running_worker(bridge, environ):
+            all_on_the_desk(running, 20)
+
+
+def test_without_room_nothing_is_taken(own: Bridge, own_environ: dict[str, str]) -> None:
+    """The desk may not be made: the file stays in the folder and is taken as soon as it may."""
+    workspace: Workspace = own.loaded.workspace
+    workspace.create()
+    with running_worker(own, own_environ), RunningStation(own, own_environ) as running:
+        workspace.workdesk.rmdir()
+        workspace.workdesk.write_text("in the way")
+        lay_down(running.inbox, range(1))
+        log = workspace.log_file
+        eventually(lambda: log.exists() and "station.held" in log.read_text())
+        assert (running.inbox / "0.txt").exists()
+        assert own.reader.summary()["queued"] == 0
+        workspace.workdesk.unlink()
+        all_on_the_desk(running, 1)
+    assert own.reader.summary()[State.COMPLETED] == 1

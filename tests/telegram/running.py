@@ -1,0 +1,138 @@
+"""The Telegram door as a real process, beside a local Bot API."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ingress.daemon import ready_file
+from ingress.demo.bot_api import BotApi
+from ingress.dispatch import Bridge
+from ingress.telegram.owed import Owed, decode_owed
+from ops.settings import load_settings
+from ops.workspace import Workspace
+from tests.support import eventually, threeox
+
+BOT = "7000000001"
+CHAT, OTHER_CHAT, GROUP, ADMIN, STRANGER = 42, 43, -100777, 900, 666
+SETTINGS = f"""
+telegram_allow = [{CHAT}, {OTHER_CHAT}, {GROUP}]
+telegram_admins = [{ADMIN}]
+telegram_edit_interval_s = 0.05
+telegram_messages_per_s = 500
+kill_grace_s = 0.5
+progress_interval_s = 0.02
+
+[types."telegram"]
+backoff_min_s = 0.02
+backoff_max_s = 0.05
+
+[projects.mill]
+path = "."
+command = ["sh", "-c", "echo ground $BRIDGE_TASK"]
+
+[projects.guarded]
+path = "."
+command = ["echo", "let in"]
+
+[[policy]]
+effect = "approve"
+project = "guarded"
+
+[[policy]]
+effect = "allow"
+source = "telegram"
+job_type = "task.custom"
+"""
+
+
+def telegram_environ(environ: Mapping[str, str], api: BotApi) -> dict[str, str]:
+    """Write the settings into the workspace, and add what points a door at this Bot API."""
+    (Path(environ["BRIDGE_HOME"]) / "3ox.toml").write_text(SETTINGS)
+    return {
+        **environ,
+        "BRIDGE_TELEGRAM_TOKEN": api.token,
+        "BRIDGE_TELEGRAM_API": api.url,
+        "BRIDGE_STORE_TIMEOUT_S": "1",
+    }
+
+
+class Door:
+    """A ``3ox telegram`` process that may be killed and started again.
+
+    Args:
+        environ: Its whole environment.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = dict(environ)
+        self.workspace = Workspace(Path(environ["BRIDGE_HOME"]))
+        self.bridge = Bridge(load_settings(environ=environ))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it serves."""
+        self.spawn()
+        process, file = self._process, ready_file(self.workspace, "telegram")
+        assert process is not None
+
+        def serves() -> bool:
+            assert process.poll() is None, "the door ended at its start"
+            return file.exists() and file.read_text() == str(process.pid)
+
+        eventually(serves, 20.0)
+
+    def spawn(self) -> None:
+        """Start it without waiting."""
+        with (self.workspace.home / "telegram.out").open("ab") as output:
+            self._process = subprocess.Popen(
+                threeox("telegram"), env=self.environ, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10.0)
+
+    def stop(self) -> int:
+        """Tell it to end, and give its exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(10.0)
+
+    def end(self) -> None:
+        """See to it that nothing is left."""
+        if self._process is not None and self._process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.stop()
+        self.kill()
+
+    def log(self, event: str) -> list[dict[str, Any]]:
+        """Give the lines of 3ox.log with this event."""
+        try:
+            lines = self.workspace.log_file.read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [line for line in map(json.loads, lines) if line["event"] == event]
+
+    def owed(self) -> list[Owed]:
+        """Give the replies that the store says are owed."""
+        keys = self.bridge.reader.keys
+        return [decode_owed(row) for row in self.bridge.store.call("HVALS", keys.telegram(BOT, "owed"))]
+
+
+@contextlib.contextmanager
+def open_door(environ: Mapping[str, str]) -> Iterator[Door]:
+    """Run a door for the time of a block."""
+    door = Door(environ)
+    try:
+        door.start()
+        yield door
+    finally:
+        door.end()

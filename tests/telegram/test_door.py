@@ -1,0 +1,238 @@
+"""The bot in a chat: a real ``3ox telegram``, a real worker, a local Bot API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ingress.demo.bot_api import BotApi, broken, dropped, flood, units
+from ingress.telegram.desk import job_id_for
+from tests.fake_openai import answers, hangs
+from tests.support import eventually, run_3ox
+from tests.telegram.conftest import Scene
+from tests.telegram.running import ADMIN, CHAT, GROUP, OTHER_CHAT, STRANGER
+
+
+def reply_to(api: BotApi, chat_id: int, update_id: int) -> list[dict[str, object]]:
+    """Give the bot's messages that answer the message of an update."""
+    asked = api.updates[update_id]["message"]["message_id"]
+    return [
+        message
+        for message in api.messages(chat_id)
+        if message.get("reply_to_message", {}).get("message_id") == asked
+    ]
+
+
+def job_of(api: BotApi, update_id: int) -> str:
+    """Give the id of the job that an update became."""
+    date_s = api.updates[update_id]["message"]["date"]
+    return job_id_for(str(api.bot["id"]), update_id, date_s * 1000)
+
+
+def await_reply(api: BotApi, chat_id: int, update_id: int, beginning: str) -> str:
+    """Wait until the one reply to an update begins like this, and give it."""
+
+    def said() -> bool:
+        return any(
+            str(message["text"]).startswith(beginning) for message in reply_to(api, chat_id, update_id)
+        )
+
+    api.wait(said)
+    found = reply_to(api, chat_id, update_id)
+    assert len(found) == 1
+    return str(found[0]["text"])
+
+
+def await_answer(api: BotApi, chat_id: int, update_id: int, text: str) -> None:
+    """Wait until the one reply to an update is this text."""
+    api.wait(lambda: [message["text"] for message in reply_to(api, chat_id, update_id)] == [text])
+
+
+def test_a_text_is_answered_in_the_session_of_its_chat(scene: Scene) -> None:
+    """The "working…" message becomes the answer; the job names door, chat, session and trust."""
+    update_id = scene.api.say(CHAT, "hello there")
+    await_answer(scene.api, CHAT, update_id, "hello there")
+    message_id = reply_to(scene.api, CHAT, update_id)[0]["message_id"]
+    assert isinstance(message_id, int)
+    assert scene.api.versions(CHAT, message_id)[0].startswith("working…")
+    job = scene.door.bridge.reader.job(job_of(scene.api, update_id))
+    assert (job.source, job.actor, job.session_id, job.trust) == ("telegram", "42", "tg_42", "member")
+    assert job.idempotency_key == f"tg:7000000001:{update_id}"
+    eventually(lambda: not scene.door.owed())
+
+
+def test_a_growing_answer_is_shown(scene: Scene) -> None:
+    """While the model still speaks, the message shows what it has said so far."""
+    scene.model.plan(hangs("Once", " upon"))
+    update_id = scene.api.say(OTHER_CHAT, "tell me")
+    assert await_reply(scene.api, OTHER_CHAT, update_id, "Once upon").endswith("…")
+    job_id = job_of(scene.api, update_id)
+    said = scene.api.say(OTHER_CHAT, f"/cancel {job_id[-8:]}")
+    await_reply(scene.api, OTHER_CHAT, said, f"{job_id} is being stopped")
+    assert "was cancelled" in await_reply(scene.api, OTHER_CHAT, update_id, job_id[-8:])
+
+
+def test_a_long_answer_is_split(scene: Scene) -> None:
+    """8,000 emoji are 16,000 units: four messages, none too long, all there."""
+    scene.model.plan(answers("😀" * 8000))
+    before = len(scene.api.messages(OTHER_CHAT))
+    scene.api.say(OTHER_CHAT, "smile")
+    scene.api.wait(lambda: "".join(scene.api.texts(OTHER_CHAT)[before:]) == "😀" * 8000)
+    texts = scene.api.texts(OTHER_CHAT)[before:]
+    assert [units(text) for text in texts] == [4096, 4096, 4096, 3712]
+
+
+def test_strangers_are_not_heard(scene: Scene) -> None:
+    """A chat that is not allowed gets no answer and no job; the log tells its id, and not the token."""
+    jobs = scene.door.bridge.reader.page(job_type="telegram", limit=1000)
+    scene.api.say(STRANGER, "let me in")
+    eventually(
+        lambda: [line for line in scene.door.log("telegram.not_allowed") if line["chat_id"] == STRANGER]
+    )
+    update_id = scene.api.say(CHAT, "/help")
+    await_reply(scene.api, CHAT, update_id, "Write anything")
+    assert scene.api.messages(STRANGER) == []
+    assert len(scene.door.bridge.reader.page(job_type="telegram", limit=1000).jobs) == len(jobs.jobs)
+
+
+def test_commands(scene: Scene) -> None:
+    """Each command answers, wrong use with its remedy."""
+    ran = scene.api.say(CHAT, "/run mill wheat and rye")
+    text = await_reply(scene.api, CHAT, ran, "task.custom/mill")
+    assert "ground wheat and rye" in text
+    job = scene.door.bridge.reader.job(job_of(scene.api, ran))
+    assert (job.source, job.trust, job.payload) == ("telegram", "member", {"task": "wheat and rye"})
+    for command, beginning in (
+        ("/status", "store: healthy"),
+        ("/jobs", "Running: "),
+        ("/jobs 2", "Running: "),
+        ("/jobs ²", "'²' is not a number."),
+        (f"/job {job.job_id}", f"job: {job.job_id}"),
+        ("/job", "/job wants one job id."),
+        ("/job zzzz", "there is no job 'zzzz'."),
+        (f"/cancel {job.job_id[-9:]}", f"{job.job_id} has ended already: completed."),
+        ("/run mill", "/run wants a project and a task."),
+        ("/run mil x", "there is no project 'mil'. Did you mean 'mill'?"),
+        ("/run ../x y", "there is no project '../x'."),
+        ("/nonsense", "There is no command /nonsense."),
+        ("/start", "Write anything"),
+        ("/help@bridge_test_bot", "Write anything"),
+    ):
+        update_id = scene.api.say(CHAT, command)
+        await_reply(scene.api, CHAT, update_id, beginning)
+
+
+def test_a_command_for_another_bot_is_left_to_it(scene: Scene) -> None:
+    """In a group, ``/help@other`` is not ours, ``/help`` is."""
+    before = len(scene.api.messages(GROUP))
+    scene.api.say(GROUP, "/help@other_bot", user_id=5)
+    update_id = scene.api.say(GROUP, "/help", user_id=5)
+    await_reply(scene.api, GROUP, update_id, "Write anything")
+    assert len(scene.api.messages(GROUP)) == before + 1
+
+
+def test_documents_and_photos_go_to_the_station(scene: Scene) -> None:
+    """They appear whole in the drop folder, captions as notes; a path in a name leads nowhere."""
+    inbox = scene.door.workspace.inbox
+    first = scene.api.attach(CHAT, "../../etc/report.txt", b"figures" * 1000, caption="for May")
+    assert await_reply(scene.api, CHAT, first, "report.txt").endswith("with your note.")
+    assert (inbox / "report.txt").read_bytes() == b"figures" * 1000
+    assert (inbox / "report.txt.note.txt").read_text() == "for May"
+    again = scene.api.attach(CHAT, "report.txt", b"other figures")
+    await_reply(scene.api, CHAT, again, "report-2.txt")
+    photo = scene.api.attach(CHAT, "", b"\xff\xd8jpeg", photo=True)
+    await_reply(scene.api, CHAT, photo, f"photo-{photo}.jpg")
+    assert (inbox / f"photo-{photo}.jpg").read_bytes() == b"\xff\xd8jpeg"
+    large = scene.api.attach(CHAT, "film.mkv", b"x" * 20_000_001)
+    await_reply(scene.api, CHAT, large, "The file is too large")
+    assert not list(inbox.glob("*.part")) + list(inbox.glob(".*.part"))
+    assert not (inbox.parent / "etc").exists()
+
+
+def test_limits_and_outages_of_telegram_are_waited_out(scene: Scene) -> None:
+    """429, 502 and lost connections before and after: the answer comes, and comes once."""
+    scene.api.fail("sendMessage", flood(1))
+    scene.api.fail("editMessageText", broken())
+    scene.api.fail("editMessageText", dropped())
+    scene.api.fail("editMessageText", dropped(after=True))
+    scene.api.fail("getUpdates", broken(500))
+    scene.api.fail("getUpdates", flood(1))
+    scene.api.fail("getUpdates", dropped(after=True))
+    update_id = scene.api.say(OTHER_CHAT, "through thick and thin")
+    await_answer(scene.api, OTHER_CHAT, update_id, "through thick and thin")
+    assert [text for text in scene.api.texts(OTHER_CHAT) if text == "through thick and thin"] == [
+        "through thick and thin"
+    ]
+    sends = [call for call in scene.api.calls if call.method == "sendMessage"][-2:]
+    assert sends[1].at_s - sends[0].at_s >= 1.0
+
+
+def test_an_update_that_cannot_be_read_is_set_aside(scene: Scene) -> None:
+    """A malformed update is logged and confirmed; those behind it are answered."""
+    scene.api.add({"message": {"message_id": "no number", "chat": 5}})
+    poison = scene.api.add({"callback_query": ["nonsense"]})
+    update_id = scene.api.say(CHAT, "after the poison")
+    await_answer(scene.api, CHAT, update_id, "after the poison")
+    assert poison in {line["update_id"] for line in scene.door.log("telegram.set_aside")}
+    scene.api.wait(lambda: scene.api.unconfirmed() == 0)
+
+
+def test_an_admin_approves_with_a_button(scene: Scene) -> None:
+    """The question comes with buttons; somebody else is refused, the admin's press lets the job go on."""
+    scene.api.know(ADMIN)
+    update_id = scene.api.say(CHAT, "/run guarded treasure")
+    await_reply(scene.api, CHAT, update_id, "held: ")
+    job_id = job_of(scene.api, update_id)
+    scene.api.wait(lambda: any(job_id in text for text in scene.api.texts(ADMIN)))
+    question = next(message for message in scene.api.messages(ADMIN) if job_id in message["text"])
+    approve = question["reply_markup"]["inline_keyboard"][0][0]
+    assert approve == {"text": "Approve", "callback_data": f"approve:{job_id}"}
+
+    refused = scene.api.press(CHAT, 1, approve["callback_data"], user_id=CHAT)
+    scene.api.wait(lambda: refused in scene.api.presses)
+    assert scene.api.presses[refused] == "You are not among those who may decide this."
+    assert scene.door.bridge.reader.status_of(job_id) == "held"
+
+    pressed = scene.api.press(ADMIN, question["message_id"], approve["callback_data"])
+    scene.api.wait(lambda: pressed in scene.api.presses)
+    assert scene.api.presses[pressed] == "Approved."
+    assert "let in" in await_reply(scene.api, CHAT, update_id, "task.custom/guarded")
+    scene.api.wait(lambda: "pproved by telegram:900" in str(scene.api.messages(ADMIN)))
+    assert "reply_markup" not in scene.api.messages(ADMIN)[-1]
+
+
+def test_the_token_is_in_no_log(scene: Scene) -> None:
+    """After all of this, neither 3ox.log nor the process's own output holds it."""
+    update_id = scene.api.say(CHAT, "/status")
+    await_reply(scene.api, CHAT, update_id, "store: healthy")
+    for file in ("3ox.log", "telegram.out"):
+        assert scene.api.token.encode() not in (scene.door.workspace.home / file).read_bytes()
+
+
+def test_without_a_token_it_says_what_is_missing(environ: dict[str, str]) -> None:
+    """One line, exit code 2."""
+    ran = run_3ox("telegram", environ=environ)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "@BotFather" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+def test_without_the_extra_it_says_how_to_install_it(environ: dict[str, str], tmp_path: Path) -> None:
+    """With python-telegram-bot out of sight, one line tells the command."""
+    hide = tmp_path / "sitecustomize.py"
+    hide.write_text(
+        "import importlib.util as u\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'telegram' else find(name, *a)\n"
+    )
+    path = f"{tmp_path}:{environ['PYTHONPATH']}"
+    ran = run_3ox("telegram", environ={**environ, "PYTHONPATH": path, "BRIDGE_TELEGRAM_TOKEN": "1:x"})
+    assert ran.returncode == 2
+    assert "pip install 'cmd-bridge[telegram]'" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+def test_the_same_update_always_becomes_the_same_job() -> None:
+    """The id follows from bot, update and time, and two updates never share one."""
+    first = job_id_for("1", 7, 1_700_000_000_000)
+    assert first == job_id_for("1", 7, 1_700_000_000_000)
+    assert len({job_id_for("1", number, 1_700_000_000_000) for number in range(1000)}) == 1000

@@ -1,0 +1,82 @@
+"""Text and file names: pure functions, by property."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingress.demo.bot_api import units as counted
+from ingress.telegram.files import harmless_name
+from ingress.telegram.text import MESSAGE_MAX_UNITS, PARTS_MAX, head, split, tail, units
+
+TEXTS = st.text(
+    st.one_of(st.sampled_from(" \n\t😀é"), st.characters(exclude_categories=["Cs"])), max_size=400
+)
+
+
+@given(TEXTS)
+def test_units_are_those_of_utf_16(text: str) -> None:
+    """Two ways of counting agree."""
+    assert units(text) == counted(text)
+
+
+@given(TEXTS, st.integers(2, 60))
+def test_head_and_tail_are_the_longest_that_fit(text: str, limit: int) -> None:
+    """They fit, and one letter more would not."""
+    for part, longer in ((head(text, limit), text[: len(head(text, limit)) + 1]), (tail(text, limit), None)):
+        assert units(part) <= limit
+        if longer is not None and longer != part:
+            assert units(longer) > limit
+    assert text.startswith(head(text, limit))
+    assert text.endswith(tail(text, limit))
+
+
+@given(TEXTS, st.integers(20, 60))
+def test_parts_fit_and_lose_nothing_but_space(text: str, limit: int) -> None:
+    """Each part fits and is not blank; together they say what the text said."""
+    parts = split(text, limit)
+    assert all(0 < units(part) <= limit for part in parts)
+    assert all(part == part.strip() for part in parts)
+    if text.strip() and len(parts) < PARTS_MAX:
+        assert "".join("".join(parts).split()) == "".join(text.split())
+
+
+def test_a_text_is_cut_between_words() -> None:
+    """Where a line or word ends near the limit, the part ends there."""
+    assert split("aaa bbb ccc ddd eee", 12) == ["aaa bbb ccc", "ddd eee"]
+    assert split("aaa bbb\nc c ddd", 10) == ["aaa bbb\nc", "c ddd"]
+    assert split("x" * 25, 10) == ["x" * 10, "x" * 10, "x" * 5]
+
+
+def test_an_endless_text_is_bounded() -> None:
+    """More than 20 messages nobody reads: the last one says that it was cut."""
+    parts = split("word " * 100_000)
+    assert len(parts) == PARTS_MAX
+    assert parts[-1].endswith("[cut here]")
+    assert all(units(part) <= MESSAGE_MAX_UNITS for part in parts)
+
+
+def test_a_blank_text_says_so() -> None:
+    """Telegram takes no empty message."""
+    assert split(" \n ") == ["(empty)"]
+
+
+@given(st.text(max_size=300))
+def test_names_are_harmless(given_name: str) -> None:
+    """Whatever a sender calls a file: no path, not hidden, printable, short, and never empty."""
+    name = harmless_name(given_name, "telegram-1")
+    assert name
+    assert not set("/\\\0") & set(name)
+    assert name.isprintable()
+    assert name[0] not in ".~ "
+    assert len(name.encode()) <= 180
+    assert not name.lower().endswith(".note.txt")
+
+
+def test_names_that_stand() -> None:
+    """An ordinary name stays as it is."""
+    for name in ("report.pdf", "Übersicht 2026.xlsx", "archive.tar.gz", "README"):
+        assert harmless_name(name, "telegram-1") == name
+    assert harmless_name("..", "telegram-1") == "telegram-1"
+    assert harmless_name("C:\\temp\\evil.exe", "telegram-1") == "evil.exe"
+    assert harmless_name("../../.ssh/authorized_keys", "telegram-1") == "authorized_keys"
