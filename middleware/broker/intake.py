@@ -14,7 +14,7 @@ import msgspec
 from middleware.broker.approvals import Approvals
 from middleware.broker.scripts import Enqueued, EnqueueRequest, Scripts
 from middleware.job.records import Receipt, new_receipt
-from middleware.job.schema import POLICY_MARK, Job, encode_job
+from middleware.job.schema import POLICY_MARK, Job, JobBase, encode_job
 from middleware.sinks import Sinks
 from ops.errors import BridgeError, InvalidJob, PolicyDenied, QueueFull, UnknownProject
 from ops.policy import ALLOW, Decision, Policy
@@ -126,6 +126,10 @@ class Intake:
             UnknownProject: A ``task.custom`` for a project that is not configured.
             InvalidJob: The payload is too large, or a resource is not there.
         """
+        if not isinstance(job, JobBase):
+            raise InvalidJob(
+                f"{type(job).__name__!r} is no job.", remedy="Build it with make_job(type, payload, ...)."
+            )
         self._policy.require(job)
         size_bytes = len(_canonical.encode(job.payload))
         if size_bytes > self._settings.payload_max_bytes:
