@@ -606,6 +606,14 @@ class Settings(Table, frozen=True, kw_only=True):
     ] = "info"
     log_max_bytes: Annotated[int, Meta(description="3ox.log is rotated at this size.", ge=4096)] = 10_485_760
     log_keep: Annotated[int, Meta(description="Rotated logs kept beside 3ox.log.", ge=0, le=1000)] = 5
+    otel_endpoint: Annotated[
+        str,
+        Meta(
+            description="Where OpenTelemetry traces go, http://localhost:4318/v1/traces for instance; none when"
+            " empty. It needs the extra otel.",
+            pattern=r"^($|https?://)",
+        ),
+    ] = ""
     api_host: Annotated[str, Meta(description="Address the REST API listens on.", min_length=1)] = "127.0.0.1"
     api_port: Annotated[Port, Meta(description="Port the REST API listens on.")] = 7777
     api_token: Annotated[

@@ -1,0 +1,149 @@
+"""The only module that needs the extra ``otel``: spans with ids of our choice, sent in batches."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Mapping
+
+from opentelemetry import context as contexts
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
+
+from ops.tracing import parent_of, span_number, trace_number
+
+#: A collector that does not answer costs a batch of spans, and a stopping worker at most this.
+_EXPORT_TIMEOUT_S = 5.0
+_CLOSE_TIMEOUT_S = 3.0
+
+
+class _Ids(RandomIdGenerator):
+    """Random ids, but for the span that a thread is about to start with ids of its own."""
+
+    def __init__(self) -> None:
+        self._next = threading.local()
+
+    def choose(self, trace: int, span: int) -> None:
+        """Have the next span of this thread bear these numbers; the trace's only if it has no parent."""
+        self._next.trace, self._next.span = trace, span
+
+    def done(self) -> None:
+        """Go back to random ones."""
+        self._next.trace = self._next.span = 0
+
+    def generate_trace_id(self) -> int:
+        """Give the next trace's number."""
+        chosen: int = getattr(self._next, "trace", 0)
+        return chosen if chosen else super().generate_trace_id()
+
+    def generate_span_id(self) -> int:
+        """Give the next span's number."""
+        chosen: int = getattr(self._next, "span", 0)
+        return chosen if chosen else super().generate_span_id()
+
+
+class Spans:
+    """Makes the spans of jobs and sends them; bounded in memory and time by the SDK's own limits.
+
+    Args:
+        endpoint: OTLP over HTTP.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self._ids = _Ids()
+        # Variables of OpenTelemetry (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS, ...) go on
+        # working: the SDK reads them.
+        about = {"host.name": socket.gethostname()}
+        if "OTEL_SERVICE_NAME" not in os.environ:
+            about["service.name"] = "cmd-bridge"
+        self._provider = TracerProvider(
+            resource=Resource.create(about), id_generator=self._ids, shutdown_on_exit=False
+        )
+        exporter = OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_TIMEOUT_S)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("cmd-bridge")
+
+    def job(self, trace_id: str, job_id: str, name: str, begun_ns: int, said: Mapping[str, str]) -> Span:
+        """Start the span of a whole job, which lasts from the door to the worker's hands.
+
+        Whoever starts it again, for a second attempt, has to leave it unended: it is known already.
+
+        Args:
+            trace_id: The job's.
+            job_id: The job's.
+            name: Of the span.
+            begun_ns: When the job was accepted, since 1970.
+            said: Attributes.
+        """
+        parent = parent_of(trace_id)
+        context = Context()
+        if parent is not None:
+            remote = SpanContext(
+                parent.trace, parent.span, is_remote=True, trace_flags=TraceFlags(parent.flags)
+            )
+            context = set_span_in_context(NonRecordingSpan(remote), context)
+        self._ids.choose(trace_number(trace_id), span_number(job_id))
+        try:
+            return self._tracer.start_span(
+                name, context, SpanKind.PRODUCER, attributes=dict(said), start_time=begun_ns
+            )
+        finally:
+            self._ids.done()
+
+    def attempt(self, job: Span, name: str, begun_ns: int, said: Mapping[str, str | int]) -> Span:
+        """Start the span of an attempt.
+
+        Args:
+            job: Of the job.
+            name: Of the span.
+            begun_ns: When the attempt began, since 1970.
+            said: Attributes.
+        """
+        context = set_span_in_context(job, Context())
+        return self._tracer.start_span(
+            name, context, SpanKind.CONSUMER, attributes=dict(said), start_time=begun_ns
+        )
+
+    @staticmethod
+    def enter(span: Span) -> None:
+        """Make a span the current one of this thread, so that what the actor calls can join it."""
+        contexts.attach(set_span_in_context(span))
+
+    @staticmethod
+    def leave() -> None:
+        """Have no current span in this thread: a thread that runs jobs never has one in between."""
+        contexts.attach(Context())
+
+    @staticmethod
+    def end(span: Span, outcome: str, reason: str) -> None:
+        """End the span of an attempt.
+
+        Args:
+            span: From ``attempt``.
+            outcome: What the attempt came to.
+            reason: One sentence, if there is something to say.
+        """
+        span.set_attribute("bridge.outcome", outcome)
+        if outcome in {"failed", "retrying"}:
+            span.set_status(StatusCode.ERROR, reason)
+        span.end()
+
+    def close(self) -> None:
+        """Send what is left, for a few seconds at most."""
+        sending = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
+        sending.start()
+        sending.join(_CLOSE_TIMEOUT_S)
