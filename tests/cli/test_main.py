@@ -54,8 +54,8 @@ def test_no_command_shows_help_and_is_wrong_use(quiet: Cli) -> None:
         (("sh",), "CMD"),
         (("jobs", "--type", "shell.cmt"), "Did you mean 'shell.cmd'?"),
         (("jobs", "--status", "done"), "'done' is not one of"),
-        (("jobs", "abc", "--limit", "3"), "Leave out one of them"),
-        (("jobs", "--watch", "--json"), "Leave out --json"),
+        (("jobs", "abc", "--limit", "3"), "does not go with --limit"),
+        (("jobs", "--watch", "--json"), "does not go with --json"),
         (("retry",), "job ids, or --all"),
         (("retry", "abc", "--all"), "job ids, or --all"),
         (("retry", "abc", "--type", "ask"), "go with --all"),
@@ -125,7 +125,7 @@ def test_shell_completion(quiet: Cli) -> None:
     """The shell gets completions of commands and options."""
     asked = {"_3OX_COMPLETE": "bash_complete", "COMP_WORDS": "3ox re", "COMP_CWORD": "1"}
     _, out, _ = Cli({**quiet.environ, **asked})()
-    assert [line.rpartition(",")[2] for line in out.splitlines()] == ["receipt", "retry"]
+    assert [line.rpartition(",")[2] for line in out.splitlines()] == ["receipt", "retry", "rest"]
 
 
 _QUICK_MODULES = """
