@@ -50,7 +50,7 @@ class Load:
         rng = self._rng
         kind = rng.choices(list(_SHARES), list(_SHARES.values()))[0]
         delay_s = round(rng.uniform(0.05, 2.0), 2) if rng.random() < _DELAY_SHARE else None
-        fields: dict[str, Any] = {"priority": rng.randint(1, 10), "source": "chaos"}
+        fields: dict[str, Any] = {"priority": rng.randint(1, 10), "source": "python", "actor": "chaos"}
         if kind == "heartbeat":
             return kind, make_job("heartbeat", {"nonce": "chaos"}, **fields), delay_s
         seconds, family = 0.0, "none"
