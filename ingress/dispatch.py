@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from ingress.past import or_past, past_pieces
 from middleware.broker.approvals import Decision
 from middleware.broker.factory import make_intake, make_scripts
 from middleware.job.follow import Follower
@@ -207,24 +208,27 @@ def resolve_id(part: str) -> str:
         JobNotFound: No job fits.
         AmbiguousJobId: More than one does.
     """
-    return current_bridge().reader.resolve(part)
+    bridge = current_bridge()
+    return or_past(bridge, lambda: bridge.reader.resolve(part), lambda past: past.resolve(part))
 
 
 def get_job(part: str) -> JobRecord:
-    """Give a job, by its id or a unique part of it.
+    """Give a job, by its id or a unique part of it; from the history if the store no longer has it.
 
     Raises:
         JobNotFound: No job fits.
         AmbiguousJobId: More than one does.
     """
-    reader = current_bridge().reader
-    return reader.job(reader.resolve(part))
+    bridge = current_bridge()
+    reader = bridge.reader
+    return or_past(bridge, lambda: reader.job(reader.resolve(part)), lambda past: past.job(part))
 
 
 def get_receipt(part: str) -> Receipt:
     """Give a job's receipt; see ``get_job``."""
-    reader = current_bridge().reader
-    return reader.receipt(reader.resolve(part))
+    bridge = current_bridge()
+    reader = bridge.reader
+    return or_past(bridge, lambda: reader.receipt(reader.resolve(part)), lambda past: past.receipt(part))
 
 
 def list_jobs(
@@ -242,6 +246,35 @@ def list_jobs(
     )
 
 
+def all_jobs(*, limit: int = 50, cursor: str | None = None, **narrowing: str | None) -> JobPage:
+    """Give a page of the jobs of store and history, the latest id first; see ``ingress.catalog``.
+
+    Args:
+        limit: How many at most.
+        cursor: ``next`` of the page before.
+        **narrowing: Fields of ``middleware.archive.narrowing.Narrowing``: ``status``, ``job_type``,
+            ``project``, ``source``, ``day`` and ``text``.
+
+    Raises:
+        InvalidJob: One of these cannot be.
+        HistoryBroken: The history cannot be read.
+    """
+    from ingress.catalog import Catalog
+    from middleware.archive.narrowing import Narrowing
+
+    with Catalog(current_bridge()) as catalog:
+        return catalog.page(Narrowing(**narrowing), limit=limit, cursor=cursor)
+
+
+def export_jobs(**narrowing: str | None) -> Iterator[JobRecord]:
+    """Yield the jobs of store and history in full, each once; see ``all_jobs``."""
+    from ingress.catalog import Catalog
+    from middleware.archive.narrowing import Narrowing
+
+    with Catalog(current_bridge()) as catalog:
+        yield from catalog.every(Narrowing(**narrowing))
+
+
 def wait_for(part: str, *, timeout_s: float | None = None) -> JobRecord:
     """Block until a job has ended; woken by its last event.
 
@@ -254,7 +287,11 @@ def wait_for(part: str, *, timeout_s: float | None = None) -> JobRecord:
         JobNotFound: No job fits.
     """
     bridge = current_bridge()
-    return bridge.follower.wait(bridge.reader.resolve(part), timeout_s=timeout_s)
+    return or_past(
+        bridge,
+        lambda: bridge.follower.wait(bridge.reader.resolve(part), timeout_s=timeout_s),
+        lambda past: past.job(part),
+    )
 
 
 def follow(part: str, *, timeout_s: float | None = None) -> Iterator[JobRecord]:
@@ -269,9 +306,18 @@ def follow_all(*, after: str = "$", idle_s: float | None = None) -> Iterator[Job
 
 
 def read_output(part: str, *, follow: bool = False, after: str = "-") -> Iterator[OutputChunk]:
-    """Yield a job's output; with ``follow``, as it is written, until the job has ended."""
+    """Yield a job's output; with ``follow``, as it is written, until the job has ended.
+
+    Of a job that only the history has, the end of it that is kept there.
+    """
     bridge = current_bridge()
-    return bridge.follower.output(bridge.reader.resolve(part), follow=follow, after=after)
+    job_id, seen = resolve_id(part), after
+    try:
+        for piece in bridge.follower.output(job_id, follow=follow, after=after):
+            seen = piece.entry_id
+            yield piece
+    except JobNotFound as error:
+        yield from past_pieces(bridge, job_id, seen, error)
 
 
 def cancel(part: str, *, reason: str = "cancelled by a program") -> CancelReply:

@@ -7,8 +7,9 @@ import msgspec
 
 from ingress.cli.output import OutputWriter
 from ingress.cli.render import JOB_COLUMNS, job_rows, print_table, summary_line
-from ingress.cli.shared import emit_json, exit_code_of, json_option, require_job_type
+from ingress.cli.shared import emit_json, exit_code_of, json_option, require_job_type, utf8
 from ingress.dispatch import (
+    all_jobs,
     current_bridge,
     get_job,
     get_receipt,
@@ -20,13 +21,13 @@ from ingress.dispatch import (
 )
 from middleware.job.records import JobPage, JobRecord
 from middleware.job.states import FINAL, State
-from ops.errors import UsageProblem
+from ops.errors import JobNotFound, UsageProblem
 
 STATES = tuple(str(state) for state in State)
 #: Cannot be part of an id: there is no u in one.
 PURGE = "purge"
 _LIMIT = 50
-_PAGE = 500
+_LIMIT_ALL = 1000
 #: How many thousand jobs, two each, are looked through for those of one source.
 _LOOKS_MAX = 50
 
@@ -41,10 +42,15 @@ _LOOKS_MAX = 50
 @click.option("--status", metavar="S", type=click.Choice(STATES), help=f"One of: {', '.join(STATES)}.")
 @click.option("--source", metavar="DOOR", help="Only jobs that came through it: cli, rest, clock, ...")
 @click.option(
-    "--limit", metavar="N", type=click.IntRange(1, 1000), help=f"At most so many; {_LIMIT} by default."
+    "--limit",
+    metavar="N",
+    type=click.IntRange(1, 1000),
+    help=f"At most so many; {_LIMIT} by default, with --all {_LIMIT_ALL}.",
 )
 @click.option("--cursor", metavar="C", help="Go on where the last page ended.")
-@click.option("--all", "every", is_flag=True, help="All pages.")
+@click.option("--all", "every", is_flag=True, help="Those of the history too, as one list.")
+@click.option("--search", metavar="TEXT", help="With --all: only jobs in which all these words stand.")
+@click.option("--day", metavar="YYYY-MM-DD", help="With --all: only jobs created on this day, UTC.")
 @click.option("--undelivered", is_flag=True, help="Only jobs whose results have not arrived everywhere.")
 @json_option
 def jobs(
@@ -60,6 +66,8 @@ def jobs(
     limit: int | None,
     cursor: str | None,
     every: bool,
+    search: str | None,
+    day: str | None,
     undelivered: bool,
     as_json: bool,
 ) -> int:
@@ -68,11 +76,17 @@ def jobs(
     The list is newest first; its summary counts the jobs of --project and --type in all states. With ID,
     all that is known of that job. With ID and --watch the exit code is 0 if the job is completed, 1 if it
     failed or was cancelled. Without ID, --watch ends when nothing is queued or running any more, with 1 if
-    a job failed or was cancelled meanwhile. 'jobs purge' deletes all failed jobs for good, with --status
-    those that are completed or cancelled.
+    a job failed or was cancelled meanwhile. 'jobs purge' deletes all failed jobs from the store for good,
+    with --status those that are completed or cancelled; the history keeps those that it has.
     """
     filters = {"project": project, "job_type": job_type, "status": status, "source": source}
-    paging = {"--limit": limit is not None, "--cursor": cursor is not None, "--all": every}
+    paging = {
+        "--limit": limit is not None,
+        "--cursor": cursor is not None,
+        "--all": every,
+        "--search": search is not None,
+        "--day": day is not None,
+    }
     narrowing = {"--project": project, "--type": job_type, "--status": status, "--source": source}
     narrowed = [name for name, value in narrowing.items() if value is not None]
     paged = [name for name, given in paging.items() if given]
@@ -91,9 +105,13 @@ def jobs(
     if chosen:
         besides = [name for name in paged if name != "--limit"]
         return _view(chosen[0], filters, narrowed, paged, besides, limit=limit, as_json=as_json)
-    if every:
-        _refuse("--all", [name for name in paged if name != "--all"])
-    _show_page(_pages(filters) if every else _page(filters, limit=limit, cursor=cursor), as_json=as_json)
+    if every or search is not None or day is not None:
+        text = None if search is None else utf8(search, "--search")
+        wanted = _LIMIT_ALL if limit is None else limit
+        page = all_jobs(limit=wanted, cursor=cursor, text=text, day=day, **filters)
+        _show_page(page, as_json=as_json, every=True)
+    else:
+        _show_page(_page(filters, limit=limit, cursor=cursor), as_json=as_json)
     return 0
 
 
@@ -163,9 +181,7 @@ def _one(part: str, *, way: str, as_json: bool) -> int:
     elif as_json:
         emit_json(record.to_json())
     else:
-        from ingress.cli.details import print_job
-
-        print_job(record)
+        _print(record)
     return 0
 
 
@@ -176,8 +192,19 @@ def _watch_one(part: str, *, as_json: bool) -> int:
     else:
         from ingress.cli.watch import watch_job
 
-        record = watch_job(part)
+        try:
+            record = watch_job(part)
+        except JobNotFound:
+            # Of a job of the history nothing can be followed any more.
+            record = get_job(part)
+            _print(record)
     return exit_code_of(record)
+
+
+def _print(record: JobRecord) -> None:
+    from ingress.cli.details import print_job
+
+    print_job(record)
 
 
 def _page(filters: dict[str, str | None], *, limit: int | None, cursor: str | None) -> JobPage:
@@ -195,18 +222,7 @@ def _page(filters: dict[str, str | None], *, limit: int | None, cursor: str | No
     return JobPage(jobs=records, summary=page.summary, next=page.next)
 
 
-def _pages(filters: dict[str, str | None]) -> JobPage:
-    page = _page(filters, limit=_PAGE, cursor=None)
-    records: list[JobRecord] = list(page.jobs)
-    cursor = page.next
-    while cursor is not None:
-        following = _page(filters, limit=_PAGE, cursor=cursor)
-        records += following.jobs
-        cursor = following.next
-    return JobPage(jobs=records, summary=page.summary, next=None)
-
-
-def _show_page(page: JobPage, *, as_json: bool) -> None:
+def _show_page(page: JobPage, *, as_json: bool, every: bool = False) -> None:
     if as_json:
         raw = [msgspec.Raw(record.to_json()) for record in page.jobs]
         emit_json({"jobs": raw, "summary": page.summary, "next": page.next})
@@ -215,7 +231,8 @@ def _show_page(page: JobPage, *, as_json: bool) -> None:
         print_table(JOB_COLUMNS, job_rows(page.jobs))
     click.echo(summary_line(page.summary))
     if page.next is not None:
-        click.echo(f"There are more: --cursor {page.next} goes on, --all shows all.")
+        more = "'3ox export' writes all" if every else "--all shows more, those of the history too"
+        click.echo(f"There are more: --cursor {page.next} goes on, {more}.")
 
 
 @click.command()

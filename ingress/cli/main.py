@@ -27,6 +27,7 @@ MODULES = {
     "jobs": "jobs",
     "logs": "jobs",
     "receipt": "jobs",
+    "export": "export",
     "verify": "verify",
     "wait": "acts",
     "cancel": "acts",

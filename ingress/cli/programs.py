@@ -158,8 +158,8 @@ def worker_program(loaded: LoadedSettings, name: str, *, restart: bool = True) -
 def _worker_environment(loaded: LoadedSettings) -> dict[str, str]:
     environ = {"BRIDGE_HOME": str(loaded.workspace.home)}
     if sys.dont_write_bytecode:
-        # Without it every restart compiles some 600 modules anew: 2 s instead of 0.6 s for the REST API. So that
-        # nothing is written where somebody did not want it, it is kept in our own private directory.
+        # Without it every restart compiles some 600 modules: 2 s instead of 0.6 s for the REST API. It is
+        # kept in our own private directory: nothing is written where somebody did not want it.
         environ["PYTHONDONTWRITEBYTECODE"] = ""
         environ["PYTHONPYCACHEPREFIX"] = str(loaded.workspace.state_dir / "bytecode")
     root = Path(__file__).resolve().parents[2]

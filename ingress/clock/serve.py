@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+from ingress.clock.archiving import ArchivingDuty
 from ingress.clock.duties import Duties
 from ingress.clock.firing import Firing
 from ingress.clock.members import is_dead_neighbour, member_name
@@ -134,7 +135,9 @@ def serve(daemon: Daemon) -> None:
     clock = Clock(daemon)
     duties = Duties(daemon, clock.leadership)
     sealing = SealingDuty(daemon, clock.leadership)
+    archiving = ArchivingDuty(daemon, clock.leadership)
     start_duty("duties", duties.run, ended=daemon.stopping.is_set)
     start_duty("sealing", sealing.run, ended=daemon.stopping.is_set)
+    start_duty("archiving", archiving.run, ended=daemon.stopping.is_set)
     daemon.ready()
     clock.run()

@@ -17,6 +17,7 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 
 from ingress.cli.main import version
+from ingress.dashboard.extension import extension
 from ingress.dispatch import CancelReply
 from ingress.rest import events, files, health, hooks, jobs, keys, problems
 from ingress.rest.auth import Extension
@@ -55,8 +56,7 @@ def extensions(door: Door) -> list[Extension]:
     Args:
         door: What its routes may use; handlers get it by a parameter ``door: OpenDoor``.
     """
-    del door
-    return []
+    return [extension(door)]
 
 
 def build_app(door: Door) -> Gate:

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from litestar import Request, Response, get, post
 from litestar.concurrency import sync_to_thread
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import HeaderParameter, JSONBody, Parameter, QueryParameter
+from litestar.params import HeaderParameter, JSONBody, Parameter
 
 from ingress.dispatch import CancelReply
+from ingress.past import or_past, past_pieces
 from ingress.rest.auth import principal_of, requires
 from ingress.rest.contract import BODY, problems
 from ingress.rest.door import Door, OpenDoor
+from ingress.rest.listing import list_jobs
 from ingress.rest.models import KEY_MAX, AnyJobRequest, Decision, JobResult, OutputPage
 from ingress.rest.problems import ApiProblem, refused
-from ingress.rest.reading import find_id, find_job, wait_for_end
+from ingress.rest.reading import find_any, find_id, wait_for_end
 from middleware.broker.intake import payload_sha256
-from middleware.job.ids import ID_LENGTH
 from middleware.job.reader import LIMIT_MAX
-from middleware.job.records import JobPage, JobRecord, Receipt
+from middleware.job.records import JobRecord, Receipt
 from middleware.job.schema import DEFAULT_PRIORITY, Job, make_job
 from middleware.job.states import State
-from ops.errors import InvalidJob
+from ops.errors import InvalidJob, JobNotFound
 from ops.tokens import Principal
+from ops.tracing import traceparent
 
-_ID = f"[0-9a-hjkmnp-tv-z]{{{ID_LENGTH}}}"
 _DAY_S = 86_400
 #: Before the keys of clients, so that they cannot be those of another door.
 KEY_PREFIX = "rest:"
@@ -36,10 +37,11 @@ Wait = Annotated[
     float,
     Parameter(ge=0, le=_DAY_S, description="Wait so many seconds for its end, at most wait_max_s."),
 ]
-TypeName = Literal["ask", "ingest.file", "telegram", "rest.request", "shell.cmd", "heartbeat", "task.custom"]
 
 
-def to_job(door: Door, wanted: AnyJobRequest, principal: Principal, key: str | None) -> Job:
+def to_job(
+    door: Door, wanted: AnyJobRequest, principal: Principal, key: str | None, *, trace: str | None = None
+) -> Job:
     """Build the job that a request asks for.
 
     Args:
@@ -47,6 +49,7 @@ def to_job(door: Door, wanted: AnyJobRequest, principal: Principal, key: str | N
         wanted: What the caller says.
         principal: Who the caller is.
         key: Idempotency key of the header.
+        trace: Trace id if the body names none; from the header traceparent.
 
     Raises:
         ApiProblem: Header and body name different keys.
@@ -69,7 +72,7 @@ def to_job(door: Door, wanted: AnyJobRequest, principal: Principal, key: str | N
         source="rest",
         actor=principal.name,
         trust="member",
-        trace_id=wanted.trace_id,
+        trace_id=trace if wanted.trace_id is None else wanted.trace_id,
         project=wanted.project,
         session_id=wanted.session_id,
         priority=preset if wanted.priority is None else wanted.priority,
@@ -146,49 +149,9 @@ async def create_job(
     ] = None,
 ) -> Response[Receipt]:
     """Take a job."""
-    job = to_job(door, data, principal_of(request), idempotency_key)
+    trace = traceparent(request.headers.get("traceparent"))
+    job = to_job(door, data, principal_of(request), idempotency_key, trace=trace)
     return await sync_to_thread(accept, door, job, delay_s=data.delay_s)
-
-
-@get(
-    "/v1/jobs",
-    operation_id="listJobs",
-    summary="List jobs",
-    description="A page of jobs, newest first; with status, by when they came into it.",
-    guards=[requires("view")],
-    responses=problems(409),
-)
-async def list_jobs(
-    request: Request[Any, Any, Any],
-    door: OpenDoor,
-    *,
-    status: Annotated[State | None, Parameter(description="Only jobs in this state.")] = None,
-    job_type: Annotated[TypeName | None, QueryParameter(name="type", description="Only this type.")] = None,
-    project: Annotated[str | None, Parameter(description="Only this project.")] = None,
-    cursor: Annotated[
-        str | None,
-        Parameter(pattern=f"^([0-9]{{1,18}}:)?{_ID}$", description="`next` of the page before."),
-    ] = None,
-    limit: Annotated[int, Parameter(ge=1, le=LIMIT_MAX, description="How many.")] = 50,
-) -> JobPage:
-    """Give a page of jobs."""
-    _refuse_null(request, "status", "type")
-    if cursor is not None and (":" in cursor) != (status is not None):
-        raise ApiProblem(
-            409,
-            "cursor",
-            "the cursor belongs to another list.",
-            remedy="Use `next` of a page with the same filters.",
-            field="cursor",
-        )
-    return await sync_to_thread(
-        door.bridge.reader.page,
-        status=None if status is None else str(status),
-        job_type=job_type,
-        project=project,
-        limit=limit,
-        cursor=cursor,
-    )
 
 
 @get(
@@ -201,15 +164,6 @@ async def list_jobs(
 async def get_job(door: OpenDoor, job_id: JobPart, wait: Wait = 0.0) -> JobRecord:
     """Give a job, with ``wait`` when it has ended or the time is up."""
     return await wait_for_end(door, job_id, seconds(wait))
-
-
-def _refuse_null(request: Request[Any, Any, Any], *names: str) -> None:
-    """Refuse the word null, which the framework takes for a parameter that is not there."""
-    for name in names:
-        if "null" in request.query_params.getall(name, []):
-            raise ApiProblem(
-                400, "invalid-request", f"{name} cannot be 'null'.", remedy="Leave it out.", field=name
-            )
 
 
 def seconds(wait: float) -> float:
@@ -226,7 +180,11 @@ def seconds(wait: float) -> float:
 
 
 def _receipt(door: Door, part: str) -> Receipt:
-    return door.bridge.reader.receipt(find_id(door, part))
+    return or_past(
+        door.bridge,
+        lambda: door.bridge.reader.receipt(find_id(door, part)),
+        lambda past: past.receipt(part),
+    )
 
 
 @get(
@@ -285,8 +243,12 @@ async def get_output(
 
 def _output(door: Door, part: str, after: str | None, limit: int) -> OutputPage:
     # The state before the output: what is written up to the end is then read too.
-    record = find_job(door, part)
-    chunks = door.bridge.reader.output(record.job_id, "-" if after is None else after, limit)
+    record = find_any(door, part)
+    place = "-" if after is None else after
+    chunks = door.bridge.reader.output(record.job_id, place, limit)
+    if not chunks and door.bridge.reader.status_of(record.job_id) is None:
+        gone = JobNotFound(f"there is no job {part!r}.", remedy="GET /v1/jobs?all=true lists all jobs.")
+        chunks = past_pieces(door.bridge, record.job_id, place, gone)[:limit]
     final = record.is_final and len(chunks) < limit
     last = chunks[-1].entry_id if chunks else after
     return OutputPage(job_id=record.job_id, chunks=chunks, next=None if final else last, final=final)

@@ -11,7 +11,7 @@ from ingress.rest.auth import requires
 from ingress.rest.contract import problems
 from ingress.rest.door import Door, OpenDoor
 from ingress.rest.jobs import JobPart
-from ingress.rest.reading import find_id
+from ingress.rest.reading import find_any
 from ops.signing import PublicKey
 
 
@@ -50,7 +50,7 @@ async def get_keys(door: OpenDoor) -> Keys:
 
 
 def _seals(door: Door, part: str) -> Seals:
-    job_id = find_id(door, part)
+    job_id = find_any(door, part).job_id
     return Seals(job_id, [seal.raw.decode() for seal in seals(door.bridge, job_id)])
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
@@ -224,6 +224,23 @@ class _Now(Collector):
         for name, lives in alive.items():
             daemons.add_metric([name], int(lives))
         yield daemons
+        yield from _told(state)
 
     def _spool(self) -> int:
         return self._bridge.spooled()
+
+
+def _told(state: dict[str, Any]) -> Iterator[Metric]:
+    """Give what is under way to receivers, and what the answers of today have taken."""
+    deliveries = GaugeMetricFamily(
+        "bridge_deliveries", "Results that have not arrived everywhere.", labels=["state"]
+    )
+    for name, count in state["deliveries"].items():
+        deliveries.add_metric([name], count)
+    yield deliveries
+    for name, about in (
+        ("answers", "Answers that providers charge for, since midnight UTC."),
+        ("tokens", "Tokens of these, question and answer."),
+        ("cost_usd", "Dollars that they took."),
+    ):
+        yield GaugeMetricFamily(f"bridge_ask_day_{name}", about, state["ask"][name])

@@ -159,10 +159,11 @@ def on_bridge_error(_: Request[Any, Any, Any], error: BridgeError) -> Response[b
 
 def on_http_exception(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """Answer what the framework raises: no such route or method, a parameter that does not fit."""
-    return answer(_of_http_exception(error))
+    return answer(of_http_exception(error))
 
 
-def _of_http_exception(error: HTTPException) -> ApiProblem:
+def of_http_exception(error: HTTPException) -> ApiProblem:
+    """Turn what the framework raises into a problem."""
     status = error.status_code
     headers = {} if error.headers is None else dict(error.headers)
     if isinstance(error, ValidationException):

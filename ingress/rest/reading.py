@@ -6,6 +6,7 @@ import time
 
 from litestar.concurrency import sync_to_thread
 
+from ingress.past import or_past
 from ingress.rest.door import Door
 from ingress.rest.fanout import BEHIND, END
 from ingress.rest.problems import RETRY_AFTER_S, ApiProblem
@@ -44,6 +45,11 @@ def find_job(door: Door, part: str) -> JobRecord:
     return reader.job(reader.resolve(part))
 
 
+def find_any(door: Door, part: str) -> JobRecord:
+    """Give a job, from the history if the store no longer has it; else as ``find_job``."""
+    return or_past(door.bridge, lambda: find_job(door, part), lambda past: past.job(part))
+
+
 def find_id(door: Door, part: str) -> str:
     """Give a job's whole id; raises as ``find_job`` does."""
     return find_job(door, part).job_id
@@ -61,7 +67,7 @@ async def wait_for_end(door: Door, part: str, wait_s: float) -> JobRecord:
         JobNotFound: There is none.
         ApiProblem: Too many wait already.
     """
-    record = await sync_to_thread(find_job, door, part)
+    record = await sync_to_thread(find_any, door, part)
     if record.is_final or wait_s <= 0:
         return record
     deadline_s = time.monotonic() + min(wait_s, door.rest.wait_max_s)

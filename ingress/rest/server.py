@@ -119,10 +119,12 @@ def bind(settings: Settings) -> socket.socket:
     """
     host, port = settings.api_host, settings.api_port
     try:
-        family, kind, _, _, address = socket.getaddrinfo(
+        family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listening = socket.socket(family, kind)
+        # With the protocol: asyncio looks for it before it sets TCP_NODELAY, without which answers to clients
+        # that keep their connection come 40 ms late.
+        listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         # From here on clients are kept waiting, not refused, while the rest is made ready.

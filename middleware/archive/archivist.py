@@ -2,7 +2,7 @@
 
 The sets of ended jobs are sorted by the store's clock, so "from where we were" is a time. It is kept in the
 history itself, in the transaction of the rows that it stands for: after a crash nothing is missing, and what
-is read twice is written to the same row.
+is read twice is written to the same row. A job whose results have arrived (or not) is written anew.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ import time
 from collections.abc import Callable
 
 from middleware.archive.history import History, Row
+from middleware.archive.whole import read_whole
+from middleware.job.deliveries import job_of
+from middleware.job.keys import DELIVER_QUEUE
 from middleware.job.reader import Reader
-from middleware.job.records import Receipt
 from middleware.job.states import FINAL
-from ops.errors import JobNotFound
+from ops.resp import Reply
 
 #: Jobs in one transaction.
 BATCH = 200
 #: Looked at again each time: the store's clock may have been set back a little, by a failover for instance.
-_OVERLAP_MS = 2_000
-#: Pieces of output are looked through from the end, this many at a time.
-_PIECES = 200
+OVERLAP_MS = 2_000
+
+_Found = list[tuple[str, int]]
 
 
 class Archivist:
@@ -52,6 +54,11 @@ class Archivist:
         self._rows_max = rows_max
         self._output_max_bytes = output_max_bytes
         self._clock = clock
+        # Per set: how many were looked at when nothing new was found, and from where.
+        self._quiet: dict[str, tuple[int, int]] = {}
+        self._behind: set[str] = set()
+        # Deliveries of the last moments that are in the history, by when they ended.
+        self._arrived: dict[str, int] = {}
 
     def archive(self) -> int:
         """Archive some of what has ended since the last time.
@@ -63,64 +70,91 @@ class Archivist:
             StoreUnreachable: The store is away.
             HistoryBroken: The history cannot be written.
         """
-        written = 0
         places = self._history.places()
+        seconds, micros = self._reader.store.call("TIME")
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        written = 0
         for state in sorted(FINAL):
-            written += self._archive_state(state, int(places.get(state, "0")))
+            # A place in the future is one of before the store's clock was set back.
+            written += self._archive_state(str(state), min(places.get(state, 0), now_ms), now_ms)
+        for state in sorted(FINAL):
+            name = f"{DELIVER_QUEUE}:{state}"
+            written += self._archive_deliveries(name, min(places.get(name, 0), now_ms), now_ms)
         return written
 
-    def _archive_state(self, state: str, since_ms: int) -> int:
-        fresh, until_ms = self._fresh(state, since_ms)
-        rows = [row for job_id, ended_ms in fresh if (row := self._row(job_id, ended_ms)) is not None]
+    def _archive_state(self, state: str, since_ms: int, now_ms: int) -> int:
+        fresh, until_ms = self._fresh(f"jobs:{state}", since_ms, self._not_as_archived)
+        rows = self._rows([job_id for job_id, _ in fresh])
         if until_ms != since_ms or rows:
-            self._history.put(rows, {state: str(until_ms)})
+            self._history.put(rows, {state: min(until_ms, now_ms)})
         return len(rows)
 
-    def _fresh(self, state: str, since_ms: int) -> tuple[list[tuple[str, int]], int]:
-        """Give jobs that the history does not have as they are now, and up to when that is all of them."""
-        key = f"{self._reader.keys.prefix}jobs:{state}"
-        fresh: list[tuple[str, int]] = []
+    def _archive_deliveries(self, name: str, since_ms: int, now_ms: int) -> int:
+        """Write jobs anew of which a delivery has ended after they were archived."""
+        fresh, until_ms = self._fresh(name, since_ms, self._not_arrived)
+        ids = list(dict.fromkeys(job_of(delivery_id) for delivery_id, _ in fresh))
+        # One that is not here yet comes with its deliveries; one that runs again comes when it has ended.
+        rows = self._rows(list(self._history.ended_ms(ids)))
+        if until_ms != since_ms or rows:
+            self._history.put(rows, {name: min(until_ms, now_ms)})
+        self._arrived = {
+            delivery_id: at
+            for delivery_id, at in (*self._arrived.items(), *fresh)
+            if at >= min(until_ms, now_ms) - OVERLAP_MS
+        }
+        return len(rows)
+
+    def _not_as_archived(self, found: _Found) -> _Found:
+        known = self._history.ended_ms([job_id for job_id, _ in found])
+        return [(job_id, at) for job_id, at in found if known.get(job_id) != at]
+
+    def _not_arrived(self, found: _Found) -> _Found:
+        return [(delivery_id, at) for delivery_id, at in found if self._arrived.get(delivery_id) != at]
+
+    def _fresh(self, name: str, since_ms: int, unknown: Callable[[_Found], _Found]) -> tuple[_Found, int]:
+        """Give members of a set that the history does not have, and up to when that is all of them."""
+        key = f"{self._reader.keys.prefix}{name}"
+        # In the middle of many, what was written a moment ago need not be looked at again.
+        from_ms = since_ms if name in self._behind else max(0, since_ms - OVERLAP_MS)
+        quiet = (from_ms, int(self._reader.store.call("ZCOUNT", key, from_ms, "+inf")))
+        if self._quiet.get(name) == quiet:
+            return [], since_ms
+        fresh: _Found = []
         until_ms, offset = since_ms, 0
         while len(fresh) < BATCH:
-            flat = self._reader.store.call(
-                *("ZRANGEBYSCORE", key, max(0, since_ms - _OVERLAP_MS), "+inf", "WITHSCORES"),
-                *("LIMIT", offset, BATCH),
+            found = _pairs(
+                self._reader.store.call(
+                    *("ZRANGEBYSCORE", key, from_ms, "+inf", "WITHSCORES", "LIMIT", offset, BATCH)
+                )
             )
-            found = [(item.decode(), int(float(at))) for item, at in zip(flat[::2], flat[1::2], strict=True)]
             if not found:
                 break
-            known = self._history.ended_ms([job_id for job_id, _ in found])
-            fresh += [(job_id, at) for job_id, at in found if known.get(job_id) != at]
+            fresh += unknown(found)
             # Jobs of this very millisecond may be on the next page: it is begun with again next time.
             until_ms = max(until_ms, found[-1][1])
             offset += len(found)
+        if len(fresh) < BATCH:
+            self._behind.discard(name)
+        else:
+            self._behind.add(name)
+        if not fresh:
+            self._quiet[name] = quiet
         return fresh, until_ms
 
-    def _row(self, job_id: str, ended_ms: int) -> Row | None:
-        try:
-            record = self._reader.job(job_id)
-            receipt: Receipt = self._reader.receipt(job_id)
-        except JobNotFound:
-            return None  # deleted by hand meanwhile
-        return Row(record=record, receipt=receipt, ended_ms=ended_ms, output=self._output(job_id))
-
-    def _output(self, job_id: str) -> str:
-        pieces: list[str] = []
-        size, top = 0, "+"
-        while size < self._output_max_bytes:
-            rows = self._reader.store.call(
-                "XREVRANGE", self._reader.keys.output(job_id), top, "-", "COUNT", _PIECES
-            )
-            for row in rows:
-                text = row[1][3].decode(errors="replace")
-                pieces.append(text)
-                size += len(text)
-            if len(rows) < _PIECES:
-                break
-            top = f"({rows[-1][0].decode()}"
-        return "".join(reversed(pieces))[-self._output_max_bytes :] if pieces else ""
+    def _rows(self, ids: list[str]) -> list[Row]:
+        """Read jobs in full; one that has been retried meanwhile comes when it has ended again."""
+        found = read_whole(self._reader, ids, output_max_bytes=self._output_max_bytes)
+        return [
+            Row(record=whole.record, receipt=whole.receipt, ended_ms=whole.ended_ms, output=whole.output)
+            for whole in found
+            if whole.record.is_final
+        ]
 
     def expire(self) -> int:
-        """Delete some of what the history need not keep any longer; gives how many."""
+        """Delete some of what the history need not keep any longer; gives how many, 0 when that was all."""
         until_ms = int((self._clock() - self._retention_s) * 1000)
         return self._history.expire(until_ms=until_ms, rows_max=self._rows_max)
+
+
+def _pairs(flat: list[Reply]) -> _Found:
+    return [(item.decode(), int(float(at))) for item, at in zip(flat[::2], flat[1::2], strict=True)]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ops.store import Store
 
 #: A store whose memory is full takes no more jobs in, but those that it has are carried out and committed.
-REFUSED_WHEN_FULL = frozenset({"enqueue", "requeue"})
+REFUSED_WHEN_FULL = frozenset({"adopt", "enqueue", "requeue"})
 #: Libraries of this many versions are left in the store; an upgrade beyond that removes the others, and a
 #: process of such a version loads its own again when it finds it gone.
 _VERSIONS_MAX = 4

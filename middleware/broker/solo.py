@@ -14,9 +14,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import hiredis
-import msgspec
-
+from middleware.broker.adoption import adopt
 from middleware.broker.broker import new_worker_id
 from middleware.broker.outage import Outage, backoff_s
 from middleware.broker.scripts import EnqueueRequest, Scripts, Settlement
@@ -24,10 +22,9 @@ from middleware.context import JobContext, StreamName, set_current_job
 from middleware.interrupts import JobCancelled
 from middleware.job.keys import Keys
 from middleware.job.schema import Job
-from middleware.job.states import State
 from ops.background import start_duty
-from ops.errors import BridgeError, StoreUnreachable, WrongState
-from ops.resp import Connection, as_error, well_formed
+from ops.errors import BridgeError, QueueFull, StoreUnreachable, WrongState
+from ops.resp import Connection, well_formed
 
 _LISTEN_S = 5.0
 
@@ -58,7 +55,7 @@ class SoloWorker:
         self._context: JobContext | None = None
 
     def take(self, job: Job, request: EnqueueRequest) -> JobContext:
-        """Enqueue a job where nobody else looks, and take it from there.
+        """Take a job in, straight into our hands: nobody else can begin it.
 
         Args:
             job: What to do.
@@ -67,38 +64,25 @@ class SoloWorker:
         Raises:
             WrongState: It had been taken in before.
             QueueFull: The queue is at its limit.
-            StoreUnreachable: Nothing was taken, or the job is recovered later.
+            StoreUnreachable: Nothing was taken, or the job is recovered when our lease has ended.
         """
-        own = f"solo:{self.worker_id}"
-        (reply,) = self._scripts.enqueue([msgspec.structs.replace(request, queue=own)])
-        if reply.outcome != "new":
-            raise WrongState(f"the job was not taken: {reply.outcome}.", remedy="Try again.")
-        fetched = self._scripts.fetch(
-            self.worker_id, own, room=1, delivery=self._delivery, lease_ms=self._lease_ms
+        reply = adopt(
+            self._scripts,
+            request,
+            worker_id=self.worker_id,
+            delivery=self._delivery,
+            lease_ms=self._lease_ms,
         )
-        if not fetched.jobs:
-            raise WrongState("the job was cancelled before it began.", remedy="Try again.")
-        self._make_ordinary(job.job_id, own, fetched.jobs[0].created_ms)
+        if reply.outcome == "full":
+            raise QueueFull(
+                f"the queue is full: {reply.waiting} jobs wait.",
+                remedy="Try again later, start more workers, or raise queue_max.",
+            )
+        if not reply.is_ours:
+            raise WrongState(f"the job has been taken in before; it is {reply.status}.", remedy="Try again.")
         sink = _Sink(self._scripts, self.worker_id, job.job_id, self._delivery)
-        self._context = JobContext(job, sink, attempt=fetched.jobs[0].attempt, worker_id=self.worker_id)
+        self._context = JobContext(job, sink, attempt=1, worker_id=self.worker_id)
         return self._context
-
-    def _make_ordinary(self, job_id: str, own: str, since_ms: int) -> None:
-        """Make a job that is on our processing set one of the ordinary queue.
-
-        It is listed and counted with the others then; recovered from us, it goes where workers look.
-        """
-        replies = self._scripts.store.pipeline(
-            [
-                ("MULTI",),
-                ("HDEL", self._keys.job(job_id), "queue"),
-                ("DEL", self._keys.state(State.PROCESSING, own)),
-                ("ZADD", self._keys.state(State.PROCESSING), since_ms, job_id),
-                ("EXEC",),
-            ]
-        )
-        if isinstance(replies[-1], hiredis.ReplyError):
-            raise as_error(replies[-1])
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:

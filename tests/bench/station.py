@@ -1,4 +1,4 @@
-"""Files a second: many small files dropped at once, each ingested once; `python -m tests.bench.station [FILES]`.
+"""Files a second: many small files dropped at once, each ingested once; `python -m tests.bench.station [N]`.
 
 A store, workers and a station of our own, as `3ox up` runs them, in a temporary workspace. The clock runs
 from the move of the first file into the drop folder until the last one lies on the desk and the drop folder,

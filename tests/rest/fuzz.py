@@ -1,7 +1,7 @@
-"""Has schemathesis try the API with all its checks; ``python -m tests.rest.fuzz --cases 5000`` for the long run.
+"""Has schemathesis try the API with all its checks; ``python -m tests.rest.fuzz --cases 5000`` for long.
 
-It drives a real ``3ox rest`` over HTTP, by the document that this serves: examples, coverage of every boundary,
-random valid and invalid requests, and sequences of requests that use what others have answered.
+It drives a real ``3ox rest`` over HTTP, by the document that this serves: coverage of every boundary, random
+valid and invalid requests, and sequences of requests that use what others have answered.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from typing import get_args
 
 import msgspec
 
-from ingress.rest.jobs import TypeName
+from ingress.rest.listing import TypeName
 from ingress.rest.models import AnyJobRequest, JobRequest
 from middleware.job.schema import JOB_TYPES, JobBase
 from tests.rest.client import Client

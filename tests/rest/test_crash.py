@@ -97,9 +97,8 @@ def test_killed_under_five_hundred_requests(bridge_environ: dict[str, str]) -> N
         pid = rest_pid(loaded.workspace, other_than=pid)
     for thread in threads:
         thread.join(60.0)
-    print("back after", [round(gap_s, 2) for gap_s in gaps_s], "s")
-    # 0.7 s on an idle machine of two cores; the promise is 1 s, here with room for a machine under test.
-    assert max(gaps_s) < 6
+    # 0.7 s on two busy cores; the promise is 1 s, here with room for a machine under test.
+    assert max(gaps_s) < 6, gaps_s
 
     assert all(len(ids) == 1 for ids in taken.values())
     wanted = {job_id for ids in taken.values() for job_id in ids}

@@ -92,7 +92,8 @@ def test_everything_that_happens(call: Client) -> None:
 
 def open_stream(call: Client, path: str) -> http.client.HTTPConnection:
     """Open a stream and leave it open."""
-    connection = http.client.HTTPConnection(*urlsplit(call.url).netloc.split(":"), timeout=20)
+    place = urlsplit(call.url)
+    connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=20)
     connection.request("GET", path, headers={"Authorization": f"Bearer {call.token}"})
     return connection
 

@@ -36,12 +36,17 @@ def upload(call: Client, *parts: bytes, end: bytes = f"--{BOUNDARY}--\r\n".encod
     return call("POST", "/v1/files", body=b"".join(parts) + end, headers=kind)
 
 
+def names(folder: Path) -> list[str]:
+    """List a folder."""
+    return sorted(item.name for item in folder.iterdir())
+
+
 @pytest.fixture
 def inbox(api: Api) -> Iterator[Path]:
     """The drop folder, empty before and after; nobody takes files out of it here."""
     folder = api.loaded.workspace.inbox
     yield folder
-    assert [name for name in os.listdir(folder) if name.endswith(".part")] == []
+    assert [name for name in names(folder) if name.endswith(".part")] == []
     for file in folder.iterdir():
         file.unlink()
 
@@ -91,7 +96,7 @@ def test_a_name_is_not_trusted(call: Client, inbox: Path, given: str) -> None:
     answer = upload(call, part("file", b"data", given))
     assert answer.status == 202, answer.body
     name = answer.json["files"][0]["name"]
-    assert os.listdir(inbox) == [name]
+    assert names(inbox) == [name]
     assert not name.startswith(".")
     assert not name.endswith(".part")
     assert name != "failed"
@@ -111,7 +116,7 @@ def test_what_is_no_upload(call: Client, inbox: Path) -> None:
     assert_problem(upload(call, *[part("file", b"x", str(n)) for n in range(102)]), 413)
     assert_problem(call("POST", "/v1/files", {"file": "x"}), 415)
     assert_problem(call("POST", "/v1/files", body=b"x", headers={"Content-Type": "multipart/form-data"}), 415)
-    assert os.listdir(inbox) == []
+    assert names(inbox) == []
 
 
 def test_larger_than_it_said(call: Client, inbox: Path) -> None:
@@ -142,7 +147,7 @@ def test_larger_than_it_said(call: Client, inbox: Path) -> None:
     else:
         assert connection.getresponse().status == 413
     connection.close()
-    eventually(lambda: os.listdir(inbox) == [])
+    eventually(lambda: names(inbox) == [])
 
 
 def test_a_client_that_goes_away(call: Client, inbox: Path) -> None:
@@ -155,6 +160,6 @@ def test_a_client_that_goes_away(call: Client, inbox: Path) -> None:
     connection.putheader("Content-Length", "2900000")
     connection.endheaders()
     connection.send(part("file", b"x" * 2_000_000, f"{uuid.uuid4().hex}.txt"))
-    eventually(lambda: os.listdir(inbox))
+    eventually(lambda: names(inbox))
     connection.close()
-    eventually(lambda: os.listdir(inbox) == [])
+    eventually(lambda: names(inbox) == [])

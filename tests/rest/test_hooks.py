@@ -70,7 +70,7 @@ def test_a_signed_webhook_becomes_the_job_of_its_endpoint(api: Api, call: Client
 
 
 def test_wrongly_signed(api: Api) -> None:
-    """401 without, with another secret's, with a changed body, for an endpoint without a secret or none at all."""
+    """401 without, with another secret, for an endpoint without a secret, for no endpoint at all."""
     assert_problem(send(api, {"ref": "x"}, secret="another secret"), 401)
     assert_problem(send(api, {"ref": "x"}, X_Hub_Signature_256="sha256=" + "0" * 64), 401)
     assert_problem(send(api, {"ref": "x"}, X_Hub_Signature_256="nonsense"), 401)
@@ -94,7 +94,7 @@ def test_a_delivery_is_taken_once(api: Api) -> None:
 
 
 def test_the_timestamp_is_signed_and_of_this_time(api: Api) -> None:
-    """Old or of tomorrow is refused; so is none where the endpoint wants one; each makes another signature."""
+    """Old or of tomorrow is refused, and none where the endpoint wants one; each makes another signature."""
     now = int(time.time())
     assert send(api, {"a": 1}, name="stamped", timestamp=now).status == 202
     assert send(api, {"a": 1}, name="stamped", timestamp=now - 100).status == 202
@@ -128,7 +128,7 @@ def test_parts_are_filled_in(call: Client) -> None:
 
 
 def test_a_command_only_as_the_endpoint_names_it(call: Client) -> None:
-    """The endpoint names the command and the policy allows it; what comes in is one argument, whatever it says."""
+    """The endpoint names the command, the policy allows it; what comes in is one argument, whatever it is."""
     child = child_of(call, request(call, "run", body={"word": "$(id); echo x"}))
     assert child["status"] == "completed", child
     output = call("GET", f"/v1/jobs/{child['job_id']}/output").json["chunks"]
@@ -136,7 +136,7 @@ def test_a_command_only_as_the_endpoint_names_it(call: Client) -> None:
 
 
 def test_requests_that_cannot_be_carried_out(call: Client) -> None:
-    """No such endpoint, a part that is missing, an endless loop, a value of the wrong type: failed at once, and why."""
+    """No such endpoint, a part that is missing, an endless loop, a wrong type: failed at once, and why."""
     for place, said in (
         (request(call, "nowhere"), "there is no endpoint 'nowhere'"),
         (request(call, "plain", query={"a": "x"}, body={"list": []}), "has no body.list.1"),
@@ -150,7 +150,7 @@ def test_requests_that_cannot_be_carried_out(call: Client) -> None:
 
 
 def test_no_secret_reaches_the_log(api: Api) -> None:
-    """Neither the secrets of webhooks nor any token stands in 3ox.log, after all that these tests have done."""
+    """Neither the secrets of webhooks nor any token stands in 3ox.log after all these tests."""
     log = api.log()
     assert HOOK_SECRET not in log
     assert "Bearer 3ox_" not in log

@@ -1,0 +1,122 @@
+"""Pages of jobs: of the store, or of store and history as one list."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from litestar import Request, get
+from litestar.concurrency import sync_to_thread
+from litestar.params import Parameter, QueryParameter
+
+from ingress.catalog import Catalog
+from ingress.rest.auth import requires
+from ingress.rest.contract import problems
+from ingress.rest.door import Door, OpenDoor
+from ingress.rest.problems import ApiProblem
+from middleware.archive.narrowing import Narrowing
+from middleware.job.ids import ID_LENGTH
+from middleware.job.reader import LIMIT_MAX
+from middleware.job.records import JobPage
+from middleware.job.states import State
+from ops.errors import InvalidJob
+
+_ID = f"[0-9a-hjkmnp-tv-z]{{{ID_LENGTH}}}"
+#: Before the cursors of lists that run through the history, see ``ingress.catalog``.
+_KINDS = "isw"
+_WORDS_MAX_CHARS = 200
+
+TypeName = Literal["ask", "ingest.file", "telegram", "rest.request", "shell.cmd", "heartbeat", "task.custom"]
+
+
+@get(
+    "/v1/jobs",
+    operation_id="listJobs",
+    summary="List jobs",
+    description="A page of jobs, newest first; with status, by when they came into it. With all, search or"
+    " day those of the history too, by their ids; a search gives those archived last first. Such a page may"
+    " be short and yet not the last.",
+    guards=[requires("view")],
+    responses=problems(409),
+)
+async def list_jobs(
+    request: Request[Any, Any, Any],
+    door: OpenDoor,
+    *,
+    status: Annotated[State | None, Parameter(description="Only jobs in this state.")] = None,
+    job_type: Annotated[TypeName | None, QueryParameter(name="type", description="Only this type.")] = None,
+    project: Annotated[str | None, Parameter(description="Only this project.")] = None,
+    cursor: Annotated[
+        str | None,
+        Parameter(
+            pattern=f"^(([0-9]{{1,18}}:)?{_ID}|[{_KINDS}]:[0-9a-z:]{{1,60}})$",
+            description="`next` of the page before.",
+        ),
+    ] = None,
+    limit: Annotated[int, Parameter(ge=1, le=LIMIT_MAX, description="How many.")] = 50,
+    every: Annotated[
+        bool, QueryParameter(name="all", description="Those of the history too, as one list.")
+    ] = False,
+    search: Annotated[
+        str | None,
+        Parameter(
+            min_length=1, max_length=_WORDS_MAX_CHARS, description="Only jobs in which all these words stand."
+        ),
+    ] = None,
+    day: Annotated[
+        str | None,
+        Parameter(
+            pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}$",
+            description="Only jobs created on this day, YYYY-MM-DD, UTC.",
+        ),
+    ] = None,
+) -> JobPage:
+    """Give a page of jobs."""
+    _refuse_null(request, "status", "type")
+    every = every or search is not None or day is not None
+    if cursor is not None and not _belongs(cursor, status, every=every):
+        raise ApiProblem(
+            409,
+            "cursor",
+            "the cursor belongs to another list.",
+            remedy="Use `next` of a page with the same filters.",
+            field="cursor",
+        )
+    state = None if status is None else str(status)
+    if every:
+        narrowing = Narrowing(status=state, job_type=job_type, project=project, day=day, text=search)
+        return await sync_to_thread(_all_jobs, door, narrowing, limit, cursor)
+    return await sync_to_thread(
+        door.bridge.reader.page,
+        status=state,
+        job_type=job_type,
+        project=project,
+        limit=limit,
+        cursor=cursor,
+    )
+
+
+def _belongs(cursor: str, status: State | None, *, every: bool) -> bool:
+    """Tell whether a cursor is of the kind of list that is asked for."""
+    if cursor[0] in _KINDS and cursor[1:2] == ":":
+        return every
+    return not every and (":" in cursor) == (status is not None)
+
+
+def _all_jobs(door: Door, narrowing: Narrowing, limit: int, cursor: str | None) -> JobPage:
+    with Catalog(door.bridge) as catalog:
+        try:
+            return catalog.page(narrowing, limit=limit, cursor=cursor)
+        except InvalidJob as error:
+            # 30 February, a search without a word: right by the document, and yet nothing to list.
+            raise ApiProblem(
+                409, "no-such-list", error.message, remedy=error.remedy, field=error.field
+            ) from error
+
+
+def _refuse_null(request: Request[Any, Any, Any], *names: str) -> None:
+    """Refuse the word null, which the framework takes for a parameter that is not there."""
+    for name in names:
+        if "null" in request.query_params.getall(name, []):
+            raise ApiProblem(
+                400, "invalid-request", f"{name} cannot be 'null'.", remedy="Leave it out.", field=name
+            )

@@ -1,0 +1,17 @@
+"""docs/history.md says what is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ops.settings_table import Settings
+
+PAGE = (Path(__file__).parents[2] / "docs/history.md").read_text()
+
+
+def test_the_settings_are_those_of_the_table() -> None:
+    """Each setting of the history is listed with its default, and no other."""
+    rows = dict(re.findall(r"^\| `(history_\w+)` \| (\d+) \|", PAGE, re.MULTILINE))
+    fields = [name for name in Settings.__struct_fields__ if name.startswith("history_")]
+    assert rows == {name: str(getattr(Settings(), name)) for name in fields}

@@ -1,0 +1,52 @@
+"""The examples of docs/rest.md run as written, one after the other, in one shell."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from ops.settings_table import RestSettings
+from tests.rest.conftest import HOOK_SECRET, Api
+from tests.support import ROOT
+
+PAGE = (ROOT / "docs" / "rest.md").read_text()
+
+
+def test_the_examples_run(api: Api, tmp_path: Path) -> None:
+    """With the address of this test's API and a webhook's secret; each curl gets what the text says."""
+    snippets = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+    script = "\n".join(snippets).replace("http://127.0.0.1:7777", api.url.rstrip("/"))
+    script = script.replace("3ox token", f"{sys.executable} -m ingress.cli.main token")
+    ran = subprocess.run(
+        [
+            "sh",
+            "-eu",
+            "-c",
+            f"SECRET='{HOOK_SECRET}'\n{script.replace('curl -s', 'curl -sS --fail-with-body')}",
+        ],
+        env=api.environ,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    for wanted in (
+        '"status":"queued"',
+        '"nonce":"hello"',
+        "event: state",
+        '"name":"hello.txt"',
+        '"source":"webhook"',
+    ):
+        assert wanted in ran.stdout, wanted
+    for file in api.loaded.workspace.inbox.iterdir():
+        file.unlink()
+
+
+def test_every_setting_is_told() -> None:
+    """The page names every setting of the table, with what it is by default where it says so."""
+    for name in RestSettings.__struct_fields__:
+        assert f"`{name}`" in PAGE or f"[rest.{name}." in PAGE, name
