@@ -32,8 +32,9 @@ chaos: .venv/.dev  ## break a real bridge for ten minutes, account for every job
 screenshots: .venv/.dev  ## draw the pictures of the dashboard anew
 	$(BIN)/python -m tests.dashboard.screenshots
 
-help-pages: .venv/.dev  ## write docs/cli.md from the commands' own help
+help-pages: .venv/.dev  ## write docs/cli.md and docs/configuration.md from what they describe
 	$(BIN)/python -m tests.cli.help_pages
+	$(BIN)/python -m tests.deploy.settings_page
 
 clean:  ## remove what was installed and cached
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -36,6 +36,7 @@ from middleware.recovery import Recovery
 from middleware.retention import Retention
 from middleware.retries import Retries
 from middleware.time_limit import TimeLimit
+from middleware.tracing import Tracing
 from middleware.wardship import Wardship
 from ops.errors import JobFailed
 from ops.logs import configure_logging
@@ -93,6 +94,7 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
         intake,
         lease_ms=int(settings.lease_s * 1000),
         middleware=[
+            *([Tracing(settings.otel_endpoint)] if settings.otel_endpoint else []),
             Lifecycle(
                 current,
                 shutdown_timeout_s=settings.worker_shutdown_timeout_s,

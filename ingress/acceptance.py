@@ -57,13 +57,18 @@ class Acceptance:
 
     Args:
         bridge: Where the jobs go.
+
+    Attributes:
+        away: Set while the store is known not to answer, by whoever finds out. Nobody waits for it then: what
+            is accepted goes to the spool at once, and the hand-over tells when it is back.
     """
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         loaded = bridge.loaded
         self.spool = Spool(loaded.workspace.spool_dir, max_bytes=loaded.settings.spool_max_bytes)
-        self._keys = _Keys(bridge, self.spool)
+        self.away = threading.Event()
+        self._keys = _Keys(bridge, self.spool, self.away)
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -96,12 +101,14 @@ class Acceptance:
             SpoolFull: The store is away and the spool takes no more.
         """
         # While older jobs are in the spool, newer ones queue up behind them: the order is kept.
-        if self.spool.is_empty():
+        if self.spool.is_empty() and not self.away.is_set():
             try:
                 receipt = self._bridge.submit(job, delay_s=delay_s)
             except StoreUnreachable as error:
+                self.away.set()
                 log.warning("job.spooled", job_id=job.job_id, reason=str(error))
             else:
+                self.away.clear()
                 self._keys.remember(job, receipt)
                 return receipt
         self._bridge.intake.check(job)
@@ -123,10 +130,11 @@ class Acceptance:
                 no harm.
             SpoolFull: The store is away and the spool takes no more; the same holds.
         """
-        if self.spool.is_empty():
+        if self.spool.is_empty() and not self.away.is_set():
             try:
                 receipts = self._bridge.intake.submit(jobs)
             except StoreUnreachable as error:
+                self.away.set()
                 log.warning("jobs.spooled", jobs=len(jobs), reason=str(error))
             else:
                 for job, receipt in zip(jobs, receipts, strict=True):
@@ -184,6 +192,7 @@ class Acceptance:
                         aside = self.spool.set_aside(entry)
                         log.warning("spool.refused", entry=str(aside), reason=str(error))
                         continue
+                    self.away.clear()
                     entry.unlink()
                     handed += 1
         return handed
@@ -192,6 +201,10 @@ class Acceptance:
         tries = 0
         while not self._stopping.is_set():
             try:
+                if self.away.is_set():
+                    # The hand-over does not tell that it is back when another process is at it.
+                    self._bridge.store.call("PING")
+                    self.away.clear()
                 if not self.spool.is_empty():
                     handed = self.hand_over()
                     if handed:
@@ -215,14 +228,17 @@ class _Keys:
     Args:
         bridge: The store.
         spool: Where jobs lie in the meantime.
+        away: Set while the store is known not to answer: it is not asked then, since each request of a door
+            would wait for its time-out, one after the other.
 
     Attributes:
         lock: To be held from ``find`` to ``remember`` by whoever spools.
     """
 
-    def __init__(self, bridge: Bridge, spool: Spool) -> None:
+    def __init__(self, bridge: Bridge, spool: Spool, away: threading.Event) -> None:
         self._bridge = bridge
         self._spool = spool
+        self._away = away
         self._receipts: OrderedDict[str, Receipt] = OrderedDict()
         self._has_read = False
         self.lock = threading.RLock()
@@ -247,13 +263,16 @@ class _Keys:
         known = self._receipts.get(key)
         if known is not None:
             return msgspec.structs.replace(known, duplicate=True)
-        if not ask_store:
+        if not ask_store or self._away.is_set():
             return None
         reader = self._bridge.reader
         try:
             job_id = reader.store.call("GET", reader.keys.idempotency(key))
             return None if job_id is None else reader.receipt(job_id.decode(), duplicate=True)
-        except (JobNotFound, StoreUnreachable):
+        except JobNotFound:
+            return None
+        except StoreUnreachable:
+            self._away.set()
             return None
 
     def _read_spool(self) -> None:

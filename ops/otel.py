@@ -65,8 +65,8 @@ class Spans:
 
     def __init__(self, endpoint: str) -> None:
         self._ids = _Ids()
-        # Variables of OpenTelemetry (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS, ...) go on
-        # working: the SDK reads them.
+        # Variables of OpenTelemetry (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS, ...)
+        # go on working: the SDK reads them.
         about = {"host.name": socket.gethostname()}
         if "OTEL_SERVICE_NAME" not in os.environ:
             about["service.name"] = "cmd-bridge"

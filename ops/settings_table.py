@@ -45,10 +45,17 @@ class ProjectSettings(Table, frozen=True, kw_only=True):
     timeout_s: Annotated[Seconds | None, Meta(description="Bound on one attempt; the type's if absent.")] = (
         None
     )
-    concurrency: Annotated[int, Meta(ge=1)] | None = None
+    concurrency: Annotated[
+        Annotated[int, Meta(ge=1)] | None, Meta(description="Tasks that run at a time, all hosts together.")
+    ] = None
     env: Annotated[dict[str, str], Meta(description="Added to the environment of the command.")] = {}
-    max_retries: Annotated[int, Meta(ge=0, le=100)] | None = None
-    priority: Annotated[int, Meta(ge=1, le=10)] | None = None
+    max_retries: Annotated[
+        Annotated[int, Meta(ge=0, le=100)] | None,
+        Meta(description="Attempts after the first; the type's if absent."),
+    ] = None
+    priority: Annotated[
+        Annotated[int, Meta(ge=1, le=10)] | None, Meta(description="1 is first, 10 last; 5 if absent.")
+    ] = None
     worktree: Annotated[
         bool, Meta(description="Run each task in a git worktree and branch of its own, 3ox/JOB_ID.")
     ] = False
@@ -280,7 +287,7 @@ class PolicyRule(Table, frozen=True, kw_only=True):
 
 
 class EndpointSettings(Table, frozen=True, kw_only=True):
-    """What a request to an endpoint turns into: ``[rest.endpoints.NAME]``, for webhooks and ``rest.request``.
+    """What a request to an endpoint turns into, a webhook or a ``rest.request``: ``[rest.endpoints.NAME]``.
 
     In ``payload`` and ``session_id``, ``{body.a.b}``, ``{query.a}`` and ``{headers.a}`` stand for parts of the
     request; a text that is nothing but one of them becomes that value as it is, number, list or table.
@@ -295,7 +302,9 @@ class EndpointSettings(Table, frozen=True, kw_only=True):
     ] = {}
     project: Annotated[Name | None, Meta(description="Project of the job.")] = None
     session_id: Annotated[str | None, Meta(description="Session of the job, filled in like payload.")] = None
-    priority: Annotated[int, Meta(ge=1, le=10)] | None = None
+    priority: Annotated[
+        Annotated[int, Meta(ge=1, le=10)] | None, Meta(description="1 is first, 10 last; 5 if absent.")
+    ] = None
     secret: Annotated[
         str,
         Meta(description="Signs the webhook, as GitHub does; without one there is no webhook.", extra=SECRET),
@@ -354,7 +363,7 @@ class RestSettings(Table, frozen=True, kw_only=True):
 class ScheduleSettings(Table, frozen=True, kw_only=True):
     """What the clock starts, and when: ``[[schedule]]``; either ``cron`` or ``every``."""
 
-    id: Name
+    id: Annotated[Name, Meta(description="Of this schedule; letters, digits and . _ @ : + -.")]
     job: Annotated[
         dict[str, Any],
         Meta(description="The job: job_type, payload, and if wanted project, priority, max_retries, ..."),
@@ -438,10 +447,16 @@ class NotifySettings(Table, frozen=True, kw_only=True):
 class TypeOverrides(Table, frozen=True, kw_only=True):
     """What ``[types."JOB.TYPE"]`` may set; an absent one is the general default."""
 
-    timeout_s: Seconds | None = None
-    max_retries: Annotated[int, Meta(ge=0, le=100)] | None = None
-    backoff_min_s: Annotated[float, Meta(ge=0)] | None = None
-    backoff_max_s: Annotated[float, Meta(ge=0)] | None = None
+    timeout_s: Annotated[Seconds | None, Meta(description="Bound on one attempt.")] = None
+    max_retries: Annotated[
+        Annotated[int, Meta(ge=0, le=100)] | None, Meta(description="Attempts after the first.")
+    ] = None
+    backoff_min_s: Annotated[
+        Annotated[float, Meta(ge=0)] | None, Meta(description="Longest wait before the first retry.")
+    ] = None
+    backoff_max_s: Annotated[
+        Annotated[float, Meta(ge=0)] | None, Meta(description="Longest wait before any retry.")
+    ] = None
 
 
 class TypeSettings(Table, frozen=True, kw_only=True):
@@ -609,8 +624,8 @@ class Settings(Table, frozen=True, kw_only=True):
     otel_endpoint: Annotated[
         str,
         Meta(
-            description="Where OpenTelemetry traces go, http://localhost:4318/v1/traces for instance; none when"
-            " empty. It needs the extra otel.",
+            description="Where OpenTelemetry traces go, http://localhost:4318/v1/traces for instance; none"
+            " when empty. It needs the extra otel.",
             pattern=r"^($|https?://)",
         ),
     ] = ""

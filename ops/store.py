@@ -144,7 +144,12 @@ class Store:
         except BaseException:
             connection.close()
             raise
-        self._put_back(connection)
+        if any(isinstance(reply, hiredis.ReplyError) and str(reply)[:8] == "READONLY" for reply in replies):
+            # Another server is the primary now; over this connection we would never reach it.
+            connection.close()
+            self._forget_idle()
+        else:
+            self._put_back(connection)
         return replies
 
     def _put_back(self, connection: Connection) -> None:

@@ -1,9 +1,9 @@
 """OpenTelemetry: which trace a job belongs to, and the way to whoever collects the spans.
 
-A job's ``trace_id`` travels with it from the door to the worker and on to the jobs that it causes. Nothing else has
-to be carried: a trace id in W3C form (``00-TRACE-SPAN-01``) continues the trace of whoever sent the command, any other
-text stands for a trace of its own, whose 128-bit number is made from that text. So a door need not know OpenTelemetry,
-and the command line stays fast.
+A job's ``trace_id`` travels with it from the door to the worker and on to the jobs that it causes. Nothing
+else has to be carried: a trace id in W3C form (``00-TRACE-SPAN-01``) continues the trace of whoever sent the
+command, any other text stands for a trace of its own, whose 128-bit number is made from that text. So a door
+need not know OpenTelemetry, and the command line stays fast.
 """
 
 from __future__ import annotations

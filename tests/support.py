@@ -41,6 +41,8 @@ def clean_environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     foreign = ("BRIDGE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     environ["PYTHONPATH"] = str(ROOT)
+    # Any port that is free: tests run beside each other, and beside a bridge that somebody uses.
+    environ["BRIDGE_API_PORT"] = "0"
     environ.update({} if extra is None else extra)
     return environ
 

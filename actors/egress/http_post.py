@@ -54,12 +54,15 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float)
     if parts.scheme not in {"http", "https"} or host is None:
         raise JobRefused("the address is no http:// or https:// URL.", remedy="Correct it in 3ox.toml.")
     connection: http.client.HTTPConnection
-    if parts.scheme == "https":
-        connection = http.client.HTTPSConnection(
-            host, parts.port, timeout=timeout_s, context=ssl.create_default_context()
-        )
-    else:
-        connection = http.client.HTTPConnection(host, parts.port, timeout=timeout_s)
+    try:
+        if parts.scheme == "https":
+            connection = http.client.HTTPSConnection(
+                host, parts.port, timeout=timeout_s, context=ssl.create_default_context()
+            )
+        else:
+            connection = http.client.HTTPConnection(host, parts.port, timeout=timeout_s)
+    except (ValueError, http.client.InvalidURL) as error:
+        raise _not_an_address() from error
     target = f"{parts.path if parts.path else '/'}{f'?{parts.query}' if parts.query else ''}"
     try:
         connection.request("POST", target, body=body, headers=dict(headers))
@@ -67,6 +70,9 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float)
         return Answer(
             response.status, response.read(_ANSWER_MAX_BYTES), _seconds(response.getheader("Retry-After"))
         )
+    except (http.client.InvalidURL, UnicodeError):
+        # What it says holds the whole path, and that of a bot its token: not even as the cause of ours.
+        raise _not_an_address() from None
     except TimeoutError as error:
         raise JobFailed(f"{host} did not answer within {timeout_s:g} s.") from error
     except socket.gaierror as error:
@@ -75,6 +81,13 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float)
         raise JobFailed(f"{host} cannot be reached: {error}.") from error
     finally:
         connection.close()
+
+
+def _not_an_address() -> JobRefused:
+    return JobRefused(
+        "the address is no URL: a port that is no number, a blank or a letter beyond ASCII in it.",
+        remedy="Correct it in 3ox.toml; letters beyond ASCII are written as %XX.",
+    )
 
 
 def require_taken(answer: Answer, who: str) -> None:

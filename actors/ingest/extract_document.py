@@ -20,7 +20,6 @@ _COMPLAINT_CHARS = 300
 
 def _confine(memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -32,14 +31,18 @@ def _refuse_connections(event: str, arguments: tuple[object, ...]) -> None:
 def main(arguments: list[str]) -> int:
     """Extract; see the module."""
     path, suffix, memory_bytes, text_bytes = arguments
-    # Numerical libraries reserve memory for each thread, and none is of use here.
-    os.environ.update({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
+    # Numerical libraries reserve memory for each thread, and none is of use here. One of them reports to its
+    # maker and keeps files in the home directory, unasked: it is told not to, and below this none can be.
+    os.environ.update({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"})
+    os.environ.update({"HOME": os.devnull, "XDG_CACHE_HOME": os.devnull})
     _confine(int(memory_bytes))
     try:
         from markitdown import MarkItDown, StreamInfo
     except ImportError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_MISSING
+    # Not before: Python keeps what it compiles of the libraries, or each document takes seconds more.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     sys.addaudithook(_refuse_connections)
     try:
         with open(path, "rb") as file:  # noqa: PTH123 (this program starts fast)

@@ -126,6 +126,9 @@ def _ask(provider: Provider, request: AskRequest, asking: Asking, fallbacks: lis
         settled = True
     except ProviderUnavailable as error:
         if collected.text != "":
+            # What has been shown stays on the screen; the next attempt must not seem its continuation.
+            asking.write("\n")
+            asking.note(f"3ox: {provider.name} broke off in the middle; this half is no answer.")
             raise JobFailed(f"{provider.name} broke off in the middle: {error.message}") from error
         raise
     finally:

@@ -12,7 +12,11 @@ from ingress.rest.metrics import Metrics
 from ingress.rest.slots import Slots
 from ops.settings import LoadedSettings
 from ops.settings_table import RestSettings
+from ops.store import Store
 from ops.tokens import Tokens
+
+#: Whoever asks whether we live waits for a second, seldom for longer: the default of Kubernetes' probes.
+PROBE_S = 0.8
 
 
 class Door:
@@ -23,6 +27,7 @@ class Door:
 
     Attributes:
         tokens: Who may.
+        probe: The store, for whoever asks only whether it answers.
         fanout: Hands the store's events to streams and waits.
         metrics: What ``/metrics`` tells.
         streams: How many streams and waits are open.
@@ -33,6 +38,7 @@ class Door:
         self.bridge = daemon.bridge
         self.acceptance = daemon.acceptance
         self.tokens = Tokens(daemon.loaded.workspace, daemon.loaded.settings.api_token)
+        self.probe = Store.open(daemon.loaded, timeout_s=PROBE_S)
         self.fanout = Fanout(daemon.bridge)
         self.streams = Slots(self.rest.streams_max)
         self.metrics = Metrics(daemon.bridge, lambda: self.streams.taken)

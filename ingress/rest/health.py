@@ -33,7 +33,7 @@ async def health(door: OpenDoor) -> Health:
 
 def _look(door: Door) -> Health:
     try:
-        door.bridge.store.call("PING")
+        door.probe.call("PING")
         ready = True
     except BridgeError:
         ready = False

@@ -114,6 +114,10 @@ def refuse_replay(door: Door, name: str, signature: str, delivery: str) -> None:
         ApiProblem: It is one.
     """
     keys = door.bridge.reader.keys
+    away = door.acceptance.away
+    if away.is_set():
+        log.warning("rest.replay_unchecked", endpoint=name, reason="the store is away.")
+        return
     try:
         first = door.bridge.store.call(
             "SET",
@@ -125,6 +129,7 @@ def refuse_replay(door: Door, name: str, signature: str, delivery: str) -> None:
             door.loaded.settings.idempotency_ttl_s,
         )
     except StoreUnreachable as error:
+        away.set()
         log.warning("rest.replay_unchecked", endpoint=name, reason=str(error))
         return
     if first is not None and first.decode(errors="replace") != delivery:

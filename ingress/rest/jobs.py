@@ -18,13 +18,15 @@ from ingress.rest.door import Door, OpenDoor
 from ingress.rest.listing import list_jobs
 from ingress.rest.models import KEY_MAX, AnyJobRequest, Decision, JobResult, OutputPage
 from ingress.rest.problems import ApiProblem, refused
-from ingress.rest.reading import find_any, find_id, wait_for_end
+from ingress.rest.reading import find_any, find_id, find_job, wait_for_end
+from middleware.broker.approvals import APPROVED
 from middleware.broker.intake import payload_sha256
 from middleware.job.reader import LIMIT_MAX
 from middleware.job.records import JobRecord, Receipt
 from middleware.job.schema import DEFAULT_PRIORITY, Job, make_job
 from middleware.job.states import State
 from ops.errors import InvalidJob, JobNotFound
+from ops.policy import GUARDED
 from ops.tokens import Principal
 from ops.tracing import traceparent
 
@@ -277,6 +279,7 @@ async def cancel_job(
     status_code=202,
     operation_id="retryJob",
     summary="Run a failed or cancelled job again",
+    description="With the scope admin also a command or task of somebody with a login, and what was approved.",
     guards=[requires("submit")],
     opt={"body": Decision},
     responses=problems(404, 409, *BODY),
@@ -285,9 +288,32 @@ async def retry_job(
     request: Request[Any, Any, Any], door: OpenDoor, job_id: JobPart, data: JSONBody[Decision | None] = None
 ) -> Response[Receipt]:
     """Run a job again."""
-    whole = await sync_to_thread(find_id, door, job_id)
-    receipt = await sync_to_thread(door.bridge.retry, whole, _said("retried", request, data))
+    record = await sync_to_thread(find_job, door, job_id)
+    _require_may_retry(principal_of(request), record)
+    receipt = await sync_to_thread(door.bridge.retry, record.job_id, _said("retried", request, data))
     return Response(receipt, status_code=202, headers={"Location": f"/v1/jobs/{receipt.job_id}"})
+
+
+def _require_may_retry(principal: Principal, record: JobRecord) -> None:
+    """Let nobody run by a retry what they could not have dispatched.
+
+    Raises:
+        ApiProblem: The job runs with the rights of a login, or somebody has approved one run of it.
+    """
+    if principal.may("admin"):
+        return
+    why = ""
+    if record.job_type in GUARDED and record.trust == "operator":
+        why = f"it is a {record.job_type} of {record.source}"
+    elif record.approval == APPROVED:
+        why = "it was approved for one run"
+    if why:
+        raise ApiProblem(
+            403,
+            "scope",
+            f"{record.job_id} is retried with the scope admin only: {why}.",
+            remedy="Dispatch it anew, or use a token made with: 3ox token make NAME --scope admin.",
+        )
 
 
 @post(

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from ingress.station.inbox import Found
+from ingress.station.inbox import Found, folder_of
 from middleware.job.ids import ID_LENGTH, is_id_part, new_job_id
 from ops.dropfolder import (
     CLAIMED,
@@ -54,6 +54,14 @@ def utf8_name(name: str) -> str:
     return name.encode("utf-8", "replace").decode()
 
 
+def _rename(found: Found, target: Path) -> None:
+    if found.folder == "":
+        os.rename(found.path, target)  # noqa: PTH104 (thousands are taken at once)
+        return
+    with folder_of(found) as folder:
+        os.rename(found.name, target, src_dir_fd=folder)
+
+
 class Claims:
     """The claimed files of one drop folder.
 
@@ -81,7 +89,7 @@ class Claims:
         place.mkdir(parents=True)
         target = place / utf8_name(found.name)
         try:
-            os.rename(found.path, target)  # noqa: PTH104 (thousands are taken at once)
+            _rename(found, target)
         except OSError as error:
             self._remove(home)
             if isinstance(error, FileNotFoundError):
@@ -94,7 +102,7 @@ class Claims:
         target = file.with_name(shortened(file.name + NOTE_SUFFIX))
         # Whoever wrote it has taken it back: then there is none.
         with contextlib.suppress(FileNotFoundError):
-            Path(found.path).rename(target)
+            _rename(found, target)
             return target
         return None
 

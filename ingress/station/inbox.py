@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fnmatch
 import os
 import re
@@ -140,6 +142,33 @@ class Inbox:
                     info.st_mtime_ns,
                     info.st_ino,
                 )
+
+
+@contextlib.contextmanager
+def folder_of(found: Found) -> Iterator[int]:
+    """Open the folder in which something was found, without going through any link.
+
+    Since the look, a folder on the way may have been replaced by a link: what is done by the whole path then is
+    done to files of elsewhere.
+
+    Raises:
+        FileNotFoundError: There is no such folder any more.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    fd = os.open(found.root, flags)
+    try:
+        for part in found.folder.split(os.sep) if found.folder else ():
+            outer = fd
+            try:
+                fd = os.open(part, flags | os.O_NOFOLLOW, dir_fd=outer)
+            except OSError as error:
+                if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                    raise FileNotFoundError(errno.ENOENT, "it is no folder any more", found.path) from error
+                raise
+            os.close(outer)
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _paired(files: list[Found]) -> Iterator[Found]:

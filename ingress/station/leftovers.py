@@ -13,6 +13,10 @@ from ingress.station.inbox import Inbox
 from ops.settings_table import StationSettings
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
+#: Under these names REST and ``3ox drop`` write what has not got its own name yet.
+_DRAFT = re.compile(r"\.(upload|3ox-drop)-[0-9A-Za-z]+(\.note)?\.part")
+#: Whoever still writes to a draft has done so within this time.
+_DRAFT_S = 86_400.0
 
 
 def remove_empty_folders(inbox: Inbox, settings: StationSettings) -> list[str]:
@@ -40,6 +44,25 @@ def remove_empty_folders(inbox: Inbox, settings: StationSettings) -> list[str]:
             if time.time() - place.stat().st_mtime > settings.empty_folder_s:
                 place.rmdir()
                 removed.append(folder)
+    return removed
+
+
+def remove_old_drafts(inbox: Path) -> list[str]:
+    """Remove what uploads and ``3ox drop`` were writing when they were killed.
+
+    Args:
+        inbox: The drop folder.
+
+    Returns:
+        Their names.
+    """
+    removed: list[str] = []
+    for place in inbox.iterdir():
+        # Gone again, or not ours to remove: then it is somebody else's.
+        with contextlib.suppress(OSError):
+            if _DRAFT.fullmatch(place.name) and time.time() - place.lstat().st_mtime > _DRAFT_S:
+                place.unlink()
+                removed.append(place.name)
     return removed
 
 

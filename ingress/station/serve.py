@@ -14,7 +14,7 @@ from ingress.station.claims import Claim, Claims
 from ingress.station.endings import Endings
 from ingress.station.entrance import BATCH, Entrance, refuse, wait_s
 from ingress.station.inbox import Inbox
-from ingress.station.leftovers import forget_days, remove_empty_folders
+from ingress.station.leftovers import forget_days, remove_empty_folders, remove_old_drafts
 from ingress.station.stability import Stability, ignore_lease_breaks
 from ingress.station.taking import Taking
 from ingress.station.watch import Watch
@@ -160,6 +160,7 @@ class Station:
         if now_s >= self._forget_due_s:
             self._forget_due_s = now_s + _FORGET_EVERY_S
             forget_days(self._workspace.undo_dir, keep_s=self._daemon.loaded.settings.retention_s)
+            remove_old_drafts(self._workspace.inbox)
         remove_empty_folders(self._inbox, self._settings)
         try:
             orphans = self._orphans(self._endings.look(self._claims.all_ids()))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ingress.station.claims import Claim, Claims
 from ingress.station.entrance import refuse, wait_s
-from ingress.station.inbox import Found
+from ingress.station.inbox import Found, folder_of
 from ingress.station.stability import is_being_written
 from ops.logs import get_logger
 
@@ -102,7 +102,8 @@ class Taking:
     def _turn_away(self, found: Found) -> None:
         if found.is_link and self._leads_to_a_dropped_file(found):
             # What it points to is taken under its own name; the same content twice would be answered so too.
-            os.unlink(found.path)  # noqa: PTH108 (the path is text)
+            with folder_of(found) as folder:
+                os.unlink(found.name, dir_fd=folder)
             log.info("station.link_dropped", path=found.path)
             return
         reason = (

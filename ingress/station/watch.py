@@ -28,6 +28,8 @@ PROBE_S = 3.0
 _COLLECT_MS = 400
 _STEP_MS = 80
 _LISTEN_MS = 5_000
+#: What ``watchfiles`` fails with when a name is no UTF-8.
+_UNDECODABLE = "Unable to decode path"
 
 log = get_logger(__name__)
 
@@ -132,7 +134,7 @@ class Watch:
                 continue
             # Whatever came into a folder before it was listened to is found by a look after it.
             self._wake.set()
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 for changes in watch(
                     *folders,
                     watch_filter=None,
@@ -147,6 +149,12 @@ class Watch:
                     if self.mode == "polling" and any(path == str(self._probe) for _, path in changes):
                         self._heard()
                     self._wake.set()
+            except FileNotFoundError:
+                continue
+            except RuntimeError as error:
+                # It cannot tell of a name that is no UTF-8; the next round sees that there is one.
+                if _UNDECODABLE not in str(error):
+                    raise
 
     def _heard(self) -> None:
         self.mode = "events"

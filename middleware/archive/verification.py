@@ -5,6 +5,7 @@ The files are read as a stream, a line at a time; of each job only the number of
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -230,6 +231,7 @@ class Verification:
     def _known_head(self, sealing: Sealing) -> Head | None:
         last = next(lines_backwards(self._folder), None)
         if last is None:
+            self._require_never_sealed(sealing)
             return None
         try:
             name = read_line(last).ledger
@@ -237,6 +239,13 @@ class Verification:
             # The reading below says what is wrong with it.
             return None
         return Head(*sealing.head(name))
+
+    def _require_never_sealed(self, sealing: Sealing) -> None:
+        """See to it that a ledger without a line never had one; another workspace's is none of ours."""
+        files = day_files(self._folder)
+        if sealing.has_ledgers() and (files or self._keys.public_keys(time.time())):
+            message = "no line is left, but some were sealed: the ledger was emptied or removed."
+            raise _Wrong(Fault(file=files[-1].name if files else "", line=0, message=message))
 
     def _compare_head(self, known: Head) -> None:
         if known.seq > self._head.seq:

@@ -78,7 +78,7 @@ end
 local waits, seen = {}, {}
 if string.find(job.spec, '"depends_on"', 1, true) then
   local spec = cjson.decode(job.spec)
-  for _, dependency in ipairs(spec.depends_on) do
+  for _, dependency in ipairs(spec.depends_on or {}) do -- a payload may have such a field, too
     local state = call('HGET', P .. 'job:' .. dependency, 'status')
     local bad = not state or state == 'failed' or state == 'cancelled'
     if bad and spec.on_dependency_failure ~= 'run' then

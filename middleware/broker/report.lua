@@ -23,7 +23,8 @@ if ARGV[5] ~= '' then
   call('PUBLISH', P .. 'event:' .. id, event .. ' progress')
 end
 if #ARGV >= 9 then
-  local output, mark = P .. 'output:' .. id, ARGV[4] .. '.'
+  -- A delivery's token is one worker's own: another's may be the same.
+  local output, mark = P .. 'output:' .. id, ARGV[2] .. ':' .. ARGV[4] .. '.'
   local last = call('XREVRANGE', output, '+', '-', 'COUNT', 1)[1]
   local seen = last and last[2][6] or ''
   if string.sub(seen, 1, #mark) == mark and tonumber(string.sub(seen, #mark + 1)) >= tonumber(ARGV[8]) then

@@ -23,11 +23,14 @@ call('HSET', key, 'base', job[4] or '0')
 call('DEL', P .. 'result:' .. id)
 
 local spec = cjson.decode(call('HGET', key, 'spec') or '{}')
-local waits = 0
+local waits, seen = 0, {}
 if spec.depends_on and spec.on_dependency_failure ~= 'run' then
   for _, dependency in ipairs(spec.depends_on) do
     local state = call('HGET', P .. 'job:' .. dependency, 'status')
-    if state and not is_final(state) and call('SADD', P .. 'dependents:' .. dependency, id) == 1 then
+    if state and not is_final(state) and not seen[dependency] then
+      seen[dependency] = true
+      -- It may stand there already: one that was cancelled while it waited is not taken out.
+      call('SADD', P .. 'dependents:' .. dependency, id)
       call('HSET', P .. 'job:' .. dependency, 'dependents', '1')
       waits = waits + 1
     end

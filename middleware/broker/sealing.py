@@ -85,6 +85,10 @@ class Sealing:
         seq, _, digest = said.decode().partition(" ")
         return int(seq), digest
 
+    def has_ledgers(self) -> bool:
+        """Tell whether anything was ever sealed, into any ledger."""
+        return bool(self._scripts.store.call("EXISTS", f"{self._scripts.prefix}ledgers"))
+
     def note(self, term: Term, ledger: str, seq: int, digest: str, counts: Mapping[str, int]) -> bool:
         """Note what the ledger has.
 

@@ -31,7 +31,7 @@
     lead                  hash         which clock leads (holder, fence, until); see lead.lua
     ledgers               hash         ledger -> number and SHA-256 of its last line; see seal.lua
     schedules             hash         schedule id -> up to when its runs have been treated
-    metrics:RESOLUTION    stream       samples of the bridge: an hour of one each 10 s, a week of one each 10 min
+    metrics:RESOLUTION    stream       samples of the bridge: an hour, one each 10 s; a week, one each 10 min
     daemon:NAME@HOST:PID  hash         what the daemon said of itself last, with a time to live
     bell:QUEUE            list         at most 64 tokens that wake blocked consumers
     events                stream       the last transitions and progress reports of all jobs

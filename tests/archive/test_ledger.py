@@ -287,6 +287,23 @@ def test_a_line_that_another_key_signed_is_found(own: Bridge, scribe: Scribe, tm
     assert "not signed by us: there is no key" in fault.message
 
 
+@pytest.mark.parametrize("removed", [False, True], ids=["emptied", "removed"])
+def test_a_ledger_without_a_line_does_not_hold_if_there_were_some(
+    own: Bridge, scribe: Scribe, *, removed: bool
+) -> None:
+    """Nothing sealed is fine; nothing left is not."""
+    assert scribe.verify().ok
+    some_jobs(own)
+    scribe.seal()
+    if removed:
+        scribe.file.unlink()
+    else:
+        scribe.file.write_bytes(b"")
+    fault = scribe.verify().fault
+    assert fault is not None
+    assert fault.message == "no line is left, but some were sealed: the ledger was emptied or removed."
+
+
 def test_lines_that_are_gone_leave_a_gap_for_ever(own: Bridge, scribe: Scribe) -> None:
     """A ledger restored from an old copy goes on with the number that the store knows, for all to see."""
     some_jobs(own)

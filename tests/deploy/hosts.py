@@ -155,7 +155,7 @@ def become_root_inside() -> None:
     )
     if probe.returncode != 0:
         raise StartFailed(f"no user namespace can be made: {probe.stderr.strip()}.", remedy=_REMEDY)
-    os.execvp("unshare", ["unshare", "--user", "--map-root-user", *sys.orig_argv])
+    os.execvp("unshare", ["unshare", "--user", "--map-root-user", *sys.orig_argv])  # noqa: S606
 
 
 def _run(*argv: str, pid: Host | None = None) -> None:

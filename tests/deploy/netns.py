@@ -1,4 +1,4 @@
-"""``python -m tests.deploy.netns``: cuts one of three hosts off and brings it back; prints what became of the jobs."""
+"""``python -m tests.deploy.netns``: cuts one of three hosts off and brings it back; accounts for all jobs."""
 
 from __future__ import annotations
 
@@ -34,11 +34,15 @@ def main() -> int:
     options = parser.parse_args()
     # A killed run leaves no namespace: its exits run on SIGTERM, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        become_root_inside()
+    except BridgeError as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_NOT_RUN
     folder = Path(tempfile.mkdtemp(prefix="3ox-net-"))
     plan = SHORT if options.short else Plan()
     keep = options.keep
     try:
-        become_root_inside()
         figures = ScaleOut(plan, folder, lambda text: sys.stderr.write(f"{text}\n")).carry_out()
         keep = keep or bool(figures.faults)
     except BridgeError as error:
@@ -69,7 +73,7 @@ def table(plan: Plan, figures: Figures) -> str:
         ("started elsewhere after, s", _spread(figures.elsewhere_s), f"lease_s = {plan.lease_s:g}"),
         ("results refused", f"{figures.refused}", "of the host that was cut off"),
         ("started twice", f"{figures.started_twice}", f"{figures.unexplained} without having been in hand"),
-        ("wait during the cut, s", _spread(figures.during_wait_s), "receipt to start"),
+        ("wait during the cut, s", _spread(figures.during_wait_s), "queued to started"),
         ("at work again after, s", f"{figures.back_s:.2f}", "since its cable was put back"),
     ]
     return "\n".join(f"{name:<28}{value:>20}  {meaning}" for name, value, meaning in rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from ingress.acceptance import SPOOLED, Acceptance, Spooled
 from ingress.dispatch import Bridge, connect
+from middleware.job.records import Receipt
 from middleware.job.schema import Job, encode_job, make_job
 from middleware.job.states import State
 from ops.errors import InvalidJob, SpoolFull
@@ -68,6 +70,33 @@ def test_jobs_accepted_while_the_store_is_paused_are_carried_out_in_order_once_e
     assert acceptance.spool.count() == 0
     first = bridge.reader.receipt(jobs[0].job_id)
     assert first.input_sha256 == receipts[0].input_sha256
+
+
+def test_a_paused_store_is_not_asked_for_each_key(
+    mortal: tuple[RunningValkey, dict[str, str]], acceptance: Acceptance
+) -> None:
+    """Commands with idempotency keys wait for one time-out all together, not for one each."""
+    server, _ = mortal
+
+    def take(key: int) -> Receipt:
+        return acceptance.accept(make_job("heartbeat", {}, source="rest", idempotency_key=f"key-{key}"))
+
+    acceptance.start()
+    before = take(0)
+    assert server.process is not None
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        started_s = time.monotonic()
+        receipts = [take(key) for key in range(1, 41)]
+        assert time.monotonic() - started_s < 40 * 0.5 / 4
+        assert {receipt.status for receipt in receipts} == {SPOOLED}
+        assert take(40).job_id == receipts[-1].job_id
+        assert take(0).job_id == before.job_id
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+    eventually(acceptance.spool.is_empty)
+    assert take(41).status != SPOOLED
+    assert take(1).job_id == receipts[0].job_id
 
 
 def test_an_entry_handed_over_before_a_crash_is_not_run_again(

@@ -159,6 +159,22 @@ def test_reports_of_a_superseded_worker_are_refused(driver: Driver) -> None:
     assert report(driver, present, "20", [("out", "after the end")]) == "superseded"
 
 
+def test_two_workers_may_count_their_deliveries_alike(driver: Driver) -> None:
+    """The output of a second attempt is not taken for that of the first, sent again."""
+    job_id = driver.add()
+    for number, worker in enumerate(("w1", "w2")):
+        delivery = driver.take(worker, token="7")
+        pieces = [("out", f"{number}\n")]
+        command = driver.scripts.report_command(
+            worker, job_id, "7", percent="", message="", output=pieces, bundle=2 - number
+        )
+        # The second time it is what a lost reply makes of it.
+        driver.scripts.run_many([command, command])
+        driver.settle(delivery, "retrying", delay_ms=1)
+        driver.pass_ms(2)
+    assert [chunk.text for chunk in driver.reader.output(job_id)] == ["0\n", "1\n"]
+
+
 def test_output_is_bounded(driver: Driver) -> None:
     """Of a job that writes without end the last pieces are kept."""
     driver.scripts.bounds = Bounds(output_entries_max=100)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -94,6 +95,17 @@ def test_a_folder_that_is_moved_in_keeps_its_shape(station: RunningStation, tmp_
         job = station.ended(name.rpartition("/")[2])
         assert job.result["path"] == f"WORKDESK/tree/{name}"
         assert (station.workspace.workdesk / "tree" / name).read_text() == f"content of {name}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every name is UTF-8")
+def test_a_name_that_is_no_utf8_is_taken(station: RunningStation) -> None:
+    """It is ingested, and the thread that hears of changes does not fail over it."""
+    eventually(lambda: '"station.events"' in station.workspace.log_file.read_text())
+    (station.inbox / os.fsdecode(b"odd \xff\xfe.txt")).write_text("odd")
+    job = eventually(lambda: not station.left() and not station.claims() and station.jobs()[0])
+    assert job.status == "completed"
+    assert (station.workspace.home / job.result["path"]).read_text() == "odd"
+    assert "duty.failed" not in station.workspace.log_file.read_text()
 
 
 def test_the_same_content_is_answered_with_the_first_job(station: RunningStation) -> None:

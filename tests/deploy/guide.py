@@ -1,0 +1,75 @@
+"""Follows a guide in ``docs/`` to the letter: makes the edits that it tells of in a copy of the tree."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from tests.support import ROOT
+
+GUIDES = ("writing-an-actor.md", "writing-a-middleware.md", "writing-an-ingress.md")
+#: Commands that the guides add, and that there are in the copy only.
+NEW_COMMANDS = frozenset({"pipe"})
+#: What the guides' readers have: a checkout.
+_PACKAGES = ("ops", "middleware", "actors", "ingress", "tests")
+_BLOCK = r"\n\n```(?:python|toml)\n(?P<text>.*?)```"
+_NEW = re.compile(r"[Aa] new\s+file\s+`(?P<file>[\w./]+)`:" + _BLOCK, re.DOTALL)
+_EDIT = re.compile(
+    r"In\s+`(?P<file>[\w./]+)`,\s+(?P<how>at the end|after|before|instead of)(?:\s+`(?P<line>[^\n]*?)`)?:"
+    + _BLOCK,
+    re.DOTALL,
+)
+
+
+def new_files() -> set[str]:
+    """Give the files that the guides have a reader make."""
+    pages = [(ROOT / "docs" / page).read_text() for page in GUIDES]
+    return {found["file"] for text in pages for found in _NEW.finditer(text)}
+
+
+def copy_tree(to: Path) -> None:
+    """Copy what the guides work on."""
+    for name in _PACKAGES:
+        shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", to)
+
+
+def follow(page: str, tree: Path) -> list[Path]:
+    """Do what a page says.
+
+    Args:
+        page: Its name in ``docs/``.
+        tree: A copy of the tree.
+
+    Returns:
+        The files that were touched.
+    """
+    text = (ROOT / "docs" / page).read_text()
+    touched = []
+    for found in _NEW.finditer(text):
+        file = tree / found["file"]
+        assert not file.exists(), f"{file} is not new"
+        file.write_text(found["text"])
+        touched.append(file)
+    for found in _EDIT.finditer(text):
+        file = tree / found["file"]
+        file.write_text(_edited(file.read_text(), found["how"], found["line"], found["text"], str(file)))
+        touched.append(file)
+    told = len(re.findall(r"^(?:In `|.*[Aa] new file `)", text, re.MULTILINE))
+    assert len(touched) >= told, f"{page}: {len(touched)} of {told} edits were understood"
+    return touched
+
+
+def _edited(before: str, how: str, line: str | None, text: str, file: str) -> str:
+    if how == "at the end":
+        return f"{before}\n\n{text}"
+    assert line is not None
+    assert line in before, f"{file} has no {line!r}"
+    if how == "instead of":
+        return before.replace(line, text.rstrip("\n"), 1)
+    at = before.index(line)
+    if how == "before":
+        return before[:at] + text + before[at:]
+    end = before.index("\n", at) + 1
+    return before[:end] + text + before[end:]

@@ -1,0 +1,91 @@
+"""API tokens: made, kept hashed, checked, revoked."""
+
+from __future__ import annotations
+
+import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from ops.errors import SettingsError, UsageProblem
+from ops.tokens import FIRST, Principal, Tokens
+from ops.workspace import Workspace
+
+
+def test_made_checked_revoked(workspace: Workspace) -> None:
+    """A token is known by another process at once, and not any more once it is revoked."""
+    tokens, others = Tokens(workspace), Tokens(workspace)
+    token = tokens.make("ci", "submit")
+    assert others.check(token) == Principal("ci", "submit")
+    assert others.check(token[:-1] + ("a" if token[-1] != "a" else "b")) is None
+    assert others.check("") is None
+    with pytest.raises(UsageProblem, match="already"):
+        tokens.make("ci", "view")
+    tokens.revoke("ci")
+    assert others.check(token) is None
+    with pytest.raises(UsageProblem, match="no token"):
+        tokens.revoke("ci")
+
+
+def test_scopes_stand_above_each_other(workspace: Workspace) -> None:
+    """An admin may all, submit also views, view views."""
+    del workspace
+    for scope, allowed in (("view", 1), ("submit", 2), ("admin", 3)):
+        may = [Principal("x", scope).may(wanted) for wanted in ("view", "submit", "admin")]  # type: ignore[arg-type]
+        assert may == [True] * allowed + [False] * (3 - allowed)
+
+
+def test_nothing_of_a_token_is_kept(workspace: Workspace) -> None:
+    """The file holds no secret, and nobody else can read it; a mode that was opened is closed again."""
+    token = Tokens(workspace).make("ci", "admin")
+    file = workspace.keys_dir / "tokens.json"
+    assert token.rpartition("_")[2] not in file.read_text()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    file.chmod(0o644)
+    assert Tokens(workspace).check(token) is not None
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_the_first_one_is_made_once(workspace: Workspace) -> None:
+    """However many processes start at the same time; and none where the setting has one."""
+    assert Tokens(workspace, "mine").make_first() is None
+    start = threading.Barrier(8)
+
+    def make(_: int) -> str | None:
+        start.wait(10.0)
+        return Tokens(workspace).make_first()
+
+    with ThreadPoolExecutor(8) as pool:
+        made = [token for token in pool.map(make, range(8)) if token is not None]
+    assert len(made) == 1
+    assert Tokens(workspace).check(made[0]) == Principal(FIRST, "admin")
+
+
+def test_made_by_many_at_once(workspace: Workspace) -> None:
+    """No change of the file gets lost to another one at the same time."""
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda number: Tokens(workspace).make(f"t{number}", "view"), range(24)))
+    assert all(Tokens(workspace).check(token) is not None for token in made)
+
+
+def test_the_setting_is_an_admins(workspace: Workspace) -> None:
+    """It is compared whole; an empty setting is no token."""
+    assert Tokens(workspace, "mine").check("mine") == Principal("api_token", "admin")
+    assert Tokens(workspace, "mine").check("min") is None
+    assert Tokens(workspace, "").check("") is None
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-x", "api_token", "x" * 65, "a/b"])
+def test_names_that_are_none(workspace: Workspace, name: str) -> None:
+    """A name that would be hard to type or to tell apart is refused."""
+    with pytest.raises(UsageProblem, match="cannot be named"):
+        Tokens(workspace).make(name, "view")
+
+
+def test_a_file_that_cannot_be_understood(workspace: Workspace) -> None:
+    """It lets nobody in, and says what to do."""
+    (workspace.keys_dir / "tokens.json").write_text("{")
+    with pytest.raises(SettingsError, match="cannot be understood") as caught:
+        Tokens(workspace).check("3ox_00000000_" + "a" * 43)
+    assert "3ox token make" in caught.value.remedy
