@@ -10,14 +10,10 @@ from litestar.di import NamedDependency
 from ingress.catalog import Catalog
 from ingress.clock.schedules import ScheduleBook
 from ingress.dashboard.sessions import Sessions
+from ingress.dashboard.tries import Tries
 from ingress.dashboard.wakes import Wakes
 from ingress.rest.door import Door
-from ingress.rest.rates import Rates
 from middleware.archive.history import History
-
-#: Sign-ins that fail, of one address: some at once, then one in so many seconds.
-_TRIES_BURST = 10
-_TRIES_PER_S = 0.2
 
 
 class Desk:
@@ -37,7 +33,7 @@ class Desk:
         self.bridge = door.bridge
         self.sessions = Sessions(door.tokens)
         self.wakes = Wakes(door.bridge)
-        self.tries = Rates(_TRIES_PER_S, _TRIES_BURST)
+        self.tries = Tries()
         self._local = threading.local()
         self._book: ScheduleBook | None = None
         self._book_lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""Tells open job pages that a job has written output; one thread for all of them, and none while nobody looks.
+"""Tells open job pages that a job has written output; one thread for all, and none while nobody looks.
 
 Output is not among the events of the bridge: it is told on a channel of its own, ``output:ID``.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -93,7 +94,7 @@ class Wakes:
                 tries += 1
                 if tries == 1:
                     log.warning("dashboard.output_away", reason=str(error))
-                threading.Event().wait(backoff_s(tries))
+                time.sleep(backoff_s(tries))
 
     def _listen(self, link: Connection, loop: asyncio.AbstractEventLoop) -> None:
         link.send([("PSUBSCRIBE", f"{_literal(self._channels)}*")])

@@ -216,9 +216,12 @@ def test_no_second_half_from_somebody_else(configure: Configure, openai: FakeOpe
     """A provider that breaks off in the middle fails the attempt; two halves are no answer."""
     configure(COMMAND)
     openai.plan(drops("half"))
+    run = ask()
     with pytest.raises(JobFailed, match="broke off in the middle") as caught:
-        ask().run()
+        run.run()
     assert not isinstance(caught.value, JobRefused)
+    assert run.sink.text("out") == "half\n"
+    assert "this half is no answer" in run.sink.text("err")
 
 
 @pytest.mark.parametrize("key", [KEY, "hush.0123456789"])

@@ -1,0 +1,104 @@
+"""Plugs the dashboard into the REST door: its routes, what is open of it, and who its cookies speak for.
+
+A session counts for the dashboard's own paths and nowhere else: the API is commanded with bearer tokens,
+which no page of elsewhere can make a browser send.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import quote
+
+from litestar import Request, Response, Router
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+
+from ingress.dashboard import acts, live, pages
+from ingress.dashboard.acts import go
+from ingress.dashboard.desk import Desk
+from ingress.dashboard.sessions import cookies_of
+from ingress.dashboard.view import FRAGMENT_HEADER, SignInNeeded, page, visitor_of
+from ingress.rest.auth import Extension
+from ingress.rest.door import Door
+from ingress.rest.problems import ApiProblem, answer, of_bridge_error, of_http_exception
+from ops.errors import BridgeError
+from ops.tokens import Principal
+
+_PLACES = frozenset({"/", "/jobs", "/sign-in", "/sign-out"})
+_PLACES_BELOW = ("/jobs/", "/ui/")
+#: Whoever is not known and asks for these is shown the way in; all else of ours is closed as the API is.
+_OPEN = {
+    "GET": re.compile(r"/|/jobs|/jobs/[^/]+|/sign-in|/ui/static/[^/]+"),
+    "POST": re.compile(rf"/sign-in|/sign-out|/ui/theme|/jobs/[^/]+/({'|'.join(acts.ACTS)})"),
+}
+
+
+def extension(door: Door) -> Extension:
+    """Make the dashboard of a door."""
+    desk = Desk(door)
+
+    def identify(path: str, headers: dict[str, str]) -> Principal | None:
+        if not is_ours(path) or "cookie" not in headers:
+            return None
+        found = desk.sessions.find(cookies_of(headers["cookie"]))
+        return None if found is None else found[1]
+
+    def on_sign_in_needed(request: Request[Any, Any, Any], _: SignInNeeded) -> Response[Any]:
+        return _ask_to_sign_in(request)
+
+    def on_problem(request: Request[Any, Any, Any], error: ApiProblem) -> Response[Any]:
+        return _show(request, desk, error)
+
+    def on_bridge_error(request: Request[Any, Any, Any], error: BridgeError) -> Response[Any]:
+        return _show(request, desk, of_bridge_error(error))
+
+    def on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+        return _show(request, desk, of_http_exception(error))
+
+    router = Router(
+        path="/",
+        route_handlers=[*pages.ROUTES, *acts.ROUTES, *live.ROUTES],
+        dependencies={"desk": Provide(lambda: desk, sync_to_thread=False)},
+        exception_handlers={
+            SignInNeeded: on_sign_in_needed,
+            ApiProblem: on_problem,
+            BridgeError: on_bridge_error,
+            HTTPException: on_http_exception,
+        },
+        include_in_schema=False,
+    )
+    return Extension(routes=[router], is_open=is_open, identify=identify)
+
+
+def is_ours(path: str) -> bool:
+    """Tell whether a path is the dashboard's."""
+    return path in _PLACES or path.startswith(_PLACES_BELOW)
+
+
+def is_open(method: str, path: str) -> bool:
+    """Tell whether somebody who is not known gets a page for an answer."""
+    shape = _OPEN.get(method)
+    return shape is not None and shape.fullmatch(path) is not None
+
+
+def _ask_to_sign_in(request: Request[Any, Any, Any]) -> Response[Any]:
+    if FRAGMENT_HEADER in request.headers or request.url.path.startswith("/ui/"):
+        return Response("", status_code=401, media_type="text/plain")
+    here = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
+    if request.method != "GET" or here == "/":
+        return go("/sign-in")
+    return go(f"/sign-in?next={quote(here, safe='/')}")
+
+
+def _show(request: Request[Any, Any, Any], desk: Desk, error: ApiProblem) -> Response[Any]:
+    """Show an error to a person, or tell it to the script."""
+    if FRAGMENT_HEADER in request.headers:
+        return answer(error)
+    try:
+        visitor = visitor_of(request, desk)
+    except SignInNeeded:
+        return _ask_to_sign_in(request)
+    return page(
+        request, "error.html", {"problem": error.problem}, visitor=visitor, status=error.problem.status
+    )

@@ -1,0 +1,182 @@
+"""What the page of one job shows, and the proof of its receipt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from ingress.cli.render import seconds_between
+from ingress.dashboard.desk import Desk
+from ingress.dashboard.words import output_text
+from ingress.proofs import verify_receipt
+from middleware.archive.proof import Proof
+from middleware.job.records import JobRecord, Receipt
+from middleware.job.states import State
+from ops.errors import JobNotFound
+
+#: Of a long output the page shows the last pieces; each is at most 8 kB.
+OUTPUT_PIECES_MAX = 400
+_START = "0-0"
+_RETRIED = frozenset({State.FAILED, State.CANCELLED})
+
+
+class Piece(Struct, frozen=True):
+    """A piece of output, harmless."""
+
+    stream: str
+    text: str
+
+
+class Output(Struct, frozen=True, kw_only=True):
+    """What a job has written.
+
+    Attributes:
+        pieces: The end of it.
+        last: Id of the last piece; the page goes on from there.
+        cut: There is more before.
+    """
+
+    pieces: list[Piece]
+    last: str = _START
+    cut: bool = False
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """One transition, with the time since the one before."""
+
+    at: str
+    status: str
+    attempt: int
+    worker_id: str | None
+    reason: str
+    after_ms: float | None
+
+
+class Relative(Struct, frozen=True):
+    """A job that this one waited for; ``status`` is None if nobody knows it any more."""
+
+    job_id: str
+    record: JobRecord | None
+
+
+class JobView(Struct, frozen=True, kw_only=True):
+    """The page of one job.
+
+    Attributes:
+        acts: What can be done to it now: ``cancel``, ``retry``, ``approve``, ``deny``.
+        text: The result, if it is a text for people.
+    """
+
+    record: JobRecord
+    receipt: Receipt
+    steps: list[Step]
+    needs: list[Relative]
+    acts: list[str]
+    text: str | None
+
+
+def resolve(desk: Desk, part: str) -> str:
+    """Complete a shortened job id; blocks on the store.
+
+    Raises:
+        JobNotFound: Neither store nor history has it.
+    """
+    return desk.catalog().resolve(part)
+
+
+def read_job(desk: Desk, part: str) -> JobView:
+    """Read a job; blocks on the store.
+
+    Args:
+        desk: Where.
+        part: Its id, or a unique part of it.
+
+    Raises:
+        JobNotFound: Neither store nor history has it.
+    """
+    catalog = desk.catalog()
+    record = catalog.job(part)
+    receipt = catalog.receipt(record.job_id)
+    return JobView(
+        record=record,
+        receipt=receipt,
+        steps=_steps(receipt),
+        needs=[_relative(desk, job_id) for job_id in record.depends_on],
+        acts=acts_of(record),
+        text=_text(record.result),
+    )
+
+
+def acts_of(record: JobRecord) -> list[str]:
+    """Give what can be done to a job now."""
+    if record.approval == "waits" and record.status == State.HELD:
+        return ["approve", "deny"]
+    if record.status in _RETRIED:
+        return ["retry"]
+    return [] if record.is_final else ["cancel"]
+
+
+def read_output(desk: Desk, job_id: str) -> Output:
+    """Read the end of a job's output; blocks on the store.
+
+    Args:
+        desk: Where.
+        job_id: The whole id.
+    """
+    key = desk.bridge.reader.keys.output(job_id)
+    rows = desk.bridge.store.call("XREVRANGE", key, "+", "-", "COUNT", OUTPUT_PIECES_MAX + 1)
+    if not rows and desk.bridge.reader.status_of(job_id) is None:
+        past = desk.catalog().past_pieces(job_id)
+        return Output(pieces=[Piece(chunk.stream, output_text(chunk.text)) for chunk in past])
+    kept = rows[:OUTPUT_PIECES_MAX][::-1]
+    pieces = [Piece(row[1][1].decode(), output_text(row[1][3].decode(errors="replace"))) for row in kept]
+    last = rows[0][0].decode() if rows else _START
+    return Output(pieces=pieces, last=last, cut=len(rows) > OUTPUT_PIECES_MAX)
+
+
+def read_proof(desk: Desk, job_id: str) -> Proof | None:
+    """Prove a job's receipt; waits a moment for what is to be sealed yet.
+
+    Args:
+        desk: Where.
+        job_id: The whole id.
+
+    Returns:
+        The proof; None if the store has forgotten the job, so that there is nothing to compare.
+    """
+    try:
+        return verify_receipt(desk.bridge, job_id)
+    except JobNotFound:
+        return None
+
+
+def _steps(receipt: Receipt) -> list[Step]:
+    steps: list[Step] = []
+    before: str | None = None
+    for line in receipt.transitions:
+        seconds = None if before is None else seconds_between(before, line.at)
+        steps.append(
+            Step(
+                at=line.at,
+                status=line.status,
+                attempt=line.attempt,
+                worker_id=line.worker_id,
+                reason=line.reason,
+                after_ms=None if seconds is None else seconds * 1000,
+            )
+        )
+        before = line.at
+    return steps
+
+
+def _relative(desk: Desk, job_id: str) -> Relative:
+    try:
+        return Relative(job_id, desk.catalog().job(job_id))
+    except JobNotFound:
+        return Relative(job_id, None)
+
+
+def _text(result: Any) -> str | None:
+    text = result.get("text") if isinstance(result, dict) else None
+    return output_text(text) if isinstance(text, str) and text else None

@@ -1,0 +1,151 @@
+"""Server-sent events for the pages: that something changed, what a job has written, and a tick.
+
+A page that hears of a change asks for its fragment, so what it shows is what the server would show; only
+output comes along with its event. Changes that follow one another closely are told as one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import Any
+
+import msgspec
+from litestar import Request, get
+from litestar.concurrency import sync_to_thread
+from litestar.response import Stream
+
+from ingress.dashboard.desk import Desk, OpenDesk
+from ingress.dashboard.job import resolve
+from ingress.dashboard.sessions import cookies_of
+from ingress.dashboard.view import visitor_of
+from ingress.dashboard.wakes import OUTPUT
+from ingress.dashboard.words import output_text
+from ingress.rest.fanout import BEHIND, END, Group, Mark
+from ingress.rest.slots import Slot
+from middleware.job.records import OutputChunk
+from ops.errors import StoreUnreachable
+
+#: Without anything else to tell, a page hears a tick so often: heartbeats grow old without an event.
+_TICK_S = 5.0
+#: After a change was told, the next ones wait for so long and are told as one.
+_PAUSE_S = 0.1
+_COME_BACK_MS = 1000
+#: More output than this in one go is left out; the page loads anew and shows the end of it.
+_PIECES_MAX = 500
+_START = "0-0"
+
+
+class PageStream:
+    """What one open page hears.
+
+    Args:
+        desk: Of the dashboard.
+        slot: That it occupies.
+        cookies: Of whoever looks on; the stream ends with the session. None for a bearer token.
+        job_id: Of the page of one job; None for all others.
+        after: Id of the last piece of output that the page has.
+    """
+
+    def __init__(
+        self, desk: Desk, slot: Slot, cookies: dict[str, str] | None, *, job_id: str | None, after: str
+    ) -> None:
+        self._desk = desk
+        self._slot = slot
+        self._cookies = cookies
+        self._job_id = job_id
+        self._after = after
+        self._ends_s = time.monotonic() + desk.door.rest.stream_max_s
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        """Give what goes over the line."""
+        try:
+            with ExitStack() as stack:
+                heard = stack.enter_context(self._desk.door.fanout.subscribe(self._job_id))
+                watch = None
+                if self._job_id is not None:
+                    watch = stack.enter_context(self._desk.wakes.watch(self._job_id, heard))
+                # What happened between the page and the stream.
+                yield f"retry: {_COME_BACK_MS}\n\n".encode() + _frame("change", "")
+                async for piece in self._output():
+                    yield piece
+                while self._may_go_on():
+                    items = [await heard.next(_TICK_S)]
+                    while items[-1] is not None:
+                        items.append(await heard.next(0))
+                    if END in items or BEHIND in items:
+                        return
+                    if watch is not None and OUTPUT in items:
+                        watch.told = False
+                        async for piece in self._output():
+                            yield piece
+                    if _has_change(items):
+                        yield _frame("change", "")
+                        await asyncio.sleep(_PAUSE_S)
+                    elif items == [None]:
+                        yield _frame("tick", "")
+        finally:
+            self._slot.close()
+
+    def _may_go_on(self) -> bool:
+        if self._cookies is not None and self._desk.sessions.find(self._cookies) is None:
+            return False
+        return time.monotonic() < self._ends_s
+
+    async def _output(self) -> AsyncIterator[bytes]:
+        """Tell what the job has written since."""
+        if self._job_id is None:
+            return
+        reader = self._desk.bridge.reader
+        try:
+            while True:
+                chunks = await sync_to_thread(reader.output, self._job_id, self._after, _PIECES_MAX)
+                if not chunks:
+                    return
+                self._after = chunks[-1].entry_id
+                yield _frame("output", _pieces(chunks), self._after)
+        except StoreUnreachable:
+            # The page is told by its next fragment; what is missing comes with the next piece.
+            return
+
+
+def _has_change(items: list[Group | Mark | None]) -> bool:
+    return any(item is not None and item is not OUTPUT for item in items)
+
+
+def _pieces(chunks: list[OutputChunk]) -> str:
+    return msgspec.json.encode([[chunk.stream, output_text(chunk.text)] for chunk in chunks]).decode()
+
+
+def _frame(name: str, data: str, event_id: str | None = None) -> bytes:
+    head = "" if event_id is None else f"id: {event_id}\n"
+    return f"{head}event: {name}\ndata: {data}\n\n".encode()
+
+
+@get("/ui/events")
+async def page_events(request: Request[Any, Any, Any], desk: OpenDesk) -> Stream:
+    """Tell a page what happens."""
+    visitor_of(request, desk)
+    job_id = request.query_params.get("job")
+    after = request.headers.get("last-event-id", request.query_params.get("after", _START))
+    if job_id is not None:
+        job_id = await sync_to_thread(resolve, desk, job_id)
+    cookies = None if "authorization" in request.headers else cookies_of(request.headers.get("cookie", ""))
+    stream = PageStream(
+        desk, desk.door.streams.take(), cookies, job_id=job_id, after=after if _is_place(after) else _START
+    )
+    return Stream(
+        stream.frames(),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+def _is_place(text: str) -> bool:
+    at, dash, number = text.partition("-")
+    return bool(dash) and at.isdecimal() and number.isdecimal() and len(text) < 32  # noqa: PLR2004 (two numbers)
+
+
+ROUTES: list[Any] = [page_events]

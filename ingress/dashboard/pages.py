@@ -1,0 +1,132 @@
+"""What the dashboard shows: pages, and the same as fragments for the script to put in their place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request, Response, get
+from litestar.concurrency import sync_to_thread
+from litestar.exceptions import NotFoundException
+from litestar.params import FromPath
+
+from ingress.dashboard.desk import Desk, OpenDesk
+from ingress.dashboard.job import Output, read_job, read_output, read_proof, resolve
+from ingress.dashboard.joblist import Wanted, choices, read_jobs
+from ingress.dashboard.overview import read_overview
+from ingress.dashboard.view import MEDIA_TYPES, page, static_file, visitor_of
+from middleware.archive.proof import Proof
+from middleware.job.records import JobPage
+from ops.errors import InvalidJob
+
+#: The address of our files has their version in it.
+_KEEP = "public, max-age=31536000, immutable"
+
+AnyRequest = Request[Any, Any, Any]
+
+
+@get("/")
+async def show_overview(request: AnyRequest, desk: OpenDesk) -> Response[str]:
+    """Show the first page."""
+    return await _overview(request, desk, "overview.html")
+
+
+@get("/ui/overview")
+async def overview_fragment(request: AnyRequest, desk: OpenDesk) -> Response[str]:
+    """Give what changes on the first page."""
+    return await _overview(request, desk, "_overview.html")
+
+
+async def _overview(request: AnyRequest, desk: Desk, template: str) -> Response[str]:
+    visitor = visitor_of(request, desk)
+    view = await sync_to_thread(read_overview, desk)
+    context = {"view": view, "place": "overview", "state_link": lambda name: Wanted().link(status=name)}
+    return page(request, template, context, visitor=visitor)
+
+
+@get("/jobs")
+async def show_jobs(request: AnyRequest, desk: OpenDesk) -> Response[str]:
+    """Show a page of the list."""
+    return await _jobs(request, desk, "jobs.html")
+
+
+@get("/ui/jobs")
+async def jobs_fragment(request: AnyRequest, desk: OpenDesk) -> Response[str]:
+    """Give what changes on a page of the list."""
+    return await _jobs(request, desk, "_jobs.html")
+
+
+async def _jobs(request: AnyRequest, desk: Desk, template: str) -> Response[str]:
+    visitor = visitor_of(request, desk)
+    wanted = Wanted.read({name: str(value) for name, value in request.query_params.items()})
+    found, fault = JobPage([], {}), ""
+    try:
+        found = await sync_to_thread(read_jobs, desk, wanted)
+    except InvalidJob as error:
+        fault = str(error)
+    context = {
+        "page": found,
+        "fault": fault,
+        "wanted": wanted,
+        "is_narrowed": wanted.is_narrowed,
+        "choices": [] if template.startswith("_") else choices(desk),
+        "first_link": wanted.link(),
+        "next_link": wanted.link(cursor="" if found.next is None else found.next),
+        "state_link": lambda name: wanted.link(status="" if wanted.status == name else name),
+        "place": "jobs",
+    }
+    return page(request, template, context, visitor=visitor)
+
+
+@get("/jobs/{job_id:str}")
+async def show_job(request: AnyRequest, desk: OpenDesk, job_id: FromPath[str]) -> Response[str]:
+    """Show one job; with ``verify`` in the query, also the proof of its receipt."""
+    visitor = visitor_of(request, desk)
+    view = await sync_to_thread(read_job, desk, job_id)
+    output: Output = await sync_to_thread(read_output, desk, view.record.job_id)
+    checked = "verify" in request.query_params
+    proof = await sync_to_thread(read_proof, desk, view.record.job_id) if checked else None
+    context = {"view": view, "output": output, "place": "jobs", **_proof(proof, checked=checked)}
+    return page(request, "job.html", context, visitor=visitor)
+
+
+@get("/ui/jobs/{job_id:str}")
+async def job_fragment(request: AnyRequest, desk: OpenDesk, job_id: FromPath[str]) -> Response[str]:
+    """Give what changes on the page of a job, but for its output."""
+    visitor = visitor_of(request, desk)
+    view = await sync_to_thread(read_job, desk, job_id)
+    return page(request, "_job.html", {"view": view}, visitor=visitor)
+
+
+@get("/ui/jobs/{job_id:str}/proof")
+async def proof_fragment(request: AnyRequest, desk: OpenDesk, job_id: FromPath[str]) -> Response[str]:
+    """Prove a job's receipt."""
+    visitor = visitor_of(request, desk)
+    proof = await sync_to_thread(read_proof, desk, await sync_to_thread(resolve, desk, job_id))
+    return page(request, "_proof.html", _proof(proof, checked=True), visitor=visitor)
+
+
+def _proof(proof: Proof | None, *, checked: bool) -> dict[str, Any]:
+    unsealed = proof is not None and proof.sealed < proof.transitions and len(proof.faults) == 1
+    return {"proof": proof, "checked": checked, "only_unsealed": unsealed}
+
+
+@get("/ui/static/{name:str}")
+async def static(name: FromPath[str]) -> Response[bytes]:
+    """Give one of our files."""
+    try:
+        data, _ = static_file(name)
+    except KeyError as error:
+        raise NotFoundException from error
+    return Response(data, media_type=MEDIA_TYPES[name], headers={"Cache-Control": _KEEP})
+
+
+ROUTES: list[Any] = [
+    show_overview,
+    overview_fragment,
+    show_jobs,
+    jobs_fragment,
+    show_job,
+    job_fragment,
+    proof_fragment,
+    static,
+]

@@ -1,0 +1,125 @@
+"""The pages can be read and used: by eye in both themes, by keyboard, on a phone, by a screen reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.dashboard.conftest import Desk
+from tests.rest.conftest import Api
+
+AUDIT = (Path(__file__).parent / "audit.js").read_text()
+
+
+@pytest.fixture(scope="module")
+def places(dashboard_api: Api, browser: Browser) -> Iterator[list[str]]:
+    """The pages with something of everything on them."""
+    desk = Desk(dashboard_api, browser)
+    failed = desk.submit("sh", "-c", "echo out; echo err >&2; exit 3", max_retries=0)
+    done = desk.submit("echo", "fine")
+    running = desk.submit("sh", "-c", "echo working; exec sleep 90")
+    held = desk.submit("touch", "held")
+    late = desk.submit("true", depends_on=[running.job_id])
+    for job in (failed, done):
+        desk.bridge.follower.wait(job.job_id, timeout_s=10.0)
+    desk.bridge.scripts.cancel(desk.submit("touch", "gone").job_id, "by the test")
+    yield ["/", "/jobs", *(f"/jobs/{job.job_id}" for job in (failed, done, running, held, late))]
+    for job in (late, running, held):
+        desk.bridge.cancel(job.job_id, "the test is over")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_names_headings_contrast(desk: Desk, places: list[str], theme: str) -> None:
+    """Every control has a name, headings go down by one, every text has a contrast of AA."""
+    outside = desk.window(theme=theme).new_page()
+    outside.goto(f"{desk.url}/sign-in")
+    assert outside.evaluate(AUDIT) == []
+    page = desk.enter("/", theme=theme)
+    for place in places:
+        page.goto(f"{desk.url}{place}")
+        page.wait_for_selector('[data-live-state="on"]')
+        for details in page.locator("details").all():
+            details.evaluate("node => { node.open = true; }")
+        assert page.evaluate(AUDIT) == [], place
+
+
+def test_audit_finds_faults(desk: Desk) -> None:
+    """The audit itself sees a control without a name, a pale text and a heading out of order."""
+    page = desk.enter("/jobs")
+    page.evaluate(
+        """() => document.querySelector("main").insertAdjacentHTML("beforeend",
+        "<button></button><p class='pale'>pale</p><h4>deep</h4>")"""
+    )
+    page.evaluate("() => { document.querySelector('.pale').style.color = 'rgb(190, 190, 190)'; }")
+    found = " ".join(page.evaluate(AUDIT))
+    for fault in ("no name", "contrast 1", "leaves out a level"):
+        assert fault in found
+
+
+@pytest.mark.parametrize("width", [1440, 768, 390])
+def test_nothing_sticks_out(desk: Desk, places: list[str], width: int) -> None:
+    """No page has to be scrolled sideways, and nothing is cut off at the right."""
+    page = desk.enter("/", width=width)
+    for place in places:
+        page.goto(f"{desk.url}{place}")
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width, place
+
+
+def test_fingers_can_hit(desk: Desk, places: list[str]) -> None:
+    """On a phone everything that acts is large enough for a finger."""
+    page = desk.enter("/", width=390)
+    for place in places:
+        page.goto(f"{desk.url}{place}")
+        small = page.locator("button, select, input:not([type=hidden]), .top nav a").evaluate_all(
+            "nodes => nodes.filter(n => n.checkVisibility() && n.getBoundingClientRect().height < 38)"
+            ".map(n => n.outerHTML.slice(0, 90))"
+        )
+        assert small == [], place
+
+
+def focused(page: Page) -> str:
+    """Say what has the focus, and fail if it is not seen."""
+    found = page.evaluate(
+        """() => { const node = document.activeElement; const style = getComputedStyle(node);
+        return [node.textContent.trim() || node.name, style.outlineStyle,
+        parseFloat(style.outlineWidth)]; }"""
+    )
+    assert found[1] == "solid", found
+    assert found[2] >= 2, found
+    return str(found[0])
+
+
+def test_keyboard(desk: Desk) -> None:
+    """Tab leads through the page in order, visibly; / leads to the search; Enter opens a job."""
+    job = desk.submit("echo", "by keyboard")
+    desk.bridge.follower.wait(job.job_id, timeout_s=10.0)
+    page = desk.enter("/jobs")
+    order = []
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        order.append(focused(page))
+    assert order[:4] == ["Skip to the content", "CMD.BRIDGE", "Overview", "Jobs"]
+    page.keyboard.press("/")
+    expect(page.get_by_label("Search")).to_be_focused()
+    page.keyboard.type("keyboard")
+    expect(page.locator("tbody tr").first).to_contain_text("by keyboard")
+    page.locator("tbody a").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/jobs/{job.job_id}")
+
+
+def test_theme_is_kept(desk: Desk) -> None:
+    """The switch changes the theme at once, and the next page has it from its first byte."""
+    page = desk.enter("/", theme="light")
+    ground = "() => getComputedStyle(document.documentElement).backgroundColor"
+    before = page.evaluate(ground)
+    switch = page.get_by_role("button", name="theme")
+    switch.click()
+    expect(page.locator("html")).to_have_attribute("data-theme", "light")
+    switch.click()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    assert page.evaluate(ground) != before
+    assert 'data-theme="dark"' in page.request.get(f"{desk.url}/jobs").text()
