@@ -279,7 +279,7 @@ async def cancel_job(
     status_code=202,
     operation_id="retryJob",
     summary="Run a failed or cancelled job again",
-    description="With the scope admin also a command or task of somebody with a login, and what was approved.",
+    description="A command or task of somebody with a login, and what was approved, with scope admin only.",
     guards=[requires("submit")],
     opt={"body": Decision},
     responses=problems(404, 409, *BODY),

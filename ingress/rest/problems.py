@@ -200,5 +200,10 @@ def _complaint(error: ValidationException) -> tuple[str, str]:
 
 def on_anything(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Answer a fault of ours without showing its inside, and write it down."""
+    if isinstance(error, RecursionError):
+        # A body whose lists stand in lists by the thousand; nothing of ours goes so deep.
+        return answer(
+            ApiProblem(413, "payload-too-large", "the body is nested too deep.", remedy="Send it as text.")
+        )
     log.error("rest.fault", path=request.url.path, method=request.method, exc_info=error)
     return answer(ApiProblem(500, "fault", "the bridge made a mistake.", remedy="3ox.log says more."))

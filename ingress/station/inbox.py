@@ -148,8 +148,8 @@ class Inbox:
 def folder_of(found: Found) -> Iterator[int]:
     """Open the folder in which something was found, without going through any link.
 
-    Since the look, a folder on the way may have been replaced by a link: what is done by the whole path then is
-    done to files of elsewhere.
+    Since the look, a folder on the way may have been replaced by a link: what is done by the whole path then
+    is done to files of elsewhere.
 
     Raises:
         FileNotFoundError: There is no such folder any more.
@@ -157,7 +157,7 @@ def folder_of(found: Found) -> Iterator[int]:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     fd = os.open(found.root, flags)
     try:
-        for part in found.folder.split(os.sep) if found.folder else ():
+        for part in Path(found.folder).parts:
             outer = fd
             try:
                 fd = os.open(part, flags | os.O_NOFOLLOW, dir_fd=outer)

@@ -165,10 +165,10 @@ def question(record: JobRecord) -> str:
     cut = head(payload, _PAYLOAD_UNITS)
     # Whoever asks chooses what comes first: nobody is to approve what stands behind it unseen.
     left = len(payload) - len(cut)
-    warning = f"…\nThis is not all of it: {left} more characters, see 3ox jobs {record.job_id}" if left else ""
+    more = f"…\nThis is not all of it: {left} more characters, see 3ox jobs {record.job_id}" if left else ""
     return (
         f"To be approved: {kind(record)} from {record.source} ({record.actor or 'nobody named'}, "
-        f"{record.trust})\n{cut}{warning}\njob {record.job_id}"
+        f"{record.trust})\n{cut}{more}\njob {record.job_id}"
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 
@@ -19,6 +20,9 @@ from middleware.sinks import Sinks
 from ops.errors import BridgeError, InvalidJob, PolicyDenied, QueueFull, UnknownProject
 from ops.policy import ALLOW, Decision, Policy
 from ops.settings import ProjectSettings, Settings, TypeSettings
+
+#: The store's JSON reader gives up at 1000 (``cjson.decode_max_depth``), in the middle of a transition.
+PAYLOAD_DEPTH_MAX = 200
 
 _canonical = msgspec.json.Encoder(order="sorted")
 
@@ -131,7 +135,13 @@ class Intake:
                 f"{type(job).__name__!r} is no job.", remedy="Build it with make_job(type, payload, ...)."
             )
         self._policy.require(job)
-        size_bytes = len(_canonical.encode(job.payload))
+        try:
+            payload = _canonical.encode(job.payload)
+        except RecursionError as error:
+            raise _nested() from error
+        if payload.count(b"[") + payload.count(b"{") > PAYLOAD_DEPTH_MAX and _is_nested(job.payload):
+            raise _nested()
+        size_bytes = len(payload)
         if size_bytes > self._settings.payload_max_bytes:
             raise InvalidJob(
                 f"the payload has {size_bytes} bytes, at most {self._settings.payload_max_bytes} are taken.",
@@ -249,6 +259,27 @@ class Intake:
         if reply.outcome == "duplicate" and reply.job_id != job.job_id:
             return self._lookup(reply.job_id)
         return new_receipt(job, status=reply.status, at_ms=reply.at_ms, input_sha256=request.input_sha256)
+
+
+def _is_nested(payload: Any) -> bool:
+    """Tell whether a payload is nested deeper than it may be."""
+    level = list(msgspec.structs.asdict(payload).values())
+    for _ in range(PAYLOAD_DEPTH_MAX):
+        containers = [value for value in level if isinstance(value, dict | list | tuple)]
+        level = [
+            inner for value in containers for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _nested() -> InvalidJob:
+    return InvalidJob(
+        f"the payload is nested more than {PAYLOAD_DEPTH_MAX} deep.",
+        remedy="Put the data into a file and pass its path, or as text.",
+        field="payload",
+    )
 
 
 def _marked(job: Job, decision: Decision | None) -> Job:

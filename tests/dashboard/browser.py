@@ -33,7 +33,9 @@ def find_chromium(playwright: Playwright) -> str:
         return found
     ways = [[sys.executable, "-m", "playwright", "install", "chromium"]]
     if os.geteuid() == 0 and shutil.which("apt-get") is not None:
-        ways.append(["apt-get", "install", "-y", "--no-install-recommends", "chromium"])
+        install = ["apt-get", "install", "-y", "--no-install-recommends", "chromium"]
+        # The lists of packages may be missing or old; fetching them is tried only if it does not go without.
+        ways += [install, ["apt-get", "update"], install]
     for way in ways:
         with contextlib.suppress(subprocess.TimeoutExpired):
             subprocess.run(way, check=False, capture_output=True, timeout=_INSTALL_S)

@@ -49,6 +49,14 @@ job = { job_type = "heartbeat" }
 """
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first of these tests may have to install a browser, which takes longer than any test may."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.timeout(900))
+
+
 class Desk:
     """The dashboard under test.
 

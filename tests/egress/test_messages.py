@@ -93,6 +93,20 @@ def test_the_bot_api_says_when_to_come_back(configured: Configured, receiver: Re
     assert "abcdef" not in str(refused.value)
 
 
+@pytest.mark.parametrize("token", ["123:abc def", "123:abcdéf"])
+def test_a_token_with_a_slip_in_it_is_not_told(
+    configured: Configured, receiver: Receiver, token: str
+) -> None:
+    """A blank or an accent makes the address none; the error, which others see, has no part of it."""
+    loaded = configured(BOT.format(url=receiver.url).replace("123:abcdef", token))
+    with pytest.raises(JobRefused, match="the address is no URL") as refused:
+        telegram.deliver(outcome(metadata={"chat_id": "5"}), loaded, "")
+    assert "abc" not in str(refused.value)
+    assert refused.value.__cause__ is None
+    assert refused.value.__suppress_context__
+    assert receiver.taken == []
+
+
 def test_only_allowed_chats_are_answered(configured: Configured, receiver: Receiver) -> None:
     """Metadata are no permission."""
     loaded = configured(BOT.format(url=receiver.url))

@@ -105,6 +105,14 @@ def test_an_approved_job_still_waits_for_what_it_depends_on(driver: Driver, appr
     assert approvals.approve(late, "bob") == Decision("approved", "queued")
 
 
+def test_a_payload_may_speak_of_dependencies(driver: Driver, approvals: Approvals) -> None:
+    """A field of that name in the job's own data is none of the job's."""
+    request = driver.request(approval=WHY)
+    job = msgspec.structs.replace(decode_job(request.spec), metadata={"depends_on": "x"})
+    driver.offer(msgspec.structs.replace(request, spec=encode_job(job)))
+    assert approvals.approve(request.job_id, "bob") == Decision("approved", "queued")
+
+
 def test_an_approval_comes_too_late_for_a_broken_dependency(driver: Driver, approvals: Approvals) -> None:
     """What it depends on has failed meanwhile: it is skipped."""
     first = driver.add()

@@ -87,6 +87,18 @@ def test_cancelling_skips_dependents(driver: Driver) -> None:
     assert "was cancelled" in driver.job(second).reason
 
 
+def test_a_dependent_that_is_cancelled_and_retried_still_waits(driver: Driver) -> None:
+    """What it depends on knows it already; it is counted all the same, and a second time for nobody."""
+    first = driver.add()
+    second = driver.add(depends_on=[first, first])
+    driver.scripts.cancel(second, "test")
+    assert driver.scripts.requeue(second, "test") == ("queued", "held")
+    delivery = driver.take(room=9)
+    assert delivery.job_id == first
+    driver.settle(delivery)
+    assert driver.take().job_id == second
+
+
 def test_unknown_jobs_are_unknown(driver: Driver) -> None:
     """Neither cancel nor retry invents a job."""
     assert driver.scripts.cancel("nosuchjob", "test") == ("unknown", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from typing import Any
 
 import msgspec
 import pytest
@@ -246,12 +247,15 @@ def test_a_failure_skips_everything_behind_it(driver: Driver, outcome: str) -> N
 
 
 def test_a_skipped_job_can_be_retried_by_hand(driver: Driver) -> None:
-    """Retrying what was skipped runs it, and a later end of its other dependency does not disturb it."""
+    """What has failed does not keep it any more; what has not ended yet still has to."""
     first, other = driver.add(), driver.add()
     job_id = driver.add(depends_on=[first, other])
     driver.settle(driver.take(), "failed")
-    driver.scripts.requeue(job_id, "test")
-    assert [driver.take().job_id for _ in range(2)] == [other, job_id]
+    assert driver.scripts.requeue(job_id, "test") == ("queued", "held")
+    delivery = driver.take(room=9)
+    assert delivery.job_id == other
+    driver.settle(delivery)
+    assert driver.take().job_id == job_id
 
 
 def test_a_dependent_dispatched_in_the_same_batch_finds_its_dependency(driver: Driver) -> None:
@@ -311,14 +315,22 @@ def test_intake_turns_projects_and_resources_into_limits(intake: Intake) -> None
     assert intake.request(job).limits == "project:demo=1/3,gpu=2/2"
 
 
+def _nested(depth: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(depth - 1):
+        found = [found]
+    return found
+
+
 @pytest.mark.parametrize(
     ("job", "field", "words"),
     [
         (make_job("heartbeat", {}, resources={"tpu": 1}), "resources", ["'tpu'", "[resources] tpu = 1"]),
         (make_job("heartbeat", {}, resources={"gpu": 3}), "resources", ["only 2", "Ask for less"]),
         (make_job("heartbeat", {"nonce": "x" * 300}), "payload", ["bytes", "payload_max_bytes"]),
+        (make_job("rest.request", {"endpoint": "x", "body": _nested(250)}), "payload", ["200 deep", "file"]),
     ],
-    ids=["unknown resource", "too much of a resource", "large payload"],
+    ids=["unknown resource", "too much of a resource", "large payload", "deep payload"],
 )
 def test_intake_names_field_and_remedy(intake: Intake, job: Job, field: str, words: list[str]) -> None:
     """What does not fit the settings is refused before anything is written."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from middleware.job.schema import make_job
 from tests.rest.client import Client
 from tests.rest.conftest import Api
 from tests.rest.test_auth import assert_problem
@@ -164,6 +165,34 @@ def test_cancel_retry_and_output(call: Client) -> None:
     assert call("POST", f"{place}/cancel").json["outcome"] == "finished"
     assert call("POST", f"{place}/retry").status == 202
     assert call("POST", f"{place}/cancel").status == 200
+
+
+def test_a_retry_gives_no_more_than_a_dispatch(api: Api, call: Client) -> None:
+    """What a login commanded, and what was approved once, a token runs again with the scope admin only."""
+    command = make_job("shell.cmd", {"argv": ["false"]}, source="cli", max_retries=0)
+    api.bridge.submit(command)
+    task = {"job_type": "task.custom", "project": "demo", "payload": {"task": "x"}, "delay_s": 600}
+    approved = call("POST", "/v1/jobs", task).json["job_id"]
+    assert call("POST", f"/v1/jobs/{approved}/approve").status == 200
+    assert call("POST", f"/v1/jobs/{approved}/cancel").status == 200
+    plain = call("POST", "/v1/jobs", beat(delay_s=600)).json["job_id"]
+    assert call("POST", f"/v1/jobs/{plain}/cancel").status == 200
+    assert call("GET", f"/v1/jobs/{command.job_id}?wait=20").json["status"] == "failed"
+    member = api.client("submit")
+    for job_id, why in ((command.job_id, "shell.cmd of cli"), (approved, "approved")):
+        refused = member("POST", f"/v1/jobs/{job_id}/retry")
+        assert why in assert_problem(refused, 403, "scope")["detail"]
+        assert call("POST", f"/v1/jobs/{job_id}/retry").status == 202
+    assert member("POST", f"/v1/jobs/{plain}/retry").status == 202
+
+
+def test_a_body_nested_too_deep_is_refused(call: Client) -> None:
+    """Before the store sees it, whose own reader would give up in the middle of a transition."""
+    for depth in (300, 5000):
+        body = b'{"job_type":"rest.request","payload":{"endpoint":"plain","body":%b}}'
+        kind = {"Content-Type": "application/json"}
+        answer = call("POST", "/v1/jobs", body=body % (b"[" * depth + b"]" * depth), headers=kind)
+        assert_problem(answer, 413, "payload-too-large")
 
 
 def test_a_wait_that_runs_out(call: Client) -> None:

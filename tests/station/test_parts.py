@@ -13,7 +13,7 @@ from ingress.station.claims import Claim, Claims
 from ingress.station.drop import file_name
 from ingress.station.inbox import Found, Inbox
 from ingress.station.jobs import content_key
-from ingress.station.leftovers import forget_days, remove_empty_folders
+from ingress.station.leftovers import forget_days, remove_empty_folders, remove_old_drafts
 from ingress.station.stability import Stability, is_being_written
 from ingress.station.taking import Taking
 from ingress.station.watch import Watch, file_system_of, is_remote
@@ -148,6 +148,27 @@ def test_of_two_stations_one_gets_the_file(workspace: Workspace) -> None:
     assert claim.note is not None
     assert (claim.path.read_text(), claim.note.read_text()) == ("1", "about")
     assert first.load(claim.job_id) == claim
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_folder_that_became_a_link_is_not_gone_through(
+    depth: int, workspace: Workspace, tmp_path: Path
+) -> None:
+    """Between look and claim somebody puts a link in its place: what lies behind it stays there."""
+    outside = tmp_path / "outside"
+    (outside / "b").mkdir(parents=True)
+    folder = workspace.inbox / "a" if depth == 1 else workspace.inbox / "a" / "b"
+    folder.mkdir(parents=True)
+    for place in (folder, outside, outside / "b"):
+        (place / "id").write_text("mine")
+    item = found(workspace.inbox, "id")
+    (workspace.inbox / "a").rename(tmp_path / "gone")
+    (workspace.inbox / "a").symlink_to(outside)
+    claims = Claims(workspace)
+    assert claims.take(item) is None
+    assert claims.all_ids() == []
+    assert (outside / "id").exists()
+    assert (outside / "b" / "id").exists()
 
 
 @pytest.mark.parametrize(
@@ -383,6 +404,18 @@ def test_journals_of_old_days_are_forgotten(workspace: Workspace) -> None:
     assert forget_days(workspace.undo_dir, keep_s=60.0) == ["2020-01-01"]
     assert sorted(path.name for path in workspace.undo_dir.iterdir()) == ["2999-01-01", "lock"]
     assert forget_days(workspace.home / "missing", keep_s=1.0) == []
+
+
+def test_drafts_of_the_dead_are_removed(workspace: Workspace) -> None:
+    """What nobody has written to for a day; a browser's own half files are none of ours."""
+    old = (".upload-0123456789abcdef.part", ".3ox-drop-01m80jd6vsb3xqdhsbzr.note.part", "film.part")
+    for name in (*old, ".upload-fedcba9876543210.part"):
+        (workspace.inbox / name).write_text("x")
+    for name in old:
+        os.utime(workspace.inbox / name, (1.0, 1.0))
+    assert sorted(remove_old_drafts(workspace.inbox)) == sorted(old[:2])
+    assert (workspace.inbox / "film.part").exists()
+    assert (workspace.inbox / ".upload-fedcba9876543210.part").exists()
 
 
 @pytest.mark.parametrize(
