@@ -6,9 +6,10 @@ The ledger lies in the workspace of the host whose clock leads; a bridge over se
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from middleware.archive.proof import Proof, Seal, prove, seals_of
+from middleware.archive.proof import Proof, Seal, prove, prove_past, seals_of
 from middleware.archive.verification import Verdict, Verification
 from middleware.broker.sealing import Sealing
 from ops.errors import JobNotFound, StoreUnreachable
@@ -16,6 +17,7 @@ from ops.signing import KeyRing, PublicKey
 
 if TYPE_CHECKING:
     from ingress.dispatch import Bridge
+    from middleware.job.records import Receipt
     from ops.settings import LoadedSettings
 
 #: A transition is sealed within two seconds; who asks sooner waits for it, and a little longer.
@@ -69,7 +71,9 @@ def seals(bridge: Bridge, job_id: str) -> list[Seal]:
 
 
 def verify_receipt(bridge: Bridge, part: str) -> Proof:
-    """Prove the receipt of a job; waits a moment for transitions that are to be sealed yet.
+    """Prove the receipt of a job, also of one that only the history has.
+
+    Waits a moment for transitions that are to be sealed yet.
 
     Args:
         bridge: Its bridge.
@@ -78,6 +82,20 @@ def verify_receipt(bridge: Bridge, part: str) -> Proof:
     Raises:
         JobNotFound: No job fits.
     """
+    from ingress.past import or_past
+
+    return or_past(
+        bridge, lambda: _verify_live(bridge, part), lambda past: _verify_past(bridge, past.receipt(part))
+    )
+
+
+def _verify_past(bridge: Bridge, receipt: Receipt) -> Proof:
+    created_ms = round(datetime.fromisoformat(receipt.created_at).timestamp() * 1000)
+    found = seals_of(bridge.loaded.workspace.ledger_dir, receipt.job_id, since_ms=created_ms)
+    return prove_past(receipt, found, key_ring(bridge.loaded))
+
+
+def _verify_live(bridge: Bridge, part: str) -> Proof:
     job_id = bridge.reader.resolve(part)
     keys = bridge.reader.keys
     ends_s = time.monotonic() + _SEAL_WAIT_S

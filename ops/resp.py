@@ -38,6 +38,8 @@ _TRANSIENT = frozenset(
     }
 )
 _TOO_MANY_CLIENTS = "ERR max number of clients"
+#: Another version of the bridge has just removed our functions; the next call brings them back.
+_FUNCTIONS_GONE = "ERR Function not found"
 
 # hiredis' stub says "a tuple of one"; it takes any number.
 pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
@@ -109,7 +111,7 @@ def as_error(reply: Exception) -> StoreError | StoreUnreachable:
     """Turn an error reply into one of our errors."""
     text = str(reply)
     code = text.split(" ", 1)[0]
-    if code in _TRANSIENT or text.startswith(_TOO_MANY_CLIENTS):
+    if code in _TRANSIENT or text.startswith((_TOO_MANY_CLIENTS, _FUNCTIONS_GONE)):
         return StoreUnreachable(f"the store is not ready: {text}.", remedy="It is tried again.")
     if code == "OOM":
         return StoreUnreachable(

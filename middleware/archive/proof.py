@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from middleware.archive.ledger import LINE_MAX_BYTES, day_files
 from middleware.archive.ledger_line import LedgerLine, canonical, read_line, signed_part
+from middleware.job.records import Receipt, Transition
+from middleware.job.states import State
 from ops.signing import KeyRing
+
+#: An attempt that stands so has not ended.
+_UNDER_WAY = frozenset({State.PROCESSING, State.QUEUED})
 
 
 class Seal(Struct, frozen=True):
@@ -89,21 +95,67 @@ def prove(job_id: str, chain: Sequence[bytes], seals: Sequence[Seal], keys: KeyR
         seals: From ``seals_of``.
         keys: Whose signatures count.
     """
+    return _prove(job_id, [msgspec.json.decode(raw) for raw in chain], seals, keys)
+
+
+def prove_past(receipt: Receipt, seals: Sequence[Seal], keys: KeyRing) -> Proof:
+    """Compare a receipt from the history with what is sealed of its job.
+
+    Args:
+        receipt: It has the hashes of input and result, and no other ones.
+        seals: From ``seals_of``.
+        keys: Whose signatures count.
+    """
+    known = {"at", "status", "attempt", "worker", "reason"}
+    told = [
+        Seal(seal.file, seal.raw, msgspec.structs.replace(seal.line, entry=_only(seal.line.entry, known)))
+        for seal in seals
+    ]
+    proof = _prove(receipt.job_id, [_entry(item) for item in receipt.transitions], told, keys)
+    hashes = [seal.line.entry for seal in sorted(seals, key=lambda seal: (seal.line.index, seal.line.seq))]
+    input_sha256 = next((entry["input_sha256"] for entry in hashes if "input_sha256" in entry), "")
+    ends = [entry for entry in hashes if entry.get("attempt") and entry["status"] not in _UNDER_WAY]
+    result_sha256 = ends[-1].get("result_sha256") if ends else None
+    faults = [
+        f"the hash of the {name} is sealed otherwise"
+        for name, said, sealed in (
+            ("input", receipt.input_sha256, input_sha256),
+            ("result", receipt.result_sha256, result_sha256),
+        )
+        if said != sealed
+    ]
+    if not faults:
+        return proof
+    return msgspec.structs.replace(proof, ok=False, faults=[*proof.faults, *faults])
+
+
+def _only(entry: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name in names}
+
+
+def _entry(item: Transition) -> dict[str, Any]:
+    """Write a transition as its line of the receipt chain, without hashes."""
+    at_ms = round(datetime.fromisoformat(item.at).timestamp() * 1000)
+    rest = {"attempt": item.attempt, "worker": item.worker_id, "reason": item.reason}
+    return {"at": at_ms, "status": item.status, **{name: value for name, value in rest.items() if value}}
+
+
+def _prove(job_id: str, chain: Sequence[Any], seals: Sequence[Seal], keys: KeyRing) -> Proof:
     faults: list[str] = []
     # Of a transition that took the place of a lost one, the later line counts.
     by_index = {seal.line.index: seal for seal in seals}
     for seal in seals:
-        line = seal.line
+        line = read_line(seal.raw)
         signed = keys.verify(line.key, line.sig, signed_part(line)) and canonical(line) == seal.raw
         if not signed:
             faults.append(f"line {line.seq} of the ledger is not signed by us")
     sealed = 0
-    for index, raw in enumerate(chain):
+    for index, entry in enumerate(chain):
         found = by_index.get(index)
         if found is None:
             continue
         sealed += 1
-        if canonical(found.line.entry) != canonical(msgspec.json.decode(raw)):
+        if canonical(found.line.entry) != canonical(entry):
             faults.append(f"transition {index} is sealed otherwise, in line {found.line.seq} of the ledger")
     if sealed < len(chain):
         faults.append(f"{len(chain) - sealed} of {len(chain)} transitions are not sealed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from ingress.dispatch import Bridge, dispatch
 from ingress.proofs import seals, verify_receipt
 from middleware.archive.ledger import Ledger, Transition, lines_backwards
 from middleware.archive.ledger_line import NO_LINE, canonical, line_hash, read_line, signed_part
+from middleware.archive.proof import prove_past
 from middleware.archive.sealer import BATCH
 from middleware.job.schema import make_job
 from ops.errors import LeadershipLost, LedgerBroken
@@ -360,6 +362,32 @@ def test_a_receipt_is_proven_by_its_lines(own: Bridge, scribe: Scribe) -> None:
     proof = verify_receipt(own, jobs[0])
     assert not proof.ok
     assert "transition 1 is sealed otherwise" in proof.faults[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({}, None),
+        ({"input_sha256": "0" * 64}, "the hash of the input is sealed otherwise"),
+        ({"result_sha256": "0" * 64}, "the hash of the result is sealed otherwise"),
+        ({"transitions": []}, "transition 1 is sealed otherwise"),
+    ],
+    ids=["as it was", "input", "result", "reason"],
+)
+def test_a_receipt_of_the_history_is_proven_too(
+    own: Bridge, scribe: Scribe, change: dict[str, Any], fault: str | None
+) -> None:
+    """It has no chain any more: what it says is compared, and its two hashes."""
+    (job_id,) = some_jobs(own, 1)
+    scribe.seal()
+    receipt = own.reader.receipt(job_id)
+    if "transitions" in change:
+        forged = msgspec.structs.replace(receipt.transitions[1], reason="as you wished")
+        change = {"transitions": [receipt.transitions[0], forged]}
+    ring = KeyRing(own.loaded.workspace.keys_dir)
+    proof = prove_past(msgspec.structs.replace(receipt, **change), seals(own, job_id), ring)
+    assert (proof.ok, proof.sealed) == (fault is None, 2)
+    assert [said.partition(", in line")[0] for said in proof.faults] == ([] if fault is None else [fault])
 
 
 @settings(max_examples=200, deadline=None)

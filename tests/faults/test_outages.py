@@ -49,6 +49,23 @@ def test_a_full_store_refuses_new_jobs_and_keeps_what_it_has(
         assert time.monotonic() - back_s < 2.0
 
 
+def test_a_connection_to_a_demoted_primary_is_not_kept(mortal: tuple[RunningValkey, dict[str, str]]) -> None:
+    """Behind an address that moves, whoever went on asking over it would never reach the new primary."""
+    server, _ = mortal
+    store, admin = Store(server.url), Store(server.url)
+    store.call("SET", "x", "1")
+    own = store.call("CLIENT", "ID")
+    admin.call("REPLICAOF", "127.0.0.1", "1")
+    try:
+        for _ in range(2):
+            with pytest.raises(StoreUnreachable, match="READONLY"):
+                store.call("SET", "x", "2")
+    finally:
+        admin.call("REPLICAOF", "NO", "ONE")
+    store.call("SET", "x", "3")
+    assert store.call("CLIENT", "ID") > own
+
+
 class Sentinel:
     """A primary, a replica and a sentinel that watches them, each a process of its own."""
 

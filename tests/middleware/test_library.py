@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
+
 from middleware.broker.library import library, load
+from middleware.broker.scripts import BATCH_MAX, EnqueueRequest
+from ops.errors import StoreUnreachable
 from tests.middleware.driver import Driver
 
 
@@ -18,6 +24,22 @@ def test_a_store_that_lost_them_gets_them_again(driver: Driver) -> None:
     driver.store.call("FUNCTION", "FLUSH")
     assert len(driver.fetch()) == 1
     assert names(driver) == [library().name]
+
+
+def test_functions_that_go_in_the_middle_of_a_batch_are_no_fault_of_ours(driver: Driver) -> None:
+    """The caller hears that the store is not ready, and the same jobs again are each taken once."""
+    requests = [driver.request() for _ in range(3 * BATCH_MAX)]
+
+    def upgraded_meanwhile() -> Iterator[EnqueueRequest]:
+        for at, request in enumerate(requests):
+            if at == BATCH_MAX + 1:
+                driver.store.call("FUNCTION", "DELETE", library().name)
+            yield request
+
+    with pytest.raises(StoreUnreachable):
+        list(driver.scripts.enqueue(upgraded_meanwhile()))
+    assert {reply.outcome for reply in driver.offer(*requests)} == {"new", "duplicate"}
+    assert len(driver.fetch(room=4 * BATCH_MAX)) == len(requests)
 
 
 def test_versions_live_side_by_side_up_to_a_number(driver: Driver) -> None:

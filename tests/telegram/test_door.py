@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ingress.demo.bot_api import BotApi, broken, dropped, flood, units
@@ -198,6 +199,18 @@ def test_an_admin_approves_with_a_button(scene: Scene) -> None:
     assert "let in" in await_reply(scene.api, CHAT, update_id, "task.custom/guarded")
     scene.api.wait(lambda: "pproved by telegram:900" in str(scene.api.messages(ADMIN)))
     assert "reply_markup" not in scene.api.messages(ADMIN)[-1]
+
+
+def test_a_long_question_says_that_it_is_not_all(scene: Scene) -> None:
+    """Whoever asks chooses what stands first: an admin is told how much is not shown, and where it is."""
+    scene.api.know(ADMIN)
+    update_id = scene.api.say(CHAT, "/run guarded " + "harmless " * 200 + "and the rest")
+    await_reply(scene.api, CHAT, update_id, "held: ")
+    job_id = job_of(scene.api, update_id)
+    scene.api.wait(lambda: any(job_id in text for text in scene.api.texts(ADMIN)))
+    question = next(text for text in scene.api.texts(ADMIN) if job_id in text)
+    assert "the rest" not in question
+    assert re.search(rf"not all of it: \d+ more characters, see 3ox jobs {job_id}", question)
 
 
 def test_the_token_is_in_no_log(scene: Scene) -> None:
