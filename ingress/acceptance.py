@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 
 import msgspec
@@ -34,6 +34,8 @@ from ops.spool import Spool
 #: Status of a receipt whose job is in the spool.
 SPOOLED = "spooled"
 _HAND_OVER_BATCH = 50
+#: So often the store may answer a hand-over with an error; with the pauses in between that is some minutes.
+_REFUSALS_MAX = 30
 #: Idempotency keys that a daemon remembers for an outage: the last ones.
 _KEYS_MAX = 10_000
 
@@ -69,6 +71,7 @@ class Acceptance:
         self.spool = Spool(loaded.workspace.spool_dir, max_bytes=loaded.settings.spool_max_bytes)
         self.away = threading.Event()
         self._keys = _Keys(bridge, self.spool, self.away)
+        self._refusals: deque[str] = deque(maxlen=_REFUSALS_MAX)
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -173,6 +176,7 @@ class Acceptance:
         Raises:
             StoreUnreachable: The store is away; what was not handed over stays.
             QueueFull: The same for a full queue.
+            StoreError: The store answers with an error; the same, as long as that is not always the same entry.
         """
         handed = 0
         with self.spool.taking() as ours:
@@ -188,7 +192,16 @@ class Acceptance:
                         receipt = self._bridge.submit(job, delay_s=delay_s)
                         if receipt.duplicate:
                             log.warning("spool.duplicate", job_id=job.job_id, first=receipt.job_id)
-                    except (InvalidJob, PolicyDenied, UnknownProject, StoreError) as error:
+                    except StoreError as error:
+                        # The store's fault as a rule, one of the wrong version for instance: that must not empty
+                        # the spool. One entry at which it fails again and again must not block it either.
+                        if self._refusals.count(entry.name) < _REFUSALS_MAX:
+                            self._refusals.append(entry.name)
+                            raise
+                        aside = self.spool.set_aside(entry)
+                        log.exception("spool.refused", entry=str(aside), reason=str(error))
+                        continue
+                    except (InvalidJob, PolicyDenied, UnknownProject) as error:
                         aside = self.spool.set_aside(entry)
                         log.warning("spool.refused", entry=str(aside), reason=str(error))
                         continue
@@ -210,8 +223,10 @@ class Acceptance:
                     if handed:
                         log.info("spool.handed_over", jobs=handed)
                 tries = 0
-            except (StoreUnreachable, QueueFull):
+            except (StoreUnreachable, StoreError, QueueFull) as error:
                 tries += 1
+                if isinstance(error, StoreError):
+                    log.warning("spool.not_handed_over", reason=str(error))
             wait_s = backoff_s(tries) if tries else 5.0
             self._wake.wait(wait_s)
             if not tries:

@@ -289,8 +289,8 @@ class PolicyRule(Table, frozen=True, kw_only=True):
 class EndpointSettings(Table, frozen=True, kw_only=True):
     """What a request to an endpoint turns into, a webhook or a ``rest.request``: ``[rest.endpoints.NAME]``.
 
-    In ``payload`` and ``session_id``, ``{body.a.b}``, ``{query.a}`` and ``{headers.a}`` stand for parts of the
-    request; a text that is nothing but one of them becomes that value as it is, number, list or table.
+    In ``payload`` and ``session_id``, ``{body.a.b}``, ``{query.a}`` and ``{headers.a}`` stand for parts of
+    the request; a text that is nothing but one of them becomes that value as it is, number, list or table.
     """
 
     job: Annotated[

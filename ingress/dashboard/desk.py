@@ -11,7 +11,6 @@ from ingress.catalog import Catalog
 from ingress.clock.schedules import ScheduleBook
 from ingress.dashboard.sessions import Sessions
 from ingress.dashboard.tries import Tries
-from ingress.dashboard.wakes import Wakes
 from ingress.rest.door import Door
 from middleware.archive.history import History
 
@@ -24,7 +23,6 @@ class Desk:
 
     Attributes:
         sessions: Who has signed in.
-        wakes: Tell of output.
         tries: Bounds sign-ins that fail.
     """
 
@@ -32,7 +30,6 @@ class Desk:
         self.door = door
         self.bridge = door.bridge
         self.sessions = Sessions(door.tokens)
-        self.wakes = Wakes(door.bridge)
         self.tries = Tries()
         self._local = threading.local()
         self._book: ScheduleBook | None = None

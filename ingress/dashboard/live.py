@@ -21,10 +21,10 @@ from ingress.dashboard.desk import Desk, OpenDesk
 from ingress.dashboard.job import resolve
 from ingress.dashboard.sessions import cookies_of
 from ingress.dashboard.view import visitor_of
-from ingress.dashboard.wakes import OUTPUT
 from ingress.dashboard.words import output_text
 from ingress.rest.fanout import BEHIND, END, Group, Mark
 from ingress.rest.slots import Slot
+from ingress.rest.wakes import OUTPUT
 from middleware.job.records import OutputChunk
 from ops.errors import StoreUnreachable
 
@@ -66,7 +66,7 @@ class PageStream:
                 heard = stack.enter_context(self._desk.door.fanout.subscribe(self._job_id))
                 watch = None
                 if self._job_id is not None:
-                    watch = stack.enter_context(self._desk.wakes.watch(self._job_id, heard))
+                    watch = stack.enter_context(self._desk.door.wakes.watch(self._job_id, heard))
                 # What happened between the page and the stream.
                 yield f"retry: {_COME_BACK_MS}\n\n".encode() + _frame("change", "")
                 async for piece in self._output():

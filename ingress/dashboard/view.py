@@ -6,9 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar import Request, Response
 from msgspec import Struct
 
@@ -19,6 +18,9 @@ from ingress.dashboard.words import age, clock, output_text, pretty, title
 from ingress.rest.auth import principal_of
 from ingress.rest.problems import ApiProblem
 from ops.tokens import Scope
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -114,6 +116,9 @@ def page(
 
 @cache
 def _environment() -> Environment:
+    # Not at the top: it would delay each start of the door, killed ones among them, by a tenth of it.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     made = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,

@@ -10,6 +10,7 @@ from ingress.daemon import Daemon
 from ingress.rest.fanout import Fanout
 from ingress.rest.metrics import Metrics
 from ingress.rest.slots import Slots
+from ingress.rest.wakes import Wakes
 from ops.settings import LoadedSettings
 from ops.settings_table import RestSettings
 from ops.store import Store
@@ -29,6 +30,7 @@ class Door:
         tokens: Who may.
         probe: The store, for whoever asks only whether it answers.
         fanout: Hands the store's events to streams and waits.
+        wakes: Tell of output.
         metrics: What ``/metrics`` tells.
         streams: How many streams and waits are open.
     """
@@ -40,6 +42,7 @@ class Door:
         self.tokens = Tokens(daemon.loaded.workspace, daemon.loaded.settings.api_token)
         self.probe = Store.open(daemon.loaded, timeout_s=PROBE_S)
         self.fanout = Fanout(daemon.bridge)
+        self.wakes = Wakes(daemon.bridge)
         self.streams = Slots(self.rest.streams_max)
         self.metrics = Metrics(daemon.bridge, lambda: self.streams.taken)
         self.fanout.listen(self.metrics.hear)

@@ -3,6 +3,9 @@
 Whoever resumes is told first what the store's stream still holds from there on; if it does not reach back so
 far, a ``reset`` says that something was missed and the state has to be read again. The id of an event stands
 on the last of those that share it only, so that a stream which breaks off in between repeats them all.
+
+With ``?output=true`` the stream of one job tells its output too. Output has a count of its own in the store,
+so the ids of such a stream name both places: ``EVENT~PIECE``.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import msgspec
 from litestar import Response, get
 from litestar.concurrency import sync_to_thread
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import HeaderParameter
+from litestar.params import HeaderParameter, QueryParameter
 from litestar.response import Stream
 
 from ingress.rest.auth import requires
@@ -27,6 +30,7 @@ from ingress.rest.fanout import BEHIND, END, Subscription
 from ingress.rest.jobs import JobPart
 from ingress.rest.reading import find_job
 from ingress.rest.slots import Slot
+from ingress.rest.wakes import OUTPUT, Watch
 from middleware.job.records import JobEvent, JobRecord, utc_now
 from middleware.job.states import FINAL
 from ops.errors import StoreUnreachable
@@ -37,6 +41,8 @@ _PING_S = 15.0
 #: How long a client waits before it comes back, in ms.
 _COME_BACK_MS = 1000
 _PAGE = 500
+#: Before the first piece of output.
+_NO_PIECE = "0-0"
 
 LastEventId = Annotated[
     str | None,
@@ -47,6 +53,10 @@ LastEventId = Annotated[
 ]
 
 
+WithOutput = Annotated[
+    bool, QueryParameter(name="output", description="Tell the output too, as events 'output'.")
+]
+
 _EVENT_ID = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
 
@@ -55,17 +65,15 @@ def _order(event_id: str) -> tuple[int, int]:
     return int(at), int(number)
 
 
-def frame(event: JobEvent, *, with_id: bool = True, kind: str | None = None) -> bytes:
+def frame(event: JobEvent, event_id: str = "") -> bytes:
     """Write an event as it goes over the line.
 
     Args:
         event: What happened.
-        with_id: Whether to resume after it.
-        kind: Its name, ``state`` or ``progress`` by default.
+        event_id: With which to resume after it; empty: not after this one.
     """
-    head = f"id: {event.event_id}\n" if with_id else ""
-    name = event.kind if kind is None else kind
-    return f"{head}event: {name}\ndata: ".encode() + msgspec.json.encode(event) + b"\n\n"
+    head = f"id: {event_id}\n" if event_id else ""
+    return f"{head}event: {event.kind}\ndata: ".encode() + msgspec.json.encode(event) + b"\n\n"
 
 
 def _note(name: str, detail: str) -> bytes:
@@ -77,8 +85,11 @@ STREAM_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
         "id": {"type": "string", "description": "For Last-Event-ID."},
-        "event": {"type": "string", "enum": ["state", "progress", "reset", "away"]},
-        "data": {"type": "string", "description": "JSON: a JobEvent, or {detail} for reset and away."},
+        "event": {"type": "string", "enum": ["state", "progress", "output", "reset", "away"]},
+        "data": {
+            "type": "string",
+            "description": "JSON: a JobEvent; {stream, text} for output; {detail} for reset and away.",
+        },
         "retry": {"type": "integer", "description": "When to come back, in ms."},
     },
 }
@@ -92,11 +103,20 @@ class EventStream:
         slot: That it occupies.
         job_id: Only of this job; None: of all.
         after: Of the last event that the client has seen.
+        with_output: Whether the job's output is told too.
     """
 
     def __init__(
-        self, door: Door, slot: Slot, *, job_id: str | None = None, after: str | None = None
+        self,
+        door: Door,
+        slot: Slot,
+        *,
+        job_id: str | None = None,
+        after: str | None = None,
+        with_output: bool = False,
     ) -> None:
+        after, self._piece = _places(after, with_output=with_output)
+        self._watch: Watch | None = None
         self._door = door
         self._slot = slot
         self._job_id = job_id
@@ -110,10 +130,16 @@ class EventStream:
         try:
             with ExitStack() as stack:
                 heard = stack.enter_context(self._door.fanout.subscribe(self._job_id))
+                if self._piece and self._job_id is not None:
+                    self._watch = stack.enter_context(self._door.wakes.watch(self._job_id, heard))
                 yield f"retry: {_COME_BACK_MS}\n\n".encode()
                 async for piece in self._before():
                     yield piece
-                if self._job_id is not None and await self._is_over():
+                is_over = self._job_id is not None and await self._is_over()
+                # After that look: an ended job writes no more.
+                async for piece in self._output():
+                    yield piece
+                if is_over:
                     return
                 async for piece in self._live(heard):
                     yield piece
@@ -138,7 +164,28 @@ class EventStream:
         newest = await sync_to_thread(self._door.bridge.follower.newest_event)
         record = await sync_to_thread(self._door.bridge.reader.job, job_id)
         self._sent = _order(newest)
-        return frame(_as_event(record, newest))
+        return frame(_as_event(record, newest), self._id(newest))
+
+    def _id(self, event_id: str) -> str:
+        return f"{event_id}~{self._piece}" if self._piece else event_id
+
+    async def _output(self) -> AsyncIterator[bytes]:
+        """Tell what the job has written since, if that is wanted."""
+        if self._watch is not None:
+            self._watch.told = False
+        reader = self._door.bridge.reader
+        try:
+            while self._piece and self._job_id is not None:
+                chunks = await sync_to_thread(reader.output, self._job_id, self._piece, _PAGE)
+                if not chunks:
+                    return
+                for chunk in chunks:
+                    self._piece = chunk.entry_id
+                    said = msgspec.json.encode({"stream": chunk.stream, "text": chunk.text})
+                    event_id = self._id(f"{self._sent[0]}-{self._sent[1]}")
+                    yield f"id: {event_id}\nevent: output\ndata: ".encode() + said + b"\n\n"
+        except StoreUnreachable as error:
+            yield _note("away", str(error))
 
     async def _missed(self) -> AsyncIterator[bytes]:
         first = True
@@ -163,7 +210,8 @@ class EventStream:
         """Write the events of one id, those that are wanted."""
         self._sent = _order(group[0].event_id)
         wanted = [event for event in group if self._job_id in {None, event.job_id}]
-        return [frame(event, with_id=event is wanted[-1]) for event in wanted]
+        last = self._id(group[0].event_id)
+        return [frame(event, last if event is wanted[-1] else "") for event in wanted]
 
     async def _is_over(self) -> bool:
         """Tell whether the job has ended; what was told up to here was all then."""
@@ -180,14 +228,30 @@ class EventStream:
             if isinstance(item, list):
                 if _order(item[0].event_id) <= self._sent:
                     continue
+                if item[-1].status in FINAL:
+                    async for piece in self._output():
+                        yield piece
                 for piece in self._pieces(item):
                     yield piece
                 if self._job_id is not None and item[-1].status in FINAL:
                     return
+            elif item is OUTPUT:
+                async for piece in self._output():
+                    yield piece
             elif item is END or item is BEHIND or left_s <= 0:
                 return
             elif item is None:
                 yield b": still here\n\n"
+
+
+def _places(after: str | None, *, with_output: bool) -> tuple[str | None, str]:
+    """Read what a stream told last: id of the event, and of the piece of output; '' if none is wanted."""
+    event_id, tilde, piece = ("", "", "") if after is None else after.partition("~")
+    if not with_output:
+        piece = ""
+    elif not tilde or _EVENT_ID.fullmatch(piece) is None:
+        piece = _NO_PIECE
+    return (None if after is None else event_id), piece
 
 
 def _groups(events: list[JobEvent]) -> list[list[JobEvent]]:
@@ -229,8 +293,8 @@ _STREAM = {
     "/v1/jobs/{job_id:str}/events",
     operation_id="jobEvents",
     summary="What happens to a job, as it happens",
-    description="Server-sent events 'state' and 'progress'; ends with the job. 204 when a client comes back"
-    " to a job that has ended and of which it has seen all.",
+    description="Server-sent events 'state' and 'progress', with ?output=true also 'output'; ends with the"
+    " job. 204 when a client comes back to a job that has ended and of which it has seen all.",
     guards=[requires("view")],
     media_type=MEDIA_TYPE,
     responses={
@@ -239,16 +303,23 @@ _STREAM = {
         **problems(404, 409),
     },
 )
-async def job_events(door: OpenDoor, job_id: JobPart, last_event_id: LastEventId = None) -> Response[Any]:
+async def job_events(
+    door: OpenDoor,
+    job_id: JobPart,
+    last_event_id: LastEventId = None,
+    with_output: WithOutput = False,
+) -> Response[Any]:
     """Stream what happens to one job."""
     record = await sync_to_thread(find_job, door, job_id)
-    if last_event_id is not None and _EVENT_ID.fullmatch(last_event_id) and record.is_final:
-        missed = await sync_to_thread(door.bridge.follower.events_after, last_event_id, _PAGE)
+    seen, _ = _places(last_event_id, with_output=with_output)
+    if seen is not None and _EVENT_ID.fullmatch(seen) and record.is_final:
+        missed = await sync_to_thread(door.bridge.follower.events_after, seen, _PAGE)
         if len(missed) < _PAGE and all(event.job_id != record.job_id for event in missed):
             # What keeps a browser's EventSource from coming back for ever.
             return Response(None, status_code=204)
     slot = door.streams.take()
-    return _response(EventStream(door, slot, job_id=record.job_id, after=last_event_id))
+    stream = EventStream(door, slot, job_id=record.job_id, after=last_event_id, with_output=with_output)
+    return _response(stream)
 
 
 @get(

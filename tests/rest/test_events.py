@@ -46,6 +46,29 @@ def test_resumed_where_it_broke_off(call: Client) -> None:
     assert (gone.status, gone.body) == (204, b"")
 
 
+def test_output_is_told_as_it_is_written_and_resumed(call: Client) -> None:
+    """Every piece once and in order, before the end is told; after a break from where it broke off."""
+    script = "for n in 1 2 3 4; do echo line $n; sleep 0.15; done"
+    place = call("POST", "/v1/jobs", shell(script)).headers["location"]
+    events = list(call.stream(f"{place}/events?output=true"))
+    assert events[-1]["event"] == "state"
+    assert states(events)[-1] == "completed"
+    lines = "".join(f"line {n}\n" for n in (1, 2, 3, 4))
+    assert written(events) == lines
+    assert len([event for event in events if event["event"] == "output"]) > 1
+    assert written(list(call.stream(f"{place}/events?output=true"))) == lines
+    for at, event in enumerate(events[:-1]):
+        headers = {"Last-Event-ID": event["id"]}
+        rest = list(call.stream(f"{place}/events?output=true", headers=headers))
+        assert written(events[: at + 1]) + written(rest) == lines
+    assert written(list(call.stream(f"{place}/events"))) == ""
+
+
+def written(events: list[dict[str, str]]) -> str:
+    """Give the output that the events tell."""
+    return "".join(json.loads(event["data"])["text"] for event in events if event["event"] == "output")
+
+
 def test_an_event_that_is_not_known(call: Client) -> None:
     """Whoever asks for what is not there any more is told to read the state again."""
     place = call("POST", "/v1/jobs", beat()).headers["location"]

@@ -102,7 +102,8 @@ def test_a_name_that_is_no_utf8_is_taken(station: RunningStation) -> None:
     """It is ingested, and the thread that hears of changes does not fail over it."""
     eventually(lambda: '"station.events"' in station.workspace.log_file.read_text())
     (station.inbox / os.fsdecode(b"odd \xff\xfe.txt")).write_text("odd")
-    job = eventually(lambda: not station.left() and not station.claims() and station.jobs()[0])
+    eventually(lambda: not station.left() and not station.claims())
+    job = station.jobs()[0]
     assert job.status == "completed"
     assert (station.workspace.home / job.result["path"]).read_text() == "odd"
     assert "duty.failed" not in station.workspace.log_file.read_text()

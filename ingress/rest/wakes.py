@@ -1,4 +1,4 @@
-"""Tells open job pages that a job has written output; one thread for all, and none while nobody looks.
+"""Tells open streams that a job has written output; one thread for all, and none while nobody looks.
 
 Output is not among the events of the bridge: it is told on a channel of its own, ``output:ID``.
 """
@@ -20,7 +20,7 @@ from ops.errors import StoreUnreachable
 from ops.logs import get_logger
 from ops.resp import Connection
 
-#: There is output that the page has not read.
+#: There is output that the stream has not told.
 OUTPUT: Final = Mark("output")
 #: How often the thread looks whether anybody still looks on.
 _IDLE_S = 1.0
@@ -28,15 +28,15 @@ _IDLE_S = 1.0
 log = get_logger(__name__)
 
 
-class _Watch:
-    """One page's interest in one job."""
+class Watch:
+    """One stream's interest in one job."""
 
     def __init__(self, subscription: Subscription) -> None:
         self.subscription = subscription
         self.told = False
 
     def tell(self) -> None:
-        """Put the mark into the page's queue, once until it is taken."""
+        """Put the mark into the stream's queue, once until it is taken."""
         if not self.told:
             self.told = True
             self.subscription.put(OUTPUT)
@@ -52,19 +52,19 @@ class Wakes:
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self._channels = bridge.reader.keys.output("")
-        self._watches: dict[str, set[_Watch]] = {}
+        self._watches: dict[str, set[Watch]] = {}
         self._lock = threading.Lock()
         self._running = False
 
     @contextlib.contextmanager
-    def watch(self, job_id: str, subscription: Subscription) -> Iterator[_Watch]:
-        """Have ``OUTPUT`` put among what a page hears, within this block.
+    def watch(self, job_id: str, subscription: Subscription) -> Iterator[Watch]:
+        """Have ``OUTPUT`` put among what a stream hears, within this block.
 
         Args:
             job_id: Whose output.
-            subscription: Of the page.
+            subscription: Of the stream.
         """
-        watch = _Watch(subscription)
+        watch = Watch(subscription)
         with self._lock:
             self._watches.setdefault(job_id, set()).add(watch)
             starts, self._running = not self._running, True
@@ -93,7 +93,7 @@ class Wakes:
             except StoreUnreachable as error:
                 tries += 1
                 if tries == 1:
-                    log.warning("dashboard.output_away", reason=str(error))
+                    log.warning("rest.output_away", reason=str(error))
                 time.sleep(backoff_s(tries))
 
     def _listen(self, link: Connection, loop: asyncio.AbstractEventLoop) -> None:
