@@ -176,7 +176,7 @@ class Acceptance:
         Raises:
             StoreUnreachable: The store is away; what was not handed over stays.
             QueueFull: The same for a full queue.
-            StoreError: The store answers with an error; the same, as long as that is not always the same entry.
+            StoreError: The store answers with an error; the same.
         """
         handed = 0
         with self.spool.taking() as ours:
@@ -193,8 +193,8 @@ class Acceptance:
                         if receipt.duplicate:
                             log.warning("spool.duplicate", job_id=job.job_id, first=receipt.job_id)
                     except StoreError as error:
-                        # The store's fault as a rule, one of the wrong version for instance: that must not empty
-                        # the spool. One entry at which it fails again and again must not block it either.
+                        # The store's fault as a rule, one of the wrong version for instance: that must not
+                        # empty the spool. An entry at which it fails again and again must not block it.
                         if self._refusals.count(entry.name) < _REFUSALS_MAX:
                             self._refusals.append(entry.name)
                             raise

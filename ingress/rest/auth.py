@@ -91,12 +91,15 @@ def requires(scope: Scope) -> Guard:
     return Requires(scope)
 
 
-def unauthorized(message: str = "this needs a bearer token that is valid.") -> ApiProblem:
+def unauthorized(
+    message: str = "this needs a bearer token that is valid.",
+    remedy: str = "Send 'Authorization: Bearer TOKEN'; '3ox token make NAME' makes one.",
+) -> ApiProblem:
     """Give the problem of a request by nobody that is known."""
     return ApiProblem(
         401,
         "unauthorized",
         message,
-        remedy="Send 'Authorization: Bearer TOKEN'; '3ox token make NAME' makes one.",
+        remedy=remedy,
         headers={"WWW-Authenticate": 'Bearer realm="3ox"'},
     )

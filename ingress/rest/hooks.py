@@ -51,6 +51,8 @@ BODIES: dict[str, Any] = {
     }
 }
 
+_HOW_TO_SIGN = f"Send {SIGNATURE}: sha256=HMAC, of the body with the endpoint's secret; with {TIMESTAMP}, of TIMESTAMP.BODY."
+
 log = get_logger(__name__)
 
 
@@ -95,13 +97,13 @@ def check_signature(
     right = signature_of(secret, body, timestamp)
     fits = hmac.compare_digest(right, given[1].lower() if given is not None else "")
     if endpoint is None or not secret or not fits:
-        raise unauthorized("the webhook is not signed as its endpoint wants.")
+        raise unauthorized("the webhook is not signed as its endpoint wants.", _HOW_TO_SIGN)
     if not timestamp and endpoint.require_timestamp:
-        raise unauthorized(f"the webhook has no {TIMESTAMP}.")
+        raise unauthorized(f"the webhook has no {TIMESTAMP}.", _HOW_TO_SIGN)
     if timestamp and not (
         timestamp.isascii() and timestamp.isdecimal() and abs(time.time() - int(timestamp[:18])) <= age_max_s
     ):
-        raise unauthorized(f"the webhook's {TIMESTAMP} is not of this time.")
+        raise unauthorized(f"the webhook's {TIMESTAMP} is not of this time.", _HOW_TO_SIGN)
     return right
 
 
