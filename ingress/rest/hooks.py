@@ -51,7 +51,10 @@ BODIES: dict[str, Any] = {
     }
 }
 
-_HOW_TO_SIGN = f"Send {SIGNATURE}: sha256=HMAC, of the body with the endpoint's secret; with {TIMESTAMP}, of TIMESTAMP.BODY."
+_HOW_TO_SIGN = (
+    f"Send '{SIGNATURE}: sha256=HMAC' of the body, keyed with the endpoint's secret;"
+    f" with {TIMESTAMP}, of TIMESTAMP.BODY."
+)
 
 log = get_logger(__name__)
 
