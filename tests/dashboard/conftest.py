@@ -145,14 +145,14 @@ def own_environ(store_url: str, home: Path) -> dict[str, str]:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """A real Chromium."""
     with running_browser() as found:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def dashboard_api(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """The shared bridge: API, worker and clock."""
     environ = own_environ(valkey, tmp_path_factory.mktemp("dashboard"))
