@@ -90,7 +90,8 @@ def verify_receipt(bridge: Bridge, part: str) -> Proof:
 
 
 def _verify_past(bridge: Bridge, receipt: Receipt) -> Proof:
-    created_ms = round(datetime.fromisoformat(receipt.created_at).timestamp() * 1000)
+    created = receipt.created_at
+    created_ms = round(datetime.fromisoformat(created).timestamp() * 1000) if created else 0
     found = seals_of(bridge.loaded.workspace.ledger_dir, receipt.job_id, since_ms=created_ms)
     return prove_past(receipt, found, key_ring(bridge.loaded))
 

@@ -75,6 +75,11 @@ class History:
             if writable:
                 path.chmod(0o600)
                 migrate(self._db)
+            elif self._db.execute("PRAGMA user_version").fetchone() == (0,):
+                # The clock is just making it.
+                self._db.close()
+                self._db = sqlite3.connect(":memory:")
+                migrate(self._db)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

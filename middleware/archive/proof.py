@@ -124,6 +124,8 @@ def prove_past(receipt: Receipt, seals: Sequence[Seal], keys: KeyRing) -> Proof:
         )
         if said != sealed
     ]
+    if not receipt.transitions:
+        faults.append("the receipt names no transition")
     if not faults:
         return proof
     return msgspec.structs.replace(proof, ok=False, faults=[*proof.faults, *faults])

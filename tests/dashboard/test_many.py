@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 
 from middleware.archive.history import History, Row
 from middleware.job.ids import new_job_id
-from middleware.job.records import JobRecord, OutputChunk, Receipt, utc
+from middleware.job.records import JobRecord, OutputChunk, Receipt, Transition, utc
 from middleware.job.schema import make_job
 from ops.settings import load_settings
 from tests.dashboard.conftest import Desk, own_environ
@@ -59,6 +59,9 @@ def past_job(number: int) -> Row:
         actor="somebody",
         project=record.project,
         status=record.status,
+        created_at=at,
+        updated_at=at,
+        transitions=[Transition(at, record.status)],
     )
     return Row(record=record, receipt=receipt, ended_ms=at_ms)
 
@@ -184,5 +187,5 @@ def test_a_job_of_long_ago(full_api: Api, open_desk: Callable[[Api], Desk]) -> N
     page = open_desk(full_api).enter(f"/jobs/{past.record.job_id}")
     expect(page.locator("[data-output]")).to_have_text("of old\nand red\n")
     expect(page.locator("[data-output] .err")).to_have_text("and red\n")
-    expect(page.locator(".proof")).to_contain_text("has forgotten this job")
+    expect(page.locator(".proof")).to_contain_text("Not sealed yet")
     assert page.locator("[data-act]").count() == 0

@@ -108,6 +108,11 @@ def test_a_job_that_kills_its_worker_is_a_dead_letter_after_three_crashes(
     assert len(seen.read_text().splitlines()) == 1
 
 
+def _state_of(pid: int) -> str:
+    """Give the letter that stands for what a process does: ``T`` if it is stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def test_a_job_that_was_fetched_but_not_started_counts_no_crash(
     own: Bridge, own_environ: dict[str, str]
 ) -> None:
@@ -116,6 +121,8 @@ def test_a_job_that_was_fetched_but_not_started_counts_no_crash(
     with running_worker(own, environ, name="short-lived") as worker:
         os.kill(worker.pid, signal.SIGSTOP)
         try:
+            # The signal is on its way when kill() returns, and an idle worker takes a job within a millisecond.
+            eventually(lambda: _state_of(worker.pid) == "T")
             receipt = dispatch("heartbeat", {})
             # What this worker would have fetched, had it been killed a moment later.
             fetched = own.scripts.fetch(worker.worker_id, "jobs", room=1, delivery="late", lease_ms=30_000)
