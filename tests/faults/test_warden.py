@@ -121,7 +121,7 @@ def test_a_job_that_was_fetched_but_not_started_counts_no_crash(
     with running_worker(own, environ, name="short-lived") as worker:
         os.kill(worker.pid, signal.SIGSTOP)
         try:
-            # The signal is on its way when kill() returns, and an idle worker takes a job within a millisecond.
+            # The signal is on its way when kill() returns; an idle worker takes a job within a millisecond.
             eventually(lambda: _state_of(worker.pid) == "T")
             receipt = dispatch("heartbeat", {})
             # What this worker would have fetched, had it been killed a moment later.
