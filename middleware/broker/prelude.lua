@@ -1,4 +1,4 @@
--- What every function shares; library.py puts this text before them all, and runs it once.
+-- What every function shares; functions.py puts this text before them all, and runs it once.
 --
 -- KEYS[1]  key prefix; all other key names are made from it (see middleware/job/keys.py), which is why
 --          the bridge runs on one server, replicas and Sentinel included, but not on a cluster

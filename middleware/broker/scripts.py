@@ -1,6 +1,6 @@
 """The typed face of the server-side scripts: one method each, idempotent all of them.
 
-They are functions of one library (``library.py``), which is sent only when the store does not know it yet.
+They are functions of one library (``functions.py``), which is sent only when the store does not know it yet.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import hiredis
 from msgspec import Struct
 
 from middleware.broker.group import GroupRunner
-from middleware.broker.library import is_unknown, library, load
+from middleware.broker.functions import is_unknown, library, load
 from middleware.job.keys import QUEUE, QUEUES
 from ops.errors import StoreError
 from ops.resp import Argument, Reply, as_error, well_formed

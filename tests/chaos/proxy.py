@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 
-from middleware.broker.library import library
+from middleware.broker.functions import library
 
 _READ_BYTES = 65_536
 #: Whoever takes nothing for so long is cut off, so that one stopped process cannot stop them all.

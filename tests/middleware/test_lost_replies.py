@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from middleware.broker.library import load
+from middleware.broker.functions import load
 from middleware.broker.scripts import Scripts, Settlement
 from ops.store import Store
 from tests.lossy_link import LossyLink

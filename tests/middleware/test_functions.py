@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from middleware.broker.library import library, load
+from middleware.broker.functions import library, load
 from middleware.broker.scripts import BATCH_MAX, EnqueueRequest
 from ops.errors import StoreUnreachable
 from tests.middleware.driver import Driver
