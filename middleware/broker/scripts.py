@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import hiredis
 from msgspec import Struct
 
-from middleware.broker.group import GroupRunner
 from middleware.broker.functions import is_unknown, library, load
+from middleware.broker.group import GroupRunner
 from middleware.job.keys import QUEUE, QUEUES
 from ops.errors import StoreError
 from ops.resp import Argument, Reply, as_error, well_formed
