@@ -66,7 +66,7 @@ class Interleavings(RuleBasedStateMachine):
         self.store, self.keys = self.driver.store, self.driver.keys
         self.known: list[str] = []
         self.depends: dict[str, list[str]] = {}
-        #: What each job waits for: of what it depends on, that which had not ended when it came, or was retried.
+        #: What each job waits for: of what it depends on, that which had not ended when it was queued.
         self.unmet: dict[str, set[str]] = {}
         self.by_key: dict[str, str] = {}
         #: What each job's holder is: only this delivery may settle it.
