@@ -13,6 +13,7 @@ import dramatiq
 from dramatiq.broker import Broker
 
 from middleware.broker.broker import BridgeBroker
+from middleware.broker.work_queue import WorkQueue
 from middleware.current_job import CurrentJob
 from middleware.interrupts import WorkerStopping
 from ops.processes import set_parent_death_signal
@@ -45,6 +46,11 @@ class Lifecycle(dramatiq.Middleware):
         """Set up the process; it must not outlive Dramatiq's master, whose death nobody else would see."""
         self._on_boot()
         set_parent_death_signal(signal.SIGTERM)
+
+    def before_worker_boot(self, broker: Broker, worker: Any) -> None:
+        """Give the worker a quicker queue, before any of its threads has seen the other."""
+        if isinstance(broker, BridgeBroker):
+            worker.work_queue = WorkQueue()
 
     def after_worker_boot(self, broker: Broker, worker: Any) -> None:
         """Make room for as many jobs as there are threads.

@@ -8,9 +8,9 @@ import dramatiq
 import msgspec
 from dramatiq.broker import Broker, MessageProxy
 
-from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
 from middleware.broker.scripts import Settlement
+from middleware.job.records import JobError
 from ops.errors import JobFailed
 
 _encoder = msgspec.json.Encoder(order="deterministic")
@@ -55,4 +55,4 @@ class Receipts(dramatiq.Middleware):
 
 def _unfit(message: str, remedy: str) -> Settlement:
     error = JobFailed(message, remedy=remedy)
-    return Settlement(outcome="failed", error=BridgeBroker.error_json(error), reason=str(error))
+    return Settlement(outcome="failed", error=JobError.of(error).encode(), reason=str(error))

@@ -17,7 +17,7 @@ from middleware.broker.message import JobMessage
 from middleware.broker.scripts import Settlement
 from middleware.interrupts import TimeLimitExceeded, WorkerStopping
 from middleware.job.keys import Keys
-from middleware.job.records import utc
+from middleware.job.records import JobError, utc
 from middleware.parking import PARKED, Parks, park_wait_s, read_parks
 from ops.errors import BridgeError, JobFailed, JobParked, JobRefused, StoreUnreachable
 from ops.settings import Settings, TypeSettings
@@ -92,7 +92,7 @@ class Retries(dramatiq.Middleware):
     ) -> Settlement:
         expected = isinstance(failure, BridgeError | Retry)
         trace = "" if expected else "".join(traceback.format_exception(raised))[-_TRACEBACK_MAX_CHARS:]
-        error = BridgeBroker.error_json(failure, traceback=trace)
+        error = JobError.of(failure, traceback=trace).encode()
         outcome = getattr(raised, "result", None)
         result = b"" if outcome is None else msgspec.json.encode(outcome)
         kind = self._settings.type_settings(message.job.job_type)

@@ -52,7 +52,7 @@ class Wardship(dramatiq.Middleware):
         started = process_start_time(os.getpid())
         broker.vitals = Vitals(
             self._place.vitals_dir / broker.worker_id,
-            rows=worker.worker_threads,
+            rows=2 * worker.worker_threads,  # as many run, and as many wait for their commit
             start_time=0 if started is None else started,
         )
         start_duty("wardship", self._stay_linked, broker, ended=self._stopping.is_set)
@@ -75,16 +75,9 @@ class Wardship(dramatiq.Middleware):
         result: Any | None = None,
         exception: BaseException | None = None,
     ) -> None:
-        """Note that a job has ended: while its commit waits for the store, it is not overdue."""
+        """Note that a job has ended: it is not overdue while its commit waits for the store."""
         if isinstance(broker, BridgeBroker) and broker.vitals is not None:
             broker.vitals.ended(message.message_id)
-
-    def after_ack(self, broker: Broker, message: MessageProxy) -> None:
-        """Note that a job's end is committed."""
-        if isinstance(broker, BridgeBroker) and broker.vitals is not None:
-            broker.vitals.settled(message.message_id)
-
-    after_nack = after_ack
 
     def before_worker_shutdown(self, broker: Broker, worker: Any) -> None:
         """Note that a stop was asked for."""

@@ -13,26 +13,23 @@ from collections.abc import Callable
 from typing import Any
 
 import dramatiq
-import msgspec
 from dramatiq import Message
 from dramatiq.errors import QueueJoinTimeout
 from dramatiq.middleware import MiddlewareError
 
+from middleware.broker.commits import Commits
 from middleware.broker.consumer import BridgeConsumer
 from middleware.broker.intake import Intake
 from middleware.broker.message import JobMessage
-from middleware.broker.outage import Outage, backoff_s
-from middleware.broker.scripts import Scripts, Settlement
+from middleware.broker.outage import Outage
+from middleware.broker.scripts import Scripts
 from middleware.broker.slots import Slots
 from middleware.broker.timer import DueTimer
 from middleware.broker.vitals import Vitals
 from middleware.job.keys import Keys
-from middleware.job.records import JobError
 from middleware.job.schema import make_job
 from middleware.job.states import State
-from ops.errors import BridgeError, StoreError, StoreUnreachable
-from ops.logs import journal
-from ops.resp import well_formed
+from ops.errors import StoreUnreachable
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +77,7 @@ class BridgeBroker(dramatiq.Broker):
         self.left = False
         self._keys = Keys(scripts.prefix)
         self.tally: Counter[str] = Counter()
+        self.commits = Commits(self)
         self._count = 0
         self._pending: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -174,76 +172,6 @@ class BridgeBroker(dramatiq.Broker):
             self.outage.begin(error)
             return True
         return held is not None and held.decode() == message.delivery
-
-    def commit(self, message: JobMessage, settlement: Settlement) -> str:
-        """Commit how an attempt ended, waiting for the store as long as it is away.
-
-        Returns:
-            ``settled``, ``already`` or ``superseded``; ``refused`` if the store took no outcome at all.
-        """
-        tries = 0
-        refused = False
-        while True:
-            try:
-                self._flush(message)
-                answer, status = self.scripts.settle(
-                    self.worker_id, message.job.job_id, message.delivery, settlement
-                )
-            except StoreUnreachable as error:
-                self.outage.begin(error)
-                tries += 1
-                time.sleep(backoff_s(tries))
-            except StoreError as error:
-                logger.exception("job.settle_failed: %s", message.job.job_id)
-                if refused:
-                    # Nothing more to be done here. Without its row the warden sees a job that this worker
-                    # knows nothing of, and hands it back.
-                    self._forget(message)
-                    return "refused"
-                refused = True
-                settlement = Settlement(outcome="failed", error=self.error_json(error), reason=str(error))
-            else:
-                break
-        self.store_answered()
-        self._tally(status if answer == "settled" else answer)
-        if settlement.outcome == "retrying":
-            self.timer.note(settlement.delay_ms)
-        superseded = answer == "superseded"
-        journal(
-            logging.WARNING if superseded else logging.INFO,
-            "job.superseded" if superseded else f"job.{status}",
-            job_id=message.job.job_id,
-            job_type=message.job.job_type,
-            trace_id=message.job.trace,
-            attempt=message.attempt,
-            reason=well_formed(settlement.reason),
-        )
-        return answer
-
-    def _forget(self, message: JobMessage) -> None:
-        if self.vitals is not None:
-            self.vitals.settled(message.job.job_id)
-
-    @staticmethod
-    def _flush(message: JobMessage) -> None:
-        """Send the rest of the output; what the store refuses must not cost the job its result."""
-        try:
-            if message.context is not None:
-                message.context.flush()
-        except StoreError:
-            logger.exception("job.output_lost: %s", message.job.job_id)
-
-    def _tally(self, what: str) -> None:
-        with self._lock:
-            self.tally[what] += 1
-
-    @staticmethod
-    def error_json(error: BaseException, *, traceback: str = "") -> bytes:
-        """Give an error as the JSON that the store keeps."""
-        remedy = error.remedy if isinstance(error, BridgeError) else ""
-        message = error.message if isinstance(error, BridgeError) else str(error)
-        said = [well_formed(text) for text in (type(error).__name__, message, remedy, traceback)]
-        return msgspec.json.encode(JobError(*said))
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
         """Enqueue what ``actor.send(payload)`` made: it becomes a job like any other.

@@ -21,6 +21,7 @@ from middleware.broker.outage import backoff_s
 from middleware.broker.scripts import Delivered, Settlement
 from middleware.broker.slots import Share
 from middleware.job.keys import DELIVER_QUEUE, QUEUE
+from middleware.job.records import JobError
 from middleware.job.schema import decode_job
 from ops.errors import InvalidJob, StoreError, StoreUnreachable
 from ops.resp import Connection, as_error
@@ -120,7 +121,7 @@ class BridgeConsumer(Consumer):
         except InvalidJob as error:
             # Written by a newer version, or by hand: end it, with the reason, instead of passing it round.
             logger.exception("job.unreadable: %s", delivered.job_id)
-            failure = Settlement(outcome="failed", error=broker.error_json(error), reason=str(error))
+            failure = Settlement(outcome="failed", error=JobError.of(error).encode(), reason=str(error))
             broker.scripts.settle(broker.worker_id, delivered.job_id, delivery, failure)
             return False
         self._ready.append(JobMessage(job, delivered, delivery, self._queue, asked_s=asked_s))
@@ -154,7 +155,7 @@ class BridgeConsumer(Consumer):
             self._bell = None
 
     def ack(self, message: MessageProxy) -> None:
-        """Commit how the attempt ended; waits for the store as long as it takes."""
+        """Commit how the attempt ended; see ``commits.py``."""
         self._commit(message)
 
     def nack(self, message: MessageProxy) -> None:
@@ -170,21 +171,17 @@ class BridgeConsumer(Consumer):
             lost = StoreError("a middleware failed before the outcome was known; see 3ox.log.")
             settlement = Settlement(
                 outcome="failed",
-                error=self._broker.error_json(lost),
+                error=JobError.of(lost).encode(),
                 reason="its outcome was lost: a middleware failed",
             )
-        try:
-            self._broker.commit(message, settlement)
-        finally:
-            self._share.give(1)
+        self._broker.commits.add(message, settlement, self._share.give)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Hand jobs back that were not started; no attempt and no crash is counted."""
         back = Settlement(outcome="queued", reason=f"handed back: {self._broker.worker_id} is stopping")
         for message in messages:
             if isinstance(message, JobMessage):
-                self._broker.commit(message, back)
-                self._share.give(1)
+                self._broker.commits.add(message, back, self._share.give)
 
     def close(self) -> None:
         """Hand back what was fetched but not given out, and hang up."""

@@ -14,7 +14,6 @@ import hiredis
 from msgspec import Struct
 
 from middleware.broker.functions import is_unknown, library, load
-from middleware.broker.group import GroupRunner
 from middleware.job.keys import QUEUE, QUEUES
 from ops.errors import StoreError
 from ops.resp import Argument, Reply, as_error, well_formed
@@ -115,7 +114,6 @@ class Scripts:
         self.prefix = prefix
         self.bounds = Bounds() if bounds is None else bounds
         self._functions = library().functions
-        self._settles = GroupRunner(self._exchange)
 
     def command(self, name: str, *arguments: Argument) -> tuple[Argument, ...]:
         """Give the command that runs a script, for use in a pipeline."""
@@ -140,14 +138,22 @@ class Scripts:
             StoreUnreachable: No answer; running them again is safe.
             StoreError: One of them failed, which is a bug.
         """
-        replies = self._exchange(commands)
+        replies = self.exchange(commands)
         for reply in replies:
             if isinstance(reply, hiredis.ReplyError):
                 raise as_error(reply)
         return replies
 
-    def _exchange(self, commands: Sequence[tuple[Argument, ...]]) -> list[Reply]:
-        """Send commands, and the library if the store does not know it; error replies are not raised."""
+    def exchange(self, commands: Sequence[tuple[Argument, ...]]) -> list[Reply]:
+        """Run commands made by ``command`` in one round trip; error replies stand in the list, unraised.
+
+        Args:
+            commands: What to run.
+
+        Raises:
+            StoreUnreachable: No answer; running them again is safe.
+            StoreError: The store does not take the library of functions.
+        """
         replies = self.store.pipeline(commands)
         unknown = [at for at, reply in enumerate(replies) if is_unknown(reply)]
         if unknown:
@@ -254,7 +260,7 @@ class Scripts:
         Returns:
             ``settled``, ``already`` or ``superseded``, and the job's status.
         """
-        reply = self._settles.run(self.settle_command(worker_id, job_id, delivery, settlement))
+        reply = self.run_many([self.settle_command(worker_id, job_id, delivery, settlement)])[0]
         return reply[0].decode(), reply[1].decode()
 
     def report_command(

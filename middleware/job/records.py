@@ -13,7 +13,8 @@ from msgspec import Struct
 from middleware.job.delivery import Delivery
 from middleware.job.schema import POLICY_MARK, HeartbeatJob, Job, decode_job
 from middleware.job.states import FINAL, State
-from ops.errors import InvalidJob
+from ops.errors import BridgeError, InvalidJob
+from ops.resp import well_formed
 
 #: Fields of ``job:ID`` that a record is made of; ``spec`` first.
 LIFE_FIELDS = (
@@ -45,6 +46,22 @@ class JobError(Struct, frozen=True, omit_defaults=True):
     message: str
     remedy: str = ""
     traceback: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException, *, traceback: str = "") -> JobError:
+        """Tell of an exception; what UTF-8 cannot hold is replaced.
+
+        Args:
+            error: What an attempt ended with.
+            traceback: As text; empty if it would say nothing more.
+        """
+        remedy = error.remedy if isinstance(error, BridgeError) else ""
+        message = error.message if isinstance(error, BridgeError) else str(error)
+        return cls(*(well_formed(text) for text in (type(error).__name__, message, remedy, traceback)))
+
+    def encode(self) -> bytes:
+        """Give it as the JSON that the store keeps."""
+        return msgspec.json.encode(self)
 
 
 class Attempt(Struct, frozen=True):
