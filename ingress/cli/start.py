@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -11,26 +12,51 @@ QUICK = ("run", "sh", "ask")
 
 def main() -> None:
     """Run ``3ox`` with the arguments of this process and exit."""
-    sys.exit(start(sys.argv[1:]))
-
-
-def start(arguments: list[str]) -> int:
-    """Carry out one command line and give its exit code."""
-    if arguments and arguments[0] in QUICK and "_3OX_COMPLETE" not in os.environ:
-        from ingress.cli.quick import quick
-
-        act = quick(arguments)
-        if act is not None:
-            _import_msgspec_lightly()
-            try:
-                return act()
-            except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (told as every command's errors are)
-                from ingress.cli.main import exit_code_for
-
-                return exit_code_for(error)
+    arguments = sys.argv[1:]
+    code = short_way(arguments)
+    if code is not None:
+        _leave_at_once(code)
+        sys.exit(code)
     from ingress.cli.main import run
 
-    return run(arguments)
+    sys.exit(run(arguments))
+
+
+def short_way(arguments: list[str]) -> int | None:
+    """Carry a command line out that only hands a job in.
+
+    Args:
+        arguments: What follows the program's name.
+
+    Returns:
+        The exit code, or None if it is none of those command lines.
+    """
+    if not arguments or arguments[0] not in QUICK or "_3OX_COMPLETE" in os.environ:
+        return None
+    from ingress.cli.quick import quick
+
+    act = quick(arguments)
+    if act is None:
+        return None
+    # Next to nothing of what is imported now becomes rubbish: looking for some took a seventh of our time.
+    gc.disable()
+    _import_msgspec_lightly()
+    try:
+        return act()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (told as every command's errors are)
+        from ingress.cli.main import exit_code_for
+
+        return exit_code_for(error)
+
+
+def _leave_at_once(code: int) -> None:
+    """End the process without tidying up what ends with it, another seventh; nothing here waits for that."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        return  # the ordinary way out says what is wrong with them
+    os._exit(code)
 
 
 def _import_msgspec_lightly() -> None:

@@ -130,8 +130,8 @@ def test_shell_completion(quiet: Cli) -> None:
 
 _QUICK_MODULES = """
 import sys
-from ingress.cli.start import start
-assert start(["run", "demo", "x"]) == 0
+from ingress.cli.start import short_way
+assert short_way(["run", "demo", "x"]) == 0
 print(*sys.modules)
 """
 
