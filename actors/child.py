@@ -141,7 +141,12 @@ class Child:
             wake = stack.enter_context(Wake())
             stack.enter_context(self._context.on_interrupt(lambda _: wake.set()))
             popen = self._start()
-            family = Family(popen, job_id=self._context.job_id, kill_grace_s=self._kill_grace_s)
+            family = Family(
+                popen,
+                job_id=self._context.job_id,
+                worker_id=self._context.worker_id,
+                kill_grace_s=self._kill_grace_s,
+            )
             # Also when the reader of the pieces gives up, or an exception is thrown into this thread.
             stack.callback(family.stop)
             streams = stack.enter_context(ChildStreams(popen, self._stdin, wake))

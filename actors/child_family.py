@@ -23,22 +23,27 @@ from ops.processes import (
 class Family:
     """A child and its descendants.
 
-    They are found in three ways, since each has a gap: by the job's id in their environment (a program can
-    drop it), by the process group (``setsid`` leaves it), by parentage (an orphan has none). What has been
-    seen once is remembered.
+    They are found in three ways, since each has a gap: by their marks (a program can drop its environment),
+    by the process group (``setsid`` leaves it), by parentage (an orphan has none). What has been seen once is
+    remembered.
 
     Parameters:
         popen: The child; leads a session of its own.
-        job_id: Its mark.
+        job_id: In their environment.
+        worker_id: Likewise: if the job has meanwhile been given to another worker of this host, what it has
+            started there is none of ours. Empty for a job that no worker runs.
         kill_grace_s: Time between SIGTERM and SIGKILL.
 
     Attributes:
         killed: Whether one of them did not end when it was asked to.
     """
 
-    def __init__(self, popen: subprocess.Popen[bytes], *, job_id: str, kill_grace_s: float) -> None:
+    def __init__(
+        self, popen: subprocess.Popen[bytes], *, job_id: str, worker_id: str, kill_grace_s: float
+    ) -> None:
         self._popen = popen
         self._job_id = job_id
+        self._worker_mark = f"BRIDGE_WORKER_ID={worker_id}" if worker_id else ""
         self._kill_grace_s = kill_grace_s
         self._known: dict[int, int | None] = {}
         self._gone = False
@@ -47,7 +52,7 @@ class Family:
     def members(self) -> list[int]:
         """Give those that are alive."""
         child_runs = self._popen.poll() is None
-        found = set(find_marked("BRIDGE_JOB_ID", self._job_id))
+        found = set(find_marked("BRIDGE_JOB_ID", self._job_id, also=self._worker_mark))
         found.update(group_members(self._popen.pid))
         # What bears no mark and left the group is found through its parents, and as a parent itself.
         roots = self._known.keys() - found

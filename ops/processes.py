@@ -112,32 +112,42 @@ def group_members(group: int) -> list[int]:
     return [item.pid for item in _all_processes() if item.group == group and not item.zombie]
 
 
-def find_marked(name: str, value: str) -> list[int]:
+def find_marked(name: str, value: str, *, also: str = "") -> list[int]:
     """Give the processes that were started with ``NAME=VALUE`` in their environment, apart from ourselves.
 
     A process inherits its environment however far it detaches itself, so a mark finds what process
     groups and parentage have lost. Processes of other users are not seen.
+
+    Args:
+        name: Of the variable.
+        value: Its value.
+        also: ``NAME=VALUE`` of another one that they have to have too; empty for none.
     """
-    return [pid for pid, found in marked(name).items() if found == value]
+    return [pid for pid, found in marked(name, also=also).items() if found == value]
 
 
-def marked(name: str) -> dict[int, str]:
+def marked(name: str, *, also: str = "") -> dict[int, str]:
     """Give the processes that have a variable in the environment they were started with, and its value.
 
     What we are not allowed to look into is left out, and so are we ourselves.
+
+    Args:
+        name: Of the variable.
+        also: ``NAME=VALUE`` of another one that they have to have too; empty for none.
     """
     if not LINUX:
-        return _marked_by_ps(name)
-    wanted = os.fsencode(name) + b"="
+        return _marked_by_ps(name, also)
+    wanted, needed = os.fsencode(name) + b"=", os.fsencode(also)
     found: dict[int, str] = {}
     for pid in _proc_pids():
         # A process may end between the listing and the reading, or belong to somebody else.
         with contextlib.suppress(OSError):
             with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 (hundreds are read)
                 environ = file.read()
-            if wanted in environ and pid != os.getpid():
-                hits = [part for part in environ.split(b"\0") if part.startswith(wanted)]
-                if hits:
+            if wanted in environ and needed in environ and pid != os.getpid():
+                parts = environ.split(b"\0")
+                hits = [part for part in parts if part.startswith(wanted)]
+                if hits and (not needed or needed in parts):
                     found[pid] = os.fsdecode(hits[0][len(wanted) :])
     return found
 
@@ -271,13 +281,13 @@ def _processes_by_ps(pid: int | None = None) -> Iterator[_Process]:
         )
 
 
-def _marked_by_ps(name: str) -> dict[int, str]:
+def _marked_by_ps(name: str, also: str) -> dict[int, str]:
     # `ps e` appends the environment to the command line, so a mark's value must hold no space: ours do not.
     found: dict[int, str] = {}
     for line in _ps("axeww", "-o", "pid=,command="):
         number, *words = line.split()
         hits = [word for word in words if word.startswith(name + "=")]
-        if hits and int(number) != os.getpid():
+        if hits and int(number) != os.getpid() and (not also or also in words):
             found[int(number)] = hits[-1].partition("=")[2]
     return found
 

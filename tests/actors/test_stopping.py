@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from middleware.interrupts import JobCancelled, JobInterrupted, TimeLimitExceede
 from ops.processes import pid_alive
 from tests.actors.conftest import Configure
 from tests.actors.running import JobRun
-from tests.support import eventually
+from tests.support import clean_environ, eventually
+from tests.tools import require_tool
 
 pytestmark = pytest.mark.usefixtures("plain")
 
@@ -48,6 +50,7 @@ def shell(script: str) -> JobRun:
 @pytest.mark.parametrize("kind", [JobCancelled, TimeLimitExceeded])
 def test_interrupt_leaves_nothing(way: str, kind: type[JobInterrupted], tmp_path: Path) -> None:
     """The interrupt is reported only when the command and its grandchild are gone, within 3 seconds."""
+    require_tool("setsid")
     run = shell(grandchild(way, tmp_path / "pid") + "sleep 300").start()
     pid = started(tmp_path / "pid")
     eventually(lambda: len(run.processes()) >= 1)
@@ -58,6 +61,26 @@ def test_interrupt_leaves_nothing(way: str, kind: type[JobInterrupted], tmp_path
     assert not pid_alive(pid)
     assert run.processes() == []
     assert time.monotonic() - begun < 3
+
+
+def test_the_same_job_at_another_worker_is_let_alone() -> None:
+    """A worker that was taken for dead ends its own copy of a job, not the one that runs elsewhere by now."""
+    run = shell("sleep 300").start()
+    elsewhere = subprocess.Popen(
+        ["sleep", "300"],
+        env=clean_environ({"BRIDGE_JOB_ID": run.job.job_id, "BRIDGE_WORKER_ID": "test-worker-2"}),
+        start_new_session=True,
+    )
+    try:
+        eventually(lambda: len(run.processes()) > 1)
+        run.interrupt(JobCancelled)
+        with pytest.raises(JobCancelled):
+            run.finish()
+        assert run.processes() == [elsewhere.pid]
+        assert elsewhere.poll() is None
+    finally:
+        elsewhere.kill()
+        elsewhere.wait()
 
 
 def test_what_a_command_says_while_it_ends_is_kept(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from ops.processes import (
     wait_ended,
 )
 from tests.support import clean_environ, eventually
+from tests.tools import require_tool
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel lacks it")
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
@@ -45,11 +46,14 @@ def shell(mark: str, script: str) -> subprocess.Popen[bytes]:
 
 def test_found_by_mark_parent_and_group(mark: str) -> None:
     """A tree is found in all three ways; a process that left its session and parent only by its mark."""
+    require_tool("setsid")
     root = shell(mark, "sleep 60 & setsid sleep 61 & sh -c 'sleep 62; true' & wait")
     eventually(lambda: len(find_marked("BRIDGE_JOB_ID", mark)) == 5)
     eventually(lambda: len(descendants(root.pid)) == 4)
     eventually(lambda: len(group_members(root.pid)) == 4)
     assert find_marked("BRIDGE_JOB_ID", mark[:-1]) == []
+    assert len(find_marked("BRIDGE_JOB_ID", mark, also=f"BRIDGE_JOB_ID={mark}")) == 5
+    assert find_marked("BRIDGE_JOB_ID", mark, also="BRIDGE_WORKER_ID=another") == []
     root.kill()
     root.wait()
     assert len(find_marked("BRIDGE_JOB_ID", mark)) == 4
@@ -58,6 +62,7 @@ def test_found_by_mark_parent_and_group(mark: str) -> None:
 
 def test_stop_ends_a_whole_tree(mark: str) -> None:
     """TERM ends the polite, KILL the stubborn and the stopped, and new children are found as they come."""
+    require_tool("setsid")
     root = shell(mark, f'setsid {sys.executable} -c "{STUBBORN}" & while :; do sleep 60 & wait $!; done')
     eventually(lambda: len(find_marked("BRIDGE_JOB_ID", mark)) == 3)
     os.killpg(root.pid, signal.SIGSTOP)
@@ -138,6 +143,7 @@ def test_launch_says_what_cannot_be_started() -> None:
 @linux_only
 def test_listing_through_ps_agrees(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What macOS gets out of ps is what Linux reads from /proc."""
+    require_tool("ps")
     root = shell(mark, "sleep 60 & sleep 61 & wait")
     eventually(lambda: len(find_marked("BRIDGE_JOB_ID", mark)) == 3)
     expected = (
