@@ -5,8 +5,8 @@ from __future__ import annotations
 from msgspec import Struct
 
 from actors.context import current_job, settings
-from actors.llm.budget import BudgetSpent, Purse
-from actors.llm.fallback import Answer, Asking, Fallback, ask_in_order
+from actors.llm.budget import BudgetSpent
+from actors.llm.fallback import Answer, Fallback, ask_in_order, asking_of_job
 from actors.llm.memory import recall
 from actors.llm.provider import AskRequest, Message
 from middleware.job.payloads import AskPayload
@@ -51,27 +51,20 @@ def ask(payload: AskPayload) -> AskResult:
     from actors.llm.choose import choose
 
     context = current_job()
-    loaded = settings()
     memory = recall(payload.prompt)
     if memory.reply is not None:
         context.write(memory.reply)
         return AskResult(text=memory.reply, provider="session", model="")
     try:
         answer = ask_in_order(
-            choose(loaded, payload.provider),
+            choose(settings(), payload.provider),
             AskRequest(
                 messages=[*memory.messages, Message("user", payload.prompt)],
                 system=payload.system,
                 model=payload.model,
                 max_tokens=payload.max_tokens,
             ),
-            Asking(
-                write=context.write,
-                note=lambda line: context.log(line, stream="err"),
-                limit_bytes=loaded.settings.result_max_bytes,
-                park_max_s=loaded.settings.ask.park_max_s,
-                purse=Purse(loaded),
-            ),
+            asking_of_job(write=context.write),
         )
     except BudgetSpent as error:
         if error.answer is not None:

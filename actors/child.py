@@ -205,7 +205,7 @@ class Child:
         program = self._argv[0]
         if isinstance(error, BlockingIOError | MemoryError):
             raise JobFailed(f"{program!r} could not be started: {error}.") from error
-        if isinstance(error, PermissionError) and error.filename == str(self._cwd):
+        if isinstance(error, PermissionError) and str(error.filename) == str(self._cwd):
             raise JobRefused(
                 f"the directory {str(self._cwd)!r} may not be entered.",
                 remedy="Give the worker's user access to it, or name another one.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import cast
 
 from middleware.context import JobContext, StreamName, current_job
@@ -19,7 +20,10 @@ class _Process:
     """What holds for the whole process."""
 
     loaded: LoadedSettings | None = None
-    stamp: tuple[int, int] | None = None
+    stamp: tuple[int, int, int] | None = None
+    #: Held while the file is read again: whoever comes meanwhile waits, or it would get what held before and
+    #: refuse a job of a new project for good.
+    lock = threading.Lock()
 
 
 def settings() -> LoadedSettings:
@@ -34,17 +38,16 @@ def settings() -> LoadedSettings:
     """
     if _Process.loaded is None:
         set_settings(load_settings())
-    loaded = cast("LoadedSettings", _Process.loaded)
-    stamp = _stamp(loaded)
-    if stamp == _Process.stamp:
-        return loaded
-    _Process.stamp = stamp
-    try:
-        _Process.loaded = load_settings(loaded.workspace.home)
-    except SettingsError as error:
-        log.warning("settings.not_reloaded", reason=str(error))
-        return loaded
-    return _Process.loaded
+    with _Process.lock:
+        loaded = cast("LoadedSettings", _Process.loaded)
+        stamp = _stamp(loaded)
+        if stamp != _Process.stamp:
+            try:
+                _Process.loaded = loaded = load_settings(loaded.workspace.home)
+            except SettingsError as error:
+                log.warning("settings.not_reloaded", reason=str(error))
+            _Process.stamp = stamp
+    return loaded
 
 
 def set_settings(loaded: LoadedSettings) -> None:
@@ -53,9 +56,9 @@ def set_settings(loaded: LoadedSettings) -> None:
     _Process.stamp = _stamp(loaded)
 
 
-def _stamp(loaded: LoadedSettings) -> tuple[int, int] | None:
+def _stamp(loaded: LoadedSettings) -> tuple[int, int, int] | None:
     try:
         found = loaded.workspace.settings_file.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size
+    return found.st_mtime_ns, found.st_size, found.st_ino

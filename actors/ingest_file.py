@@ -72,7 +72,7 @@ def find_source(workspace: Workspace, job_id: str, payload: IngestFilePayload) -
             return failed
     raise JobRefused(
         f"the file {payload.name!r} is not in the drop folder.",
-        remedy="Drop it again: 3ox drop FILE.",
+        remedy="Drop it again: 3ox drop FILE. A worker on another host has to see the station's workspace.",
     )
 
 

@@ -23,7 +23,7 @@ from middleware.job.payloads import RestRequestPayload
 from middleware.job.records import Receipt
 from middleware.job.schema import Job, make_job
 from ops.errors import InvalidJob, JobRefused, PolicyDenied, UnknownProject
-from ops.settings_table import EndpointSettings
+from ops.settings_rest import EndpointSettings
 
 #: A part of the request: where it is, and the way to it.
 _PART = re.compile(r"\{(body|query|headers)((?:\.[^.{}]+)*)\}")

@@ -29,6 +29,8 @@ from ops.lockfile import claim_lock
 #: The author of what a task leaves uncommitted, unless git knows one on this host.
 _NAME, _EMAIL = "CMD.BRIDGE", "3ox@localhost"
 _SUBJECT_MAX_CHARS = 72
+#: Tasks of one repository that start at the same moment may fail over each other so often.
+_ADD_TRIES = 5
 
 
 class Changes(Struct, frozen=True, kw_only=True):
@@ -141,9 +143,20 @@ class Worktree:
         ref = Path(self.repository("rev-parse", "--path-format=absolute", "--git-path", self._ref()))
         ref.with_name(ref.name + ".lock").unlink(missing_ok=True)
         self._base_file.write_text(commit)
-        add = ("worktree", "add", "--quiet", "--no-track", "--force", "--force")
-        self.repository(*add, "-B", self.branch, self.path, commit)
+        self._add(commit)
         return self.path / prefix
+
+    def _add(self, commit: str) -> None:
+        add = ("worktree", "add", "--quiet", "--no-track", "--force", "--force")
+        for left in reversed(range(_ADD_TRIES)):
+            try:
+                self.repository(*add, "-B", self.branch, self.path, commit)
+            except GitFailed as error:
+                # Git takes no lock: it fails over what another `git worktree` has half written.
+                if left == 0 or "/worktrees/" not in error.message:
+                    raise
+            else:
+                return
 
     def _ref(self) -> str:
         return f"refs/heads/{self.branch}"
@@ -254,8 +267,9 @@ class Worktree:
             self.repository("worktree", "remove", "--force", "--force", self.path)
         if os.path.lexists(self.path):
             shutil.rmtree(self.path, onerror=_insist)
-        with contextlib.suppress(GitFailed):
-            self.repository("worktree", "prune")
+            # A worktree that another task is adding just now may look stale, too: no more often than needed.
+            with contextlib.suppress(GitFailed):
+                self.repository("worktree", "prune")
         self._base_file.unlink(missing_ok=True)
         if branch:
             with contextlib.suppress(GitFailed):

@@ -10,14 +10,17 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from ingress.dispatch import Bridge
+from ingress.spooled import SPOOLED, Aside, Spooled, read_entry
 from middleware.broker.intake import payload_sha256
 from middleware.broker.outage import backoff_s
-from middleware.job.records import Receipt, new_receipt
-from middleware.job.schema import Job, decode_job, encode_job
+from middleware.job.records import JobError, Receipt, new_receipt
+from middleware.job.schema import Job, encode_job
 from ops.background import start_duty
 from ops.errors import (
     InvalidJob,
@@ -31,8 +34,6 @@ from ops.errors import (
 from ops.logs import get_logger
 from ops.spool import Spool
 
-#: Status of a receipt whose job is in the spool.
-SPOOLED = "spooled"
 _HAND_OVER_BATCH = 50
 #: So often the store may answer a hand-over with an error; with the pauses in between that is some minutes.
 _REFUSALS_MAX = 30
@@ -40,18 +41,6 @@ _REFUSALS_MAX = 30
 _KEYS_MAX = 10_000
 
 log = get_logger(__name__)
-
-
-class Spooled(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An entry of the spool.
-
-    Attributes:
-        job: As ``encode_job`` writes it.
-        due_s: When it is to start, in seconds since 1970; None: at once.
-    """
-
-    job: msgspec.Raw
-    due_s: float | None = None
 
 
 class Acceptance:
@@ -188,27 +177,34 @@ class Acceptance:
                     return handed
                 for entry in entries:
                     try:
-                        job, delay_s = _read(entry.read_bytes())
+                        job, delay_s = read_entry(entry.read_bytes())
                         receipt = self._bridge.submit(job, delay_s=delay_s)
-                        if receipt.duplicate:
-                            log.warning("spool.duplicate", job_id=job.job_id, first=receipt.job_id)
                     except StoreError as error:
                         # The store's fault as a rule, one of the wrong version for instance: that must not
                         # empty the spool. An entry at which it fails again and again must not block it.
                         if self._refusals.count(entry.name) < _REFUSALS_MAX:
                             self._refusals.append(entry.name)
                             raise
-                        aside = self.spool.set_aside(entry)
+                        aside = self.spool.set_aside(entry, _why(JobError.of(error)))
                         log.exception("spool.refused", entry=str(aside), reason=str(error))
                         continue
                     except (InvalidJob, PolicyDenied, UnknownProject) as error:
-                        aside = self.spool.set_aside(entry)
+                        aside = self.spool.set_aside(entry, _why(JobError.of(error)))
                         log.warning("spool.refused", entry=str(aside), reason=str(error))
                         continue
                     self.away.clear()
-                    entry.unlink()
+                    self._let_go(entry, job, receipt)
                     handed += 1
         return handed
+
+    def _let_go(self, entry: Path, job: Job, receipt: Receipt) -> None:
+        """Delete an entry that the store has; whoever asks for one that was not needed is to be told so."""
+        if not receipt.duplicate or receipt.job_id == job.job_id:
+            entry.unlink()
+            return
+        log.warning("spool.duplicate", job_id=job.job_id, first=receipt.job_id)
+        said = f"its idempotency key stands for {receipt.job_id}, which was taken instead."
+        self.spool.set_aside(entry, _why(JobError("Duplicate", said), "cancelled"))
 
     def _run(self) -> None:
         tries = 0
@@ -294,7 +290,7 @@ class _Keys:
         """Read what an earlier process left there; its answers hold."""
         for entry in self._spool.entries():
             try:
-                job, _ = _read(entry.read_bytes())
+                job, _ = read_entry(entry.read_bytes())
             except (FileNotFoundError, InvalidJob):
                 # Handed over at this moment; or of no use, which the hand-over says.
                 continue
@@ -308,14 +304,5 @@ def _spool_receipt(job: Job) -> Receipt:
     )
 
 
-def _read(data: bytes) -> tuple[Job, float | None]:
-    """Read an entry: the job, and how long it is still to wait.
-
-    Raises:
-        InvalidJob: It cannot be read.
-    """
-    try:
-        entry = msgspec.json.decode(data, type=Spooled)
-    except msgspec.MsgspecError as error:
-        raise InvalidJob(f"the entry cannot be read: {error}.", remedy="Delete it.") from error
-    return decode_job(bytes(entry.job)), None if entry.due_s is None else max(0.0, entry.due_s - time.time())
+def _why(error: JobError, status: Literal["failed", "cancelled"] = "failed") -> bytes:
+    return msgspec.json.encode(Aside(status, time.time_ns() // 1_000_000, error))

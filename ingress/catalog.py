@@ -17,6 +17,8 @@ from middleware.archive.history import History, Past
 from middleware.archive.narrowing import Narrowing, check_day
 from middleware.archive.whole import read_whole
 from middleware.archive.words import having_words
+from middleware.job.deliveries import read_deliveries
+from middleware.job.delivery import Delivery
 from middleware.job.ids import is_id_part
 from middleware.job.records import JobPage, JobRecord, OutputChunk, Receipt
 from middleware.job.states import FINAL, State
@@ -286,7 +288,22 @@ class Catalog:
             past = self._history.job(job_id)
             if past is None:
                 raise
+            return self._with_deliveries_now(past)
+
+    def _with_deliveries_now(self, past: JobRecord) -> JobRecord:
+        """Say of results that were on the way what has become of them: they may outlive their job."""
+        if all(delivery.status == State.COMPLETED for delivery in past.deliveries):
             return past
+        count = max(int(delivery.delivery_id.rpartition("-")[2]) for delivery in past.deliveries)
+        found = read_deliveries(self._reader.read, self._reader.keys, {past.job_id: count})
+        now = {delivery.sink: delivery for delivery in found.get(past.job_id, ())}
+        return msgspec.structs.replace(
+            past,
+            deliveries=[
+                now.get(delivery.sink, delivery if delivery.status in FINAL else _let_go_of(delivery))
+                for delivery in past.deliveries
+            ],
+        )
 
     def receipt(self, part: str) -> Receipt:
         """Give a job's receipt; see ``job``."""
@@ -321,6 +338,11 @@ class Catalog:
         """Give the same as text; None if the history does not have the job."""
         pieces = self._history.output(self.resolve(part))
         return None if pieces is None else "".join(piece.text for piece in pieces)
+
+
+def _let_go_of(delivery: Delivery) -> Delivery:
+    said = "it stood so when the job was archived; the store has let go of both since"
+    return msgspec.structs.replace(delivery, reason=f"{delivery.reason}; {said}".removeprefix("; "))
 
 
 def _place_of(entry_id: str) -> tuple[int, int]:

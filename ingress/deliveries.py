@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from ingress.dispatch import current_bridge, get_job
 from middleware.job.deliveries import count_undelivered as counted
+from middleware.job.deliveries import undelivered_jobs
 from middleware.job.records import JobRecord
 from middleware.job.states import State
-from ops.errors import WrongState
+from ops.errors import JobNotFound, WrongState
 
 
 def list_undelivered(limit: int = 50) -> list[JobRecord]:
     """Give jobs whose results have not arrived everywhere, with their ``deliveries``.
 
+    Those that the store has let go of meanwhile come from the history, if it has them.
+
     Args:
         limit: How many at most.
     """
-    return current_bridge().reader.undelivered(limit)
+    reader = current_bridge().reader
+    found = reader.undelivered(limit)
+    known = {record.job_id for record in found}
+    for job_id in undelivered_jobs(reader.read, reader.keys, limit):
+        if job_id not in known:
+            with contextlib.suppress(JobNotFound):
+                found.append(get_job(job_id))
+    return found
 
 
 def count_undelivered() -> dict[str, int]:
@@ -40,6 +52,11 @@ def redeliver(part: str, *, reason: str = "asked for by a program") -> list[str]
     """
     bridge = current_bridge()
     record = get_job(part)
+    if bridge.reader.status_of(record.job_id) is None:
+        raise WrongState(
+            f"the store has let go of {record.job_id}: there is nothing to deliver any more.",
+            remedy=f"'3ox jobs {record.job_id} --json' has what the history keeps.",
+        )
     again = [item for item in record.deliveries if item.status == State.FAILED]
     again = [item for item in again if bridge.scripts.requeue(item.delivery_id, reason)[0] == "queued"]
     if not again:

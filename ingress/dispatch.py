@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from ingress.past import or_past, past_pieces
+from ingress.past import lacking, one_job, one_receipt, whole_id
 from middleware.broker.approvals import Decision
 from middleware.broker.factory import make_intake, make_scripts
 from middleware.job.follow import Follower
@@ -24,7 +24,7 @@ from middleware.job.payloads import Payload
 from middleware.job.reader import Reader
 from middleware.job.records import JobEvent, JobPage, JobRecord, OutputChunk, Receipt
 from middleware.job.schema import Job, make_job
-from ops.errors import JobNotFound, WrongState
+from ops.errors import BridgeError, JobNotFound, WrongState
 from ops.settings import LoadedSettings, load_settings
 from ops.spool import Spool
 from ops.store import Store
@@ -55,14 +55,17 @@ class Bridge:
     Args:
         loaded: Its settings.
         timeout_s: Bound on one answer of the store; the setting's value by default.
+        store: Where it is; made from the settings by default.
 
     Raises:
         SettingsError: ``redis_url`` is malformed.
     """
 
-    def __init__(self, loaded: LoadedSettings, *, timeout_s: float | None = None) -> None:
+    def __init__(
+        self, loaded: LoadedSettings, *, timeout_s: float | None = None, store: Store | None = None
+    ) -> None:
         self.loaded = loaded
-        self.store = Store.open(loaded, timeout_s=timeout_s)
+        self.store = Store.open(loaded, timeout_s=timeout_s) if store is None else store
         self.scripts = make_scripts(self.store, loaded.settings)
         self.intake = make_intake(self.scripts, loaded.settings)
         self.reader = Reader(self.store, loaded.settings.key_prefix)
@@ -78,15 +81,15 @@ class Bridge:
 
     def cancel(self, part: str, reason: str) -> CancelReply:
         """Cancel a job; see the function of this name."""
-        job_id = self.reader.resolve(part)
+        job_id = self._resolve(part)
         outcome, status = self.scripts.cancel(job_id, reason)
         if outcome == "unknown":
-            raise JobNotFound(f"there is no job {part!r}.", remedy="'3ox jobs' lists all jobs.")
+            raise self._lacks(part)
         return CancelReply(job_id, outcome, outcome if outcome == "cancelled" else status, was=status)
 
     def retry(self, part: str, reason: str) -> Receipt:
         """Run an ended job again; see the function of this name."""
-        job_id = self.reader.resolve(part)
+        job_id = self._resolve(part)
         outcome, status = self.scripts.requeue(job_id, reason)
         if outcome == "refused":
             raise WrongState(
@@ -94,22 +97,22 @@ class Bridge:
                 remedy="Dispatch it anew, or cancel it first.",
             )
         if outcome == "unknown":
-            raise JobNotFound(f"there is no job {part!r}.", remedy="'3ox jobs' lists all jobs.")
+            raise self._lacks(part)
         return self.reader.receipt(job_id)
 
     def approve(self, part: str, actor: str, reason: str = "") -> Receipt:
         """Let a job go on that waits for approval; see the function of this name."""
-        job_id = self.reader.resolve(part)
+        job_id = self._resolve(part)
         return self._decided(job_id, "approved", self.intake.approvals.approve(job_id, actor, reason))
 
     def deny(self, part: str, actor: str, reason: str = "") -> Receipt:
         """Cancel a job that waits for approval; see the function of this name."""
-        job_id = self.reader.resolve(part)
+        job_id = self._resolve(part)
         return self._decided(job_id, "denied", self.intake.approvals.deny(job_id, actor, reason))
 
     def _decided(self, job_id: str, wanted: str, decision: Decision) -> Receipt:
         if decision.outcome == "unknown":
-            raise JobNotFound(f"there is no job {job_id!r}.", remedy="'3ox jobs' lists all jobs.")
+            raise self._lacks(job_id)
         if decision.outcome == "expired":
             why = self.reader.job(job_id).reason
             raise WrongState(f"{job_id} cannot be {wanted} any more: {why}.", remedy="Dispatch it anew.")
@@ -120,6 +123,15 @@ class Bridge:
                 remedy="'3ox jobs --status held' shows what waits, and for what.",
             )
         return self.reader.receipt(job_id)
+
+    def _resolve(self, part: str) -> str:
+        try:
+            return self.reader.resolve(part)
+        except JobNotFound as error:
+            raise self._lacks(part) from error
+
+    def _lacks(self, part: str) -> BridgeError:
+        return lacking(self, part)
 
     def approvals(self, limit: int = 50) -> list[JobRecord]:
         """Give the jobs that wait for approval; see ``list_approvals``."""
@@ -208,27 +220,22 @@ def resolve_id(part: str) -> str:
         JobNotFound: No job fits.
         AmbiguousJobId: More than one does.
     """
-    bridge = current_bridge()
-    return or_past(bridge, lambda: bridge.reader.resolve(part), lambda past: past.resolve(part))
+    return whole_id(current_bridge(), part)
 
 
 def get_job(part: str) -> JobRecord:
-    """Give a job, by its id or a unique part of it; from the history if the store no longer has it.
+    """Give a job, by its id or a unique part of it; from history or spool if the store does not have it.
 
     Raises:
         JobNotFound: No job fits.
         AmbiguousJobId: More than one does.
     """
-    bridge = current_bridge()
-    reader = bridge.reader
-    return or_past(bridge, lambda: reader.job(reader.resolve(part)), lambda past: past.job(part))
+    return one_job(current_bridge(), part)
 
 
 def get_receipt(part: str) -> Receipt:
     """Give a job's receipt; see ``get_job``."""
-    bridge = current_bridge()
-    reader = bridge.reader
-    return or_past(bridge, lambda: reader.receipt(reader.resolve(part)), lambda past: past.receipt(part))
+    return one_receipt(current_bridge(), part)
 
 
 def list_jobs(
@@ -286,18 +293,16 @@ def wait_for(part: str, *, timeout_s: float | None = None) -> JobRecord:
         WaitTimeout: The time ran out.
         JobNotFound: No job fits.
     """
-    bridge = current_bridge()
-    return or_past(
-        bridge,
-        lambda: bridge.follower.wait(bridge.reader.resolve(part), timeout_s=timeout_s),
-        lambda past: past.job(part),
-    )
+    from ingress.waiting import wait_for_job
+
+    return wait_for_job(current_bridge(), part, timeout_s=timeout_s)
 
 
 def follow(part: str, *, timeout_s: float | None = None) -> Iterator[JobRecord]:
     """Yield a job at once and after every change, up to its end; see ``wait_for``."""
-    bridge = current_bridge()
-    return bridge.follower.follow(bridge.reader.resolve(part), timeout_s=timeout_s)
+    from ingress.waiting import follow_job
+
+    return follow_job(current_bridge(), part, timeout_s=timeout_s)
 
 
 def follow_all(*, after: str = "$", idle_s: float | None = None) -> Iterator[JobEvent | None]:
@@ -308,16 +313,11 @@ def follow_all(*, after: str = "$", idle_s: float | None = None) -> Iterator[Job
 def read_output(part: str, *, follow: bool = False, after: str = "-") -> Iterator[OutputChunk]:
     """Yield a job's output; with ``follow``, as it is written, until the job has ended.
 
-    Of a job that only the history has, the end of it that is kept there.
+    Of a job that only the history has, the end of it that is kept there; of one in the spool, none.
     """
-    bridge = current_bridge()
-    job_id, seen = resolve_id(part), after
-    try:
-        for piece in bridge.follower.output(job_id, follow=follow, after=after):
-            seen = piece.entry_id
-            yield piece
-    except JobNotFound as error:
-        yield from past_pieces(bridge, job_id, seen, error)
+    from ingress.waiting import output_of
+
+    return output_of(current_bridge(), part, follow=follow, after=after)
 
 
 def cancel(part: str, *, reason: str = "cancelled by a program") -> CancelReply:
@@ -373,13 +373,10 @@ def list_approvals(limit: int = 50) -> list[JobRecord]:
 
 
 def purge_jobs(status: str) -> int:
-    """Delete all ended jobs of one state with all their keys, some at a time.
+    """Delete all ended jobs of one state with all their keys, some at a time, and give how many they were.
 
     Args:
         status: ``completed``, ``failed`` or ``cancelled``.
-
-    Returns:
-        How many were deleted.
     """
     scripts = current_bridge().scripts
     deleted = 0

@@ -18,8 +18,11 @@ from ops.store import Store
 #: A beat is due so often, and a daemon that has missed five of them is not healthy.
 BEAT_S = 1.0
 LEASE_S = 5.0
-#: What a daemon that vanished leaves is shown as lost for so long.
+#: What a daemon that vanished leaves is shown as lost for so long, if nobody took its place.
 REMEMBER_S = 3600.0
+#: If another daemon of this name lives, on whatever host, it is forgotten so soon after its lease has ended.
+REPLACED_S = 10.0
+_FORGET_MAX = 20
 
 log = get_logger(__name__)
 
@@ -93,14 +96,21 @@ class Presence:
         facts = {"name": self.name, "host": self.host, "pid": str(os.getpid()), "at": str(now_ms)}
         pairs = [part for pair in {**self._facts, **facts}.items() for part in pair]
         key = self._keys.daemon(self.member)
-        self._store.pipeline(
+        replies = self._store.pipeline(
             [
                 ("ZADD", self._keys.daemons, now_ms + int(LEASE_S * 1000), self.member),
                 ("HSET", key, *pairs),
                 ("PEXPIRE", key, int(REMEMBER_S * 1000)),
                 ("ZREMRANGEBYSCORE", self._keys.daemons, "-inf", now_ms - int(REMEMBER_S * 1000)),
+                (
+                    *("ZRANGEBYSCORE", self._keys.daemons, "-inf", now_ms - int(REPLACED_S * 1000)),
+                    *("LIMIT", 0, _FORGET_MAX),
+                ),
             ],
         )
+        if isinstance(replies[-1], list):
+            lost = [item.decode() for item in replies[-1]]
+            self._forget([member for member in lost if member.startswith(f"{self.name}@")])
 
     def _forget_dead_kin(self) -> None:
         """Remove what an earlier process of this daemon on this host left when it was killed."""
@@ -108,9 +118,16 @@ class Presence:
             members = [item.decode() for item in self._store.call("ZRANGE", self._keys.daemons, 0, -1)]
         except StoreUnreachable:
             return
+        dead = []
         for member in members:
             kin, _, pid = member.rpartition(":")
             if kin == f"{self.name}@{self.host}" and pid.isdigit() and not pid_alive(int(pid)):
-                self._store.pipeline(
-                    [("ZREM", self._keys.daemons, member), ("DEL", self._keys.daemon(member))]
-                )
+                dead.append(member)
+        # The next beat is the next try.
+        with contextlib.suppress(StoreUnreachable):
+            self._forget(dead)
+
+    def _forget(self, members: list[str]) -> None:
+        if members:
+            keys = [self._keys.daemon(member) for member in members]
+            self._store.pipeline([("ZREM", self._keys.daemons, *members), ("DEL", *keys)])

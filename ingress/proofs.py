@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from middleware.archive.proof import Proof, Seal, prove, prove_past, seals_of
 from middleware.archive.verification import Verdict, Verification
 from middleware.broker.sealing import Sealing
+from middleware.job.ids import ID_LENGTH, is_id_part, made_ms
+from middleware.job.records import utc
 from ops.errors import JobNotFound, StoreUnreachable
 from ops.signing import KeyRing, PublicKey
 
@@ -68,6 +70,29 @@ def seals(bridge: Bridge, job_id: str) -> list[Seal]:
     created = bridge.store.call("HGET", bridge.reader.keys.job(job_id), "created")
     since_ms = 0 if created is None else int(created)
     return seals_of(bridge.loaded.workspace.ledger_dir, job_id, since_ms=since_ms)
+
+
+def last_trace(bridge: Bridge, part: str, missing: JobNotFound) -> JobNotFound:
+    """Give the error for a job that neither store nor history has, with what the ledger says of it.
+
+    Args:
+        bridge: Its bridge.
+        part: What was asked for; only a whole id is looked for.
+        missing: The error if the ledger has nothing either.
+    """
+    job_id = part.rpartition(":")[2].strip().lower()
+    if len(job_id) != ID_LENGTH or not is_id_part(job_id):
+        return missing
+    found = seals_of(bridge.loaded.workspace.ledger_dir, job_id, since_ms=made_ms(job_id))
+    if not found:
+        return missing
+    entry = found[-1].line.entry
+    why = f", {entry['reason']}" if entry.get("reason") else ""
+    return JobNotFound(
+        f"there is no job {job_id} any more: the ledger has it last as {entry['status']}"
+        f" at {utc(entry['at'])}{why}; store and history have let go of it.",
+        remedy="3ox.log says when, if it was purged: jobs.purged.",
+    )
 
 
 def verify_receipt(bridge: Bridge, part: str) -> Proof:

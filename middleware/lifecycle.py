@@ -18,6 +18,9 @@ from middleware.current_job import CurrentJob
 from middleware.interrupts import WorkerStopping
 from ops.processes import set_parent_death_signal
 
+#: After the last hook of its boot a worker process has still to tell Dramatiq's master that it is up.
+_TOLD_WITHIN_S = 0.05
+
 logger = logging.getLogger(__name__)
 
 
@@ -53,16 +56,19 @@ class Lifecycle(dramatiq.Middleware):
             worker.work_queue = WorkQueue()
 
     def after_worker_boot(self, broker: Broker, worker: Any) -> None:
-        """Make room for as many jobs as there are threads.
+        """Make room for as many jobs as there are threads, a moment later.
 
         Not before the worker is up: if a first job kills it earlier, Dramatiq's master waits for its sign of
-        having booted, 30 s unless ``--worker-fork-timeout`` says less.
+        having booted, 30 s unless ``--worker-fork-timeout`` says less; and for ever if it is killed while it
+        gives that sign, since the two share a lock for it.
         """
         if isinstance(broker, BridgeBroker):
             # What has been loaded stays: the collector need not look through it again for every job.
             gc.collect()
             gc.freeze()
-            broker.slots.open(worker.worker_threads)
+            opening = threading.Timer(_TOLD_WITHIN_S, broker.slots.open, (worker.worker_threads,))
+            opening.name, opening.daemon = "opening", True
+            opening.start()
             broker.timer.start()
 
     def before_worker_shutdown(self, broker: Broker, worker: Any) -> None:

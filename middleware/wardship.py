@@ -61,7 +61,8 @@ class Wardship(dramatiq.Middleware):
         """Note that a job starts."""
         if isinstance(broker, BridgeBroker) and isinstance(message, JobMessage) and broker.vitals is not None:
             asked_s = message.job.timeout_seconds
-            broker.vitals.started(message.job.job_id, self._default_s if asked_s is None else asked_s)
+            allowed_s = self._default_s if asked_s is None else asked_s
+            broker.vitals.started(message.job.job_id, message.delivery, allowed_s)
             if not broker.is_ours(message):
                 # We were starved between fetch and start, and the job has been handed back meanwhile.
                 message.settlement = Settlement(outcome="queued", reason="it was no longer this worker's")
@@ -76,8 +77,8 @@ class Wardship(dramatiq.Middleware):
         exception: BaseException | None = None,
     ) -> None:
         """Note that a job has ended: it is not overdue while its commit waits for the store."""
-        if isinstance(broker, BridgeBroker) and broker.vitals is not None:
-            broker.vitals.ended(message.message_id)
+        if isinstance(broker, BridgeBroker) and isinstance(message, JobMessage) and broker.vitals is not None:
+            broker.vitals.ended(message.job.job_id, message.delivery)
 
     def before_worker_shutdown(self, broker: Broker, worker: Any) -> None:
         """Note that a stop was asked for."""

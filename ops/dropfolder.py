@@ -18,6 +18,9 @@ FAILED = "failed"
 UNDONE = "undone"
 #: In the drop folder these are not looked into.
 ROOMS = frozenset({CLAIMED, FAILED, UNDONE})
+#: What the bridge's own doors write beside the dropped files, until it is renamed: left alone whatever the
+#: setting ``ignore`` says.
+OWN_NAMES = (".3ox-*", ".*.part")
 
 NOTE_SUFFIX = ".note.txt"
 REASON_SUFFIX = ".reason.txt"

@@ -103,16 +103,30 @@ class ModelLease:
     def __init__(self, loaded: LoadedSettings) -> None:
         self._loaded = loaded
         self._place = model_place(loaded.workspace)
+        self._guard = threading.Lock()
         self._link: socket.socket | None = None
         self._aborted = False
 
     def abort(self) -> None:
-        """Break off the wait for the model; safe from any thread."""
-        self._aborted = True
-        link = self._link
-        if link is not None:
-            with contextlib.suppress(OSError):  # it has ended by itself
-                link.shutdown(socket.SHUT_RDWR)
+        """Break off the wait for the model; safe from any thread, at any time."""
+        with self._guard:
+            self._aborted = True
+            if self._link is not None:
+                with contextlib.suppress(OSError):  # it has ended by itself
+                    self._link.shutdown(socket.SHUT_RDWR)
+
+    def _wait_on(self, link: socket.socket) -> None:
+        """Note on what we are about to wait: ``abort`` shuts it down.
+
+        Raises:
+            StartFailed: ``abort`` has come before; the link is closed.
+        """
+        with self._guard:
+            self._link = link
+            aborted = self._aborted
+        if aborted:
+            link.close()
+            raise _unusable("the wait for it was broken off")
 
     def open(self) -> ModelHello:
         """Start the process if none runs, wait for the model, and tell how it is reached.
@@ -126,7 +140,7 @@ class ModelLease:
             if link is None:
                 self._start()
                 continue
-            self._link = link
+            self._wait_on(link)
             hello = self._read_hello(link, deadline_s)
             if hello is None and not self._aborted:
                 link.close()
@@ -134,7 +148,7 @@ class ModelLease:
             if hello is None or hello.error != "":
                 link.close()
                 said = "the wait for it was broken off" if hello is None else hello.error
-                raise StartFailed(f"the offline model cannot be used: {said}.", remedy="See 3ox.log.")
+                raise _unusable(said)
             self._stay_linked()
             return hello
         raise StartFailed("the offline model does not start.", remedy="See 3ox.log.")
@@ -209,27 +223,29 @@ class ModelLease:
             os.close(lock_fd)
 
     def _spawn(self) -> None:
-        listening, write_fd = os.pipe()
+        # Ours becomes readable when the process has closed its end; a socket, so ``abort`` can do it too.
+        listening, its_end = socket.socketpair()
         environ = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
         environ["BRIDGE_HOME"] = str(self._loaded.workspace.home)
         try:
+            self._wait_on(listening)
             process = subprocess.Popen(
-                [sys.executable, "-m", "ops.local_model_server", str(write_fd)],
+                [sys.executable, "-m", "ops.local_model_server", str(its_end.fileno())],
                 cwd=Path(__file__).resolve().parents[1],
                 env=environ,
-                pass_fds=(write_fd,),
+                pass_fds=(its_end.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
         except OSError as error:
-            os.close(listening)
+            listening.close()
             raise StartFailed(
                 f"the offline model does not start: {error.strerror}.", remedy="See 3ox.log."
             ) from error
         finally:
-            os.close(write_fd)
+            its_end.close()
         with self._lock:
             # Those that have ended are reaped here: nobody else waits for them.
             self._started[:] = [item for item in self._started if item.poll() is None] + [process]
@@ -239,4 +255,8 @@ class ModelLease:
                     f"the offline model did not listen within {_LISTEN_WITHIN_S:g} s.", remedy="See 3ox.log."
                 )
         finally:
-            os.close(listening)
+            listening.close()
+
+
+def _unusable(why: str) -> StartFailed:
+    return StartFailed(f"the offline model cannot be used: {why}.", remedy="See 3ox.log.")

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ops.errors import PolicyDenied
-from ops.settings_table import PolicyRule
+from ops.settings_work import PolicyRule
 
 ALLOW, DENY, APPROVE = "allow", "deny", "approve"
 #: Types that run programs.

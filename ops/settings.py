@@ -13,21 +13,17 @@ from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Union, get_arg
 import msgspec
 
 from ops.errors import SettingsError
-from ops.settings_table import (
-    SECRET,
-    TYPE_DEFAULTS,
+from ops.settings_ask import (
     AnthropicSettings,
     AskSettings,
     CommandSettings,
     LocalSettings,
     OllamaSettings,
     OpenAISettings,
-    ProjectSettings,
-    ScheduleSettings,
-    Settings,
-    TypeOverrides,
-    TypeSettings,
 )
+from ops.settings_kinds import SECRET
+from ops.settings_table import Settings
+from ops.settings_work import TYPE_DEFAULTS, ProjectSettings, ScheduleSettings, TypeOverrides, TypeSettings
 from ops.workspace import Workspace, default_home
 
 __all__ = [

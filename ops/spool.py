@@ -17,6 +17,9 @@ from pathlib import Path
 from ops.errors import SpoolFull, StartFailed
 
 _SUFFIX = ".job"
+#: Room of the entries that can never be handed over, and how many of them are kept.
+_ASIDE = "refused"
+ASIDE_MAX = 1000
 #: A draft is written in a moment; one that is older belongs to nobody.
 _DRAFT_S = 600.0
 
@@ -27,10 +30,13 @@ class Spool:
     Args:
         folder: Where they are; made with the first entry.
         max_bytes: All entries together; more are refused.
+
+    Attributes:
+        folder: Where they are.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int) -> None:
-        self._folder = folder
+        self.folder = folder
         self._max_bytes = max_bytes
         self._count = 0
         self._known_bytes: int | None = None
@@ -49,10 +55,10 @@ class Spool:
         # Nanoseconds and a counter: entries of one process sort in the order in which they were added, and
         # those of several by their clock.
         self._count += 1
-        final = self._folder / f"{time.time_ns():020d}-{self._count:08d}-{name}{_SUFFIX}"
+        final = self.folder / f"{time.time_ns():020d}-{self._count:08d}-{name}{_SUFFIX}"
         draft = final.with_suffix(".tmp")
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 _write_all(fd, data)
@@ -64,7 +70,7 @@ class Spool:
         except OSError as error:
             draft.unlink(missing_ok=True)
             raise SpoolFull(
-                f"the spool {self._folder} takes nothing: {error.strerror}.",
+                f"the spool {self.folder} takes nothing: {error.strerror}.",
                 remedy="Free disk space, or correct the folder's mode.",
             ) from error
         return final
@@ -77,12 +83,12 @@ class Spool:
                 self._known_bytes = held_bytes + wanted_bytes
                 return
         raise SpoolFull(
-            f"the spool {self._folder} is full ({self._max_bytes} bytes).",
+            f"the spool {self.folder} is full ({self._max_bytes} bytes).",
             remedy="Bring the store back, or raise spool_max_bytes.",
         )
 
     def _sync_folder(self) -> None:
-        fd = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
         finally:
@@ -100,8 +106,9 @@ class Spool:
         """Tell whether there is no entry."""
         return next(self._found(), None) is None
 
-    def _found(self, suffix: str = _SUFFIX) -> Iterator[Path]:
-        with contextlib.suppress(FileNotFoundError), os.scandir(self._folder) as listing:
+    def _found(self, suffix: str = _SUFFIX, *, folder: Path | None = None) -> Iterator[Path]:
+        place = self.folder if folder is None else folder
+        with contextlib.suppress(FileNotFoundError), os.scandir(place) as listing:
             for entry in listing:
                 if entry.name.endswith(suffix):
                     yield Path(entry.path)
@@ -130,8 +137,8 @@ class Spool:
         Yields:
             Whether we are; if not, another process is at it.
         """
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -142,18 +149,39 @@ class Spool:
         finally:
             os.close(fd)
 
-    def set_aside(self, entry: Path) -> Path:
-        """Move an entry that can never be handed over out of the way; it is kept for a person to look at."""
-        aside = self._folder / "refused"
-        aside.mkdir(mode=0o700, exist_ok=True)
+    def set_aside(self, entry: Path, why: bytes = b"") -> Path:
+        """Move an entry that can never be handed over out of the way; it is kept for a person to look at.
+
+        Args:
+            entry: Which; of those set aside, the last ``ASIDE_MAX`` are kept.
+            why: Kept beside it, see ``why_file``.
+
+        Raises:
+            StartFailed: It cannot be moved.
+        """
+        aside = self.folder / _ASIDE
         target = aside / entry.name
         try:
+            aside.mkdir(mode=0o700, exist_ok=True)
+            self.why_file(target).write_bytes(why)
             entry.rename(target)
+            for old in self.aside()[:-ASIDE_MAX]:
+                old.unlink(missing_ok=True)
+                self.why_file(old).unlink(missing_ok=True)
         except OSError as error:
             raise StartFailed(
                 f"{entry} cannot be moved: {error.strerror}.", remedy="Move it by hand."
             ) from error
         return target
+
+    def aside(self) -> list[Path]:
+        """Give the entries that were set aside, oldest first."""
+        return sorted(self._found(folder=self.folder / _ASIDE))
+
+    @staticmethod
+    def why_file(entry: Path) -> Path:
+        """Give the file that says why an entry was set aside."""
+        return entry.with_suffix(".why")
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -82,6 +82,16 @@ class TokenFile(Struct, frozen=True):
     version: int = 1
 
 
+class _Version(NamedTuple):
+    """What the file held, and which version of it that was."""
+
+    stamp: tuple[int, int, int] | None
+    known: dict[str, TokenEntry]
+
+
+_NOTHING = _Version(None, {})
+
+
 class Tokens:
     """The API tokens of a workspace; safe to use from several threads and processes.
 
@@ -93,8 +103,8 @@ class Tokens:
     def __init__(self, workspace: Workspace, setting: str = "") -> None:
         self._file = workspace.keys_dir / "tokens.json"
         self._setting_sha256 = _digest(setting) if setting else ""
-        self._stamp: tuple[int, int, int] | None = None
-        self._known: dict[str, TokenEntry] = {}
+        # One value: a thread that reads it between two assignments would take old tokens for the new ones.
+        self._cache = _NOTHING
 
     def entries(self) -> list[TokenEntry]:
         """Give all tokens, oldest first.
@@ -195,6 +205,18 @@ class Tokens:
             return Principal(SETTING_NAME, "admin")
         return Principal(entry.name, entry.scope) if is_kept and entry is not None else None
 
+    def holds(self, principal: Principal) -> bool:
+        """Tell whether somebody who was known once still is: the token is there, and allows as much.
+
+        Raises:
+            SettingsError: The file cannot be read.
+        """
+        if principal.name == SETTING_NAME:
+            return self._setting_sha256 != ""
+        return any(
+            entry.name == principal.name and entry.scope == principal.scope for entry in self._read().values()
+        )
+
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
         """Be the one process that changes the file."""
@@ -212,18 +234,19 @@ class Tokens:
 
     def _read(self) -> dict[str, TokenEntry]:
         """Read the file if it has changed since, so that a revoked token ends at once."""
+        cache = self._cache
         try:
             found = self._file.stat()
             # Renamed into place, each version is another inode; the other two are for copies by hand.
             stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
-            if stamp != self._stamp:
+            if stamp != cache.stamp:
                 if stat.S_IMODE(found.st_mode) & 0o077:
                     self._file.chmod(0o600)
+                # After the stamp: what was read may be newer than it says, and is read again then.
                 kept = msgspec.json.decode(self._file.read_bytes(), type=TokenFile)
-                self._known = {entry.token_id: entry for entry in kept.tokens}
-                self._stamp = stamp
+                cache = self._cache = _Version(stamp, {entry.token_id: entry for entry in kept.tokens})
         except FileNotFoundError:
-            self._known, self._stamp = {}, None
+            cache = self._cache = _NOTHING
         except OSError as error:
             raise _unusable(self._file, error) from error
         except msgspec.MsgspecError as error:
@@ -231,7 +254,7 @@ class Tokens:
                 f"{self._file} cannot be understood: {error}.",
                 remedy="Delete it and make new tokens: 3ox token make NAME.",
             ) from error
-        return self._known
+        return cache.known
 
     def _write(self, entries: list[TokenEntry]) -> None:
         draft = self._file.with_suffix(f".{os.getpid()}.tmp")
@@ -246,7 +269,7 @@ class Tokens:
         except OSError as error:
             draft.unlink(missing_ok=True)
             raise _unusable(self._file, error) from error
-        self._stamp = None
+        self._cache = _NOTHING
 
 
 def _digest(token: str) -> str:

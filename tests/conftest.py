@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +12,17 @@ import pytest
 
 from ops.settings import LoadedSettings, load_settings
 from ops.workspace import Workspace
-from tests.support import RunningValkey, clean_environ
+from tests.support import RunningValkey, clean_environ, new_prefix
+
+
+def pytest_configure() -> None:
+    """Let what tests start hear a hang-up and Ctrl-C, also under nohup or in the background of a script.
+
+    There they are ignored, and that is inherited; a handler is not.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture
@@ -37,7 +47,7 @@ def valkey() -> Iterator[str]:
 @pytest.fixture
 def prefix() -> str:
     """A key prefix that no other test has."""
-    return f"t{uuid.uuid4().hex[:12]}:"
+    return new_prefix()
 
 
 @pytest.fixture

@@ -59,4 +59,4 @@ def watched_commands(url: str, prefix: str) -> Iterator[Commands]:
 
 def quiet_for(seconds: float) -> None:
     """Let an observation window pass; for counting what happens when nothing happens."""
-    time.sleep(seconds)
+    time.sleep(seconds)  # the window itself: there is nothing to wait for

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,6 +39,31 @@ def eventually(predicate: Callable[[], T], timeout_s: float = 10.0, *, every_s: 
         time.sleep(every_s)
 
 
+@contextlib.contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """Stop a process with SIGSTOP for the time of a block; it may be killed there.
+
+    The block begins when every thread has stopped: the signal is still on its way when kill() returns, and an
+    idle worker takes a job within a millisecond.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: all(_is_stopped(task) for task in Path(f"/proc/{pid}/task").iterdir()))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def _is_stopped(task: Path) -> bool:
+    try:
+        stat = (task / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # it ended since it was found
+        return False
+    # The name, in brackets, may itself hold spaces and brackets; see proc_pid_stat(5).
+    return stat.rpartition(")")[2].split()[0] == "T"
+
+
 def clean_environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Give our environment without settings of the bridge, with the repository importable from anywhere."""
     foreign = ("BRIDGE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_")
@@ -45,6 +73,28 @@ def clean_environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     environ["BRIDGE_API_PORT"] = "0"
     environ.update({} if extra is None else extra)
     return environ
+
+
+def new_prefix() -> str:
+    """Give a key prefix that no other test has."""
+    return f"t{uuid.uuid4().hex[:12]}:"
+
+
+def bridge_environ(
+    home: Path, store_url: str, settings: str = "", extra: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Give the environment of a bridge with a key prefix of its own.
+
+    Args:
+        home: Its workspace; a folder that is there.
+        store_url: Where its store is.
+        settings: What its 3ox.toml holds; empty writes none.
+        extra: Further variables.
+    """
+    if settings:
+        (home / "3ox.toml").write_text(settings)
+    own = {"BRIDGE_HOME": str(home), "BRIDGE_REDIS_URL": store_url, "BRIDGE_KEY_PREFIX": new_prefix()}
+    return clean_environ({**own, **({} if extra is None else extra)})
 
 
 class RunningValkey:
@@ -70,6 +120,12 @@ class RunningValkey:
             stderr=subprocess.DEVNULL,
         )
         self.server.wait_ready(10.0)
+
+    @property
+    def pid(self) -> int:
+        """Of the process, which runs."""
+        assert self.process is not None
+        return self.process.pid
 
     def kill(self) -> None:
         """End it with SIGKILL."""

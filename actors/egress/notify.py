@@ -7,7 +7,7 @@ import os
 from actors.egress.outcome import Delivered, Outcome, request_text, result_text
 from ops.errors import JobFailed, JobRefused
 from ops.settings import LoadedSettings
-from ops.settings_table import NotifySettings
+from ops.settings_results import NotifySettings
 
 #: Before the name of a variable that holds the URL, for one with a secret in it.
 _FROM_ENV = "env:"

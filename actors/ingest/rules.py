@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from actors.ingest.decision import Decision
 from middleware.job.payloads import IngestFilePayload
-from ops.settings_table import StationRule
+from ops.settings_station import StationRule
 
 _TYPE = "type:"
 

@@ -72,7 +72,15 @@ def text_of(path: Path, payload: IngestFilePayload) -> Extract:
     if kind == "text/html":
         text = _plain(text)
     cut = _cut(text, values.text_max_bytes)
-    return Extract(cut, truncated=len(cut) < len(text) or payload.size_bytes > len(data))
+    return _found(cut, truncated=len(cut) < len(text) or payload.size_bytes > len(data))
+
+
+def _found(text: str, *, truncated: bool, hint: str = "") -> Extract:
+    """Give what was read; of nothing but spaces and page breaks, that there is no text."""
+    if text.strip():
+        return Extract(text, truncated=truncated)
+    where = "the part of it that was read" if truncated else "it"
+    return Extract("", remark=f"No text was found in {where}.{hint}")
 
 
 def _cut(text: str, max_bytes: int) -> str:
@@ -120,7 +128,8 @@ def _document(path: Path, payload: IngestFilePayload, suffix: str) -> Extract:
         return Extract("", remark=f"Its text could not be read: {why}.")
     text = "".join(parts)
     cut = _cut(text, values.text_max_bytes)
-    return Extract(cut, truncated=len(cut) < len(text))
+    hint = " It may be a scan; nobody reads pictures here." if suffix == ".pdf" else ""
+    return _found(cut, truncated=len(cut) < len(text), hint=hint)
 
 
 class _Words(HTMLParser):

@@ -68,9 +68,11 @@ def understand(loaded: LoadedSettings, payload: IngestFilePayload, source: Path)
     from actors.llm.choose import NoProvider, choose
     from actors.llm.decide import decide
 
+    remarks: list[str] = []
     try:
         choose(loaded, None, fit_to_decide=True)
         prompt, remark = _prompt(source, payload)
+        remarks = [remark] if remark else []
         found = decide(Verdict, prompt, system=_SYSTEM, max_tokens=_ANSWER_MAX_TOKENS)
     except NoProvider:
         return default_decision()
@@ -78,8 +80,7 @@ def understand(loaded: LoadedSettings, payload: IngestFilePayload, source: Path)
         raise
     except JobFailed as error:
         # No server that answers, no budget, no sense in two answers: a file need not wait for that.
-        return default_decision(f"No model decided: {error.message}")
-    remarks = [remark] if remark else []
+        return default_decision(*remarks, f"No model decided: {error.message}")
     by = f"{found.provider}/{found.model}"
     return _checked(loaded.workspace, found.value, by, remarks)
 

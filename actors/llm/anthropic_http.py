@@ -8,15 +8,13 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from actors.llm.exchange import Server
+from actors.llm.exchange import Server, decode, events, whole_answer
 from actors.llm.http_stream import HttpStream
 from actors.llm.provider import AskRequest, ProviderUnavailable, Usage
-from actors.llm.sse import EventParser
 
 OFFICIAL_BASE_URL = "https://api.anthropic.com"
 #: The version of the protocol that is spoken here.
 PROTOCOL = "2023-06-01"
-_WHOLE_MAX_BYTES = 8_388_608
 #: Its words for why an answer ended, as everybody else says them.
 _FINISH = {"end_turn": "stop", "stop_sequence": "stop", "tool_use": "stop", "max_tokens": "length"}
 #: The model is made to call a tool of this name whose input is the document that is wanted.
@@ -174,38 +172,32 @@ class AnthropicProvider:
 
     def _answer(self, http: HttpStream, request: AskRequest) -> Iterator[str | Usage]:
         tally = _Tally(self.model if request.model is None else request.model)
-        if http.headers.get("content-type", "").startswith("application/json"):
-            message = self._read(http.read(_WHOLE_MAX_BYTES), _Message)
+        whole = whole_answer(http)
+        if whole is not None:
+            message = _read(whole, _Message)
             tally.take_message(message)
             text = "".join(map(_text_of, message.content))
             if text != "":
                 yield text
             yield tally.usage()
             return
-        parser = EventParser()
-        for piece in http.pieces():
-            for data in parser.feed(piece):
-                event = self._read(data, _Event)
-                if event.type == "error":
-                    said = self._server.said(event.error)
-                    raise ProviderUnavailable(f"the server failed in the middle of its answer: {said}")
-                text = tally.take(event)
-                if text != "":
-                    yield text
-                if event.type == "message_stop":
-                    yield tally.usage()
-                    return
+        for data in events(http):
+            event = _read(data, _Event)
+            if event.type == "error":
+                said = self._server.said(event.error)
+                raise ProviderUnavailable(f"the server failed in the middle of its answer: {said}")
+            text = tally.take(event)
+            if text != "":
+                yield text
+            if event.type == "message_stop":
+                yield tally.usage()
+                return
         raise ProviderUnavailable(f"{http.address} ended its answer in the middle.")
 
-    @staticmethod
-    def _read(data: str | bytes, kind: type[_Read]) -> _Read:
-        try:
-            return msgspec.json.decode(data, type=kind)
-        except msgspec.MsgspecError as error:
-            raise ProviderUnavailable(
-                f"the server's answer is not in Anthropic's format: {error}.",
-                remedy="Check that the base URL names a server that speaks Anthropic's protocol.",
-            ) from error
+
+def _read(data: str | bytes, kind: type[_Read]) -> _Read:
+    remedy = "Check that the base URL names a server that speaks Anthropic's protocol."
+    return decode(data, kind, whose="Anthropic's", remedy=remedy)
 
 
 def _text_of(block: _Block) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TypedDict
 
 from actors.llm.prices import warm_prices
 from actors.llm.provider import Provider
 from ops.errors import JobRefused, SettingsError
 from ops.local_model import INSTALL, model_file
-from ops.settings import LoadedSettings
+from ops.settings import AnthropicSettings, LoadedSettings, OpenAISettings
 
 #: The order in which they are asked unless ``[ask] providers`` gives another; ``local`` only if none else is.
 KNOWN = ("openai", "anthropic", "ollama", "command", "local")
@@ -60,37 +60,45 @@ def choose(loaded: LoadedSettings, wanted: str | None, *, fit_to_decide: bool = 
     return providers
 
 
-def _openai(loaded: LoadedSettings) -> Provider | None:
-    from actors.llm.openai_http import OFFICIAL_BASE_URL, OpenAIProvider
+class _Access(TypedDict):
+    """How a service with a key is reached."""
 
-    values = loaded.settings.ask.openai
-    key, base_url = _environ(values.api_key_env), _first(values.base_url, _environ("OPENAI_BASE_URL"))
+    base_url: str
+    model: str
+    key: str
+    silence_s: float
+    key_variable: str
+
+
+def _access(
+    values: OpenAISettings | AnthropicSettings, url_variable: str, official_url: str
+) -> _Access | None:
+    """Give how a service is reached; None if neither a key nor a base URL is set."""
+    key, base_url = _environ(values.api_key_env), _first(values.base_url, _environ(url_variable))
     if key == "" and base_url == "":
         return None
-    return OpenAIProvider(
-        base_url=_first(base_url, OFFICIAL_BASE_URL),
+    return _Access(
+        base_url=_first(base_url, official_url),
         model=values.model,
         key=key,
         silence_s=values.timeout_s,
         key_variable=values.api_key_env,
     )
+
+
+def _openai(loaded: LoadedSettings) -> Provider | None:
+    from actors.llm.openai_http import OFFICIAL_BASE_URL, OpenAIProvider
+
+    access = _access(loaded.settings.ask.openai, "OPENAI_BASE_URL", OFFICIAL_BASE_URL)
+    return None if access is None else OpenAIProvider(**access)
 
 
 def _anthropic(loaded: LoadedSettings) -> Provider | None:
     from actors.llm.anthropic_http import OFFICIAL_BASE_URL, AnthropicProvider
 
-    values = loaded.settings.ask.anthropic
-    key, base_url = _environ(values.api_key_env), _first(values.base_url, _environ("ANTHROPIC_BASE_URL"))
-    if key == "" and base_url == "":
-        return None
-    return AnthropicProvider(
-        base_url=_first(base_url, OFFICIAL_BASE_URL),
-        model=values.model,
-        key=key,
-        silence_s=values.timeout_s,
-        key_variable=values.api_key_env,
-        answer_max_tokens=loaded.settings.ask.answer_max_tokens,
-    )
+    ask = loaded.settings.ask
+    access = _access(ask.anthropic, "ANTHROPIC_BASE_URL", OFFICIAL_BASE_URL)
+    return None if access is None else AnthropicProvider(**access, answer_max_tokens=ask.answer_max_tokens)
 
 
 def _ollama(loaded: LoadedSettings) -> Provider | None:

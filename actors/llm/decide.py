@@ -15,11 +15,10 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from msgspec import Struct
 
-from actors.context import current_job, settings
-from actors.llm.budget import Purse
+from actors.context import settings
 from actors.llm.choose import choose
-from actors.llm.fallback import Answer, Asking, Fallback, ask_in_order
-from actors.llm.provider import AskRequest, Message
+from actors.llm.fallback import Answer, Asking, Fallback, ask_in_order, asking_of_job
+from actors.llm.provider import AskRequest, Message, Provider
 from ops.errors import JobFailed
 
 #: Of a wrong answer, so much is shown to the model again, and told in the error.
@@ -93,15 +92,8 @@ def decide(
         JobFailed: No provider answers; worth another attempt.
         JobInterrupted: The job has been cancelled or has run out of time.
     """
-    loaded, context = settings(), current_job()
-    providers = choose(loaded, provider, fit_to_decide=True)
-    asking = Asking(
-        write=lambda _: None,
-        note=lambda line: context.log(line, stream="err"),
-        limit_bytes=loaded.settings.result_max_bytes,
-        park_max_s=loaded.settings.ask.park_max_s,
-        purse=Purse(loaded),
-    )
+    providers = choose(settings(), provider, fit_to_decide=True)
+    asking = asking_of_job(write=lambda _: None)
     request = AskRequest(
         messages=[Message("user", prompt)],
         system=system,
@@ -113,15 +105,7 @@ def decide(
     value, complaint = _read(kind, first.text)
     if value is not None:
         return _decision(value, [first])
-    # The one that answered wrongly is asked again: it is there, and knows what it said.
-    same = [item for item in providers if item.name == first.provider]
-    again = [
-        *request.messages,
-        Message("assistant", first.text[:_SHOWN_CHARS] or "{}"),
-        Message("user", f"That is not valid: {complaint}. Answer again, with the JSON document alone."),
-    ]
-    named = model if first.provider == providers[0].name else None
-    second = ask_in_order(same, msgspec.structs.replace(request, messages=again, model=named), asking)
+    second = _ask_again(providers, request, asking, first, complaint)
     value, complaint = _read(kind, second.text)
     if value is not None:
         return _decision(value, [first, second])
@@ -130,6 +114,20 @@ def decide(
         f"{second.provider} gave no valid decision, twice: {complaint}; it said {said!r}.",
         remedy="Use a better model ([ask] in 3ox.toml).",
     )
+
+
+def _ask_again(
+    providers: list[Provider], request: AskRequest, asking: Asking, first: Answer, complaint: str
+) -> Answer:
+    """Ask the one that answered wrongly once more: it is there, and knows what it said."""
+    same = [item for item in providers if item.name == first.provider]
+    again = [
+        *request.messages,
+        Message("assistant", first.text[:_SHOWN_CHARS] or "{}"),
+        Message("user", f"That is not valid: {complaint}. Answer again, with the JSON document alone."),
+    ]
+    named = request.model if first.provider == providers[0].name else None
+    return ask_in_order(same, msgspec.structs.replace(request, messages=again, model=named), asking)
 
 
 def schema_of(kind: type[Struct]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 import msgspec
 
@@ -12,14 +13,18 @@ from actors.context import current_job
 from actors.llm.http_stream import HttpStream
 from actors.llm.provider import ProviderUnavailable
 from actors.llm.reset_time import reset_after_s
+from actors.llm.sse import EventParser
 from ops.errors import JobRefused
 
+_WHOLE_MAX_BYTES = 8_388_608
 _ERROR_MAX_BYTES = 65_536
 _ERROR_MAX_CHARS = 300
 _OK = 200
 #: 408: the server gave up waiting; 429: too many requests. Both pass by themselves, as every 5xx does.
 _PASSING = frozenset({408, 429})
 _KEY_LIKE = re.compile(r"\b(sk|pk|key)-[A-Za-z0-9_*-]{4,}")
+
+T = TypeVar("T")
 
 
 class Server:
@@ -109,3 +114,51 @@ class Server:
             text = text.replace(self.key, "***")
         text = _KEY_LIKE.sub(r"\1-***", text)[:_ERROR_MAX_CHARS]
         return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def whole_answer(http: HttpStream) -> bytes | None:
+    """Give the body of an answer that is one document, bounded; None if it comes as a stream of events.
+
+    Args:
+        http: The exchange, its headers read.
+
+    Raises:
+        ProviderUnavailable: Silence, or the connection was lost.
+    """
+    if not http.headers.get("content-type", "").startswith("application/json"):
+        return None
+    return http.read(_WHOLE_MAX_BYTES)
+
+
+def events(http: HttpStream) -> Iterator[str]:
+    """Give the data of each event of a streamed answer, as it comes.
+
+    Args:
+        http: The exchange, its headers read.
+
+    Raises:
+        ProviderUnavailable: Silence, the connection was lost, or an event without end.
+    """
+    parser = EventParser()
+    for piece in http.pieces():
+        yield from parser.feed(piece)
+
+
+def decode(data: str | bytes, kind: type[T], *, whose: str, remedy: str) -> T:
+    """Read a document of the server.
+
+    Args:
+        data: JSON.
+        kind: What it has to be.
+        whose: Whose format that is.
+        remedy: What to check if it is not in that format.
+
+    Raises:
+        ProviderUnavailable: It is something else.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise ProviderUnavailable(
+            f"the server's answer is not in {whose} format: {error}.", remedy=remedy
+        ) from error

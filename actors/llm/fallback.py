@@ -9,6 +9,7 @@ from typing import cast
 import msgspec
 from msgspec import Struct
 
+from actors.context import current_job, settings
 from actors.llm.budget import Purse
 from actors.llm.provider import AskRequest, Provider, ProviderUnavailable, Usage
 from ops.errors import JobFailed, JobParked, JobRefused
@@ -62,6 +63,22 @@ class Asking(Struct, frozen=True, kw_only=True):
     limit_bytes: int
     park_max_s: float
     purse: Purse
+
+
+def asking_of_job(*, write: Callable[[str], None]) -> Asking:
+    """Say how the current job asks: within the limits and budgets, and its output tells of fallbacks.
+
+    Args:
+        write: Takes the text as it comes.
+    """
+    loaded, context = settings(), current_job()
+    return Asking(
+        write=write,
+        note=lambda line: context.log(line, stream="err"),
+        limit_bytes=loaded.settings.result_max_bytes,
+        park_max_s=loaded.settings.ask.park_max_s,
+        purse=Purse(loaded),
+    )
 
 
 def ask_in_order(providers: Sequence[Provider], request: AskRequest, asking: Asking) -> Answer:

@@ -8,14 +8,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from actors.llm.exchange import Server
+from actors.llm.exchange import Server, decode, events, whole_answer
 from actors.llm.http_stream import HttpStream
 from actors.llm.provider import AskRequest, ProviderUnavailable, Usage
-from actors.llm.sse import EventParser
 from actors.llm.strict_schema import strict_schema
 
 OFFICIAL_BASE_URL = "https://api.openai.com/v1"
-_WHOLE_MAX_BYTES = 8_388_608
 
 
 class _Delta(Struct):
@@ -145,33 +143,27 @@ class OpenAIProvider:
 
     def _answer(self, http: HttpStream, request: AskRequest) -> Iterator[str | Usage]:
         tally = _Tally(self.model if request.model is None else request.model)
-        if http.headers.get("content-type", "").startswith("application/json"):
-            text = tally.take(self._chunk(http.read(_WHOLE_MAX_BYTES)))
+        whole = whole_answer(http)
+        if whole is not None:
+            text = tally.take(self._chunk(whole))
             if text != "":
                 yield text
             yield tally.usage()
             return
-        parser = EventParser()
-        for piece in http.pieces():
-            for data in parser.feed(piece):
-                if data == "[DONE]":
-                    yield tally.usage()
-                    return
-                text = tally.take(self._chunk(data))
-                if text != "":
-                    yield text
+        for data in events(http):
+            if data == "[DONE]":
+                yield tally.usage()
+                return
+            text = tally.take(self._chunk(data))
+            if text != "":
+                yield text
         if tally.finish_reason is None:
             raise ProviderUnavailable(f"{http.address} ended its answer in the middle.")
         yield tally.usage()
 
     def _chunk(self, data: str | bytes) -> _Chunk:
-        try:
-            chunk = msgspec.json.decode(data, type=_Chunk)
-        except msgspec.MsgspecError as error:
-            raise ProviderUnavailable(
-                f"the server's answer is not in OpenAI's format: {error}.",
-                remedy="Check that the base URL names an OpenAI-compatible server.",
-            ) from error
+        remedy = "Check that the base URL names an OpenAI-compatible server."
+        chunk = decode(data, _Chunk, whose="OpenAI's", remedy=remedy)
         if chunk.error is not None:
             raise ProviderUnavailable(
                 f"the server failed in the middle of its answer: {self._server.said(chunk.error)}"

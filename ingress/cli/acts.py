@@ -17,6 +17,7 @@ from ingress.cli.shared import (
     json_option,
     login_name,
     note,
+    note_if_spooled,
     require_job_type,
     seconds_or_zero,
 )
@@ -46,6 +47,7 @@ def wait(*, ids: tuple[str, ...], timeout: float | None, as_json: bool) -> int:
     records: list[JobRecord] = []
 
     def wait_one(job_id: str) -> int:
+        note_if_spooled(job_id)
         left_s = None if ends_at_s is None else max(0.0, ends_at_s - time.monotonic())
         record = wait_for(job_id, timeout_s=left_s)
         records.append(record)

@@ -7,24 +7,32 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ingress.cli.changes import changes_of
-from ingress.cli.render import one_line, print_fields, print_table, safe, since
+from ingress.cli.render import count_of, one_line, print_fields, print_table, safe, since
 
 if TYPE_CHECKING:
+    from middleware.job.delivery import Delivery
     from middleware.job.records import JobRecord, Receipt
 
 #: Longer values are cut in the text view; --json has them whole.
 _SHOWN_MAX = 2000
 
 
-def print_job(record: JobRecord) -> None:
-    """Print all that is known of a job, its attempts and its error included."""
-    limits = f"{record.max_retries} retries, {record.timeout_seconds:g} s" if record.timeout_seconds else ""
+def print_job(record: JobRecord, *, kept: str = "") -> None:
+    """Print all that is known of a job, its attempts and its error included.
+
+    Args:
+        record: The job.
+        kept: Where it is kept, if it is not in the store.
+    """
+    retries = "1 retry" if record.max_retries == 1 else f"{record.max_retries} retries"
+    limits = f"{retries}, {record.timeout_seconds:g} s" if record.timeout_seconds else ""
     fields = [
         ("job", record.job_id),
         ("type", record.job_type),
         ("project", record.project),
         ("state", f"{record.status}, {record.progress:.0f}% {record.progress_message}"),
         ("reason", record.reason),
+        ("kept", kept),
         ("approval", record.approval),
         ("from", f"{record.actor} through {record.source}"),
         ("priority", str(record.priority)),
@@ -44,7 +52,7 @@ def print_job(record: JobRecord) -> None:
         ("payload", _compact(record.payload)),
         ("changes", _changes(record)),
         ("result", _compact(_without_diff(record.result))),
-        ("delivery", ", ".join(f"{item.sink} {item.status}" for item in record.deliveries)),
+        *(("delivery", _delivery(item)) for item in record.deliveries),
     ]
     print_fields([(name, _cut(one_line(value))) for name, value in fields if value])
     if record.error is not None:
@@ -110,11 +118,18 @@ def _when(at: str | None) -> str | None:
     return None if at is None else f"{at} ({since(at)} ago)"
 
 
+def _delivery(item: Delivery) -> str:
+    if item.status == "completed":
+        return f"{item.sink} has it since {item.delivered_at}"
+    state = "given up" if item.status == "failed" else f"undelivered, {item.status}"
+    return f"{item.sink} {state}: {item.reason}".removesuffix(": ")
+
+
 def _changes(record: JobRecord) -> str | None:
     changes = changes_of(record)
     if changes is None:
         return None
-    size = f"{changes['files']} files, +{changes['insertions']} -{changes['deletions']}"
+    size = f"{count_of(changes['files'], 'file')}, +{changes['insertions']} -{changes['deletions']}"
     place = changes["branch"] or changes["path"]
     return f"{size}; --diff shows them" + (f"; in {place} on {changes['host']}" if place else "")
 

@@ -6,8 +6,16 @@ import click
 import msgspec
 
 from ingress.cli.output import OutputWriter
-from ingress.cli.render import JOB_COLUMNS, job_rows, print_table, summary_line
-from ingress.cli.shared import emit_json, exit_code_of, json_option, require_job_type, utf8
+from ingress.cli.render import JOB_COLUMNS, count_of, job_rows, print_table, summary_line
+from ingress.cli.shared import (
+    emit_json,
+    exit_code_of,
+    json_option,
+    login_name,
+    note_if_spooled,
+    require_job_type,
+    utf8,
+)
 from ingress.dispatch import (
     all_jobs,
     current_bridge,
@@ -21,9 +29,11 @@ from ingress.dispatch import (
 )
 from middleware.job.records import JobPage, JobRecord
 from middleware.job.states import FINAL, State
-from ops.errors import JobNotFound, UsageProblem
+from ops.errors import JobNotFound, UsageProblem, WrongState
 
 STATES = tuple(str(state) for state in State)
+#: Status of those that the store has not taken yet.
+SPOOLED = "spooled"
 #: Cannot be part of an id: there is no u in one.
 PURGE = "purge"
 _LIMIT = 50
@@ -39,7 +49,12 @@ _LOOKS_MAX = 50
 @click.option("--diff", is_flag=True, help="With ID: show what a task in a worktree has changed.")
 @click.option("--project", metavar="P", help="Only jobs of this project.")
 @click.option("--type", "job_type", metavar="T", help="Only jobs of this type.")
-@click.option("--status", metavar="S", type=click.Choice(STATES), help=f"One of: {', '.join(STATES)}.")
+@click.option(
+    "--status",
+    metavar="S",
+    type=click.Choice([*STATES, SPOOLED]),
+    help=f"One of: {', '.join(STATES)}; spooled: on this host's disk, until the store takes them.",
+)
 @click.option("--source", metavar="DOOR", help="Only jobs that came through it: cli, rest, clock, ...")
 @click.option(
     "--limit",
@@ -102,6 +117,10 @@ def jobs(
         return _one(job_id, way=chosen[0] if chosen else "", as_json=as_json)
     if job_type is not None:
         require_job_type(job_type)
+    if status == SPOOLED:
+        _refuse("--status spooled", [*chosen, *(name for name in paged if name != "--limit")])
+        _show_page(_spooled_page(filters, limit), as_json=as_json)
+        return 0
     if chosen:
         besides = [name for name in paged if name != "--limit"]
         return _view(chosen[0], filters, narrowed, paged, besides, limit=limit, as_json=as_json)
@@ -153,23 +172,33 @@ def _refuse(what: str, options: list[str]) -> None:
 
 
 def _purge(status: str, *, as_json: bool) -> int:
-    if State(status) not in FINAL:
+    from ops.logs import configure_logging, get_logger
+
+    if status not in FINAL:
         raise UsageProblem(
             f"jobs that are {status} are not purged.",
             remedy=f"Use --status with one of: {', '.join(sorted(FINAL))}; or cancel them first.",
         )
     deleted = purge_jobs(status)
+    # Whoever misses one of them later finds here when it went, and by whom.
+    configure_logging(current_bridge().loaded, process="cli", console=False)
+    get_logger(__name__).warning("jobs.purged", status=status, jobs=deleted, actor=login_name())
     if as_json:
         emit_json({"status": status, "deleted": deleted})
     else:
-        click.echo(f"{deleted} {status} job{'' if deleted == 1 else 's'} deleted.")
+        click.echo(f"{count_of(deleted, f'{status} job')} deleted.")
     return 0
 
 
 def _one(part: str, *, way: str, as_json: bool) -> int:
     if way == "--watch":
         return _watch_one(part, as_json=as_json)
-    record = get_job(part)
+    try:
+        record = get_job(part)
+    except JobNotFound as error:
+        from ingress.proofs import last_trace
+
+        raise last_trace(current_bridge(), part, error) from error
     if way == "--diff":
         from ingress.cli.changes import show_diff
 
@@ -204,7 +233,14 @@ def _watch_one(part: str, *, as_json: bool) -> int:
 def _print(record: JobRecord) -> None:
     from ingress.cli.details import print_job
 
-    print_job(record)
+    print_job(record, kept=_where_kept(record))
+
+
+def _where_kept(record: JobRecord) -> str:
+    """Say where a job is kept that the store has let go of; empty for one that it has."""
+    if not record.is_final or current_bridge().reader.status_of(record.job_id) is not None:
+        return ""
+    return "not in the store any more (purged, or beyond retention_s or finished_max); this is the history's"
 
 
 def _page(filters: dict[str, str | None], *, limit: int | None, cursor: str | None) -> JobPage:
@@ -222,6 +258,19 @@ def _page(filters: dict[str, str | None], *, limit: int | None, cursor: str | No
     return JobPage(jobs=records, summary=page.summary, next=page.next)
 
 
+def _spooled_page(filters: dict[str, str | None], limit: int | None) -> JobPage:
+    """Give the jobs of the spool, as far as they fit; needs no store."""
+    from ingress.spooled import listed
+
+    wanted = [(name, value) for name, value in filters.items() if value is not None]
+    fitting = [
+        record
+        for record in listed(current_bridge())
+        if all(getattr(record, name) == value for name, value in wanted)
+    ]
+    return JobPage(fitting[: _LIMIT if limit is None else limit], {SPOOLED: len(fitting)})
+
+
 def _show_page(page: JobPage, *, as_json: bool, every: bool = False) -> None:
     if as_json:
         raw = [msgspec.Raw(record.to_json()) for record in page.jobs]
@@ -229,7 +278,10 @@ def _show_page(page: JobPage, *, as_json: bool, every: bool = False) -> None:
         return
     if page.jobs:
         print_table(JOB_COLUMNS, job_rows(page.jobs))
-    click.echo(summary_line(page.summary))
+    click.echo(f"Spooled: {page.summary[SPOOLED]}" if SPOOLED in page.summary else summary_line(page.summary))
+    spooled = 0 if SPOOLED in page.summary else current_bridge().spooled()
+    if spooled:
+        click.echo(f"Not in the store yet: {count_of(spooled, 'job')}; --status spooled lists them.")
     if page.next is not None:
         more = "'3ox export' writes all" if every else "--all shows more, those of the history too"
         click.echo(f"There are more: --cursor {page.next} goes on, {more}.")
@@ -249,6 +301,7 @@ def logs(*, job_id: str, follow: bool, raw: bool, as_json: bool) -> int:
     obeyed; a pipe or file gets everything as it is.
     """
     whole_id = resolve_id(job_id)
+    note_if_spooled(whole_id)
     chunks = read_output(whole_id, follow=follow)
     if as_json:
         emit_json({"job_id": whole_id, "output": list(chunks)})
@@ -270,6 +323,11 @@ def receipt(*, job_id: str, prove: bool, as_json: bool) -> int:
     """
     found = get_receipt(job_id)
     proof = None
+    if prove and found.status == SPOOLED:
+        raise WrongState(
+            f"{found.job_id} has no proof yet: {found.transitions[-1].reason}",
+            remedy="Ask again when the store has taken it.",
+        )
     if prove:
         from ingress.proofs import verify_receipt
 

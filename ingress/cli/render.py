@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SHORT_ID_LENGTH = 8
 
 #: Fields of payloads that say what a job is about, and how much of that lists show.
-_SPEAKING_FIELDS = ("task", "prompt", "argv", "name", "text", "endpoint")
+_SPEAKING_FIELDS = ("task", "prompt", "argv", "name", "text", "endpoint", "path")
 _WHAT_MAX = 40
 _SPACING = {"\n", "\t"}
 #: Characters that turn the direction of what follows and can make a line read as another.
@@ -54,6 +54,11 @@ def _visible(letter: str) -> str:
 def one_line(text: str) -> str:
     """Make a job's text harmless and fit for one line."""
     return " ".join(safe(text).split())
+
+
+def count_of(number: int, name: str) -> str:
+    """Give a number with what it counts, in the plural unless it is one: ``1 job``, ``2 jobs``."""
+    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def short_id(job_id: str) -> str:

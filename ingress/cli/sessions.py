@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ingress.cli.render import duration, one_line, print_table, safe, since
+from ingress.cli.render import count_of, duration, one_line, print_table, safe, since
 from ingress.cli.shared import emit_json, for_each, json_option
 from ingress.dispatch import current_bridge
 from ops.errors import UsageProblem
@@ -116,7 +116,7 @@ def clear(*, ids: tuple[str, ...], every: bool, as_json: bool) -> int:
         count = known.clear(session_id)
         cleared.append({"session_id": session_id, "messages": count})
         if not as_json:
-            click.echo(f"{one_line(session_id)} cleared, {count} messages")
+            click.echo(f"{one_line(session_id)} cleared, {count_of(count, 'message')}")
         return 0
 
     code = 0

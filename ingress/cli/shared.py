@@ -28,6 +28,7 @@ __all__ = [
     "login_name",
     "nearest",
     "note",
+    "note_if_spooled",
     "require_job_type",
     "seconds",
     "seconds_or_zero",
@@ -73,6 +74,20 @@ def note(text: str) -> None:
     from ingress.cli.render import one_line
 
     click.echo(f"3ox: {one_line(text)}", err=True)
+
+
+def note_if_spooled(part: str) -> None:
+    """Say on stderr that a job lies in the spool and what it waits for; nothing of any other.
+
+    Args:
+        part: The job's id, or a unique part of it.
+    """
+    from ingress.dispatch import current_bridge
+    from ingress.spooled import in_spool
+
+    record = in_spool(current_bridge(), part)
+    if record is not None:
+        note(f"job {record.job_id} is {record.status}: {record.reason}")
 
 
 def exit_code_of(record: JobRecord) -> int:

@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from ingress.cli.render import duration, one_line, print_fields, print_table, short_id
-from ingress.cli.shared import emit_json, json_option
-from ingress.dispatch import bridge_status, connect
+from ingress.cli.render import count_of, duration, one_line, print_fields, print_table, short_id
+from ingress.cli.shared import emit_json, json_option, note
+from ingress.dispatch import Bridge, bridge_status, connect
 from ops.errors import StoreUnreachable
+from ops.model_place import running_models
 
 #: A store that has not answered by then is reported as away; the whole command has to end within 2 s.
 STORE_TIMEOUT_S = 1.2
@@ -29,7 +30,9 @@ def status(*, as_json: bool) -> int:
         found = bridge_status()
     except StoreUnreachable:
         if as_json:
-            emit_json(_away(bridge.store.url))
+            emit_json(_away(bridge))
+        elif spooled := bridge.spooled():
+            note(f"{count_of(spooled, 'job')} in the spool; '3ox jobs --status spooled' lists them.")
         raise
     if as_json:
         emit_json(found)
@@ -38,15 +41,15 @@ def status(*, as_json: bool) -> int:
     return 0
 
 
-def _away(url: str) -> dict[str, Any]:
+def _away(bridge: Bridge) -> dict[str, Any]:
     return {
-        "store": {"url": url, "version": None, "healthy": False, "latency_ms": None},
+        "store": {"url": bridge.store.url, "version": None, "healthy": False, "latency_ms": None},
         "queue": dict.fromkeys(_QUEUE),
         "workers": [],
         "daemons": [],
-        "spool": {"jobs": 0},
+        "spool": {"jobs": bridge.spooled()},
         "deliveries": {"waiting": None, "failed": None},
-        "models": [],
+        "models": running_models(bridge.loaded.workspace),
         "ask": None,
     }
 

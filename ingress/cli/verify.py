@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ingress.cli.render import count_of
 from ingress.cli.shared import emit_json, json_option, note
 from ops.errors import UsageProblem
 
@@ -53,8 +54,9 @@ def verify(*, day: str | None, rotate_key: bool, as_json: bool) -> int:
         if verdict.fault is not None:
             click.echo(f"false: {verdict.fault}")
         else:
-            compared = f", compared with {verdict.jobs} jobs of the store" if verdict.jobs else ""
-            click.echo(f"true: {verdict.lines} lines of {len(verdict.days)} days hold{compared}.")
+            compared = f", compared with {count_of(verdict.jobs, 'job')} of the store" if verdict.jobs else ""
+            lines, days = count_of(verdict.lines, "line"), count_of(len(verdict.days), "day")
+            click.echo(f"true: {lines} of {days} hold{'s' if verdict.lines == 1 else ''}{compared}.")
     return 0 if verdict.ok else 1
 
 

@@ -27,24 +27,24 @@ AnyRequest = Request[Any, Any, Any]
 
 
 def _cancel(desk: Desk, job_id: str, actor: str) -> str:
-    reply = desk.bridge.cancel(job_id, f"cancelled by {actor}")
+    reply = desk.door.bridge.cancel(job_id, f"cancelled by {actor}")
     return {"finished": "It had ended before.", "cancelling": "It is being stopped."}.get(
         reply.outcome, "Cancelled."
     )
 
 
 def _retry(desk: Desk, job_id: str, actor: str) -> str:
-    desk.bridge.retry(job_id, f"retried by {actor}")
+    desk.door.bridge.retry(job_id, f"retried by {actor}")
     return "It runs again."
 
 
 def _approve(desk: Desk, job_id: str, actor: str) -> str:
-    desk.bridge.approve(job_id, actor)
+    desk.door.bridge.approve(job_id, actor)
     return "Approved."
 
 
 def _deny(desk: Desk, job_id: str, actor: str) -> str:
-    desk.bridge.deny(job_id, actor)
+    desk.door.bridge.deny(job_id, actor)
     return "Denied."
 
 

@@ -22,13 +22,14 @@ class Desk:
         door: Of the API that it is served with.
 
     Attributes:
+        bridge: For what is read; what is done to jobs goes through ``door.bridge``.
         sessions: Who has signed in.
         tries: Bounds sign-ins that fail.
     """
 
     def __init__(self, door: Door) -> None:
         self.door = door
-        self.bridge = door.bridge
+        self.bridge = door.reading
         self.sessions = Sessions(door.tokens)
         self.tries = Tries()
         self._local = threading.local()

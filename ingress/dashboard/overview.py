@@ -16,7 +16,7 @@ from middleware.archive.narrowing import Narrowing
 from middleware.job.metrics import Metrics
 from middleware.job.records import JobRecord, utc
 from ops.errors import BridgeError, JobNotFound
-from ops.settings_table import ScheduleSettings
+from ops.settings_work import ScheduleSettings
 
 _LATEST = 12
 _APPROVALS_MAX = 20

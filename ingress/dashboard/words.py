@@ -12,7 +12,7 @@ import msgspec
 from ingress.cli.render import one_line, safe
 from middleware.job.records import JobRecord
 
-_SPEAKING_FIELDS = ("task", "prompt", "argv", "name", "text", "endpoint", "nonce")
+_SPEAKING_FIELDS = ("task", "prompt", "argv", "name", "text", "endpoint", "path", "nonce")
 _TITLE_MAX = 160
 _JSON_MAX_CHARS = 40_000
 #: Colours, titles and cursor movements that a terminal would obey; a page has no use for them.

@@ -7,12 +7,14 @@ from typing import TypeAlias
 from litestar.di import NamedDependency
 
 from ingress.daemon import Daemon
+from ingress.dispatch import Bridge
+from ingress.rest.brief import READ_S, BriefStore
 from ingress.rest.fanout import Fanout
 from ingress.rest.metrics import Metrics
 from ingress.rest.slots import Slots
 from ingress.rest.wakes import Wakes
 from ops.settings import LoadedSettings
-from ops.settings_table import RestSettings
+from ops.settings_rest import RestSettings
 from ops.store import Store
 from ops.tokens import Tokens
 
@@ -28,6 +30,8 @@ class Door:
 
     Attributes:
         tokens: Who may.
+        bridge: For what is done to jobs, and what outlives a request.
+        reading: For what is only read: it answers within a second or says that the store is away.
         probe: The store, for whoever asks only whether it answers.
         fanout: Hands the store's events to streams and waits.
         wakes: Tell of output.
@@ -38,13 +42,15 @@ class Door:
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
         self.bridge = daemon.bridge
+        read_s = min(READ_S, daemon.loaded.settings.store_timeout_s)
+        self.reading = Bridge(daemon.loaded, store=BriefStore.open(daemon.loaded, timeout_s=read_s))
         self.acceptance = daemon.acceptance
         self.tokens = Tokens(daemon.loaded.workspace, daemon.loaded.settings.api_token)
         self.probe = Store.open(daemon.loaded, timeout_s=PROBE_S)
         self.fanout = Fanout(daemon.bridge)
         self.wakes = Wakes(daemon.bridge)
         self.streams = Slots(self.rest.streams_max)
-        self.metrics = Metrics(daemon.bridge, lambda: self.streams.taken)
+        self.metrics = Metrics(daemon.bridge, self.reading, lambda: self.streams.taken)
         self.fanout.listen(self.metrics.hear)
 
     @property

@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import ExitStack, aclosing
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Response, get
+from litestar import Request, Response, get
 from litestar.concurrency import sync_to_thread
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import HeaderParameter, QueryParameter
 from litestar.response import Stream
 
-from ingress.rest.auth import requires
+from ingress.rest.auth import principal_of, requires
 from ingress.rest.contract import problems
 from ingress.rest.door import Door, OpenDoor
 from ingress.rest.fanout import BEHIND, END, Subscription
@@ -34,6 +34,7 @@ from ingress.rest.wakes import OUTPUT, Watch
 from middleware.job.records import JobEvent, JobRecord, utc_now
 from middleware.job.states import FINAL
 from ops.errors import StoreUnreachable
+from ops.tokens import Principal
 
 MEDIA_TYPE = "text/event-stream"
 #: A stream on which nothing happens says so, or whatever lies between would take it for dead.
@@ -101,6 +102,7 @@ class EventStream:
     Args:
         door: Where the events come from.
         slot: That it occupies.
+        principal: Who listens; once the token is revoked nothing more is told.
         job_id: Only of this job; None: of all.
         after: Of the last event that the client has seen.
         with_output: Whether the job's output is told too.
@@ -110,6 +112,7 @@ class EventStream:
         self,
         door: Door,
         slot: Slot,
+        principal: Principal,
         *,
         job_id: str | None = None,
         after: str | None = None,
@@ -119,6 +122,7 @@ class EventStream:
         self._watch: Watch | None = None
         self._door = door
         self._slot = slot
+        self._principal = principal
         self._job_id = job_id
         self._is_lost = after is not None and _EVENT_ID.fullmatch(after) is None
         self._resumes = after is not None and not self._is_lost
@@ -127,6 +131,13 @@ class EventStream:
 
     async def frames(self) -> AsyncIterator[bytes]:
         """Give what goes over the line, until the job has ended, the time is up or the process stops."""
+        async with aclosing(self._frames()) as pieces:
+            async for piece in pieces:
+                if not self._door.tokens.holds(self._principal):
+                    return
+                yield piece
+
+    async def _frames(self) -> AsyncGenerator[bytes]:
         try:
             with ExitStack() as stack:
                 heard = stack.enter_context(self._door.fanout.subscribe(self._job_id))
@@ -161,8 +172,8 @@ class EventStream:
 
     async def _snapshot(self, job_id: str) -> bytes:
         """Tell how the job stands; changes that are told later are not older than this."""
-        newest = await sync_to_thread(self._door.bridge.follower.newest_event)
-        record = await sync_to_thread(self._door.bridge.reader.job, job_id)
+        newest = await sync_to_thread(self._door.reading.follower.newest_event)
+        record = await sync_to_thread(self._door.reading.reader.job, job_id)
         self._sent = _order(newest)
         return frame(_as_event(record, newest), self._id(newest))
 
@@ -173,7 +184,7 @@ class EventStream:
         """Tell what the job has written since, if that is wanted."""
         if self._watch is not None:
             self._watch.told = False
-        reader = self._door.bridge.reader
+        reader = self._door.reading.reader
         try:
             while self._piece and self._job_id is not None:
                 chunks = await sync_to_thread(reader.output, self._job_id, self._piece, _PAGE)
@@ -203,7 +214,7 @@ class EventStream:
 
     def _read_after(self, after: str) -> tuple[str | None, list[JobEvent]]:
         """Give the id of the oldest event that there is, and the next ones; blocks."""
-        follower = self._door.bridge.follower
+        follower = self._door.reading.follower
         return follower.oldest_event(), follower.events_after(after, _PAGE)
 
     def _pieces(self, group: list[JobEvent]) -> list[bytes]:
@@ -216,7 +227,7 @@ class EventStream:
     async def _is_over(self) -> bool:
         """Tell whether the job has ended; what was told up to here was all then."""
         try:
-            record = await sync_to_thread(self._door.bridge.reader.job, str(self._job_id))
+            record = await sync_to_thread(self._door.reading.reader.job, str(self._job_id))
         except StoreUnreachable:
             return False
         return record.is_final
@@ -305,6 +316,7 @@ _STREAM = {
 )
 async def job_events(
     door: OpenDoor,
+    request: Request[Any, Any, Any],
     job_id: JobPart,
     last_event_id: LastEventId = None,
     with_output: WithOutput = False,
@@ -313,12 +325,19 @@ async def job_events(
     record = await sync_to_thread(find_job, door, job_id)
     seen, _ = _places(last_event_id, with_output=with_output)
     if seen is not None and _EVENT_ID.fullmatch(seen) and record.is_final:
-        missed = await sync_to_thread(door.bridge.follower.events_after, seen, _PAGE)
+        missed = await sync_to_thread(door.reading.follower.events_after, seen, _PAGE)
         if len(missed) < _PAGE and all(event.job_id != record.job_id for event in missed):
             # What keeps a browser's EventSource from coming back for ever.
             return Response(None, status_code=204)
     slot = door.streams.take()
-    stream = EventStream(door, slot, job_id=record.job_id, after=last_event_id, with_output=with_output)
+    stream = EventStream(
+        door,
+        slot,
+        principal_of(request),
+        job_id=record.job_id,
+        after=last_event_id,
+        with_output=with_output,
+    )
     return _response(stream)
 
 
@@ -331,10 +350,12 @@ async def job_events(
     media_type=MEDIA_TYPE,
     responses={**_STREAM, **problems()},
 )
-async def all_events(door: OpenDoor, last_event_id: LastEventId = None) -> Response[Any]:
+async def all_events(
+    door: OpenDoor, request: Request[Any, Any, Any], last_event_id: LastEventId = None
+) -> Response[Any]:
     """Stream what happens to all jobs."""
     slot = door.streams.take()
-    return _response(EventStream(door, slot, after=last_event_id))
+    return _response(EventStream(door, slot, principal_of(request), after=last_event_id))
 
 
 ROUTES: list[Any] = [job_events, all_events]

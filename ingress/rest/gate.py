@@ -75,8 +75,11 @@ class Gate:
             await send({"type": "websocket.close", "code": 1000, "reason": ""})
             return
         method = scope["method"]
-        answering = _Answer(send, asks_methods=method == "OPTIONS")
+        answering = _Answer(send, method)
         try:
+            if method == "HEAD":
+                # Of the framework no route takes it; all that a GET would answer but the body is the answer.
+                scope = {**scope, "method": "GET"}
             self._admit(scope)
             if method == "OPTIONS":
                 # The framework's own answer knows the methods of one handler of a path only; its refusal of
@@ -84,9 +87,9 @@ class Gate:
                 scope = {**scope, "method": "NONE"}
             await self.app(scope, _patient(receive), answering)
         except ApiProblem as problem:
-            await answering.refuse(problem, body=method != "HEAD")
+            await answering.refuse(problem)
         except BridgeError as error:
-            await answering.refuse(of_bridge_error(error), body=method != "HEAD")
+            await answering.refuse(of_bridge_error(error))
         finally:
             self._door.metrics.answered(method if method in _METHODS else "OTHER", answering.status)
 
@@ -200,35 +203,49 @@ def _patient(receive: Receive) -> Receive:
 
 
 class _Answer:
-    """Adds our headers to the response and knows whether it has begun.
+    """Adds our headers to the response, leaves out what the method does not want, knows whether it has begun.
 
     Args:
         send: Where it goes.
-        asks_methods: The request asks which methods there are; a refusal that names them is the answer.
+        method: HEAD wants no body; OPTIONS asks for the methods, so a refusal that names them is the answer.
 
     Attributes:
         status: What was answered.
     """
 
-    def __init__(self, send: Send, *, asks_methods: bool) -> None:
+    def __init__(self, send: Send, method: str) -> None:
         self._send = send
-        self._asks_methods = asks_methods
+        self._asks_methods = method == "OPTIONS"
+        self._wants_no_body = method == "HEAD"
         self.status = 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            if self._asks_methods and message["status"] == _METHOD_NOT_ALLOWED:
-                allow = [item for item in message["headers"] if item[0].lower() == b"allow"]
-                message = {**message, "status": _NO_CONTENT, "headers": allow}
-            self.status = message["status"]
-            present = {name.lower() for name, _ in message["headers"]}
-            added = [(name, value) for name, value in _HEADERS if name not in present]
-            message = {**message, "headers": [*message["headers"], *added]}
+            await self._send(self._begin(message))
+            if self._wants_no_body:
+                # At once: the body of a stream would never end. The server then says that the client is gone.
+                await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        elif self._wants_no_body:
+            return
         elif self._asks_methods and self.status == _NO_CONTENT and message["type"] == "http.response.body":
-            message = {**message, "body": b""}
-        await self._send(message)
+            await self._send({**message, "body": b""})
+        else:
+            await self._send(message)
 
-    async def refuse(self, problem: ApiProblem, *, body: bool) -> None:
+    def _begin(self, message: Any) -> Any:
+        headers = [
+            (name, _with_head(value) if name.lower() == b"allow" else value)
+            for name, value in message["headers"]
+        ]
+        self.status = message["status"]
+        if self._asks_methods and self.status == _METHOD_NOT_ALLOWED:
+            self.status = _NO_CONTENT
+            headers = [item for item in headers if item[0].lower() == b"allow"]
+        present = {name.lower() for name, _ in headers}
+        added = [(name, value) for name, value in _HEADERS if name not in present]
+        return {**message, "status": self.status, "headers": [*headers, *added]}
+
+    async def refuse(self, problem: ApiProblem) -> None:
         """Answer with a problem, unless an answer has begun already."""
         if self.status:
             return
@@ -242,4 +259,10 @@ class _Answer:
                 "headers": headers,
             }
         )
-        await self({"type": "http.response.body", "body": document if body else b"", "more_body": False})
+        await self({"type": "http.response.body", "body": document, "more_body": False})
+
+
+def _with_head(allow: bytes) -> bytes:
+    """Name HEAD among the methods that a path takes where GET is one of them."""
+    names = [name.strip() for name in allow.split(b",")]
+    return b", ".join([*names, b"HEAD"] if b"GET" in names and b"HEAD" not in names else names)

@@ -30,7 +30,7 @@ from middleware.job.records import Receipt
 from middleware.job.schema import make_job
 from ops.errors import StoreUnreachable
 from ops.logs import get_logger
-from ops.settings_table import EndpointSettings
+from ops.settings_rest import EndpointSettings
 
 SIGNATURE, TIMESTAMP = "X-Hub-Signature-256", "X-Hub-Timestamp"
 _SIGNATURE = re.compile(r"sha256=([0-9a-fA-F]{64})")

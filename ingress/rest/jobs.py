@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from litestar import Request, Response, get, post
@@ -11,7 +13,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import HeaderParameter, JSONBody, Parameter
 
 from ingress.dispatch import CancelReply
-from ingress.past import or_past, past_pieces
+from ingress.past import one_receipt, past_pieces
 from ingress.rest.auth import principal_of, requires
 from ingress.rest.contract import BODY, problems
 from ingress.rest.door import Door, OpenDoor
@@ -19,6 +21,7 @@ from ingress.rest.listing import list_jobs
 from ingress.rest.models import KEY_MAX, AnyJobRequest, Decision, JobResult, OutputPage
 from ingress.rest.problems import ApiProblem, refused
 from ingress.rest.reading import find_any, find_id, find_job, wait_for_end
+from ingress.spooled import SPOOLED
 from middleware.broker.approvals import APPROVED
 from middleware.broker.intake import payload_sha256
 from middleware.job.reader import LIMIT_MAX
@@ -27,7 +30,7 @@ from middleware.job.schema import DEFAULT_PRIORITY, Job, make_job
 from middleware.job.states import State
 from ops.errors import InvalidJob, JobNotFound
 from ops.policy import GUARDED
-from ops.tokens import Principal
+from ops.tokens import Principal, Scope
 from ops.tracing import traceparent
 
 _DAY_S = 86_400
@@ -181,14 +184,6 @@ def seconds(wait: float) -> float:
     return wait
 
 
-def _receipt(door: Door, part: str) -> Receipt:
-    return or_past(
-        door.bridge,
-        lambda: door.bridge.reader.receipt(find_id(door, part)),
-        lambda past: past.receipt(part),
-    )
-
-
 @get(
     "/v1/jobs/{job_id:str}/receipt",
     operation_id="getReceipt",
@@ -198,7 +193,7 @@ def _receipt(door: Door, part: str) -> Receipt:
 )
 async def get_receipt(door: OpenDoor, job_id: JobPart) -> Receipt:
     """Give the receipt."""
-    return await sync_to_thread(_receipt, door, job_id)
+    return await sync_to_thread(one_receipt, door.reading, job_id)
 
 
 @get(
@@ -246,25 +241,39 @@ async def get_output(
 def _output(door: Door, part: str, after: str | None, limit: int) -> OutputPage:
     # The state before the output: what is written up to the end is then read too.
     record = find_any(door, part)
-    place = "-" if after is None else after
-    chunks = door.bridge.reader.output(record.job_id, place, limit)
-    if not chunks and door.bridge.reader.status_of(record.job_id) is None:
+    if record.status == SPOOLED:
+        return OutputPage(job_id=record.job_id, chunks=[], next=after, final=False)
+    place, bridge = "-" if after is None else after, door.reading
+    chunks = bridge.reader.output(record.job_id, place, limit)
+    if not chunks and bridge.reader.status_of(record.job_id) is None:
         gone = JobNotFound(f"there is no job {part!r}.", remedy="GET /v1/jobs?all=true lists all jobs.")
-        chunks = past_pieces(door.bridge, record.job_id, place, gone)[:limit]
+        # One that was set aside from the spool is known, and has written nothing.
+        with contextlib.suppress(JobNotFound):
+            chunks = past_pieces(bridge, record.job_id, place, gone)[:limit]
     final = record.is_final and len(chunks) < limit
     last = chunks[-1].entry_id if chunks else after
     return OutputPage(job_id=record.job_id, chunks=chunks, next=None if final else last, final=final)
 
 
-@post(
-    "/v1/jobs/{job_id:str}/cancel",
-    status_code=200,
-    operation_id="cancelJob",
-    summary="Cancel a job",
+def _act(name: str, summary: str, *, scope: Scope, status_code: int = 200, description: str = "") -> post:
+    """Make the route of something that is done to a job, for a reason that may be given."""
+    return post(
+        f"/v1/jobs/{{job_id:str}}/{name}",
+        status_code=status_code,
+        operation_id=f"{name}Job",
+        summary=summary,
+        description=description if description else None,
+        guards=[requires(scope)],
+        opt={"body": Decision},
+        responses=problems(404, 409, *BODY),
+    )
+
+
+@_act(
+    "cancel",
+    "Cancel a job",
     description="At once before it starts, through its worker while it runs; one that has ended stays so.",
-    guards=[requires("submit")],
-    opt={"body": Decision},
-    responses=problems(404, 409, *BODY),
+    scope="submit",
 )
 async def cancel_job(
     request: Request[Any, Any, Any], door: OpenDoor, job_id: JobPart, data: JSONBody[Decision | None] = None
@@ -274,15 +283,12 @@ async def cancel_job(
     return await sync_to_thread(door.bridge.cancel, whole, _said("cancelled", request, data))
 
 
-@post(
-    "/v1/jobs/{job_id:str}/retry",
-    status_code=202,
-    operation_id="retryJob",
-    summary="Run a failed or cancelled job again",
+@_act(
+    "retry",
+    "Run a failed or cancelled job again",
     description="A command or task of somebody with a login, and what was approved, with scope admin only.",
-    guards=[requires("submit")],
-    opt={"body": Decision},
-    responses=problems(404, 409, *BODY),
+    scope="submit",
+    status_code=202,
 )
 async def retry_job(
     request: Request[Any, Any, Any], door: OpenDoor, job_id: JobPart, data: JSONBody[Decision | None] = None
@@ -316,38 +322,31 @@ def _require_may_retry(principal: Principal, record: JobRecord) -> None:
         )
 
 
-@post(
-    "/v1/jobs/{job_id:str}/approve",
-    status_code=200,
-    operation_id="approveJob",
-    summary="Let a job go on that waits for approval",
-    guards=[requires("admin")],
-    opt={"body": Decision},
-    responses=problems(404, 409, *BODY),
-)
+@_act("approve", "Let a job go on that waits for approval", scope="admin")
 async def approve_job(
     request: Request[Any, Any, Any], door: OpenDoor, job_id: JobPart, data: JSONBody[Decision | None] = None
 ) -> Receipt:
     """Let a job go on."""
-    whole = await sync_to_thread(find_id, door, job_id)
-    return await sync_to_thread(door.bridge.approve, whole, _actor(request), _reason(data))
+    return await _decide(door.bridge.approve, door, job_id, request, data)
 
 
-@post(
-    "/v1/jobs/{job_id:str}/deny",
-    status_code=200,
-    operation_id="denyJob",
-    summary="Cancel a job that waits for approval",
-    guards=[requires("admin")],
-    opt={"body": Decision},
-    responses=problems(404, 409, *BODY),
-)
+@_act("deny", "Cancel a job that waits for approval", scope="admin")
 async def deny_job(
     request: Request[Any, Any, Any], door: OpenDoor, job_id: JobPart, data: JSONBody[Decision | None] = None
 ) -> Receipt:
     """Cancel a job that waits."""
-    whole = await sync_to_thread(find_id, door, job_id)
-    return await sync_to_thread(door.bridge.deny, whole, _actor(request), _reason(data))
+    return await _decide(door.bridge.deny, door, job_id, request, data)
+
+
+async def _decide(
+    decide: Callable[[str, str, str], Receipt],
+    door: Door,
+    part: str,
+    request: Request[Any, Any, Any],
+    data: Decision | None,
+) -> Receipt:
+    whole = await sync_to_thread(find_id, door, part)
+    return await sync_to_thread(decide, whole, _actor(request), _reason(data))
 
 
 def _actor(request: Request[Any, Any, Any]) -> str:

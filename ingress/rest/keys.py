@@ -51,7 +51,7 @@ async def get_keys(door: OpenDoor) -> Keys:
 
 def _seals(door: Door, part: str) -> Seals:
     job_id = find_any(door, part).job_id
-    return Seals(job_id, [seal.raw.decode() for seal in seals(door.bridge, job_id)])
+    return Seals(job_id, [seal.raw.decode() for seal in seals(door.reading, job_id)])
 
 
 @get(

@@ -86,7 +86,7 @@ async def list_jobs(
         narrowing = Narrowing(status=state, job_type=job_type, project=project, day=day, text=search)
         return await sync_to_thread(_all_jobs, door, narrowing, limit, cursor)
     return await sync_to_thread(
-        door.bridge.reader.page,
+        door.reading.reader.page,
         status=state,
         job_type=job_type,
         project=project,
@@ -103,7 +103,7 @@ def _belongs(cursor: str, status: State | None, *, every: bool) -> bool:
 
 
 def _all_jobs(door: Door, narrowing: Narrowing, limit: int, cursor: str | None) -> JobPage:
-    with Catalog(door.bridge) as catalog:
+    with Catalog(door.reading) as catalog:
         try:
             return catalog.page(narrowing, limit=limit, cursor=cursor)
         except InvalidJob as error:

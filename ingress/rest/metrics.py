@@ -36,10 +36,11 @@ _FIELDS = ("spec", "status", "created", "queued", "started", "completed", "crash
 
 
 class _Spec(msgspec.Struct):
-    """What of a job's specification counts here."""
+    """What of a job's specification counts here. A job without a source came from Python: what is as a matter
+    of course is left out in the store."""
 
     job_type: str = "unknown"
-    source: str = "unknown"
+    source: str = "python"
 
 
 _read_spec = msgspec.json.Decoder(_Spec).decode
@@ -50,15 +51,16 @@ class Metrics:
 
     Args:
         bridge: Whose state.
+        reading: The same, for whoever cannot wait long.
         streams: Says how many streams are open.
     """
 
-    def __init__(self, bridge: Bridge, streams: Callable[[], int]) -> None:
+    def __init__(self, bridge: Bridge, reading: Bridge, streams: Callable[[], int]) -> None:
         self._bridge = bridge
         # When a counter began says nothing that its process does not say, and doubles the answer.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
-        self._registry.register(_Now(bridge, streams))
+        self._registry.register(_Now(reading, streams))
         self._ended: deque[str] = deque()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -151,7 +153,7 @@ class Metrics:
         try:
             said = _read_spec(b"{}" if spec is None else spec)
         except msgspec.MsgspecError:
-            said = _Spec()
+            said = _Spec(source="unknown")
         if status is None or spec is None:
             self._unread.inc()
             return

@@ -6,7 +6,7 @@ through which door and how far that is trusted is said by the door.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from msgspec import Meta, Struct
 
@@ -20,7 +20,17 @@ from middleware.job.payloads import (
     TelegramPayload,
 )
 from middleware.job.records import OutputChunk
-from middleware.job.schema import MAX_RETRIES_LIMIT, JobId, Name, Short
+from middleware.job.schema import (
+    Dependencies,
+    Metadata,
+    Name,
+    OnDependencyFailure,
+    Priority,
+    Resources,
+    Retries,
+    Short,
+    TimeLimit,
+)
 
 #: An idempotency key gets a prefix of ours and may not exceed the 256 characters of the job's field.
 KEY_MAX = 200
@@ -50,14 +60,14 @@ class JobRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, 
     trace_id: Short | None = None
     project: Name | None = None
     session_id: Name | None = None
-    priority: Annotated[int, Meta(ge=1, le=10)] | None = None
-    timeout_seconds: Annotated[float, Meta(gt=0, le=30 * 86_400)] | None = None
-    max_retries: Annotated[int, Meta(ge=0, le=MAX_RETRIES_LIMIT)] | None = None
-    depends_on: Annotated[list[JobId], Meta(max_length=100)] = []
-    on_dependency_failure: Literal["skip", "fail", "run"] = "skip"
-    resources: dict[Name, Annotated[int, Meta(ge=1)]] = {}
+    priority: Priority | None = None
+    timeout_seconds: TimeLimit | None = None
+    max_retries: Retries | None = None
+    depends_on: Dependencies = []
+    on_dependency_failure: OnDependencyFailure = "skip"
+    resources: Resources = {}
     idempotency_key: Key | None = None
-    metadata: dict[Short, Short] = {}
+    metadata: Metadata = {}
     delay_s: Annotated[float, Meta(ge=0, le=_DELAY_MAX_S)] | None = None
 
 

@@ -6,17 +6,18 @@ import time
 
 from litestar.concurrency import sync_to_thread
 
-from ingress.past import or_past
+from ingress.past import lacking, one_job
 from ingress.rest.door import Door
 from ingress.rest.fanout import BEHIND, END
 from ingress.rest.problems import RETRY_AFTER_S, ApiProblem
+from ingress.spooled import SPOOLED, in_spool
 from middleware.job.records import JobRecord
 from middleware.job.states import FINAL
 from ops.errors import JobNotFound
 
 
 def find_job(door: Door, part: str) -> JobRecord:
-    """Give a job; blocks on the store.
+    """Give a job that something can be done to, or that can be followed; blocks on the store.
 
     Args:
         door: Where.
@@ -25,29 +26,31 @@ def find_job(door: Door, part: str) -> JobRecord:
     Raises:
         JobNotFound: There is none.
         AmbiguousJobId: More than one fits.
+        WrongState: It was refused when it was to be handed over from the spool.
         ApiProblem: It is still in the spool.
     """
-    reader = door.bridge.reader
-    try:
-        return reader.job(reader.resolve(part))
-    except JobNotFound:
-        if door.acceptance.spool.is_empty():
-            raise
-    if any(part in entry.name for entry in door.acceptance.spool.entries()):
+    # The spool first: what has left it is in the store by then.
+    spooled = in_spool(door.reading, part)
+    if spooled is not None and not spooled.is_final:
         raise ApiProblem(
             503,
             "spooled",
-            f"the job {part!r} is in the spool: the store was away when it was taken.",
+            f"the job {spooled.job_id} is not in the store yet: {spooled.reason}",
             remedy="Ask again in a moment.",
             headers={"Retry-After": str(RETRY_AFTER_S)},
         )
-    # Handed over between the two looks, if it was there.
-    return reader.job(reader.resolve(part))
+    reader = door.reading.reader
+    try:
+        return reader.job(reader.resolve(part))
+    except JobNotFound:
+        if spooled is None:
+            raise
+        raise lacking(door.reading, part) from None
 
 
 def find_any(door: Door, part: str) -> JobRecord:
-    """Give a job, from the history if the store no longer has it; else as ``find_job``."""
-    return or_past(door.bridge, lambda: find_job(door, part), lambda past: past.job(part))
+    """Give a job wherever it is: in store, history or spool; raises as ``one_job`` does."""
+    return one_job(door.reading, part)
 
 
 def find_id(door: Door, part: str) -> str:
@@ -75,16 +78,22 @@ async def wait_for_end(door: Door, part: str, wait_s: float) -> JobRecord:
     try:
         with door.fanout.subscribe(record.job_id) as heard:
             # What happened before we listened.
-            record = await sync_to_thread(door.bridge.reader.job, record.job_id)
+            record = await sync_to_thread(_again, door, record)
             while not record.is_final:
                 item = await heard.next(deadline_s - time.monotonic())
                 if item is None or item is END:
                     break
-                if isinstance(item, list) and item[-1].status not in FINAL:
+                if isinstance(item, list) and item[-1].status not in FINAL and record.status != SPOOLED:
                     continue
-                record = await sync_to_thread(door.bridge.reader.job, record.job_id)
+                record = await sync_to_thread(_again, door, record)
                 if item is BEHIND:
                     break
             return record
     finally:
         slot.close()
+
+
+def _again(door: Door, record: JobRecord) -> JobRecord:
+    if record.status == SPOOLED:
+        return find_any(door, record.job_id)
+    return door.reading.reader.job(record.job_id)

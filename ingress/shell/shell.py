@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from ingress.acceptance import SPOOLED, Acceptance
+from ingress.acceptance import Acceptance
 from ingress.cli.carry import Mode, carry_out
 from ingress.cli.render import one_line, print_fields, short_id
 from ingress.cli.shared import Ended, login_name, note, utf8
@@ -19,6 +19,7 @@ from ingress.dispatch import Bridge, connect, current_bridge
 from ingress.shell.feed import Feed
 from ingress.shell.history import LineHistory
 from ingress.shell.line import COMMANDS, Line, read_line
+from ingress.spooled import SPOOLED
 from middleware.job.schema import Job, Name, make_job
 from middleware.job.sessions import Sessions
 from ops.errors import BridgeError, SessionNotFound, UsageProblem

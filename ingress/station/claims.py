@@ -1,6 +1,7 @@
 """Files that have been taken: one folder each, named by the id of the job that they become.
 
     .claimed/JOB_ID/[FOLDER/]NAME            and NAME.note.txt beside it
+    .claimed/JOB_ID.tries                    while a claim of an earlier station is read
 
 Taking a file is one rename, so of two stations one gets it. The folder's name is the job's id, so a claim
 that a crash left behind is simply handed in again: the store knows an id that it has taken before.
@@ -25,10 +26,14 @@ from ops.dropfolder import (
     failed_folder,
     shortened,
 )
+from ops.logs import get_logger
 from ops.workspace import Workspace
 
-#: Counts, in bytes, how often a station began with a claim that an earlier one had left behind.
+#: Counts, in bytes, how often a station began with a claim that an earlier one had left behind. Beside the
+#: claim's folder, not in it: a dropped file may have any name.
 _TRIES = ".tries"
+
+log = get_logger(__name__)
 
 
 class Claim(NamedTuple):
@@ -121,8 +126,8 @@ class Claims:
         files = [
             file
             for folder, folders, names in os.walk(home)
-            for name in (*folders, *names)
-            if (file := Path(folder, name)) != home / _TRIES and (name in names or file.is_symlink())
+            for file in (Path(folder, name) for name in (*folders, *names))
+            if file.name in names or file.is_symlink()
         ]
         if not files:
             return None
@@ -141,12 +146,23 @@ class Claims:
 
     def count_try(self, job_id: str) -> int:
         """Count that a claim is begun anew after a crash, and tell how often it was."""
+        if not self.holds(job_id):
+            return 0
         try:
-            with (claim_folder(self._workspace, job_id) / _TRIES).open("ab") as file:
+            with self._tries(job_id).open("ab", buffering=0) as file:
                 file.write(b".")
                 return file.tell()
-        except FileNotFoundError:
+        except OSError as error:
+            # A full disk, for instance: it is read all the same, and whether that ends us is not counted.
+            log.warning("station.try_not_counted", job_id=job_id, reason=str(error))
             return 0
+
+    def forget_tries(self, job_id: str) -> None:
+        """A station has read a claim and lives: however often it is put off yet, that ends nobody."""
+        self._tries(job_id).unlink(missing_ok=True)
+
+    def _tries(self, job_id: str) -> Path:
+        return self.root / f"{job_id}{_TRIES}"
 
     def holds(self, job_id: str) -> bool:
         """Tell whether there is a claim of this id."""
@@ -157,6 +173,7 @@ class Claims:
         found = self.holds(job_id)
         self._remove(claim_folder(self._workspace, job_id))
         self._remove(failed_folder(self._workspace, job_id))
+        self.forget_tries(job_id)
         return found
 
     def fail(self, job_id: str, reason: str) -> Path | None:
@@ -179,10 +196,8 @@ class Claims:
         claim.path.with_name(shortened(claim.name + REASON_SUFFIX)).write_text(reason, encoding="utf-8")
         target = failed_folder(self._workspace, job_id)
         target.parent.mkdir(exist_ok=True)
-        home = claim_folder(self._workspace, job_id)
-        with contextlib.suppress(FileNotFoundError):
-            (home / _TRIES).unlink()
-        home.rename(target)
+        claim_folder(self._workspace, job_id).rename(target)
+        self.forget_tries(job_id)
         return target
 
     def failed_count(self) -> int:

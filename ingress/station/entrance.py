@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -23,7 +24,7 @@ from ops.errors import (
     StoreUnreachable,
 )
 from ops.logs import get_logger
-from ops.settings_table import StationSettings
+from ops.settings_station import StationSettings
 
 #: Files that are handed in together: enough to share a round trip, few enough for the first to start soon.
 BATCH = 100
@@ -39,10 +40,26 @@ def wait_s(tries: int) -> float:
     return float(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(tries - 1, _EXPONENT_MAX)))
 
 
-class _Waiting(NamedTuple):
-    """A claim that is tried again."""
+#: The machine's doing, not the file's: no room, a disk that takes nothing, too little memory or descriptors.
+_HOST = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
+)
 
-    tries: int
+
+def is_hosts_doing(error: BaseException) -> bool:
+    """Tell whether what went wrong with a file is not about that file: then it waits, and is not refused."""
+    return isinstance(error, OSError) and error.errno in _HOST
+
+
+class _Waiting(NamedTuple):
+    """A claim that is tried again.
+
+    ``waits`` counts how often it was put off, which makes the pauses longer; ``faults`` how often that was
+    its own fault, which is bounded.
+    """
+
+    waits: int
+    faults: int
     due_s: float
     after: str
     reason: str
@@ -104,8 +121,10 @@ class Entrance:
         """
         with self._lock:
             before = self._waiting.get(job_id)
-            tries = 0 if before is None else before.tries
-            self._waiting[job_id] = _Waiting(tries, self._clock(), first, "its first job left nothing")
+            waits, faults = (0, 0) if before is None else (before.waits, before.faults)
+            self._waiting[job_id] = _Waiting(
+                waits, faults, self._clock(), first, "its first job left nothing"
+            )
 
     def retry_due(self) -> float | None:
         """Hand in again what is due.
@@ -160,7 +179,8 @@ class Entrance:
             self._forget(claim.job_id)
             return None
         except (OSError, InvalidJob) as error:
-            self._put_off(claim.job_id, f"{claim.name!r} cannot be taken: {error}.")
+            bounded = not is_hosts_doing(error)
+            self._put_off(claim.job_id, f"{claim.name!r} cannot be taken: {error}.", bounded=bounded)
             return None
 
     def _submit(self, prepared: list[tuple[Claim, Job]]) -> None:
@@ -197,12 +217,13 @@ class Entrance:
         """Try a claim again later; one whose own fault it is goes to ``failed/`` in the end."""
         with self._lock:
             before = self._waiting.get(job_id)
-            tries = 1 if before is None else before.tries + 1
+            waits = 1 if before is None else before.waits + 1
+            faults = (0 if before is None else before.faults) + (1 if bounded else 0)
             after = "" if before is None else before.after
-            self._waiting[job_id] = _Waiting(tries, self._clock() + wait_s(tries), after, reason)
-        log.warning("station.put_off", job_id=job_id, tries=tries, reason=reason)
-        if bounded and tries >= self._settings.tries:
-            self._refuse(job_id, f"{reason} It was tried {tries} times.")
+            self._waiting[job_id] = _Waiting(waits, faults, self._clock() + wait_s(waits), after, reason)
+        log.warning("station.put_off", job_id=job_id, tries=faults, reason=reason)
+        if bounded and faults >= self._settings.tries:
+            self._refuse(job_id, f"{reason} It was tried {faults} times.")
 
     def _refuse(self, job_id: str, reason: str) -> None:
         refuse(self._claims, job_id, reason)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ops.dropfolder import NOTE_MAX_BYTES, NOTE_SUFFIX, ROOMS
+from ops.dropfolder import NOTE_MAX_BYTES, NOTE_SUFFIX, OWN_NAMES, ROOMS
 
 #: Deeper folders are not looked into.
 DEPTH_MAX = 12
@@ -88,13 +88,12 @@ class Inbox:
 
     Args:
         root: The drop folder.
-        ignore: Patterns of names that are left alone.
+        ignore: Patterns of names that are left alone; our own drafts always are.
     """
 
     def __init__(self, root: Path, ignore: Sequence[str]) -> None:
         self.root = str(root)
-        together = "|".join(fnmatch.translate(pattern) for pattern in ignore)
-        self._ignored = re.compile(together if ignore else r"(?!)")
+        self._ignored = re.compile("|".join(fnmatch.translate(pattern) for pattern in (*OWN_NAMES, *ignore)))
 
     def is_ignored(self, name: str) -> bool:
         """Tell whether a name is to be left alone."""

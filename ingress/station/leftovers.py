@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ingress.station.inbox import Inbox
-from ops.settings_table import StationSettings
+from ops.settings_station import StationSettings
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 #: Under these names REST and ``3ox drop`` write what has not got its own name yet.

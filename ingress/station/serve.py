@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable, Iterator
 
 from ingress.daemon import Daemon
 from ingress.station.claims import Claim, Claims
@@ -171,8 +172,7 @@ class Station:
         first, self._swept = not self._swept, True
         if orphans:
             log.info("station.taken_up", claims=len(orphans))
-        claims = (claim for job_id in orphans if (claim := self._adopt(job_id, first=first)) is not None)
-        self._entrance.hand_in(claims)
+        self._entrance.hand_in(self._adopted(orphans, first=first))
 
     def _orphans(self, unknown: list[str]) -> list[str]:
         """Give those of the claims without a known job that nobody cares for."""
@@ -189,6 +189,15 @@ class Station:
             and not self._endings.is_answered(job_id)
             and (not self._swept or self._claims.age_s(job_id, now_s) >= _ORPHAN_S)
         ]
+
+    def _adopted(self, orphans: Iterable[str], *, first: bool) -> Iterator[Claim]:
+        """Load claims that have no job, one after the other, as they are read."""
+        for job_id in orphans:
+            claim = self._adopt(job_id, first=first)
+            if claim is not None:
+                yield claim
+                # It has been read, and we are still there.
+                self._claims.forget_tries(job_id)
 
     def _adopt(self, job_id: str, *, first: bool) -> Claim | None:
         """Load a claim that has no job."""

@@ -1,12 +1,12 @@
 """Takes what has settled in the drop folder: files are claimed, what is no file is refused.
 
 What cannot be taken now (no right to read it, an error of the disk) is tried again with a backoff; after a
-bounded number of tries it goes to ``failed/``, and if even that is not possible it is left until it changes.
+bounded number of tries it goes to ``failed/``, and if even that is not possible it stays and is looked at
+once a minute. What is the machine's doing (no room, no descriptors) is waited out, and uses up no try.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ingress.station.claims import Claim, Claims
-from ingress.station.entrance import refuse, wait_s
+from ingress.station.entrance import LONGEST_WAIT_S, is_hosts_doing, refuse, wait_s
 from ingress.station.inbox import Found, folder_of
 from ingress.station.stability import is_being_written
 from ops.logs import get_logger
@@ -23,10 +23,11 @@ log = get_logger(__name__)
 
 
 class _Trouble(NamedTuple):
-    """Something that could not be taken."""
+    """Something that could not be taken; ``faults`` of those ``waits`` were its own fault."""
 
     signature: tuple[int, ...]
-    tries: int
+    waits: int
+    faults: int
     due_s: float
 
 
@@ -88,7 +89,7 @@ class Taking:
     @property
     def next_s(self) -> float | None:
         """After how many seconds something may be taken that could not be; None if there is nothing."""
-        due = [item.due_s for item in self._troubles.values() if item.due_s != math.inf]
+        due = [item.due_s for item in self._troubles.values()]
         if self._busy:
             # A writer's end shows in no file's size or time.
             return wait_s(1)
@@ -125,18 +126,20 @@ class Taking:
 
     def _put_off(self, found: Found, error: OSError) -> None:
         path, signature = found.path, found.signature
-        before = self._troubles.get(path)
-        tries = 1 if before is None or before.signature != signature else before.tries + 1
+        known = self._troubles.get(path)
+        before = _Trouble(signature, 0, 0, 0.0) if known is None or known.signature != signature else known
+        waits, faults = before.waits + 1, before.faults + (0 if is_hosts_doing(error) else 1)
         reason = f"{found.name!r} cannot be taken: {error.strerror}."
-        log.warning("station.put_off", path=path, tries=tries, reason=reason)
-        due_s = self._clock() + wait_s(tries)
-        if tries >= self._tries:
+        log.warning("station.put_off", path=path, tries=faults, reason=reason)
+        due_s = self._clock() + wait_s(waits)
+        if faults >= self._tries and faults > before.faults:
             try:
-                self._refuse(found, f"{reason} It was tried {tries} times.")
+                self._refuse(found, f"{reason} It was tried {faults} times.")
             except OSError as worse:
+                # Rights that are given back show in no file's size or time, so it is not left for good.
                 log.error("station.stuck", path=path, reason=reason, error=str(worse))  # noqa: TRY400
-                due_s = math.inf
+                due_s = self._clock() + LONGEST_WAIT_S
             else:
                 self._troubles.pop(path, None)
                 return
-        self._troubles[path] = _Trouble(signature, tries, due_s)
+        self._troubles[path] = _Trouble(signature, waits, faults, due_s)

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ingress.cli.render import duration, kind, seconds_between, short_id, summary_line, what, why
+from ingress.cli.render import (
+    count_of,
+    duration,
+    kind,
+    seconds_between,
+    short_id,
+    summary_line,
+    what,
+    why,
+)
 from ingress.telegram.text import head, tail, units
 
 if TYPE_CHECKING:
@@ -120,8 +129,8 @@ def bridge_state(state: Mapping[str, Any]) -> str:
         [
             f"store: healthy, {state['store']['latency_ms']:.1f} ms",
             "queue: " + ", ".join(f"{count} {name}" for name, count in queue.items()),
-            f"workers: {sound} of {len(workers)} healthy, {running} jobs running",
+            f"workers: {sound} of {len(workers)} healthy, {count_of(running, 'job')} running",
             f"daemons: {', '.join(daemons) if daemons else 'none'}",
-            f"spool: {state['spool']['jobs']} jobs",
+            f"spool: {count_of(state['spool']['jobs'], 'job')}",
         ]
     )

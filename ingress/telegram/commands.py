@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from ingress.dispatch import Bridge
 from ingress.overview import overview
-from ingress.telegram.answers import bridge_state, job_list, one_job
+from ingress.past import one_job
+from ingress.telegram import answers
 from ops.errors import UsageProblem
 
 HELP = """Write anything: it is answered as a question, in this chat's own session.
@@ -35,7 +36,7 @@ class Asker(NamedTuple):
 def status(bridge: Bridge, words: str, asker: Asker) -> str:
     """Tell the state of the bridge."""
     del words, asker
-    return bridge_state(overview(bridge))
+    return answers.bridge_state(overview(bridge))
 
 
 def jobs(bridge: Bridge, words: str, asker: Asker) -> str:
@@ -44,13 +45,13 @@ def jobs(bridge: Bridge, words: str, asker: Asker) -> str:
     if words and not words.isdecimal():
         raise UsageProblem(f"{words!r} is not a number.", remedy="Write /jobs or /jobs 20.")
     limit = min(int(words[:4]), _LISTED_MAX) if words else _LISTED
-    return job_list(bridge.reader.page(limit=max(1, limit)))
+    return answers.job_list(bridge.reader.page(limit=max(1, limit)))
 
 
 def job(bridge: Bridge, words: str, asker: Asker) -> str:
     """Describe one job."""
     del asker
-    return one_job(bridge.reader.job(bridge.reader.resolve(_the_id(words, "/job"))))
+    return answers.one_job(one_job(bridge, _the_id(words, "/job")))
 
 
 def cancel(bridge: Bridge, words: str, asker: Asker) -> str:

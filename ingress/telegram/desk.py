@@ -10,8 +10,9 @@ import hashlib
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from ingress.acceptance import SPOOLED, Acceptance
+from ingress.acceptance import Acceptance
 from ingress.dispatch import Bridge
+from ingress.spooled import SPOOLED
 from ingress.telegram.api import UNREADABLE
 from ingress.telegram.commands import AT_ONCE, HELP, STORELESS, Asker
 from ingress.telegram.owed import Attachment, Owed

@@ -123,7 +123,8 @@ class Verification:
                     lost = sealing.lost()
                     if lost:
                         self._notes.append(
-                            f"{lost} jobs were deleted before they were sealed: no clock ran for too long."
+                            f"{lost} job{' was' if lost == 1 else 's were'} deleted before being sealed:"
+                            " no clock ran for too long."
                         )
         except _Wrong as wrong:
             return self._verdict(jobs, wrong.fault)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
+from middleware.job.assembly import LIFE_FIELDS, make_receipt, make_record
 from middleware.job.reader import Reader
-from middleware.job.records import LIFE_FIELDS, JobRecord, OutputChunk, Receipt, make_receipt, make_record
+from middleware.job.records import JobRecord, OutputChunk, Receipt
 from middleware.job.schema import HeartbeatJob, Job, decode_job
 from ops.errors import InvalidJob
 from ops.resp import Reply

@@ -2,13 +2,14 @@
 --
 -- ARGV[2]  job id
 -- ARGV[3]  reason: who cancelled it
+-- ARGV[4]  token of this call, letters and digits: the same one again gets the same answer, and nothing is done
 --
 -- Reply: {'cancelled', status}   it had not started, and never will; the status is what it was before
 --        {'cancelling', status}  it runs; its worker has been told to stop it
 --        {'finished', status}    it had ended before; nothing done
 --        {'unknown', ''}         no such job
 
-local id, reason = ARGV[2], ARGV[3]
+local id, reason, token = ARGV[2], ARGV[3], ARGV[4]
 local key = P .. 'job:' .. id
 local job = call('HMGET', key, 'status', 'queue', 'limits', 'worker', 'attempt', 'delivery', 'dependents', 'sinks',
   'approval')
@@ -17,13 +18,17 @@ local status = job[1]
 if not status then
   return { 'unknown', '' }
 end
+local before = answered_before(id, 'cancel', token)
+if before then
+  return before
+end
 if is_final(status) then
   return { 'finished', status }
 end
 if status == 'processing' then
   call('HSET', key, 'cancel', reason, 'reason', 'it is being stopped: ' .. reason)
   call('PUBLISH', P .. 'control:' .. job[4], 'cancel ' .. id .. ' ' .. job[6])
-  return { 'cancelling', status }
+  return answer(id, 'cancel', token, 'cancelling', status)
 end
 if status == 'held' and job[3] then
   for name in each_limit(job[3]) do
@@ -42,4 +47,4 @@ if job[3] then
     wake_waiting(name)
   end
 end
-return { 'cancelled', status }
+return answer(id, 'cancel', token, 'cancelled', status)

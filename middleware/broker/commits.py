@@ -17,12 +17,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import hiredis
+from dramatiq.middleware import Interrupt
 
 from middleware.broker.message import JobMessage
 from middleware.broker.outage import backoff_s
 from middleware.broker.scripts import Settlement
 from middleware.job.records import JobError
-from ops.errors import BridgeError, StoreError, StoreUnreachable
+from ops.errors import StoreError, StoreUnreachable
 from ops.logs import journal
 from ops.resp import Reply, as_error, well_formed
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 #: More at once would keep the store from everybody else.
 _TOGETHER_MAX = 32
+#: So often a commit is begun that is broken off by what ought not to happen: a bug, or a late interrupt.
+_BEGUN_MAX = 2
 
 Release: TypeAlias = Callable[[int], None]
 
@@ -78,18 +81,30 @@ class Commits:
             early = not leads and len(self._waiting) + self._under_way < self._broker.slots.count
             self._waiting.append(_Commit(message, settlement, None if early or leads else release))
             self._busy = True
-        if leads:
-            self._work_off()
-        if leads or early:
-            release(1)
+        try:
+            if leads:
+                self._work_off()
+        finally:
+            if leads or early:
+                release(1)
 
     def _work_off(self) -> None:
         while together := self._next():
-            try:
-                self._commit(together)
-            except Exception:
-                # A bug; it must strand neither these jobs nor those of the threads that rely on this one.
-                logger.exception("job.commit_failed: %s", ", ".join(str(each.message) for each in together))
+            # The threads whose jobs these are have gone on. So what breaks in here strands none of them: it
+            # is begun anew, and what stands already is answered as such.
+            for _ in range(_BEGUN_MAX):
+                try:
+                    self._commit(together)
+                except Interrupt:
+                    logger.warning(
+                        "job.interrupt_late: its job has ended; %d are being committed", len(together)
+                    )
+                except Exception:
+                    logger.exception(
+                        "job.commit_failed: %s", ", ".join(str(each.message) for each in together)
+                    )
+                else:
+                    break
             self._let_go(together)
 
     def _let_go(self, together: list[_Commit]) -> None:
@@ -99,7 +114,7 @@ class Commits:
         """
         for each in together:
             if self._broker.vitals is not None:
-                self._broker.vitals.settled(each.message.job.job_id)
+                self._broker.vitals.settled(each.message.job.job_id, each.message.delivery)
             if each.release is not None:
                 each.release(1)
 
@@ -121,7 +136,7 @@ class Commits:
                 self._broker.outage.begin(error)
                 tries += 1
                 time.sleep(backoff_s(tries))
-            except StoreError:
+            except Exception:
                 logger.exception("job.output_lost: %s", message.job.job_id)
                 return
             else:
@@ -131,17 +146,35 @@ class Commits:
         tries = 0
         while together:
             answers = zip(together, self._ask(together), strict=True)
-            together = [
-                each
-                for each, answer in answers
-                if isinstance(answer, StoreUnreachable) or not self._stands(each, answer)
-            ]
+            # All are looked at before any is tried again: each has its own answer.
+            together = [each for each, answer in answers if not self._is_through(each, answer)]
             if together:
                 tries += 1
                 time.sleep(backoff_s(tries))
 
-    def _ask(self, together: list[_Commit]) -> list[Reply | BridgeError]:
+    def _is_through(self, commit: _Commit, answer: Reply | Exception) -> bool:
+        """Tell whether nothing is left to be done for a commit; what goes wrong with it is its own affair."""
+        if isinstance(answer, StoreUnreachable):
+            return False
+        try:
+            return self._stands(commit, answer)
+        except Exception:
+            # It stands in the store; only the log does not say so.
+            logger.exception("job.commit_untold: %s", commit.message)
+            return True
+
+    def _ask(self, together: list[_Commit]) -> list[Reply | Exception]:
         """Settle once; gives the replies, errors among them."""
+        try:
+            return self._settle(together)
+        except Exception as error:
+            if len(together) > 1:
+                # A bug that one of them has brought along; the others do not suffer for it.
+                return [answer for each in together for answer in self._ask([each])]
+            logger.exception("job.commit_failed: %s", together[0].message)
+            return [error]
+
+    def _settle(self, together: list[_Commit]) -> list[Reply | Exception]:
         broker = self._broker
         commands = [
             broker.scripts.settle_command(
@@ -161,9 +194,9 @@ class Commits:
             broker.outage.begin(away)
         return answers
 
-    def _stands(self, commit: _Commit, answer: Reply | StoreError) -> bool:
+    def _stands(self, commit: _Commit, answer: Reply | Exception) -> bool:
         """Note what the store said of a commit; False if another one is to be tried in its place."""
-        if not isinstance(answer, StoreError):
+        if not isinstance(answer, Exception):
             self._tell(commit, answer[0].decode(), answer[1].decode())
             return True
         logger.error("job.settle_failed: %s: %s", commit.message.job.job_id, answer)

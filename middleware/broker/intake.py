@@ -250,10 +250,13 @@ class Intake:
         if reply.outcome == "dependency" and reply.status == "itself":
             raise InvalidJob("the job depends on itself.", remedy="Name other jobs.", field="depends_on")
         if reply.outcome == "dependency":
-            state = "unknown" if reply.status == "unknown" else f"already {reply.status}"
+            unknown = reply.status == "unknown"
+            state = "unknown" if unknown else f"already {reply.status}"
             raise InvalidJob(
                 f"the job depends on {reply.job_id}, which is {state}.",
-                remedy="Name jobs that exist and can still complete.",
+                remedy="Name jobs that exist."
+                if unknown
+                else "Retry that one first, or have this one run all the same: on_dependency_failure = run.",
                 field="depends_on",
             )
         if reply.outcome == "duplicate" and reply.job_id != job.job_id:

@@ -10,10 +10,13 @@ local KEYS, ARGV -- of the call under way, and what follows from them
 local P, EVENTS_MAX, NOW, time
 local call
 local BELL_MAX = 64 -- more waiting consumers than this need more than one round to wake
+local PORTION = 200 -- so many dependents of ended jobs are settled by one call, in about 10 ms
+local portion_left
 
 local function begin(keys, arguments)
   KEYS, ARGV = keys, arguments
   P, EVENTS_MAX = keys[1], arguments[1]
+  portion_left = PORTION
   call = redis.call
   time = call('TIME')
   NOW = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
@@ -112,6 +115,19 @@ local function move(id, from, to, queue, score)
   end
   call('ZREM', set_of(from, queue), id)
   call('ZADD', set_of(to, queue), score, id)
+end
+
+-- What people do to a job is answered alike when the same call comes again because its reply was lost: the job
+-- keeps the token of the last call of each kind and what was said to it.
+local function answered_before(id, kind, token)
+  local said = call('HGET', P .. 'job:' .. id, 'said:' .. kind)
+  local outcome, status = string.match(said or '', '^' .. token .. ' (%S+) (%S+)$')
+  return outcome and { outcome, status }
+end
+
+local function answer(id, kind, token, outcome, status)
+  call('HSET', P .. 'job:' .. id, 'said:' .. kind, token .. ' ' .. outcome .. ' ' .. status)
+  return { outcome, status }
 end
 
 local function make_ready(id, from, queue, score, reason, attempt)
@@ -243,18 +259,29 @@ local function give_up(id, job, ended, state, choice)
   return to
 end
 
--- Ends a job and settles what depends on it: released if it is completed, as each of them wants if it is not.
--- `has_dependents`: its field of that name, which spares most jobs a look at the set; `sinks` likewise.
-local function finish(id, from, to, queue, reason, attempt, worker, has_dependents, sinks, extra)
-  finish_one(id, from, to, queue, reason, attempt, worker, extra, sinks)
-  local todo = {}
-  if has_dependents then
-    todo[1] = { id, to }
+-- Has what depends on an ended job settled: next, or when those before it are.
+local function put_aside(id, state)
+  if call('EXISTS', P .. 'dependents:' .. id) == 1 then
+    local number = call('INCR', P .. 'seq')
+    call('RENAME', P .. 'dependents:' .. id, P .. 'ended:' .. id .. ':' .. number)
+    call('RPUSH', P .. 'endings', id .. ' ' .. state .. ' ' .. number)
   end
-  local at = 1
-  while todo[at] do
-    local ended, state = todo[at][1], todo[at][2]
-    local dependents = call('SMEMBERS', P .. 'dependents:' .. ended)
+end
+
+-- Settles what depends on ended jobs: released if those are completed, as each of them wants if they are not. A
+-- portion of it, for one job may have very many dependents, and each of these its own; the rest is done by the next
+-- calls of `promote`. Tells whether there is a rest.
+local function settle_dependents()
+  while portion_left > 0 do
+    local last = call('LINDEX', P .. 'endings', -1)
+    if not last then
+      return false
+    end
+    local ended, state, number = string.match(last, '^(%S+) (%S+) (%S+)$')
+    local dependents = call('SPOP', P .. 'ended:' .. ended .. ':' .. number, portion_left)
+    if #dependents == 0 then
+      call('RPOP', P .. 'endings')
+    end
     for _, other in ipairs(dependents) do
       local job = call('HMGET', P .. 'job:' .. other, 'status', 'queue', 'score', 'waits', 'delay', 'sinks')
       if job[1] == 'held' and job[4] then
@@ -262,18 +289,33 @@ local function finish(id, from, to, queue, reason, attempt, worker, has_dependen
         if choice == 'run' then
           one_less(other, job)
         else
-          todo[#todo + 1] = { other, give_up(other, job, ended, state, choice) }
+          put_aside(other, give_up(other, job, ended, state, choice))
         end
       end
     end
-    call('DEL', P .. 'dependents:' .. ended)
-    at = at + 1
+    portion_left = portion_left - math.max(1, #dependents)
+  end
+  return call('EXISTS', P .. 'endings') == 1
+end
+
+-- Ends a job and settles what depends on it. `has_dependents`: its field of that name, which spares most jobs a look
+-- at the set; `sinks` likewise.
+local function finish(id, from, to, queue, reason, attempt, worker, has_dependents, sinks, extra)
+  finish_one(id, from, to, queue, reason, attempt, worker, extra, sinks)
+  if has_dependents then
+    put_aside(id, to)
+    if settle_dependents() then
+      ring(queue) -- whoever wakes goes on with it
+    end
   end
 end
 
 -- Moves what is due to the ready queue; gives the ms until the next is due, -1 if there is none.
 local function promote(limit, queue)
   local next_due = -1
+  if call('EXISTS', P .. 'endings') == 1 and settle_dependents() then
+    next_due = 0
+  end
   for _, state in ipairs({ 'scheduled', 'retrying' }) do
     local set = set_of(state, queue)
     local first = call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]

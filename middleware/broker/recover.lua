@@ -1,10 +1,14 @@
 -- Takes a dead worker's jobs back: to the front of their priority, or to the dead letters after too many crashes.
+-- A job that was there when several workers died waits before it is run again, longer each time: a host that is out
+-- of memory kills worker after worker within moments, and a good job would be a dead letter for it.
 --
 -- ARGV[2]  worker id; '': every worker whose lease has ended
 -- ARGV[3]  how many crashes a job may cause before it is a dead letter
 -- ARGV[4]  ids of jobs that the worker had not started yet, separated by commas, or '': these count no crash
 -- ARGV[5]  how the worker was lost, a few words
 -- ARGV[6]  for '': how long a lease lasts, in ms
+-- ARGV[7]  how long a job waits after its second crash, in ms; twice as long after each further one, up to eight
+--          times as long
 --
 -- Leases end while the store is paused or down, though nobody could renew them. So whoever looks first after a
 -- gap gives every worker a new lease instead, and takes nothing back; the dead ones will not renew theirs.
@@ -61,12 +65,23 @@ for _, worker in ipairs(workers) do
         call('HSET', key, 'error', cjson.encode({
           type = 'WorkerLost', message = reason, remedy = "Correct the job, then run '3ox retry " .. id .. "'." }))
         finish(id, 'processing', to, queue, reason, attempt, worker, job[7], job[8])
+      elseif not_started[id] then
+        local reason = 'taken back from ' .. worker .. ' (' .. ARGV[5] .. ') before it had started'
+        make_ready(id, 'processing', queue, job[2], reason, attempt)
       else
         local reason = 'recovered from ' .. worker .. ' (' .. ARGV[5] .. ') in attempt ' .. attempt
-        if not_started[id] then
-          reason = 'taken back from ' .. worker .. ' (' .. ARGV[5] .. ') before it had started'
+        if crashes < 2 then
+          make_ready(id, 'processing', queue, job[2], reason, attempt)
+        else
+          to = 'retrying'
+          local pause = ARGV[7] * 2 ^ math.min(crashes - 2, 3)
+          local due = string.format('%.0f', NOW + pause)
+          reason = reason .. '; ' .. crashes .. ' workers have died with it, so it waits ' .. pause / 1000 .. ' s'
+          move(id, 'processing', to, queue, due)
+          call('HSET', key, 'status', to, 'due', due, 'reason', reason)
+          record(id, queue, to, attempt, worker, reason)
+          ring(queue) -- whoever wakes learns when it is due
         end
-        make_ready(id, 'processing', queue, job[2], reason, attempt)
       end
       local n = #reply
       reply[n + 1], reply[n + 2], reply[n + 3] = worker, id, to

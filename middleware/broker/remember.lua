@@ -9,6 +9,7 @@
 -- ARGV[8]  how many messages a session keeps
 -- ARGV[9]  for how long it is kept after its last message, in ms
 -- ARGV[10] how many sessions are kept
+-- ARGV[11] when the question was asked, in ms since 1970
 --
 -- An attempt whose worker died between this and `settle` has left its answer here; that of the next attempt
 -- takes its place, so that the session says what the job's result says.
@@ -39,7 +40,8 @@ elseif at then
 else
   call('RPUSH', messages, ARGV[6], ARGV[7])
   call('LTRIM', messages, -ARGV[8], -1)
-  call('HSETNX', facts, 'began', NOW)
+  -- A session begins with its first question, by the clock of whoever heard it; not after this, by ours.
+  call('HSETNX', facts, 'began', string.format('%.0f', math.min(ARGV[11], NOW)))
   call('HINCRBY', facts, 'messages', 2)
 end
 call('HSET', facts, 'last', NOW)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 
 from middleware.broker.scripts import Scripts
@@ -49,6 +51,7 @@ def remember(
         messages_max,
         ttl_s * 1000,
         SESSIONS_MAX,
+        round(datetime.fromisoformat(question.at).timestamp() * 1000),
     )
     if reply not in {b"remembered", b"superseded"}:
         raise StoreError(f"the remember script gave an unknown reply: {reply!r}.")

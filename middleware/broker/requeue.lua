@@ -2,6 +2,7 @@
 --
 -- ARGV[2]  job id
 -- ARGV[3]  reason: who asked for it
+-- ARGV[4]  token of this call, letters and digits: the same one again gets the same answer, and nothing is done
 --
 -- Reply: {'queued', status}       it waits for a worker, or is held while what it depends on is still to end; what has
 --                              failed and was not retried itself does not keep it from running
@@ -15,12 +16,22 @@ local job = call('HMGET', key, 'status', 'queue', 'score', 'attempt')
 if not job[1] then
   return { 'unknown', '' }
 end
+local before = answered_before(id, 'requeue', ARGV[4])
+if before then
+  return before
+end
 if job[1] ~= 'failed' and job[1] ~= 'cancelled' then
   return { 'refused', job[1] }
 end
 call('HDEL', key, 'error', 'completed', 'cancel', 'crashes', 'progress', 'message', 'due', 'delivery', 'worker')
 call('HSET', key, 'base', job[4] or '0')
 call('DEL', P .. 'result:' .. id)
+
+-- What it waited for before counts no more; some of that may have ended and be about to be settled.
+for _, ending in ipairs(call('LRANGE', P .. 'endings', 0, -1)) do
+  local ended, number = string.match(ending, '^(%S+) %S+ (%S+)$')
+  call('SREM', P .. 'ended:' .. ended .. ':' .. number, id)
+end
 
 local spec = cjson.decode(call('HGET', key, 'spec') or '{}')
 local waits, seen = 0, {}
@@ -41,7 +52,7 @@ if waits > 0 then
   move(id, job[1], 'held', job[2] or 'jobs', NOW)
   call('HSET', key, 'status', 'held', 'waits', waits, 'score', next_score(job[3]), 'reason', reason)
   record(id, job[2] or 'jobs', 'held', job[4], nil, reason)
-  return { 'queued', 'held' }
+  return answer(id, 'requeue', ARGV[4], 'queued', 'held')
 end
 make_ready(id, job[1], job[2] or 'jobs', next_score(job[3]), ARGV[3], job[4])
-return { 'queued', 'queued' }
+return answer(id, 'requeue', ARGV[4], 'queued', 'queued')

@@ -6,6 +6,7 @@ They are functions of one library (``functions.py``), which is sent only when th
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -89,7 +90,11 @@ class Settlement(Struct, frozen=True, kw_only=True):
 
 
 class Bounds(Struct, frozen=True, kw_only=True):
-    """Limits that the scripts keep; see the settings of the same names."""
+    """Limits that the scripts keep; see the settings of the same names.
+
+    Attributes:
+        crash_pause_ms: No setting: how long a job waits that two workers have died with, see ``recover.lua``.
+    """
 
     events_max: int = 10_000
     queue_max: int = 1_000_000
@@ -97,6 +102,7 @@ class Bounds(Struct, frozen=True, kw_only=True):
     retention_ms: int = 604_800_000
     finished_max: int = 200_000
     max_crashes: int = 3
+    crash_pause_ms: int = 1000
     output_entries_max: int = 10_000
 
 
@@ -298,18 +304,21 @@ class Scripts:
         Returns:
             Worker id, job id and new status of each job taken back.
         """
-        reply = self.run("recover", worker_id, self.bounds.max_crashes, ",".join(not_started), how, lease_ms)
+        bounds, spared = self.bounds, ",".join(not_started)
+        reply = self.run(
+            "recover", worker_id, bounds.max_crashes, spared, how, lease_ms, bounds.crash_pause_ms
+        )
         words = [word.decode() for word in reply]
         return [(words[at], words[at + 1], words[at + 2]) for at in range(0, len(words), 3)]
 
     def cancel(self, job_id: str, reason: str) -> tuple[str, str]:
         """Cancel a job: ``cancelled``, ``cancelling``, ``finished`` or ``unknown``, and its status."""
-        reply = self.run("cancel", job_id, reason)
+        reply = self.run("cancel", job_id, reason, os.urandom(8).hex())
         return reply[0].decode(), reply[1].decode()
 
     def requeue(self, job_id: str, reason: str) -> tuple[str, str]:
         """Run an ended job again: ``queued``, ``refused`` or ``unknown``, and its status."""
-        reply = self.run("requeue", job_id, reason)
+        reply = self.run("requeue", job_id, reason, os.urandom(8).hex())
         return reply[0].decode(), reply[1].decode()
 
     def promote(self, limit: int = 100) -> int:

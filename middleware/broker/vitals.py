@@ -81,7 +81,7 @@ class Vitals:
             os.close(fd)
         now_ns = time.monotonic_ns()
         self._free = list(range(rows))
-        self._taken: dict[str, int] = {}
+        self._taken: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
         _HEADER.pack_into(self._memory, 0, _MAGIC, rows, os.getpid(), start_time, now_ns, now_ns, now_ns, 0)
         draft.rename(path)
@@ -105,34 +105,36 @@ class Vitals:
         """The worker has been told to stop."""
         struct.pack_into("<Q", self._memory, _STOPPING, 1)
 
-    def started(self, job_id: str, allowed_s: float) -> None:
+    def started(self, job_id: str, delivery: str, allowed_s: float) -> None:
         """A job has started.
 
         Args:
             job_id: Which.
+            delivery: Of it. The same job may be given to this worker again before the worker has noted that
+                the end of the attempt before was committed: each has a row of its own.
             allowed_s: How long it may run, in seconds.
         """
         with self._lock:
-            if job_id in self._taken or not self._free:
+            if (job_id, delivery) in self._taken or not self._free:
                 return
-            row = self._taken[job_id] = self._free.pop()
+            row = self._taken[(job_id, delivery)] = self._free.pop()
         place = _HEADER.size + row * _ROW.size
         _ROW.pack_into(
             self._memory, place, job_id.encode(), time.monotonic_ns(), int(allowed_s * 1_000_000_000)
         )
 
-    def ended(self, job_id: str) -> None:
+    def ended(self, job_id: str, delivery: str) -> None:
         """A job's actor has returned: from now on it is overdue no more, however long its commit takes."""
         with self._lock:
-            row = self._taken.get(job_id)
+            row = self._taken.get((job_id, delivery))
             if row is not None:
                 place = _HEADER.size + row * _ROW.size
                 struct.pack_into("<Q", self._memory, place + _ALLOWED, _FOR_EVER_NS)
 
-    def settled(self, job_id: str) -> None:
+    def settled(self, job_id: str, delivery: str) -> None:
         """A job's end has been committed."""
         with self._lock:
-            row = self._taken.pop(job_id, None)
+            row = self._taken.pop((job_id, delivery), None)
             if row is None:
                 return
             self._memory[_HEADER.size + row * _ROW.size] = 0

@@ -37,6 +37,14 @@ def new_job_id(now_ms: int | None = None) -> str:
     return _base32(stamp_ms) + _base32(int.from_bytes(os.urandom(7), "big"))
 
 
+def made_ms(job_id: str) -> int:
+    """Give when an id of ``new_job_id`` was made, in milliseconds since 1970."""
+    number = 0
+    for letter in job_id[: ID_LENGTH // 2]:
+        number = number << 5 | ALPHABET.index(letter)
+    return number
+
+
 def is_id_part(text: str) -> bool:
     """Tell whether the text can be a whole job id, or a prefix or suffix of one."""
     return 0 < len(text) <= ID_LENGTH and all(letter in ALPHABET for letter in text)

@@ -22,6 +22,8 @@
     ask:held:DAY          hash         what answers that are being waited for may take at most
     ask:job:ID            hash         the same for one job, while there is a budget of a job
     dependents:ID         set          held jobs that wait for this one
+    endings               list         ended jobs whose dependents are being settled, 200 at a time
+    ended:ID:N            set          those dependents that are still to be settled
     waiting:NAME          sorted set   held jobs that wait for a slot of a resource
     running               hash         how much of each limited resource is in use
     processing:WORKER     hash         job id -> delivery: what this worker holds; the fence

@@ -9,18 +9,11 @@ from typing import TYPE_CHECKING
 import hiredis
 import msgspec
 
+from middleware.job.assembly import LIFE_FIELDS, make_receipt, make_record
 from middleware.job.deliveries import read_deliveries, undelivered_jobs
 from middleware.job.ids import ID_LENGTH, is_id_part
 from middleware.job.keys import Keys
-from middleware.job.records import (
-    LIFE_FIELDS,
-    JobPage,
-    JobRecord,
-    OutputChunk,
-    Receipt,
-    make_receipt,
-    make_record,
-)
+from middleware.job.records import JobPage, JobRecord, OutputChunk, Receipt
 from middleware.job.schema import JOB_TYPES, decode_job
 from middleware.job.states import State
 from ops.errors import AmbiguousJobId, InvalidJob, JobNotFound

@@ -37,6 +37,15 @@ Short = Annotated[str, Meta(max_length=256)]
 #: As ``new_job_id`` makes them; wide enough for ids of another making, narrow enough for key and file names.
 JobId = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z][0-9A-Za-z_-]*$")]
 
+Priority = Annotated[int, Meta(ge=1, le=10)]
+#: Seconds.
+TimeLimit = Annotated[float, Meta(gt=0, le=30 * 86_400)]
+Retries = Annotated[int, Meta(ge=0, le=MAX_RETRIES_LIMIT)]
+Dependencies = Annotated[list[JobId], Meta(max_length=100)]
+OnDependencyFailure = Literal["skip", "fail", "run"]
+Resources = dict[Name, Annotated[int, Meta(ge=1)]]
+Metadata = dict[Short, Short]
+
 
 class JobBase(
     Struct,
@@ -75,14 +84,14 @@ class JobBase(
     trust: Literal["operator", "member", "untrusted"] = "operator"
     project: Name | None = None
     session_id: Name | None = None
-    priority: Annotated[int, Meta(ge=1, le=10)] = DEFAULT_PRIORITY
-    timeout_seconds: Annotated[float, Meta(gt=0, le=30 * 86_400)] | None = None
-    max_retries: Annotated[int, Meta(ge=0, le=MAX_RETRIES_LIMIT)] | None = None
-    depends_on: Annotated[list[JobId], Meta(max_length=100)] = []
-    on_dependency_failure: Literal["skip", "fail", "run"] = "skip"
-    resources: dict[Name, Annotated[int, Meta(ge=1)]] = {}
+    priority: Priority = DEFAULT_PRIORITY
+    timeout_seconds: TimeLimit | None = None
+    max_retries: Retries | None = None
+    depends_on: Dependencies = []
+    on_dependency_failure: OnDependencyFailure = "skip"
+    resources: Resources = {}
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
-    metadata: dict[Short, Short] = {}
+    metadata: Metadata = {}
     version: int = SCHEMA_VERSION
 
     @property

@@ -53,7 +53,7 @@ class SessionFacts(Struct, frozen=True, kw_only=True):
         session_id: Its name.
         messages: How many messages there have been, dropped ones included.
         kept: How many there still are.
-        began_at: When its first message was written, RFC 3339.
+        began_at: When its first question was asked, RFC 3339.
         last_at: When its last message was written.
         expires_s: It is forgotten so many seconds from now, unless it goes on.
     """

@@ -5,7 +5,7 @@
        ├▶ scheduled┘         │  │  ├───▶ failed ──▶ queued   (retry by hand; `held` if
        └▶ held ────┘         │  │  └───▶ cancelled ─▶ queued  what it depends on is not completed)
                  ▲           │  └▶ retrying ──▶ queued
-                 └───────────┘ (handed back, recovered)
+                 └───────────┘ (handed back, recovered; after a second crash `retrying`)
 
 Every state is one sorted set in the store, so that a job is in exactly one place; the scripts hold the
 same table (``prelude.lua``) and refuse any other move. The tests walk all of it.

@@ -15,7 +15,7 @@ from actors.llm.choose import KNOWN
 from ingress.cli.main import MODULES
 from middleware.context import set_current_job
 from ops.settings import load_settings
-from ops.settings_table import AskSettings, BudgetSettings, LocalSettings
+from ops.settings_ask import AskSettings, BudgetSettings, LocalSettings
 from tests.actors.conftest import Configure
 from tests.actors.running import JobRun
 from tests.fake_openai import FakeOpenAI, answers

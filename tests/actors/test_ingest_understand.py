@@ -73,9 +73,9 @@ def slides() -> bytes:
     return made.getvalue()
 
 
-def pdf() -> bytes:
+def pdf(words: bytes = b"(Terms of delivery) Tj") -> bytes:
     """Make one page."""
-    stream = b"BT /F1 24 Tf 72 700 Td (Terms of delivery) Tj ET"
+    stream = b"BT /F1 24 Tf 72 700 Td %s ET" % words
     objects = [
         b"<</Type/Catalog/Pages 2 0 R>>",
         b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
@@ -163,6 +163,38 @@ def test_a_model_decides_about_every_kind_of_file(
     assert result.by.startswith("openai/")
     assert (workspace.home / result.path).read_bytes() == content
     assert set(workspace.home.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("scan.pdf", pdf(b""), "No text was found in it. It may be a scan"),
+        ("blank.txt", b" \n\n", "No text was found in it."),
+        ("blank.html", b"<html><script>x()</script></html>", "No text was found in it."),
+    ],
+)
+def test_a_file_without_words_says_so(
+    name: str, content: bytes, said: str, configure: Configure, openai: FakeOpenAI
+) -> None:
+    """The model is told and the result says it, also where no model comes to a decision."""
+    workspace = configure().workspace
+    payload = claimed(workspace, name, content)
+    openai.plan(answers(verdict("REFERENCE")))
+    result = run(payload)
+    assert (result.action, result.remarks[0][: len(said)]) == ("REFERENCE", said)
+    assert f"No text is shown. {said}" in openai.requests[0].body["messages"][-1]["content"]
+
+
+def test_what_was_not_understood_is_said_without_a_decision_too(
+    configure: Configure, openai: FakeOpenAI
+) -> None:
+    """The model fails: the default applies, and the result says both."""
+    workspace = configure().workspace
+    openai.plan(*[answers("no sense")] * 4)
+    result = run(claimed(workspace, "scan.pdf", pdf(b"")))
+    assert (result.action, result.by) == ("EDIT", "default")
+    assert result.remarks[0].startswith("No text was found in it.")
+    assert result.remarks[1].startswith("No model decided")
 
 
 def test_a_document_that_cannot_be_read_says_so(configure: Configure, openai: FakeOpenAI) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import msgspec
@@ -44,6 +45,22 @@ def test_settings_are_read_once_from_the_environment(
     assert settings().settings.workers == 7
     set_settings(plain)
     assert settings() is plain
+
+
+def test_a_new_project_is_there_for_every_thread_at_once(plain: LoadedSettings) -> None:
+    """None gets what held before while another reads the changed file; a broken file changes nothing."""
+    set_settings(plain)
+    file = plain.workspace.settings_file
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(10):
+            with file.open("a") as text:
+                text.write(f'[projects.p{number}]\npath = "."\ncommand = ["true"]\n')
+            seen = list(threads.map(lambda _: set(settings().settings.projects), range(32)))
+            assert [f"p{number}" in names for names in seen] == [True] * 32
+    last = settings()
+    with file.open("a") as text:
+        text.write("[projects.")
+    assert settings() is last
 
 
 def test_outside_a_job_there_is_no_current_job() -> None:

@@ -1,21 +1,25 @@
-"""A bridge whose ledger the test seals itself, with no clock running."""
+"""A bridge whose ledger the test seals itself, with no clock running; and one whose history it fills."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ingress.dispatch import Bridge, connect
 from ingress.proofs import key_ring, verify_ledger
+from middleware.archive.archivist import Archivist
+from middleware.archive.history import History
 from middleware.archive.ledger import Ledger, day_files
 from middleware.archive.ledger_line import LedgerLine, read_line
 from middleware.archive.sealer import Sealer
 from middleware.archive.verification import Verdict
 from middleware.broker.leadership import Leadership, Term
 from middleware.broker.sealing import Sealing
-from ops.settings import LoadedSettings
+from ops.settings import LoadedSettings, load_settings
+from tests.support import RunningValkey
 
 
 class Scribe:
@@ -82,3 +86,28 @@ def own(loaded: LoadedSettings) -> Bridge:
 def scribe(own: Bridge) -> Scribe:
     """The one who seals."""
     return Scribe(own)
+
+
+@pytest.fixture
+def bridge(tmp_path: Path) -> Iterator[Bridge]:
+    """A bridge on a store of its own."""
+    loaded = load_settings(tmp_path, environ={})
+    loaded.workspace.create()
+    store = RunningValkey(loaded)
+    store.start()
+    yield Bridge(loaded)
+    store.stop()
+
+
+@pytest.fixture
+def history(bridge: Bridge) -> Iterator[History]:
+    """Its history."""
+    made = History(bridge.loaded.workspace.history_db, writable=True)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def archivist(bridge: Bridge, history: History) -> Archivist:
+    """Who fills it."""
+    return Archivist(bridge.reader, history, retention_s=3600, rows_max=1000, output_max_bytes=1000)

@@ -1,37 +1,22 @@
-"""Sealing and proving, step by step: each transition once, and no change unseen."""
+"""Sealing, step by step: each transition once, in one chain, whatever dies in between."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingress.dispatch import Bridge, dispatch
-from ingress.proofs import seals, verify_receipt
-from middleware.archive.ledger import Ledger, Transition, lines_backwards
-from middleware.archive.ledger_line import NO_LINE, canonical, line_hash, read_line, signed_part
-from middleware.archive.proof import prove_past
+from ingress.proofs import verify_receipt
+from middleware.archive.ledger import lines_backwards
+from middleware.archive.ledger_line import NO_LINE, line_hash, read_line
 from middleware.archive.sealer import BATCH
 from middleware.job.schema import make_job
 from ops.errors import LeadershipLost, LedgerBroken
-from ops.signing import KeyRing
 from tests.archive.conftest import Scribe
+from tests.archive.lives import some_jobs
 
 DAY_S = 86_400.0
-
-
-def some_jobs(bridge: Bridge, count: int = 3) -> list[str]:
-    """Dispatch jobs, and cancel every second one: one or two transitions each."""
-    jobs = [dispatch("heartbeat", {}, actor="eve").job_id for _ in range(count)]
-    for job_id in jobs[::2]:
-        bridge.cancel(job_id, f"not needed: {job_id}")
-    return jobs
 
 
 def test_every_transition_is_sealed_once_in_a_signed_chain(own: Bridge, scribe: Scribe) -> None:
@@ -217,192 +202,6 @@ def test_days_are_files_of_one_chain(own: Bridge, scribe: Scribe) -> None:
     assert scribe.verify("2026-11-22").ok
 
 
-def swapped(lines: list[bytes]) -> list[bytes]:
-    """Two lines change places."""
-    return [*lines[:2], lines[3], lines[2], *lines[4:]]
-
-
-def altered(lines: list[bytes]) -> list[bytes]:
-    """One letter of a reason is another."""
-    at = next(number for number, raw in enumerate(lines) if b"not needed" in raw)
-    return [*lines[:at], lines[at].replace(b"not needed", b"not Needed"), *lines[at + 1 :]]
-
-
-@pytest.mark.parametrize(
-    ("change", "line"),
-    [
-        (altered, None),
-        (lambda lines: [*lines[:2], *lines[3:]], 3),
-        (lambda lines: lines[1:], 1),
-        (lambda lines: [*lines[:2], lines[0], *lines[2:]], 3),
-        (lambda lines: [*lines[:2], b'{"v":1}\n', *lines[2:]], 3),
-        (lambda lines: [*lines[:2], b"\n", *lines[2:]], 3),
-        (swapped, 3),
-        (lambda lines: lines[:-1], 7),
-        (lambda lines: [*lines[:-1], lines[-1].replace(b"{", b"{ ", 1)], 8),
-    ],
-    ids=["byte", "removed", "first", "twice", "inserted", "empty", "swapped", "end", "space"],
-)
-def test_a_change_is_found_and_its_line_is_named(
-    own: Bridge, scribe: Scribe, change: Callable[[list[bytes]], list[bytes]], line: int | None
-) -> None:
-    """The first bad one; the end that was cut off is missed by the store."""
-    some_jobs(own, 5)
-    scribe.seal()
-    lines = scribe.file.read_bytes().splitlines(keepends=True)
-    assert len(lines) == 8
-    scribe.file.write_bytes(b"".join(change(lines)))
-    if line is None:
-        line = next(number for number, raw in enumerate(lines, start=1) if b"not needed" in raw)
-    verdict = scribe.verify()
-    assert not verdict.ok
-    assert verdict.fault is not None
-    assert (verdict.fault.file, verdict.fault.line) == (scribe.file.name, line), verdict.fault
-
-
-def test_any_byte_that_is_changed_is_found(own: Bridge, scribe: Scribe) -> None:
-    """Every eleventh of a few lines, each alone, and the first and last ones."""
-    some_jobs(own, 2)
-    scribe.seal()
-    whole = scribe.file.read_bytes()
-    for place in {*range(0, len(whole), 11), *range(len(whole) - 3, len(whole))}:
-        scribe.file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        verdict = scribe.verify()
-        noted = any("half written" in text for text in verdict.notes)
-        assert not verdict.ok or (place == len(whole) - 1 and noted), place
-    scribe.file.write_bytes(whole)
-    assert scribe.verify().ok
-
-
-def test_a_line_that_another_key_signed_is_found(own: Bridge, scribe: Scribe, tmp_path: Path) -> None:
-    """Whole, chained, and not ours."""
-    some_jobs(own)
-    scribe.seal()
-    forger = Ledger(scribe.folder, KeyRing(tmp_path / "keys"))
-    with forger.writing(timeout_s=1.0):
-        forger.append(
-            [Transition(job_id="0" * 20, index=0, entry={"at": 1, "status": "queued"})], now_s=scribe.now_s
-        )
-    fault = scribe.verify().fault
-    assert fault is not None
-    assert fault.line == 6
-    assert "not signed by us: there is no key" in fault.message
-
-
-@pytest.mark.parametrize("removed", [False, True], ids=["emptied", "removed"])
-def test_a_ledger_without_a_line_does_not_hold_if_there_were_some(
-    own: Bridge, scribe: Scribe, *, removed: bool
-) -> None:
-    """Nothing sealed is fine; nothing left is not."""
-    assert scribe.verify().ok
-    some_jobs(own)
-    scribe.seal()
-    if removed:
-        scribe.file.unlink()
-    else:
-        scribe.file.write_bytes(b"")
-    fault = scribe.verify().fault
-    assert fault is not None
-    assert fault.message == "no line is left, but some were sealed: the ledger was emptied or removed."
-
-
-def test_lines_that_are_gone_leave_a_gap_for_ever(own: Bridge, scribe: Scribe) -> None:
-    """A ledger restored from an old copy goes on with the number that the store knows, for all to see."""
-    some_jobs(own)
-    scribe.seal()
-    old = scribe.file.read_bytes()
-    some_jobs(own)
-    scribe.seal()
-    scribe.file.write_bytes(old)
-    some_jobs(own)
-    scribe.successor("heir").seal()
-    fault = scribe.verify().fault
-    assert fault is not None
-    assert (fault.line, fault.message) == (6, "it has number 11 after 5: lines are missing, added or moved.")
-
-
-def test_a_transition_that_the_ledger_was_never_given_is_found(own: Bridge, scribe: Scribe) -> None:
-    """The store has more than the ledger, and no mark for it."""
-    jobs = some_jobs(own)
-    scribe.seal()
-    own.cancel(jobs[1], "unseen")
-    own.store.call("SREM", scribe.key("unsealed"), jobs[1])
-    fault = scribe.verify().fault
-    assert fault is not None
-    assert fault.message == f"job {jobs[1]}: 1 of its 2 transitions were never given to the ledger."
-    assert not verify_receipt(own, jobs[1]).ok
-
-
-def test_jobs_that_another_host_sealed_are_no_gap_here(own: Bridge, scribe: Scribe, tmp_path: Path) -> None:
-    """Two ledgers at one store: each holds by itself, and neither is blamed for the other's lines."""
-    jobs = some_jobs(own)
-    scribe.seal()
-    there = scribe.successor("other host")
-    there.ledger.folder = tmp_path / "ledger"
-    own.cancel(jobs[1], "sealed there")
-    some_jobs(own)
-    there.seal()
-    assert own.store.call("HGET", own.reader.keys.job(jobs[1]), "ledger").count(b",") == 1
-    here = there.successor("back")
-    dispatch("heartbeat", {})
-    here.seal()
-    verdict = scribe.verify()
-    assert verdict.ok, verdict.fault
-    assert len({line.ledger for line in scribe.lines()}) == 1
-
-
-def test_a_receipt_is_proven_by_its_lines(own: Bridge, scribe: Scribe) -> None:
-    """And not when it says something else than what was sealed."""
-    jobs = some_jobs(own)
-    scribe.seal()
-    proof = verify_receipt(own, jobs[0])
-    assert (proof.ok, proof.sealed, proof.transitions) == (True, 2, 2)
-    assert [seal.line.index for seal in seals(own, jobs[0])] == [0, 1]
-    own.store.call("LSET", own.reader.keys.receipts(jobs[0]), 1, '{"at":1,"status":"completed"}')
-    proof = verify_receipt(own, jobs[0])
-    assert not proof.ok
-    assert "transition 1 is sealed otherwise" in proof.faults[0]
-
-
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
-        ({}, None),
-        ({"input_sha256": "0" * 64}, "the hash of the input is sealed otherwise"),
-        ({"result_sha256": "0" * 64}, "the hash of the result is sealed otherwise"),
-        ({"transitions": []}, "transition 1 is sealed otherwise"),
-    ],
-    ids=["as it was", "input", "result", "reason"],
-)
-def test_a_receipt_of_the_history_is_proven_too(
-    own: Bridge, scribe: Scribe, change: dict[str, Any], fault: str | None
-) -> None:
-    """It has no chain any more: what it says is compared, and its two hashes."""
-    (job_id,) = some_jobs(own, 1)
-    scribe.seal()
-    receipt = own.reader.receipt(job_id)
-    if "transitions" in change:
-        forged = msgspec.structs.replace(receipt.transitions[1], reason="as you wished")
-        change = {"transitions": [receipt.transitions[0], forged]}
-    ring = KeyRing(own.loaded.workspace.keys_dir)
-    proof = prove_past(msgspec.structs.replace(receipt, **change), seals(own, job_id), ring)
-    assert (proof.ok, proof.sealed) == (fault is None, 2)
-    assert [said.partition(", in line")[0] for said in proof.faults] == ([] if fault is None else [fault])
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    reason=st.text(st.characters(exclude_categories=["Cs"])),
-    number=st.integers(-(2**53), 2**53),
-)
-def test_the_standard_library_writes_the_same_canonical_form(reason: str, number: int) -> None:
-    """Whoever checks a line needs nothing of ours."""
-    value = {"z": {"reason": reason, "at": number}, "a": [None, True, reason]}
-    ours = canonical(value)
-    theirs = json.dumps(json.loads(ours), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    assert ours == theirs
-
-
 @settings(max_examples=60, deadline=None)
 @given(lines=st.lists(st.integers(0, 200_000), max_size=6), tail=st.integers(0, 70_000))
 def test_lines_are_read_backwards_as_they_stand(
@@ -413,13 +212,3 @@ def test_lines_are_read_backwards_as_they_stand(
     texts = [str(at).encode() + b"x" * length for at, length in enumerate(lines)]
     (folder / "2026-11-22.jsonl").write_bytes(b"".join(text + b"\n" for text in texts) + b"y" * tail)
     assert list(lines_backwards(folder)) == texts[::-1]
-
-
-def test_what_is_signed_is_the_line_without_its_signature(own: Bridge, scribe: Scribe) -> None:
-    """As the documentation says."""
-    some_jobs(own, 1)
-    scribe.seal()
-    raw = scribe.file.read_bytes().splitlines()[0]
-    fields = msgspec.json.decode(raw)
-    del fields["sig"]
-    assert signed_part(read_line(raw)) == canonical(fields)

@@ -155,7 +155,7 @@ def test_without_a_store_the_files_are_proven_all_the_same(environ: dict[str, st
         eventually(lambda: unsealed(own) == 0, 10.0)
     away = {**environ, "BRIDGE_REDIS_URL": f"unix://{own.loaded.workspace.home}/none.sock"}
     proven = run_3ox("verify", environ=away)
-    assert (proven.returncode, proven.stdout) == (0, "true: 1 lines of 1 days hold.\n")
+    assert (proven.returncode, proven.stdout) == (0, "true: 1 line of 1 day holds.\n")
     assert "the ledger was not compared" in proven.stderr
 
 

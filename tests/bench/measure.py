@@ -133,7 +133,7 @@ def _one_round(arena: Arena, name: str, jobs: int) -> Throughput:
 
 
 def _memory_bytes(arena: Arena) -> int:
-    time.sleep(_SETTLE_S)
+    time.sleep(_SETTLE_S)  # nothing tells when it has come to rest
     figures = arena.info("memory")
     # Buffers of connections and of the append-only file come and go; all the rest is keys.
     return figures["used_memory"] - figures["mem_clients_normal"] - figures["mem_aof_buffer"]
@@ -174,7 +174,7 @@ def measure_latency(plan: Plan, gaps_s: list[float], say: Say) -> list[Latency]:
         pickup: dict[str, list[float]] = {name: [] for name in names}
         trips: dict[str, list[float]] = {name: [] for name in names}
         for number, gap_s in enumerate(gaps_s):
-            time.sleep(gap_s)
+            time.sleep(gap_s)  # the job has to come when nobody expects it
             for name, arena in arenas.items():
                 pickup_ms, trip_ms = _sample(arena, f"{MARK}{number}-")
                 pickup[name].append(pickup_ms)
@@ -222,7 +222,7 @@ def _idle(arenas: dict[str, Arena], seconds: float) -> dict[str, tuple[float, fl
     """Give requests and commands a second of each."""
     time.sleep(2.0)  # until the polls are as far apart as they get
     before = {name: arena.info("stats") for name, arena in arenas.items()}
-    time.sleep(seconds)
+    time.sleep(seconds)  # the window in which is counted
     after = {name: arena.info("stats") for name, arena in arenas.items()}
 
     def rate(name: str, field: str) -> float:

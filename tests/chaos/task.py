@@ -35,9 +35,9 @@ def _main(journal: str, locks: str, seconds: str, family: str) -> int:
             os.setsid()
         if family == "stubborn":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        time.sleep(_STAYS_S)
+        time.sleep(_STAYS_S)  # what a killed task leaves behind: it is for the bridge to end it
         os._exit(0)
-    time.sleep(float(seconds))
+    time.sleep(float(seconds))  # the work of this task
     note("end")
     return 0
 

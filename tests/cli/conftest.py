@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 from ingress.dispatch import bridge_status, connect
 from ops.settings import load_settings
 from tests.cli.support import Cli
-from tests.support import clean_environ, eventually
+from tests.support import bridge_environ, eventually
 
 TOOL = """
 import os, sys, time
@@ -74,13 +73,7 @@ def bridge(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
     """The command line of a bridge with a running worker, shared by all tests of this directory."""
     home = tmp_path_factory.mktemp("bridge")
     settle_workspace(home)
-    environ = clean_environ(
-        {
-            "BRIDGE_HOME": str(home),
-            "BRIDGE_REDIS_URL": valkey,
-            "BRIDGE_KEY_PREFIX": f"t{uuid.uuid4().hex[:12]}:",
-        },
-    )
+    environ = bridge_environ(home, valkey)
     log = (home / "worker.out").open("wb")
     worker = subprocess.Popen(
         [sys.executable, "-m", "dramatiq", "actors", "-p", "1", "-t", "4"],

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingress.cli.render import duration, one_line, safe, seconds_between, summary_line
+from ingress.cli.render import count_of, duration, one_line, safe, seconds_between, summary_line
 
 
 @given(st.text())
@@ -23,6 +23,12 @@ def test_safe_text_has_no_control_characters(text: str) -> None:
 def test_safe_leaves_ordinary_text_alone(text: str) -> None:
     """Letters, digits, signs and spaces of any script stay as they are."""
     assert safe(text) == text
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 jobs"), (1, "1 job"), (2, "2 jobs")])
+def test_one_is_not_a_plural(number: int, text: str) -> None:
+    """A number agrees with what it counts."""
+    assert count_of(number, "job") == text
 
 
 @given(st.text())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from pathlib import Path
 
 from ops.settings import load_settings
 from tests.cli.support import Cli
 from tests.cli.test_jobs import queue
-from tests.support import RunningValkey, clean_environ
+from tests.support import RunningValkey, clean_environ, frozen
 
 
 def test_status_shows_workers_and_queue(bridge: Cli, tmp_path: Path) -> None:
@@ -60,15 +59,13 @@ def test_status_of_a_paused_store_answers_within_two_seconds(tmp_path: Path) -> 
     loaded.workspace.create()
     server = RunningValkey(loaded)
     server.start()
-    assert server.process is not None
     try:
-        server.process.send_signal(signal.SIGSTOP)
-        cli = Cli(clean_environ({"BRIDGE_HOME": str(home)}))
-        began_s = time.monotonic()
-        code, out, err = cli("status")
-        assert time.monotonic() - began_s < 2.0
+        with frozen(server.pid):
+            cli = Cli(clean_environ({"BRIDGE_HOME": str(home)}))
+            began_s = time.monotonic()
+            code, out, err = cli("status")
+            assert time.monotonic() - began_s < 2.0
         assert (code, out, err.count("\n")) == (3, "", 1)
         assert "did not answer within 1.2 s" in err
     finally:
-        server.process.send_signal(signal.SIGCONT)
         server.stop()

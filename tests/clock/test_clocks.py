@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from datetime import datetime
 
@@ -14,7 +12,7 @@ from middleware.job.metrics import POINTS_MAX, SPACING_S, Metrics
 from ops.settings import load_settings
 from tests.clock.conftest import running_clocks, runs_of, write_schedules
 from tests.dispatch.test_faults import mortal
-from tests.support import RunningValkey, eventually, run_3ox
+from tests.support import RunningValkey, eventually, frozen, run_3ox
 from tests.workers import running_worker
 
 __all__ = ["mortal"]
@@ -60,17 +58,14 @@ def test_a_leader_that_froze_finds_another_and_changes_nothing(own: Bridge, envi
     """SIGSTOP until its lease has ended: when it goes on, it follows, and no run is there twice."""
     write_schedules(environ, TICK)
     with running_clocks(environ, own, count=2) as clocks:
-        frozen = next(clock for clock in clocks if clock.leads)
-        other = next(clock for clock in clocks if clock is not frozen)
-        os.kill(frozen.process.pid, signal.SIGSTOP)
-        try:
+        leader = next(clock for clock in clocks if clock.leads)
+        other = next(clock for clock in clocks if clock is not leader)
+        with frozen(leader.process.pid):
             eventually(lambda: other.leads, 10.0)
-        finally:
-            os.kill(frozen.process.pid, signal.SIGCONT)
         known = len(runs_of(own, "tick"))
         eventually(lambda: len(runs_of(own, "tick")) >= known + 3)
         assert other.leads
-        assert frozen.stop() == 0
+        assert leader.stop() == 0
         assert other.leads, "who follows has no lease to give up"
     assert_every_second_once(moments(own))
 

@@ -20,7 +20,7 @@ from ops.tokens import Scope
 from tests.clock.conftest import running_clocks
 from tests.dashboard.browser import running_browser
 from tests.rest.conftest import Api, running_api
-from tests.support import clean_environ
+from tests.support import bridge_environ
 from tests.workers import running_worker, sweep
 
 SETTINGS = """
@@ -134,15 +134,7 @@ class Desk:
 
 def own_environ(store_url: str, home: Path) -> dict[str, str]:
     """Give the environment of a bridge of its own, with our settings."""
-    (home / "3ox.toml").write_text(SETTINGS)
-    return clean_environ(
-        {
-            "BRIDGE_HOME": str(home),
-            "BRIDGE_REDIS_URL": store_url,
-            "BRIDGE_KEY_PREFIX": f"t{uuid.uuid4().hex[:12]}:",
-            "BRIDGE_API_PORT": "0",
-        },
-    )
+    return bridge_environ(home, store_url, SETTINGS)
 
 
 @pytest.fixture(scope="package")

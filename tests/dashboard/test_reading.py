@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from middleware.job.schema import make_job
 from tests.dashboard.conftest import Desk
 from tests.rest.conftest import Api
 
@@ -66,6 +67,18 @@ def test_nothing_sticks_out(desk: Desk, places: list[str], width: int) -> None:
     for place in places:
         page.goto(f"{desk.url}{place}")
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width, place
+
+
+def test_the_percentage_stays_in_one_line(desk: Desk) -> None:
+    """Beside a long message, on a phone."""
+    task = {"task": "::progress 99 step 99 of what takes so many steps that its message is long"}
+    job = desk.bridge.submit(make_job("task.custom", task, project="site", source="cli"))
+    desk.bridge.follower.wait(job.job_id, timeout_s=10.0)
+    page = desk.enter(f"/jobs/{job.job_id}", width=390)
+    number = page.locator(".job-progress .num")
+    expect(number).to_have_text("100 %")
+    lines = "node => node.getClientRects()[0].height / parseFloat(getComputedStyle(node).lineHeight)"
+    assert number.evaluate(lines) < 1.5
 
 
 def test_fingers_can_hit(desk: Desk, places: list[str]) -> None:

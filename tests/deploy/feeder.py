@@ -28,6 +28,7 @@ def main(url: str, token: str, count: int, per_s: float) -> int:
     link = http.client.HTTPConnection(str(place.hostname), place.port, timeout=30.0)
     begun_s = time.monotonic()
     for number in range(count):
+        # So many a second: the pace is what is laid down.
         time.sleep(max(0.0, begun_s + number / per_s - time.monotonic()))
         body = {"job_type": "task.custom", "project": "note", "payload": {"task": str(number)}}
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}

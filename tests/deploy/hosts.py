@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from ops.errors import BridgeError, StartFailed
+from tests.tools import require_tool
 
 #: Names the host and waits for the end of its standard input, which comes when its maker ends.
 _HOLDER = """
@@ -44,7 +44,11 @@ class Host(Struct, frozen=True):
     def command(self, *argv: str) -> list[str]:
         """Give the argument list that runs a command on this host."""
         place = f"/proc/{self.holder_pid}/ns"
-        return ["nsenter", f"--net={place}/net", f"--uts={place}/uts", "--", *argv]
+        return [require_tool("nsenter"), f"--net={place}/net", f"--uts={place}/uts", "--", *argv]
+
+    def ip(self, *argv: str) -> list[str]:
+        """Give the argument list that runs ``ip`` on this host."""
+        return self.command(require_tool("ip"), *argv)
 
 
 class Network:
@@ -59,20 +63,20 @@ class Network:
 
     def plug_in(self, host: Host) -> None:
         """Connect a host."""
-        on = self._switch.command
-        _run(*on("ip", "link", "add", host.name, "type", "veth", "peer", "name", "eth0", "netns"), pid=host)
-        _run(*on("ip", "link", "set", host.name, "master", "switch", "up"))
-        _run(*host.command("ip", "address", "add", f"{host.address}/24", "dev", "eth0"))
+        on = self._switch.ip
+        _run(*on("link", "add", host.name, "type", "veth", "peer", "name", "eth0", "netns"), pid=host)
+        _run(*on("link", "set", host.name, "master", "switch", "up"))
+        _run(*host.ip("address", "add", f"{host.address}/24", "dev", "eth0"))
         for link in ("lo", "eth0"):
-            _run(*host.command("ip", "link", "set", link, "up"))
+            _run(*host.ip("link", "set", link, "up"))
 
     def cut(self, host: Host) -> None:
         """Pull a host's cable: nothing is told to either side."""
-        _run(*self._switch.command("ip", "link", "set", host.name, "down"))
+        _run(*self._switch.ip("link", "set", host.name, "down"))
 
     def mend(self, host: Host) -> None:
         """Put a host's cable back."""
-        _run(*self._switch.command("ip", "link", "set", host.name, "up"))
+        _run(*self._switch.ip("link", "set", host.name, "up"))
 
 
 @contextlib.contextmanager
@@ -88,8 +92,8 @@ def network(names: Sequence[str]) -> Iterator[tuple[Network, list[Host]]]:
     require_tools()
     with contextlib.ExitStack() as stack:
         switch = stack.enter_context(_host("switch", ""))
-        _run(*switch.command("ip", "link", "add", "switch", "type", "bridge", "forward_delay", "0"))
-        _run(*switch.command("ip", "link", "set", "switch", "up"))
+        _run(*switch.ip("link", "add", "switch", "type", "bridge", "forward_delay", "0"))
+        _run(*switch.ip("link", "set", "switch", "up"))
         made = Network(switch)
         hosts = []
         for number, name in enumerate(names, start=1):
@@ -102,7 +106,7 @@ def network(names: Sequence[str]) -> Iterator[tuple[Network, list[Host]]]:
 @contextlib.contextmanager
 def _host(name: str, address: str) -> Iterator[Host]:
     holder = subprocess.Popen(
-        ["unshare", "--net", "--uts", sys.executable, "-S", "-c", _HOLDER, name],
+        [require_tool("unshare"), "--net", "--uts", sys.executable, "-S", "-c", _HOLDER, name],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -134,11 +138,8 @@ def require_tools() -> None:
     """
     if not sys.platform.startswith("linux"):
         raise StartFailed("network namespaces exist on Linux only.", remedy="Run it there.")
-    # Where an ordinary user's PATH does not lead.
-    os.environ["PATH"] = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-    for tool, package in (("ip", "iproute2"), ("unshare", "util-linux"), ("nsenter", "util-linux")):
-        if shutil.which(tool) is None:
-            raise StartFailed(f"the program {tool!r} is missing.", remedy=f"Install {package}.")
+    for tool in ("ip", "unshare", "nsenter"):
+        require_tool(tool)
 
 
 def become_root_inside() -> None:
@@ -150,12 +151,11 @@ def become_root_inside() -> None:
     if os.geteuid() == 0:
         return
     require_tools()
-    probe = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "true"], capture_output=True, text=True, check=False
-    )
+    inside = [require_tool("unshare"), "--user", "--map-root-user"]
+    probe = subprocess.run([*inside, "true"], capture_output=True, text=True, check=False)
     if probe.returncode != 0:
         raise StartFailed(f"no user namespace can be made: {probe.stderr.strip()}.", remedy=_REMEDY)
-    os.execvp("unshare", ["unshare", "--user", "--map-root-user", *sys.orig_argv])  # noqa: S606
+    os.execv(inside[0], [*inside, *sys.orig_argv])  # noqa: S606
 
 
 def _run(*argv: str, pid: Host | None = None) -> None:

@@ -245,12 +245,12 @@ class ScaleOut:
         with (self._folder / "accepted").open("w") as accepted:
             feeder = subprocess.Popen(store.command(*argv), env=clean_environ(), stdout=accepted)
         try:
-            time.sleep(plan.before_s)
+            time.sleep(plan.before_s)  # load that all hosts share; how long is what is laid down
             eventually(lambda: self._in_hand(bridge, lonely) > 1)
             cables.cut(lonely)
             cut_s = time.time()
             self._say(f"{lonely.name} is cut off")
-            time.sleep(plan.cut_s)
+            time.sleep(plan.cut_s)  # how long a host is away is what is tested
             cables.mend(lonely)
             back_s = time.time()
             self._say(f"{lonely.name} is back")

@@ -14,7 +14,8 @@ import msgspec
 from msgspec import Meta
 
 from ops.settings import ENV_FOREIGN
-from ops.settings_table import SECRET, Settings
+from ops.settings_kinds import SECRET
+from ops.settings_table import Settings
 from tests.support import ROOT
 
 DOCUMENT = ROOT / "docs" / "configuration.md"

@@ -6,11 +6,13 @@ import subprocess
 import sys
 
 import msgspec
+import pytest
 
 from tests.deploy.scaleout import SHORT, Figures
 from tests.support import ROOT, clean_environ
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel has no namespaces")
 def test_a_host_that_is_cut_off_costs_nothing() -> None:
     """Its jobs run elsewhere when its lease has ended, its results are refused, and it takes part again."""
     ran = subprocess.run(

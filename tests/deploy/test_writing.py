@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,19 @@ def test_what_the_guides_build_is_in_form(tree: Path) -> None:
     ):
         ran = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=60, check=False)
         assert ran.returncode == 0, ran.stdout
+
+
+def test_a_tree_with_them_can_be_tested(tree: Path, tmp_path: Path) -> None:
+    """Where a reader has followed the guides and run `make format`, these tests find all done and go on."""
+    copied = tmp_path / "tree"
+    shutil.copytree(tree, copied)
+    ruff = str(Path(sys.executable).parent / "ruff")
+    for command in ([ruff, "check", "--fix", "--exit-zero", "."], [ruff, "format", "."]):
+        subprocess.run([*command, "--no-cache", "--quiet"], cwd=copied, timeout=60, check=True)
+    before = {file: file.read_text() for file in copied.rglob("*.py")}
+    for page in GUIDES:
+        follow(page, copied)
+    assert {file: file.read_text() for file in copied.rglob("*.py")} == before
 
 
 def test_the_program_runs(environ: dict[str, str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from ingress.dispatch import Bridge, connect
 from ops.settings import LoadedSettings, load_settings
-from tests.support import clean_environ
+from tests.support import bridge_environ
 from tests.workers import Worker, running_worker, sweep
 
 SETTINGS = """
@@ -26,15 +25,7 @@ backoff_max_s = 0.05
 @pytest.fixture(scope="session")
 def shared_environ(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of the shared bridge."""
-    home = tmp_path_factory.mktemp("shared")
-    (home / "3ox.toml").write_text(SETTINGS)
-    environ = clean_environ(
-        {
-            "BRIDGE_HOME": str(home),
-            "BRIDGE_REDIS_URL": valkey,
-            "BRIDGE_KEY_PREFIX": f"t{uuid.uuid4().hex[:12]}:",
-        },
-    )
+    environ = bridge_environ(tmp_path_factory.mktemp("shared"), valkey, SETTINGS)
     load_settings(environ=environ).workspace.create()
     yield environ
     sweep(environ)

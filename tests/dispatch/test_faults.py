@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +22,7 @@ from ingress.dispatch import (
 from middleware.job.schema import make_job
 from ops.settings import load_settings
 from ops.workspace import Workspace
-from tests.support import RunningValkey, clean_environ, eventually
+from tests.support import RunningValkey, clean_environ, eventually, frozen
 from tests.workers import known_workers, running_worker, sweep
 
 GATE = 'echo start >>"$1.starts"; while [ ! -e "$1" ]; do sleep 0.02; done; echo end >>"$1.ends"'
@@ -58,6 +55,7 @@ def test_the_job_of_a_killed_worker_is_run_by_another(
             gate.touch()
             record = wait_for(job_id, timeout_s=20.0)
             assert (record.status, record.crashes, record.attempt) == ("completed", 1, 2)
+            assert record.reason == "attempt 2 succeeded; 1 before it lost its worker"
             assert [item.worker_id for item in record.attempts] == [first.worker_id, second.worker_id]
             assert first.worker_id in record.attempts[0].reason
             chain = [line.status for line in get_receipt(job_id).transitions]
@@ -74,7 +72,7 @@ def test_a_worker_that_was_away_too_long_is_superseded(
     # With its one thread busy the first does not listen for the bell, so the second hears it for sure.
     with running_worker(own, own_environ, name="first", threads=1) as first:
         eventually(lambda: starts(gate) == 1)
-        with running_worker(own, own_environ, name="second") as second, paused(first.pid):
+        with running_worker(own, own_environ, name="second") as second, frozen(first.pid):
             own.scripts.recover(first.worker_id, how="taken for dead by a test")
             eventually(lambda: starts(gate) == 2, 10.0)
             gate.touch()
@@ -96,23 +94,11 @@ def test_a_frozen_worker_delays_nobody_for_long(own: Bridge, own_environ: dict[s
     with (
         running_worker(own, own_environ, name="first") as first,
         running_worker(own, own_environ, name="second") as second,
-        paused(first.pid),
+        frozen(first.pid),
     ):
         jobs = [dispatch("heartbeat", {}).job_id for _ in range(3)]
         for job_id in jobs:
             assert wait_for(job_id, timeout_s=8.0).worker_id == second.worker_id
-
-
-@contextlib.contextmanager
-def paused(pid: int) -> Iterator[None]:
-    """Stop a process for the time of a block."""
-    os.kill(pid, signal.SIGSTOP)
-    tasks = list(Path(f"/proc/{pid}/task").iterdir())
-    eventually(lambda: all(") T " in (task / "stat").read_text() for task in tasks))
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def test_a_stopped_worker_hands_back_what_it_cannot_finish(

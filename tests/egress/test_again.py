@@ -20,6 +20,15 @@ class Clock:
         return self.now_s
 
 
+def is_awake(rests: Rests, sink: str) -> bool:
+    """Tell whether a sink may be tried now."""
+    try:
+        rests.require_awake(sink)
+    except ComeBack:
+        return False
+    return True
+
+
 def test_a_sink_rests_after_three_failures_in_a_row() -> None:
     """Others do not; the rest doubles, up to five minutes, and one success ends it."""
     clock = Clock()
@@ -47,8 +56,9 @@ def test_what_was_under_way_does_not_make_a_rest_longer() -> None:
     rests = Rests(5.0, 300.0, clock=clock.read)
     for _ in range(10):
         rests.failed("webhook:a")
+    assert not is_awake(rests, "webhook:a")
     clock.now_s += 5.1
-    rests.require_awake("webhook:a")
+    assert is_awake(rests, "webhook:a")
 
 
 def test_coming_back_is_a_failure_that_names_its_wait() -> None:

@@ -9,7 +9,8 @@ import pytest
 from middleware.job.schema import make_job
 from middleware.sinks import Sinks
 from ops.errors import SettingsError
-from ops.settings_table import DeliverSettings, NotifySettings, Settings, WebhookSettings
+from ops.settings_results import DeliverSettings, NotifySettings, WebhookSettings
+from ops.settings_table import Settings
 from tests.egress.conftest import Configured
 
 PAYLOADS: dict[str, dict[str, object]] = {

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from ingress.dispatch import Bridge, dispatch, get_job, wait_for
 from tests.dispatch.conftest import own, own_environ, own_loaded
 from tests.faults.test_warden import logged
-from tests.support import eventually
+from tests.support import eventually, frozen
 from tests.workers import running_worker
 
 __all__ = ["own", "own_environ", "own_loaded"]
 
 
-@contextmanager
-def paused_store(bridge: Bridge) -> Iterator[None]:
+def paused_store(bridge: Bridge) -> AbstractContextManager[None]:
     """Stop the store for the time of a block."""
     info = bridge.store.call("INFO", "server").decode()
     pid = int(next(line.split(":")[1] for line in info.splitlines() if line.startswith("process_id")))
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
+    return frozen(pid)
 
 
 def test_a_pause_longer_than_the_lease_is_nobodys_death(own: Bridge, own_environ: dict[str, str]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ingress.acceptance import SPOOLED, Acceptance, Spooled
+from ingress.acceptance import Acceptance
 from ingress.dispatch import Bridge, connect
+from ingress.spooled import SPOOLED, Spooled
 from middleware.job.records import Receipt
 from middleware.job.schema import Job, encode_job, make_job
 from middleware.job.states import State
@@ -20,7 +19,7 @@ from ops.errors import InvalidJob, SpoolFull
 from ops.settings import load_settings
 from ops.spool import Spool
 from tests.dispatch.test_faults import mortal
-from tests.support import RunningValkey, eventually
+from tests.support import RunningValkey, eventually, frozen
 from tests.workers import running_worker
 
 __all__ = ["mortal"]
@@ -53,9 +52,7 @@ def test_jobs_accepted_while_the_store_is_paused_are_carried_out_in_order_once_e
     done = tmp_path / "done"
     with running_worker(bridge, environ, threads=1):
         acceptance.start()
-        assert server.process is not None
-        os.kill(server.process.pid, signal.SIGSTOP)
-        try:
+        with frozen(server.pid):
             jobs = [
                 make_job("shell.cmd", {"argv": _append(done, str(at))}, source="clock") for at in range(200)
             ]
@@ -63,8 +60,6 @@ def test_jobs_accepted_while_the_store_is_paused_are_carried_out_in_order_once_e
             assert {receipt.status for receipt in receipts} == {SPOOLED}
             assert acceptance.spool.count() == 200
             assert not done.exists()
-        finally:
-            os.kill(server.process.pid, signal.SIGCONT)
         eventually(lambda: bridge.reader.summary()["completed"] == 200, 30.0)
     assert done.read_text().split() == [str(at) for at in range(200)]
     assert acceptance.spool.count() == 0
@@ -83,17 +78,13 @@ def test_a_paused_store_is_not_asked_for_each_key(
 
     acceptance.start()
     before = take(0)
-    assert server.process is not None
-    os.kill(server.process.pid, signal.SIGSTOP)
-    try:
+    with frozen(server.pid):
         started_s = time.monotonic()
         receipts = [take(key) for key in range(1, 41)]
         assert time.monotonic() - started_s < 40 * 0.5 / 4
         assert {receipt.status for receipt in receipts} == {SPOOLED}
         assert take(40).job_id == receipts[-1].job_id
         assert take(0).job_id == before.job_id
-    finally:
-        os.kill(server.process.pid, signal.SIGCONT)
     eventually(acceptance.spool.is_empty)
     assert take(41).status != SPOOLED
     assert take(1).job_id == receipts[0].job_id

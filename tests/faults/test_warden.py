@@ -15,7 +15,7 @@ import pytest
 from ingress.dispatch import Bridge, dispatch, get_job, wait_for
 from ops.processes import find_marked, pid_alive
 from tests.dispatch.conftest import own, own_environ, own_loaded
-from tests.support import eventually
+from tests.support import eventually, frozen
 from tests.workers import Worker, running_worker, worker_unit
 
 __all__ = ["own", "own_environ", "own_loaded"]
@@ -108,26 +108,17 @@ def test_a_job_that_kills_its_worker_is_a_dead_letter_after_three_crashes(
     assert len(seen.read_text().splitlines()) == 1
 
 
-def _state_of(pid: int) -> str:
-    """Give the letter that stands for what a process does: ``T`` if it is stopped."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
 def test_a_job_that_was_fetched_but_not_started_counts_no_crash(
     own: Bridge, own_environ: dict[str, str]
 ) -> None:
     """A worker that dies between fetch and start has done nothing to the job."""
     environ = {**own_environ, "BRIDGE_LEASE_S": "30", "BRIDGE_HEARTBEAT_S": "5"}
     with running_worker(own, environ, name="short-lived") as worker:
-        os.kill(worker.pid, signal.SIGSTOP)
-        try:
-            # The signal is on its way when kill() returns; an idle worker takes a job within a millisecond.
-            eventually(lambda: _state_of(worker.pid) == "T")
+        with frozen(worker.pid):
             receipt = dispatch("heartbeat", {})
             # What this worker would have fetched, had it been killed a moment later.
             fetched = own.scripts.fetch(worker.worker_id, "jobs", room=1, delivery="late", lease_ms=30_000)
             assert [job.job_id for job in fetched.jobs] == [receipt.job_id]
-        finally:
             worker.kill()
         eventually(lambda: get_job(receipt.job_id).status == "queued", 5.0)
     record = get_job(receipt.job_id)
@@ -188,8 +179,10 @@ def _is_warden(pid: int) -> bool:
 def test_a_clean_stop_leaves_no_warden_behind(own: Bridge, own_environ: dict[str, str]) -> None:
     """The warden that a worker started ends by itself, and so do its files."""
     home = own_environ["BRIDGE_HOME"]
-    with running_worker(own, own_environ, name="only"):
+    with running_worker(own, own_environ, name="only") as worker:
         eventually(lambda: any(_is_warden(pid) for pid in find_marked("BRIDGE_HOME", home)))
+        worker.terminate()
+        assert worker.wait() == 0
     eventually(lambda: not any(_is_warden(pid) for pid in find_marked("BRIDGE_HOME", home)), 15.0)
     assert not list((Path(home) / ".3ox" / "run").glob("vitals-*"))
 
@@ -226,13 +219,11 @@ def test_a_job_that_its_worker_does_not_know_of_is_handed_back(
 ) -> None:
     """A fetch whose reply nobody ever heard: the job does not stay "processing" while the worker lives."""
     with running_worker(own, own_environ, name="unaware") as worker:
-        os.kill(worker.pid, signal.SIGSTOP)
-        try:
+        with frozen(worker.pid):
             receipt = dispatch("heartbeat", {})
+            assert get_job(receipt.job_id).status == "queued"
             lost = own.scripts.fetch(worker.worker_id, "jobs", room=1, delivery="lost", lease_ms=30_000)
             assert [job.job_id for job in lost.jobs] == [receipt.job_id]
-        finally:
-            os.kill(worker.pid, signal.SIGCONT)
         record = wait_for(receipt.job_id, timeout_s=15)
     assert (record.status, record.attempt, record.crashes) == ("completed", 1, 0)
     assert any("did not know" in line.reason for line in own.reader.receipt(receipt.job_id).transitions)

@@ -12,7 +12,7 @@ from middleware.job.schema import Job, make_job
 from ops.errors import PolicyDenied, SettingsError
 from ops.policy import ALLOW, APPROVE, DENY, Policy
 from ops.settings import load_settings
-from ops.settings_table import PolicyRule
+from ops.settings_work import PolicyRule
 
 NOTHING: Mapping[str, object] = MappingProxyType({})
 PAYLOADS: dict[str, dict[str, object]] = {

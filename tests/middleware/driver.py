@@ -188,7 +188,7 @@ class Driver:
         """Let the store's clock go on by at least this much; for delays of a few milliseconds only."""
         until_ms = self.now_ms() + step_ms
         while self.now_ms() < until_ms:
-            time.sleep(0.0005)
+            time.sleep(0.0005)  # the store tells nobody when its clock goes on
 
     def key_names(self) -> list[str]:
         """List every key under the prefix, without it."""

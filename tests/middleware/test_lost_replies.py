@@ -61,3 +61,55 @@ def test_a_settlement_whose_reply_is_lost_is_committed_once(
     answer = lossy.settle("w1", job_id, delivery.token, Settlement(outcome="completed", result=b"1"))
     assert (link.lost, answer) == (1, ("already", "completed"))
     assert driver.chain(job_id) == ["queued", "processing", "completed"]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_retry_whose_reply_is_lost_is_told_what_it_did(
+    driver: Driver, lossy: Scripts, link: LossyLink, waits: bool
+) -> None:
+    """It is not refused because of itself, and the job is queued once."""
+    first = driver.add()
+    job_id = driver.add(depends_on=[first]) if waits else first
+    driver.scripts.cancel(job_id, "cancelled by bob")
+    before = driver.chain(job_id)
+    link.lose_next_reply()
+    assert lossy.requeue(job_id, "retried by bob") == ("queued", "held" if waits else "queued")
+    assert link.lost == 1
+    assert driver.chain(job_id) == [*before, "held" if waits else "queued"]
+    assert driver.scripts.requeue(job_id, "retried by eve")[0] == "refused", "another call is another matter"
+
+
+def test_a_cancellation_whose_reply_is_lost_is_told_what_it_did(
+    driver: Driver, lossy: Scripts, link: LossyLink
+) -> None:
+    """The job has ended because of this very call."""
+    job_id = driver.add()
+    link.lose_next_reply()
+    assert lossy.cancel(job_id, "cancelled by bob") == ("cancelled", "queued")
+    assert link.lost == 1
+    assert driver.chain(job_id) == ["queued", "cancelled"]
+    assert driver.scripts.cancel(job_id, "cancelled by eve") == ("finished", "cancelled")
+
+
+def test_a_repeated_call_does_not_undo_what_came_after_it(driver: Driver) -> None:
+    """Cancelled, retried by somebody else, and then the cancellation is heard a second time."""
+    job_id = driver.add()
+    cancel = driver.scripts.command("cancel", job_id, "cancelled by bob", "aa")
+    retry = driver.scripts.command("requeue", job_id, "retried by eve", "bb")
+    said = driver.scripts.run_many([cancel, retry, cancel, retry])
+    assert said == [[b"cancelled", b"queued"], [b"queued", b"queued"]] * 2
+    assert driver.status(job_id) == "queued"
+    assert driver.chain(job_id) == ["queued", "cancelled", "queued"]
+
+
+def test_what_was_said_is_kept_once_per_job(driver: Driver) -> None:
+    """However often a job is cancelled and retried, its record does not grow; it goes with the job."""
+    job_id = driver.add()
+    for _ in range(5):
+        assert driver.scripts.cancel(job_id, "test")[0] == "cancelled"
+        assert driver.scripts.requeue(job_id, "test")[0] == "queued"
+    names = driver.store.call("HKEYS", driver.keys.job(job_id))
+    assert sorted(name for name in names if name.startswith(b"said:")) == [b"said:cancel", b"said:requeue"]
+    driver.scripts.cancel(job_id, "test")
+    driver.scripts.purge("cancelled", 10)
+    assert f"job:{job_id}" not in driver.key_names()

@@ -64,10 +64,11 @@ def test_a_job_that_was_not_started_counts_no_crash(driver: Driver) -> None:
 
 def test_a_job_that_kills_its_workers_becomes_a_dead_letter(driver: Driver) -> None:
     """After the allowed number of crashes it is failed, with a cause and a remedy; others flow on."""
-    driver.scripts.bounds = Bounds(max_crashes=3)
+    driver.scripts.bounds = Bounds(max_crashes=3, crash_pause_ms=1)
     poison = driver.add(priority=1)
     harmless = driver.add()
     for at in range(3):
+        driver.pass_ms(2)
         assert driver.take(f"w{at}").job_id == poison
         driver.scripts.recover(f"w{at}")
     record = driver.job(poison)
@@ -77,6 +78,53 @@ def test_a_job_that_kills_its_workers_becomes_a_dead_letter(driver: Driver) -> N
     assert record.error.type == "WorkerLost"
     assert f"3ox retry {poison}" in record.error.remedy
     assert driver.take("w9").job_id == harmless
+
+
+def test_only_from_the_second_crash_on_a_job_waits_and_longer_each_time(driver: Driver) -> None:
+    """The first re-run starts at once; then a host that kills every worker for want of memory gets time."""
+    driver.scripts.bounds = Bounds(max_crashes=9)
+    job_id = driver.add(limits="gpu=1/1")
+    waits_s = []
+    for crashes in range(1, 8):
+        assert driver.take("w1").job_id == job_id
+        wanted = "queued" if crashes == 1 else "retrying"
+        assert driver.scripts.recover("w1") == [("w1", job_id, wanted)]
+        assert (driver.job(job_id).crashes, driver.running()) == (crashes, {})
+        if wanted == "retrying":
+            assert driver.fetch("w2") == []
+            due_ms = float(driver.store.call("ZSCORE", driver.keys.state(State.RETRYING), job_id))
+            waits_s.append(round((due_ms - driver.now_ms()) / 1000))
+            driver.store.call("ZADD", driver.keys.state(State.RETRYING), 1, job_id)
+    assert waits_s == [1, 2, 4, 8, 8, 8]
+    assert "7 workers have died with it, so it waits 8 s" in driver.job(job_id).reason
+
+
+def test_a_job_that_waits_after_a_crash_wakes_a_consumer_and_can_be_cancelled(driver: Driver) -> None:
+    """Whoever is woken learns when it is due; cancelled meanwhile, it never runs."""
+    job_id = driver.add()
+    for worker in ("w1", "w2"):
+        driver.take(worker)
+        driver.scripts.recover(worker)
+    record = driver.job(job_id)
+    assert (record.status, record.attempt, record.crashes) == ("retrying", 2, 2)
+    assert record.due_at is not None
+    assert driver.bell() == 1
+    assert 0 < driver.fetch_raw("w3").next_due_ms <= 1000
+    assert driver.scripts.cancel(job_id, "cancelled by bob") == ("cancelled", "retrying")
+    assert driver.places(job_id) == [State.CANCELLED]
+
+
+def test_what_was_not_started_never_waits(driver: Driver) -> None:
+    """However often the job was there when a worker died: this time it was not its doing."""
+    job_id = driver.add()
+    driver.scripts.bounds = Bounds(max_crashes=9, crash_pause_ms=1)
+    for worker in ("w1", "w2"):
+        driver.pass_ms(2)
+        driver.take(worker)
+        driver.scripts.recover(worker)
+    driver.pass_ms(2)
+    driver.take("w3")
+    assert driver.scripts.recover("w3", not_started=[job_id]) == [("w3", job_id, "queued")]
 
 
 def test_a_retry_by_hand_forgives_the_crashes(driver: Driver) -> None:

@@ -47,10 +47,10 @@ def build(job_type: str, payload: Any = None, **fields: Any) -> Any:
     return make_job(job_type, SMALLEST[job_type] if payload is None else payload, **needed)
 
 
-def test_there_are_seven_job_types() -> None:
+def test_every_job_type_has_examples() -> None:
     """The examples here cover each of them."""
     assert set(JOB_TYPES) == set(SMALLEST) == set(LARGEST)
-    assert len(JOB_TYPES) == 7
+    assert len(JOB_TYPES) >= 7
 
 
 @pytest.mark.parametrize("payloads", [SMALLEST, LARGEST], ids=["smallest", "largest"])

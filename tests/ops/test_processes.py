@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -22,10 +22,11 @@ from ops.processes import (
     stop_processes,
     wait_ended,
 )
-from tests.support import clean_environ, eventually
+from tests.support import clean_environ, eventually, frozen
 from tests.tools import require_tool
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel lacks it")
+#: Neither lets itself be stopped nor ends by itself: it stays until it is killed.
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
 
 
@@ -65,10 +66,12 @@ def test_stop_ends_a_whole_tree(mark: str) -> None:
     require_tool("setsid")
     root = shell(mark, f'setsid {sys.executable} -c "{STUBBORN}" & while :; do sleep 60 & wait $!; done')
     eventually(lambda: len(find_marked("BRIDGE_JOB_ID", mark)) == 3)
-    os.killpg(root.pid, signal.SIGSTOP)
-    started_s = time.monotonic()
-    assert stop_processes(lambda: find_marked("BRIDGE_JOB_ID", mark), grace_s=0.3)
-    assert time.monotonic() - started_s < 5
+    with contextlib.ExitStack() as stack:
+        for pid in group_members(root.pid):
+            stack.enter_context(frozen(pid))
+        started_s = time.monotonic()
+        assert stop_processes(lambda: find_marked("BRIDGE_JOB_ID", mark), grace_s=0.3)
+        assert time.monotonic() - started_s < 5
     assert find_marked("BRIDGE_JOB_ID", mark) == []
     assert root.wait(5) < 0
 
@@ -111,6 +114,7 @@ def test_wait_is_bounded(mark: str) -> None:
     child.wait()
 
 
+#: Stays until it is killed.
 PARENT = """
 import subprocess, sys, time
 from ops.launch import launch_argv

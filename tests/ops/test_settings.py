@@ -9,7 +9,7 @@ import pytest
 from middleware.job.schema import JOB_TYPES
 from ops.errors import SettingsError
 from ops.settings import LoadedSettings, load_settings
-from ops.settings_table import TYPE_DEFAULTS
+from ops.settings_work import TYPE_DEFAULTS
 from ops.workspace import default_home
 
 

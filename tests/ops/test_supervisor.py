@@ -23,6 +23,7 @@ from ops.supervisor import BACKOFF_MAX_S, BACKOFF_MIN_S, backoff_s
 from ops.upstate import UpState, claim, read_state, running_pid
 from ops.workspace import Workspace
 from tests.support import clean_environ, eventually
+from tests.tools import require_tool
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel lacks it")
 IGNORES_TERM = "trap '' TERM; while :; do sleep 60 & wait $!; done"
@@ -129,6 +130,7 @@ def test_starts_and_stops_in_order(supervised: Supervised) -> None:
 
 def test_nothing_is_left(supervised: Supervised) -> None:
     """Grandchildren that left their session, and programs that ignore SIGTERM, are gone at the end."""
+    require_tool("setsid")
     supervised.start(
         shell("parent", f'(setsid sh -c "{IGNORES_TERM}" &) ; setsid sleep 61 & sleep 62 & wait'),
         stubborn(supervised.workspace, stop_timeout_s=0.3),
@@ -180,6 +182,7 @@ def test_restart_waits_longer_each_time(supervised: Supervised) -> None:
 
 def test_vital_process_and_marked_children(supervised: Supervised) -> None:
     """When the process that matters dies, the program is restarted, and its marked strays are gone first."""
+    require_tool("setsid")
     ready = supervised.workspace.home / "ready"
     mark = f"{supervised.mark}-w"
     script = (

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import stat
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -40,7 +42,7 @@ def test_nothing_of_a_token_is_kept(workspace: Workspace) -> None:
     """The file holds no secret, and nobody else can read it; a mode that was opened is closed again."""
     token = Tokens(workspace).make("ci", "admin")
     file = workspace.keys_dir / "tokens.json"
-    assert token.rpartition("_")[2] not in file.read_text()
+    assert token.split("_", 2)[2] not in file.read_text()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     file.chmod(0o644)
     assert Tokens(workspace).check(token) is not None
@@ -89,3 +91,56 @@ def test_a_file_that_cannot_be_understood(workspace: Workspace) -> None:
     with pytest.raises(SettingsError, match="cannot be understood") as caught:
         Tokens(workspace).check("3ox_00000000_" + "a" * 43)
     assert "3ox token make" in caught.value.remedy
+
+
+class Interrupted(Tokens):
+    """Something happens just before and just after it remembers what it has read.
+
+    Attributes:
+        before: Called once, before the first assignment.
+        after: Called after each one.
+    """
+
+    before: Callable[[], None] | None = None
+    after: Callable[[], None] | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign, with what happens around it."""
+        before, after = self.__dict__.pop("before", None), self.__dict__.pop("after", None)
+        if before is not None:
+            before()
+        super().__setattr__(name, value)
+        if after is not None:
+            after()
+            self.__dict__["after"] = after
+
+
+def test_a_slow_reader_brings_no_revoked_token_back(workspace: Workspace) -> None:
+    """It has read the old file, others have seen the new one since: whatever it remembers, they are right."""
+    token = Tokens(workspace).make("t", "view")
+    tokens = Interrupted(workspace)
+    seen: list[Principal | None] = []
+
+    def revoke() -> None:
+        Tokens(workspace).revoke("t")
+        seen.append(tokens.check(token))
+
+    tokens.__dict__.update(before=revoke, after=lambda: seen.append(tokens.check(token)))
+    tokens.check(token)
+    assert len(seen) >= 2
+    assert set(seen) == {None}
+
+
+def test_somebody_holds_on_as_long_as_the_token_does(workspace: Workspace) -> None:
+    """Asked by who was found out before: revoked, or of another scope now, is no longer the same."""
+    tokens = Tokens(workspace, "mine")
+    who = tokens.check(tokens.make("ci", "view"))
+    setting = tokens.check("mine")
+    assert who is not None
+    assert setting is not None
+    assert (tokens.holds(who), tokens.holds(setting)) == (True, True)
+    assert not Tokens(workspace).holds(setting)
+    Tokens(workspace).revoke("ci")
+    assert not tokens.holds(who)
+    Tokens(workspace).make("ci", "admin")
+    assert not tokens.holds(who)

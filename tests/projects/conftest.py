@@ -14,6 +14,7 @@ import pytest
 from ingress.dispatch import Bridge, connect
 from ops.settings import load_settings
 from tests.cli.support import Cli
+from tests.tools import require_tool
 from tests.workers import Worker, running_worker, sweep
 
 SETTINGS = """
@@ -27,7 +28,8 @@ COMMAND = """command = ["sh", "-c", 'eval "$BRIDGE_TASK"']"""
 
 def git(directory: Path, *arguments: str) -> str:
     """Run git as a user does and give its output."""
-    ran = subprocess.run(["git", *arguments], cwd=directory, capture_output=True, text=True, check=True)
+    argv = [require_tool("git"), *arguments]
+    ran = subprocess.run(argv, cwd=directory, capture_output=True, text=True, check=True)
     return ran.stdout.strip()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from ops.settings import load_settings
 from tests.projects.conftest import Site, project
 from tests.support import ROOT, threeox
+from tests.tools import require_tool
 
 PAGE = (ROOT / "docs" / "projects.md").read_text()
 
@@ -46,7 +47,7 @@ def test_the_script_runs(site: Site, repository: Path) -> None:
     with site.workers():
         for script in blocks("sh"):
             ran = subprocess.run(
-                ["bash", "-euc", f'3ox() {{ {command} "$@"; }}\n{script}'],
+                [require_tool("bash"), "-euc", f'3ox() {{ {command} "$@"; }}\n{script}'],
                 env=site.environ,
                 capture_output=True,
                 text=True,

@@ -23,6 +23,7 @@ from tests.actors.conftest import Configure, configure
 from tests.actors.running import JobRun
 from tests.projects.conftest import Site, project
 from tests.support import eventually, threeox
+from tests.tools import require_tool
 
 __all__ = ["configure"]
 
@@ -146,7 +147,7 @@ def _on_a_terminal_that_hangs_up(site: Site, *arguments: str, until: str = "agen
     """Run a command in a session on a terminal of its own, which is closed when ``until`` has been drawn."""
     main, side = pty.openpty()
     process = subprocess.Popen(
-        ["setsid", "--ctty", "--wait", *threeox(*arguments)],
+        [require_tool("setsid"), "--ctty", "--wait", *threeox(*arguments)],
         env=site.environ,
         stdin=side,
         stdout=side,

@@ -15,7 +15,7 @@ from ingress.dispatch import Bridge
 from ops.settings import load_settings
 from ops.tokens import Tokens
 from tests.rest.client import Client
-from tests.support import clean_environ, eventually, threeox
+from tests.support import bridge_environ, eventually, threeox
 from tests.workers import running_worker, sweep
 
 HOOK_SECRET = "open-sesame-please"
@@ -151,16 +151,7 @@ def running_api(environ: Mapping[str, str]) -> Iterator[Api]:
 @pytest.fixture(scope="session")
 def rest_environ(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of the shared bridge."""
-    home = tmp_path_factory.mktemp("rest")
-    (home / "3ox.toml").write_text(SETTINGS)
-    environ = clean_environ(
-        {
-            "BRIDGE_HOME": str(home),
-            "BRIDGE_REDIS_URL": valkey,
-            "BRIDGE_KEY_PREFIX": f"t{uuid.uuid4().hex[:12]}:",
-            "BRIDGE_API_PORT": "0",
-        },
-    )
+    environ = bridge_environ(tmp_path_factory.mktemp("rest"), valkey, SETTINGS)
     yield environ
     sweep(environ)
 

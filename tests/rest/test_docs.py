@@ -7,15 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ops.settings_table import RestSettings
+from ops.settings_rest import RestSettings
 from tests.rest.conftest import HOOK_SECRET, Api
 from tests.support import ROOT
+from tests.tools import require_tool
 
 PAGE = (ROOT / "docs" / "rest.md").read_text()
 
 
 def test_the_examples_run(api: Api, tmp_path: Path) -> None:
     """With the address of this test's API and a webhook's secret; each curl gets what the text says."""
+    for tool in ("curl", "openssl"):
+        require_tool(tool)
     snippets = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
     script = "\n".join(snippets).replace("http://127.0.0.1:7777", api.url.rstrip("/"))
     script = script.replace("3ox token", f"{sys.executable} -m ingress.cli.main token")

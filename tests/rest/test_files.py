@@ -160,6 +160,8 @@ def test_a_client_that_goes_away(call: Client, inbox: Path) -> None:
     connection.putheader("Content-Length", "2900000")
     connection.endheaders()
     connection.send(part("file", b"x" * 2_000_000, f"{uuid.uuid4().hex}.txt"))
-    eventually(lambda: names(inbox))
+    drafts = eventually(lambda: names(inbox))
+    assert all(draft.startswith(".") for draft in drafts), drafts
     connection.close()
     eventually(lambda: names(inbox) == [])
+    assert call("GET", "/health").status == 200

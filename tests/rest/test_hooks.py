@@ -71,12 +71,18 @@ def test_a_signed_webhook_becomes_the_job_of_its_endpoint(api: Api, call: Client
 
 def test_wrongly_signed(api: Api) -> None:
     """401 without, with another secret, for an endpoint without a secret, for no endpoint at all."""
-    assert_problem(send(api, {"ref": "x"}, secret="another secret"), 401)
-    assert_problem(send(api, {"ref": "x"}, X_Hub_Signature_256="sha256=" + "0" * 64), 401)
-    assert_problem(send(api, {"ref": "x"}, X_Hub_Signature_256="nonsense"), 401)
-    assert_problem(send(api, {"ref": "x"}, name="plain", secret=""), 401)
-    assert_problem(send(api, {"ref": "x"}, name="no-such-endpoint"), 401)
-    assert_problem(send(api, {"ref": "x"}, name="no-such-endpoint", secret=""), 401)
+    wrong: list[dict[str, Any]] = [
+        {"secret": "another secret"},
+        {"X_Hub_Signature_256": "sha256=" + "0" * 64},
+        {"X_Hub_Signature_256": "nonsense"},
+        {"name": "plain", "secret": ""},
+        {"name": "no-such-endpoint"},
+        {"name": "no-such-endpoint", "secret": ""},
+    ]
+    answers = [send(api, {"ref": "x"}, **parts) for parts in wrong]
+    problems = [assert_problem(answer, 401) for answer in answers]
+    # Nobody learns from it which endpoints there are.
+    assert len({(problem["type"], problem["detail"]) for problem in problems}) == 1
 
 
 def test_a_delivery_is_taken_once(api: Api) -> None:
@@ -110,9 +116,11 @@ def test_a_body_that_is_none(api: Api) -> None:
     body = b"{"
     signature = "sha256=" + hmac.new(HOOK_SECRET.encode(), body, hashlib.sha256).hexdigest()
     headers = {"X-Hub-Signature-256": signature, "Content-Type": "application/json"}
-    assert_problem(api.client(None)("POST", "/v1/hooks/beat", body=body, headers=headers), 400)
+    answer = api.client(None)("POST", "/v1/hooks/beat", body=body, headers=headers)
+    assert assert_problem(answer, 400)["status"] == 400
     headers["Content-Type"] = "text/plain"
-    assert_problem(api.client(None)("POST", "/v1/hooks/beat", body=body, headers=headers), 415)
+    answer = api.client(None)("POST", "/v1/hooks/beat", body=body, headers=headers)
+    assert assert_problem(answer, 415)["status"] == 415
 
 
 def request(call: Client, endpoint: str, **parts: Any) -> str:

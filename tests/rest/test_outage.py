@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from ops.workspace import Workspace
 from tests.rest.conftest import SETTINGS, Api, running_api
 from tests.rest.test_auth import assert_problem
 from tests.rest.test_jobs import beat
-from tests.support import RunningValkey, clean_environ, eventually
+from tests.support import RunningValkey, clean_environ, eventually, frozen
 
 
 @pytest.fixture
@@ -50,11 +52,26 @@ def test_spooled_and_handed_over(lonely: Api, own_store: RunningValkey) -> None:
     others = [call("POST", "/v1/jobs", beat(str(number))).json for number in range(20)]
     assert {receipt["status"] for receipt in others} == {"spooled"}
 
-    for path in ("/v1/jobs", f"/v1/jobs/{first.json['job_id']}", "/v1/jobs/abc/receipt"):
+    place = f"/v1/jobs/{first.json['job_id']}"
+    kept = call("GET", place)
+    assert (kept.status, kept.json["status"]) == (200, "spooled")
+    assert kept.json["reason"].startswith("it lies in the spool since 20")
+    assert "it waits for the store" in kept.json["reason"]
+    assert call("GET", f"/v1/jobs/{first.json['job_id'][-9:]}").json == kept.json
+    assert call("GET", f"{place}/receipt").json["status"] == "spooled"
+    assert call("GET", f"{place}/output").json == {
+        "job_id": first.json["job_id"],
+        "chunks": [],
+        "next": None,
+        "final": False,
+    }
+    assert "spooled and has no result: it lies in the spool" in call("GET", f"{place}/result").json["detail"]
+    assert call("GET", f"{place}?wait=0.3").json["status"] == "spooled"
+    for path in ("/v1/jobs", f"/v1/jobs/{before.json['job_id']}", "/v1/jobs/abc/receipt"):
         away = call("GET", path)
         assert_problem(away, 503, "store-away")
         assert int(away.headers["retry-after"]) >= 1
-    assert_problem(call("POST", f"/v1/jobs/{first.json['job_id']}/cancel"), 503)
+    assert_problem(call("POST", f"{place}/cancel"), 503, "spooled")
     health = call("GET", "/health")
     assert (health.status, health.json["live"], health.json["ready"]) == (200, True, False)
     assert health.json["spool"] == 21
@@ -77,20 +94,54 @@ def test_spooled_and_handed_over(lonely: Api, own_store: RunningValkey) -> None:
 
 
 def test_a_job_on_its_way_out_of_the_spool(lonely: Api, own_store: RunningValkey) -> None:
-    """Whoever asks for it too early is told to come back, and never that there is none."""
+    """Whoever asks for it is told that it is there at every moment, in the spool or in the store."""
     call = lonely.client()
     own_store.kill()
     jobs = [call("POST", "/v1/jobs", beat(str(number))).json["job_id"] for number in range(30)]
     own_store.start()
     last = f"/v1/jobs/{jobs[-1]}"
-    seen: list[int] = []
+    seen: list[tuple[int, str]] = []
 
     def ask() -> bool:
-        seen.append(call("GET", last).status)
-        return seen[-1] == 200
+        found = call("GET", last)
+        seen.append((found.status, found.json["status"]))
+        return seen[-1] == (200, "queued")
 
     eventually(ask, 20.0)
-    assert set(seen) <= {200, 503}
+    assert set(seen) <= {(200, "spooled"), (200, "queued")}
+
+
+def test_a_wait_goes_on_from_the_spool(lonely: Api, own_store: RunningValkey) -> None:
+    """Whoever waits for a job that is spooled has its end when the store is back."""
+    call = lonely.client()
+    own_store.kill()
+    place = call("POST", "/v1/jobs", beat()).headers["location"]
+    ends: list[str] = []
+    waiter = threading.Thread(target=lambda: ends.append(call("GET", f"{place}?wait=20").json["status"]))
+    waiter.start()
+    own_store.start()
+    eventually(lambda: call("POST", f"{place}/cancel").status == 200, 20.0)
+    waiter.join(25.0)
+    assert ends == ["cancelled"]
+
+
+def test_reads_of_a_store_that_stands_still_do_not_wait_long(lonely: Api, own_store: RunningValkey) -> None:
+    """A second for the first, nothing for those right after it; whatever is sent goes on."""
+    call = lonely.client()
+    job_id = call("POST", "/v1/jobs", beat()).json["job_id"]
+    reads = ("/v1/jobs", f"/v1/jobs/{job_id}", f"/v1/jobs/{job_id}/receipt", f"/v1/jobs/{job_id}/output")
+    more = (f"/v1/jobs/{job_id}/events", f"/v1/jobs/{job_id}/seals", "/v1/jobs?all=true", "/v1/jobs/abc")
+    with frozen(own_store.pid):
+        for path in (*reads, *more):
+            began_s = time.monotonic()
+            assert_problem(call("GET", path), 503, "store-away")
+            assert time.monotonic() - began_s < 1.8, path
+        began_s = time.monotonic()
+        answers = [call("GET", path).status for path in (*reads, *more)]
+        assert answers == [503] * 8
+        assert time.monotonic() - began_s < 8 * 1.0 * 0.7, "known to be silent, it is not asked each time"
+        assert "bridge_store_up 0.0" in call("GET", "/metrics").body.decode()
+    eventually(lambda: call("GET", f"/v1/jobs/{job_id}").status == 200, 5.0)
 
 
 def test_a_stream_outlives_the_store(lonely: Api, own_store: RunningValkey) -> None:

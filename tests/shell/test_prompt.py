@@ -51,6 +51,7 @@ def leave(terminal: Terminal) -> None:
 def test_a_question_is_answered_and_the_shell_goes_on(bridge: Cli, open_shell: Open) -> None:
     """By default a line is a question; the answer streams, the next prompt comes, Ctrl-D leaves."""
     shell = open_shell(bridge.environ)
+    shell.line("session new")
     shell.line("how are you")
     shell.expect("You asked: how are you")
     shell.line("sh echo from-$0")
@@ -62,6 +63,7 @@ def test_a_question_is_answered_and_the_shell_goes_on(bridge: Cli, open_shell: O
 def test_ctrl_c_cancels_the_question_and_not_the_shell(slow: Cli, open_shell: Open) -> None:
     """The job is cancelled in the store, the next question is answered."""
     shell = open_shell(slow.environ)
+    shell.line("session new")
     shell.line("think hard")
     shell.expect("Well")
     shell.type(CTRL_C)
@@ -69,7 +71,7 @@ def test_ctrl_c_cancels_the_question_and_not_the_shell(slow: Cli, open_shell: Op
     shell.expect("cancelled")
     assert slow.job(job_id)["status"] == "cancelled"
     shell.line("and now")
-    shell.expect("User: and now")
+    shell.expect("You asked: and now")
     shell.line("exit")
     assert shell.wait() == 0
 

@@ -66,6 +66,15 @@ def test_a_turn_is_written_whole(driver: Driver, sessions: Sessions) -> None:
     assert 7 * DAY_S - 60 < facts.expires_s <= 7 * DAY_S
 
 
+def test_a_session_begins_with_its_first_question(driver: Driver, sessions: Sessions) -> None:
+    """Not with its first answer, which may be long in coming; what is said later does not move it."""
+    assert say(driver, take_new(driver))
+    assert say(driver, take_new(driver))
+    facts = sessions.facts("s1")
+    assert facts.began_at == sessions.messages("s1")[0].at == "2026-01-02T03:04:05.678Z"
+    assert facts.last_at > facts.began_at
+
+
 def test_the_same_write_again_changes_nothing(driver: Driver, sessions: Sessions) -> None:
     """A reply that was lost makes the worker write once more; the session has the turn once."""
     delivery = take_new(driver)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,22 +11,14 @@ from ingress.dispatch import Bridge, connect
 from ops.settings import LoadedSettings, load_settings
 from ops.workspace import Workspace
 from tests.station.running import SETTINGS, RunningStation
-from tests.support import RunningValkey, clean_environ
+from tests.support import RunningValkey, bridge_environ
 from tests.workers import running_worker, sweep
 
 
 @pytest.fixture(scope="module")
 def shared_environ(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of the shared station."""
-    home = tmp_path_factory.mktemp("station")
-    (home / "3ox.toml").write_text(SETTINGS)
-    environ = clean_environ(
-        {
-            "BRIDGE_HOME": str(home),
-            "BRIDGE_REDIS_URL": valkey,
-            "BRIDGE_KEY_PREFIX": f"t{uuid.uuid4().hex[:12]}:",
-        },
-    )
+    environ = bridge_environ(tmp_path_factory.mktemp("station"), valkey, SETTINGS)
     load_settings(environ=environ).workspace.create()
     yield environ
     sweep(environ)

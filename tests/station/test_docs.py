@@ -10,7 +10,7 @@ import msgspec
 
 from ingress.cli.main import MODULES
 from ops.settings import load_settings
-from ops.settings_table import StationSettings
+from ops.settings_station import StationSettings
 from tests.station.running import RunningStation
 from tests.support import ROOT, run_3ox
 

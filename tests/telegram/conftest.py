@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from ingress.demo.bot_api import BotApi
 from ingress.dispatch import Bridge
 from ops.settings import load_settings
 from tests.fake_openai import FakeOpenAI
-from tests.support import clean_environ
+from tests.support import bridge_environ
 from tests.telegram.running import Door, open_door, telegram_environ
 from tests.workers import running_worker, sweep
 
@@ -35,15 +34,8 @@ def model() -> Iterator[FakeOpenAI]:
 @pytest.fixture(scope="session")
 def scene(valkey: str, model: FakeOpenAI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """A door and a worker that no test ends."""
-    environ = clean_environ(
-        {
-            "BRIDGE_HOME": str(tmp_path_factory.mktemp("telegram")),
-            "BRIDGE_REDIS_URL": valkey,
-            "BRIDGE_KEY_PREFIX": f"t{uuid.uuid4().hex[:12]}:",
-            "OPENAI_API_KEY": "sk-test-0123456789",
-            "OPENAI_BASE_URL": model.base_url,
-        }
-    )
+    asks = {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_BASE_URL": model.base_url}
+    environ = bridge_environ(tmp_path_factory.mktemp("telegram"), valkey, extra=asks)
     with BotApi() as api:
         environ = telegram_environ(environ, api)
         loaded = load_settings(environ=environ)

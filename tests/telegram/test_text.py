@@ -6,12 +6,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingress.demo.bot_api import units as counted
+from ingress.telegram.answers import bridge_state
 from ingress.telegram.files import harmless_name
 from ingress.telegram.text import MESSAGE_MAX_UNITS, PARTS_MAX, head, split, tail, units
 
 TEXTS = st.text(
     st.one_of(st.sampled_from(" \n\t😀é"), st.characters(exclude_categories=["Cs"])), max_size=400
 )
+
+
+def test_the_state_of_the_bridge_counts_in_good_grammar() -> None:
+    """One job is no plural."""
+    worker = {"healthy": True, "processing": ["a"]}
+    state = {
+        "store": {"latency_ms": 0.5},
+        "queue": {"ready": 0},
+        "workers": [worker],
+        "daemons": [],
+        "spool": {"jobs": 1},
+    }
+    said = bridge_state(state).splitlines()
+    assert "workers: 1 of 1 healthy, 1 job running" in said
+    assert "spool: 1 job" in said
+    assert "2 jobs running" in bridge_state({**state, "workers": [worker, worker]})
 
 
 @given(TEXTS)

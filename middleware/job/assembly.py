@@ -1,0 +1,204 @@
+"""Puts records and receipts together from what the store holds: the life of a job, and its receipt chain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from middleware.job.records import (
+    Attempt,
+    JobError,
+    JobRecord,
+    Receipt,
+    Transition,
+    new_receipt,
+    receipt_id_of,
+    utc,
+)
+from middleware.job.schema import HeartbeatJob, Job, decode_job
+from middleware.job.states import State
+from ops.errors import InvalidJob
+
+#: Fields of ``job:ID`` that a record is made of; ``spec`` first.
+LIFE_FIELDS = (
+    "spec",
+    "status",
+    "created",
+    "queued",
+    "started",
+    "completed",
+    "due",
+    "attempt",
+    "crashes",
+    "worker",
+    "progress",
+    "message",
+    "reason",
+    "error",
+    "base",
+    "approval",
+    "deliveries",
+)
+_APPROVALS = {b"1": "waits"}
+
+
+def _number(value: bytes | None) -> int:
+    return 0 if value is None else int(value)
+
+
+def _text(value: bytes | None) -> str:
+    return "" if value is None else value.decode(errors="replace")
+
+
+def make_record(
+    job_id: str,
+    life: list[bytes | None],
+    *,
+    result: bytes | None = None,
+    chain: list[bytes] | None = None,
+) -> JobRecord:
+    """Put a record together from what the store holds.
+
+    Args:
+        job_id: Of the job.
+        life: Values of ``LIFE_FIELDS``, in that order.
+        result: What ``result:ID`` holds.
+        chain: What ``receipts:ID`` holds; without it the record has no list of attempts.
+    """
+    row = dict(zip(LIFE_FIELDS, life, strict=True))
+    job, job_type = _read_spec(job_id, row["spec"])
+    created = row["created"]
+    return JobRecord(
+        job_id=job_id,
+        trace_id=job.trace,
+        job_type=job_type,
+        status=_text(row["status"]),
+        source=job.source,
+        actor=job.actor,
+        trust=job.trust,
+        on_dependency_failure=job.on_dependency_failure,
+        project=job.project,
+        session_id=job.session_id,
+        priority=job.priority,
+        progress=_progress(row),
+        progress_message=_text(row["message"]),
+        attempt=_number(row["attempt"]),
+        crashes=_number(row["crashes"]),
+        max_retries=job.max_retries,
+        worker_id=None if row["worker"] is None else _text(row["worker"]),
+        payload=msgspec.to_builtins(job.payload),
+        result=None if result is None else msgspec.json.decode(result),
+        error=None if row["error"] is None else msgspec.json.decode(row["error"], type=JobError),
+        created_at=utc(created),
+        queued_at=utc(created if row["queued"] is None else row["queued"]),
+        started_at=utc(row["started"]),
+        completed_at=utc(row["completed"]),
+        due_at=utc(row["due"]),
+        depends_on=list(job.depends_on),
+        receipt_id=receipt_id_of(job_id),
+        reason=_reason(row),
+        attempts=[] if chain is None else read_attempts(chain),
+        timeout_seconds=job.timeout_seconds,
+        resources=dict(job.resources),
+        metadata=dict(job.metadata),
+        idempotency_key=job.idempotency_key,
+        approval=_approval(row["approval"]),
+        version=job.version,
+    )
+
+
+def _read_spec(job_id: str, spec: bytes | None) -> tuple[Job, str]:
+    """Read what was dispatched, and its type; of a job that another version wrote, what can be read."""
+    data = b"{}" if spec is None else spec
+    try:
+        job = decode_job(data)
+    except InvalidJob:
+        try:
+            raw = msgspec.json.decode(data, type=dict[str, Any])
+        except msgspec.MsgspecError:
+            raw = {}
+        stand_in = HeartbeatJob(job_id=job_id, source="unknown", metadata={"unreadable": "true"})
+        return stand_in, str(raw.get("job_type", "unknown"))
+    return job, job.job_type
+
+
+def _approval(value: bytes | None) -> str:
+    return "" if value is None else _APPROVALS.get(value, value.decode())
+
+
+def _progress(row: dict[str, bytes | None]) -> float:
+    if row["status"] == b"completed":
+        return 100.0
+    return 0.0 if row["progress"] is None else float(row["progress"])
+
+
+def _reason(row: dict[str, bytes | None]) -> str:
+    """Give one sentence that says why the job is where it is; most states speak for themselves."""
+    said = _text(row["reason"])
+    if said:
+        return said
+    status = _text(row["status"])
+    attempt, worker, lost = _number(row["attempt"]), _text(row["worker"]), _number(row["crashes"])
+    crashes = f"; {lost} before it lost {'its' if lost == 1 else 'their'} worker" if lost else ""
+    if status == State.QUEUED:
+        return "it waits for a free worker"
+    if status == State.PROCESSING:
+        return f"attempt {attempt} runs on {worker}{crashes}"
+    if status == State.COMPLETED:
+        return f"attempt {attempt} succeeded{crashes}"
+    return status
+
+
+class _Line(Struct):
+    """A line of the receipt chain as the scripts write it."""
+
+    at: int
+    status: str
+    attempt: int = 0
+    worker: str | None = None
+    reason: str = ""
+    input_sha256: str = ""
+    result_sha256: str | None = None
+
+
+_line_decoder = msgspec.json.Decoder(_Line)
+
+
+def read_attempts(chain: list[bytes]) -> list[Attempt]:
+    """Read the attempts off a receipt chain."""
+    attempts: list[Attempt] = []
+    open_attempt = False
+    for raw in chain:
+        line = _line_decoder.decode(raw)
+        at = str(utc(line.at))
+        if line.status == State.PROCESSING:
+            attempts.append(Attempt(line.attempt, line.worker, at))
+            open_attempt = True
+        elif open_attempt:
+            attempts[-1] = msgspec.structs.replace(
+                attempts[-1], ended_at=at, status=line.status, reason=line.reason
+            )
+            open_attempt = False
+    return attempts
+
+
+def make_receipt(job: Job, chain: list[bytes], *, duplicate: bool = False) -> Receipt:
+    """Put a receipt together from the job and its receipt chain."""
+    lines = [_line_decoder.decode(raw) for raw in chain]
+    last = lines[-1]
+    ran = [line for line in lines if line.attempt]
+    ends = [line for line in lines if line.attempt and line.status not in {State.PROCESSING, State.QUEUED}]
+    return msgspec.structs.replace(
+        new_receipt(job, status=last.status, at_ms=lines[0].at, input_sha256=lines[0].input_sha256),
+        duplicate=duplicate,
+        attempt=ran[-1].attempt if ran else 0,
+        worker_id=next((line.worker for line in reversed(lines) if line.worker), None),
+        result_sha256=ends[-1].result_sha256 if ends else None,
+        updated_at=str(utc(last.at)),
+        transitions=[
+            Transition(str(utc(line.at)), line.status, line.attempt, line.worker, line.reason)
+            for line in lines
+        ],
+    )

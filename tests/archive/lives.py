@@ -1,0 +1,41 @@
+"""Lives of jobs without a worker: dispatched, cancelled, carried out, forgotten."""
+
+from __future__ import annotations
+
+from ingress.dispatch import Bridge, dispatch
+from middleware.broker.scripts import Settlement
+from middleware.job.schema import make_job
+
+
+def some_jobs(bridge: Bridge, count: int = 3) -> list[str]:
+    """Dispatch jobs, and cancel every second one: one or two transitions each."""
+    jobs = [dispatch("heartbeat", {}, actor="eve").job_id for _ in range(count)]
+    for job_id in jobs[::2]:
+        bridge.cancel(job_id, f"not needed: {job_id}")
+    return jobs
+
+
+def carry_out(
+    bridge: Bridge, task: str = "x", outcome: str = "completed", result: bytes = b'{"text":"y"}'
+) -> str:
+    """Take a job through its life without a worker; gives its id."""
+    job = make_job("ask", {"prompt": task}, source="rest")
+    bridge.submit(job)
+    fetched = bridge.scripts.fetch("w1", "jobs", room=1, delivery=job.job_id, lease_ms=60_000)
+    assert fetched.jobs[0].job_id == job.job_id
+    report = bridge.scripts.report_command(
+        *("w1", job.job_id, job.job_id),
+        percent="50",
+        message="half",
+        output=[("out", f"output of {task}\n")],
+        bundle=1,
+    )
+    bridge.scripts.run_many([report])
+    bridge.scripts.settle("w1", job.job_id, job.job_id, Settlement(outcome=outcome, result=result, reason=""))
+    return job.job_id
+
+
+def forget(bridge: Bridge) -> None:
+    """Let all ended jobs expire from the store."""
+    for state in ("completed", "failed", "cancelled"):
+        bridge.scripts.purge(state, 1000)

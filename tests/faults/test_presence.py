@@ -1,0 +1,70 @@
+"""Daemons that are killed: missing while nobody took their place, soon forgotten if somebody did."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from ingress.dispatch import Bridge
+from ingress.overview import overview
+from ingress.presence import Presence
+from ops.settings import LoadedSettings
+from tests.support import eventually
+
+#: A process that says it is a daemon of the name it is given, until it is killed.
+BEATING = """
+import sys, time
+from ingress.dispatch import Bridge
+from ingress.presence import Presence
+from ops.settings import load_settings
+bridge = Bridge(load_settings())
+Presence(bridge.store, bridge.reader.keys, sys.argv[1], stall_s=600).start()
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def bridge(loaded: LoadedSettings) -> Bridge:
+    """A bridge of the test's own, without daemons."""
+    return Bridge(loaded)
+
+
+@pytest.fixture
+def clock(bridge: Bridge) -> Iterator[Presence]:
+    """A clock that lives in this process."""
+    living = Presence(bridge.store, bridge.reader.keys, "clock", stall_s=600)
+    living.start()
+    yield living
+    living.stop()
+
+
+def listed(bridge: Bridge) -> list[tuple[str, bool]]:
+    """Give name and health of the daemons as ``3ox status`` does."""
+    return [(daemon["name"], daemon["healthy"]) for daemon in overview(bridge)["daemons"]]
+
+
+def test_a_killed_daemon_is_missed_only_while_nobody_took_its_place(
+    bridge: Bridge, clock: Presence, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two clocks and one station, one each is killed: that clock is soon gone, the station is missing."""
+    monkeypatch.setattr("ingress.presence.REPLACED_S", 0.5)
+    killed = [
+        subprocess.Popen([sys.executable, "-c", BEATING, name], env=environ) for name in ("clock", "station")
+    ]
+    try:
+        both = [("clock", True), ("clock", True), ("station", True)]
+        eventually(lambda: listed(bridge) == both, 20.0)
+    finally:
+        for process in killed:
+            process.kill()
+            process.wait(10.0)
+    eventually(lambda: ("station", False) in listed(bridge), 10.0)
+    eventually(lambda: sorted(listed(bridge)) == [("clock", True), ("station", False)], 5.0)
+    keys = bridge.reader.keys
+    members = [item.decode() for item in bridge.store.call("ZRANGE", keys.daemons, 0, -1)]
+    assert clock.member in members
+    assert len(members) == 2
+    assert bridge.store.call("EXISTS", keys.daemon(f"clock@{clock.host}:{killed[0].pid}")) == 0

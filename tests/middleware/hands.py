@@ -1,0 +1,99 @@
+"""A worker's broker in the test's own process: jobs in hand, how they end, a store that can be frozen."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+from middleware.broker.broker import BridgeBroker
+from middleware.broker.intake import Intake
+from middleware.broker.message import JobMessage
+from middleware.broker.scripts import Scripts, Settlement
+from middleware.job.reader import Reader
+from middleware.job.schema import decode_job
+from ops.settings import Settings
+from ops.store import Store
+from tests.middleware.driver import Driver
+from tests.support import RunningValkey
+
+LEASE_MS = 60_000
+PREFIX = "hands:"
+
+
+@contextlib.contextmanager
+def frozen(server: RunningValkey) -> Iterator[None]:
+    """Have the store stand still for the time of a block."""
+    assert server.process is not None
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+
+
+def make_broker(url: str) -> BridgeBroker:
+    """Give a broker without middleware, whose patience with the store is short."""
+    scripts = Scripts(Store(url, timeout_s=0.3), PREFIX)
+    reader = Reader(scripts.store, PREFIX)
+    intake = Intake(scripts, Settings(), lambda job_id: reader.receipt(job_id, duplicate=True))
+    return BridgeBroker(scripts, intake, lease_ms=LEASE_MS, middleware=[])
+
+
+class Hands:
+    """A worker with so many threads, as far as its commits are concerned.
+
+    Args:
+        url: Of a store that nobody else uses.
+        threads: How many slots it has; all are taken.
+
+    Attributes:
+        given: How many slots have been given back.
+    """
+
+    def __init__(self, url: str, threads: int) -> None:
+        self.driver = Driver(url, PREFIX)
+        self.broker = make_broker(url)
+        self.broker.slots.open(threads)
+        assert self.broker.slots.reserve(1.0) == threads
+        self.given = 0
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+
+    def take(self, count: int) -> list[JobMessage]:
+        """Fetch new jobs."""
+        for _ in range(count):
+            self.driver.add()
+        token = self.broker.next_delivery("jobs")
+        fetched = self.broker.scripts.fetch(
+            self.broker.worker_id, "jobs", room=count, delivery=token, lease_ms=LEASE_MS
+        )
+        self.broker.delivery_arrived("jobs")
+        assert len(fetched.jobs) == count
+        return [JobMessage(decode_job(job.spec), job, token, "jobs") for job in fetched.jobs]
+
+    def release(self, count: int) -> None:
+        """Count what is given back."""
+        with self._lock:
+            self.given += count
+
+    def end(self, message: JobMessage, settlement: Settlement | None = None) -> threading.Thread:
+        """End an attempt, on a thread as it would be in a worker."""
+        done = Settlement(outcome="completed", result=b"1") if settlement is None else settlement
+        thread = threading.Thread(target=self.broker.commits.add, args=(message, done, self.release))
+        thread.start()
+        self._threads.append(thread)
+        return thread
+
+    def join(self) -> None:
+        """Wait until all those threads are through."""
+        for thread in self._threads:
+            thread.join(20.0)
+            assert not thread.is_alive(), "a commit hangs"
+        self._threads.clear()
+
+    def chain(self, message: JobMessage) -> list[str]:
+        """Read the statuses of a job's receipt chain."""
+        return self.driver.chain(message.job.job_id)

@@ -1,0 +1,145 @@
+"""A file is claimed by one station, under its own name, and nothing else is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ingress.station.claims import Claims
+from ingress.station.inbox import Inbox
+from ingress.station.taking import Taking
+from ops.workspace import Workspace
+from tests.station.parts import IGNORE, Clock, found
+
+
+def test_of_two_stations_one_gets_the_file(workspace: Workspace) -> None:
+    """Both have seen it; the second one's claim comes to nothing and leaves nothing."""
+    (workspace.inbox / "a").write_text("1")
+    (workspace.inbox / "a.note.txt").write_text("about")
+    item = found(workspace.inbox, "a")
+    first, second = Claims(workspace), Claims(workspace)
+    claim = first.take(item)
+    assert claim is not None
+    assert second.take(item) is None
+    assert second.all_ids() == [claim.job_id]
+    assert claim.note is not None
+    assert (claim.path.read_text(), claim.note.read_text()) == ("1", "about")
+    assert first.load(claim.job_id) == claim
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_folder_that_became_a_link_is_not_gone_through(
+    depth: int, workspace: Workspace, tmp_path: Path
+) -> None:
+    """Between look and claim somebody puts a link in its place: what lies behind it stays there."""
+    outside = tmp_path / "outside"
+    (outside / "b").mkdir(parents=True)
+    folder = workspace.inbox / "a" if depth == 1 else workspace.inbox / "a" / "b"
+    folder.mkdir(parents=True)
+    for place in (folder, outside, outside / "b"):
+        (place / "id").write_text("mine")
+    item = found(workspace.inbox, "id")
+    (workspace.inbox / "a").rename(tmp_path / "gone")
+    (workspace.inbox / "a").symlink_to(outside)
+    claims = Claims(workspace)
+    assert claims.take(item) is None
+    assert claims.all_ids() == []
+    assert (outside / "id").exists()
+    assert (outside / "b" / "id").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["näme 😀.txt", "two\nlines", "x" * 255, "-rf", "a" * 240 + ".note", "%s{}'\""]
+)
+def test_odd_names_are_claimed_and_read_back(name: str, workspace: Workspace) -> None:
+    """Whatever a file system allows; folders too."""
+    folder = workspace.inbox / "sub\nfolder"
+    folder.mkdir()
+    (folder / name).write_text("1")
+    claims = Claims(workspace)
+    claim = claims.take(found(workspace.inbox, name))
+    assert claim is not None
+    assert (claim.name, claim.folder) == (name, "sub\nfolder")
+    assert claims.load(claim.job_id) == claim
+    failed = claims.fail(claim.job_id, "why")
+    assert failed is not None
+    assert (failed / "sub\nfolder" / name).read_text() == "1"
+    assert any(path.read_text() == "why" for path in (failed / "sub\nfolder").iterdir())
+
+
+def test_a_name_that_is_no_utf8_gets_one(workspace: Workspace) -> None:
+    """A job can carry text only; the file is taken under a name that differs in those bytes."""
+    raw = os.fsencode(workspace.inbox) + b"/caf\xe9.txt"
+    with open(raw, "wb") as file:  # noqa: PTH123 (the name is bytes)
+        file.write(b"1")
+    (item,) = Inbox(workspace.inbox, IGNORE).look().files
+    claim = Claims(workspace).take(item)
+    assert claim is not None
+    assert claim.name == "caf?.txt"
+
+
+def test_an_unreadable_file_is_tried_a_bounded_number_of_times(tmp_path: Path) -> None:
+    """It goes to ``failed/`` with the reason after the tries, each later than the one before."""
+    if os.geteuid() == 0:
+        pid = os.fork()
+        if pid == 0:
+            # Root may read everything: somebody else looks.
+            code = 1
+            try:
+                other = Path(f"/tmp/3ox-unreadable-{os.getpid()}")  # noqa: S108 (others have to get there)
+                os.seteuid(65_534)
+                _try_unreadable(other)
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    else:
+        _try_unreadable(tmp_path)
+
+
+def _try_unreadable(home: Path) -> None:
+    workspace = Workspace(home)
+    workspace.create()
+    file = workspace.inbox / "locked"
+    file.write_text("1")
+    file.chmod(0)
+    clock, claims = Clock(), Claims(workspace)
+    taking = Taking(claims, 3, clock)
+    item = found(workspace.inbox, "locked")
+    waits = []
+    for _ in range(2):
+        assert taking.take(item) is None
+        assert taking.next_s is not None
+        waits.append(taking.next_s)
+        assert taking.take(item) is None
+        assert taking.next_s == waits[-1], "not before its time"
+        clock.now_s += waits[-1] + 0.01
+    assert waits == [0.5, 1.0]
+    assert taking.take(item) is None
+    (place,) = (workspace.inbox / "failed").iterdir()
+    assert "Permission denied" in (place / "locked.reason.txt").read_text()
+    assert not file.exists()
+
+
+def test_a_link_to_a_dropped_file_is_dropped_itself(workspace: Workspace) -> None:
+    """Its target is taken under its own name."""
+    (workspace.inbox / "real").write_text("1")
+    (workspace.inbox / "other").symlink_to("real")
+    taking = Taking(Claims(workspace), 3)
+    assert taking.take(found(workspace.inbox, "other")) is None
+    assert not os.path.lexists(workspace.inbox / "other")
+    assert (workspace.inbox / "real").exists()
+    assert not (workspace.inbox / "failed").exists()
+
+
+@pytest.mark.parametrize("target", ["/etc/hostname", "../3ox.toml", "gone", ".", "../.3ox", ".claimed"])
+def test_a_link_that_leads_elsewhere_is_refused(target: str, workspace: Workspace) -> None:
+    """It lies in ``failed/``, still a link, and nothing of its target was read."""
+    workspace.settings_file.write_text("")
+    (workspace.inbox / "way").symlink_to(target)
+    assert Taking(Claims(workspace), 3).take(found(workspace.inbox, "way")) is None
+    (place,) = (workspace.inbox / "failed").iterdir()
+    assert (place / "way").is_symlink()
+    assert "points out of the drop folder" in (place / "way.reason.txt").read_text()

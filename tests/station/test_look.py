@@ -1,0 +1,159 @@
+"""What the station sees in the drop folder, and when: stability, the look, how it watches."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from ingress.station.inbox import Inbox
+from ingress.station.stability import Stability, is_being_written
+from ingress.station.watch import Watch, file_system_of, is_remote
+from ops.workspace import Workspace
+from tests.station.parts import IGNORE, Clock
+from tests.support import eventually
+
+
+def test_a_file_is_settled_when_it_has_stood_still(workspace: Workspace) -> None:
+    """Size, time or inode that change start the wait anew; the next moment is told."""
+    clock = Clock()
+    stability = Stability(settle_s=1.0, note_wait_s=5.0, clock=clock)
+    file = workspace.inbox / "a"
+
+    def look() -> tuple[list[str], float | None]:
+        ready, next_s = stability.settled(Inbox(workspace.inbox, IGNORE).look().files)
+        return [item.name for item in ready], next_s
+
+    assert look() == ([], None)
+    file.write_text("1")
+    assert look() == ([], 1.0)
+    clock.now_s += 0.75
+    file.write_text("12")
+    assert look() == ([], 1.0)
+    clock.now_s += 0.75
+    assert look() == ([], 0.25)
+    clock.now_s += 0.25
+    assert look() == (["a"], None)
+    os.utime(file, (1, 1))
+    assert look() == ([], 1.0)
+
+
+def test_a_note_waits_longer_for_its_file(workspace: Workspace) -> None:
+    """Alone it is taken as a file in the end; with its file it travels along and counts for stability."""
+    clock = Clock()
+    stability = Stability(settle_s=1.0, note_wait_s=5.0, clock=clock)
+    inbox = Inbox(workspace.inbox, IGNORE)
+    note = workspace.inbox / "a.note.txt"
+    note.write_text("about")
+    assert stability.settled(inbox.look().files) == ([], 5.0)
+    clock.now_s += 4.0
+    assert stability.settled(inbox.look().files)[0] == []
+    (workspace.inbox / "a").write_text("1")
+    assert stability.settled(inbox.look().files)[1] == 1.0
+    clock.now_s += 0.5
+    note.write_text("about it")
+    assert stability.settled(inbox.look().files)[1] == 1.0
+    clock.now_s += 1.0
+    (ready,) = stability.settled(inbox.look().files)[0]
+    assert (ready.name, ready.note is not None and ready.note.name) == ("a", "a.note.txt")
+    (workspace.inbox / "a").unlink()
+    assert stability.settled(inbox.look().files)[0] == []
+    clock.now_s += 5.0
+    assert [item.name for item in stability.settled(inbox.look().files)[0]] == ["a.note.txt"]
+
+
+def test_a_file_that_is_open_for_writing_is_seen(tmp_path: Path) -> None:
+    """The kernel knows of a writer who pauses; readers do not count."""
+    file = tmp_path / "slow"
+    with file.open("wb") as writer:
+        writer.write(b"part")
+        writer.flush()
+        assert is_being_written(str(file))
+    with file.open("rb"):
+        assert not is_being_written(str(file))
+
+
+@pytest.mark.parametrize(
+    "name", ["a.part", "a.tmp", ".~lock.a#", "~$a.docx", ".hidden", "a~", "Thumbs.db", "a.crdownload"]
+)
+def test_temporary_names_are_left_alone(name: str, workspace: Workspace) -> None:
+    """Neither such files nor anything in folders of such names."""
+    (workspace.inbox / name).write_text("x")
+    (workspace.inbox / f"{name}.d").mkdir()
+    folder = workspace.inbox / "sub" / name.replace("a.", "folder.")
+    folder.mkdir(parents=True)
+    (folder / "inner").write_text("x")
+    assert [item.name for item in Inbox(workspace.inbox, IGNORE).look().files] == []
+
+
+def test_the_inner_rooms_are_not_looked_into(workspace: Workspace) -> None:
+    """What is claimed, failed or undone is not taken again; folders of these names further down are."""
+    for room in (".claimed", "failed", "undone"):
+        (workspace.inbox / room).mkdir()
+        (workspace.inbox / room / "x").write_text("x")
+    (workspace.inbox / "sub" / "failed").mkdir(parents=True)
+    (workspace.inbox / "sub" / "failed" / "y").write_text("x")
+    assert [item.name for item in Inbox(workspace.inbox, IGNORE).look().files] == ["y"]
+
+
+def test_links_are_not_followed_by_the_look(workspace: Workspace, tmp_path: Path) -> None:
+    """A link to a folder is a link, and nothing below it is seen."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_text("x")
+    (workspace.inbox / "way").symlink_to(tmp_path / "outside")
+    (item,) = Inbox(workspace.inbox, IGNORE).look().files
+    assert (item.name, item.is_link) == ("way", True)
+
+
+MOUNTS = """
+22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+30 22 0:25 / /srv/with\\040space rw - nfs4 host:/export rw
+31 22 0:26 / /srv/over rw - fuse.sshfs host: rw
+32 31 0:27 / /srv/over rw - tmpfs tmpfs rw
+broken line
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "remote"),
+    [
+        ("/home/x", "ext4", False),
+        ("/srv/with space/IN1N.3OX", "nfs4", True),
+        ("/srv/with spaces", "ext4", False),
+        ("/srv/over/x", "tmpfs", False),
+    ],
+)
+def test_network_file_systems_are_known(path: str, kind: str, remote: bool) -> None:
+    """The nearest mount counts, the latest of those on one point."""
+    assert file_system_of(Path(path), MOUNTS) == kind
+    assert is_remote(kind) is remote
+    assert is_remote("fuse.sshfs")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "mode"), [("auto", "events"), ("events", "events"), ("polling", "polling")]
+)
+def test_the_probe_decides_how_to_watch(wanted: str, mode: str, workspace: Workspace) -> None:
+    """On this machine's disk the probe is heard; when told to poll, nothing listens."""
+    wake = threading.Event()
+    watch = Watch(workspace.inbox, wanted, wake)
+    watch.start()
+    try:
+        eventually(lambda: watch.mode == mode, 10.0)
+        if mode == "events":
+            wake.clear()
+            (workspace.inbox / "sub").mkdir()
+            assert wake.wait(5.0)
+            watch.use([str(workspace.inbox), str(workspace.inbox / "sub")])
+
+            def heard() -> bool:
+                wake.clear()
+                (workspace.inbox / "sub" / "a").write_text("x")
+                return wake.wait(0.5)
+
+            eventually(heard)
+    finally:
+        watch.stop()
+    assert list(workspace.inbox.glob(".3ox-*")) == []

@@ -1,0 +1,188 @@
+"""What waits and why: the machine's doing uses up none of a file's tries; counts lie in nobody's way."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingress.acceptance import Acceptance
+from ingress.dispatch import Bridge
+from ingress.station.claims import Claims
+from ingress.station.endings import Endings
+from ingress.station.entrance import LONGEST_WAIT_S, Entrance
+from ingress.station.inbox import Inbox
+from ingress.station.taking import Taking
+from ops.logs import get_logger
+from ops.settings_station import StationSettings
+from ops.workspace import Workspace
+from tests.station.parts import Clock, found
+from tests.station.running import RunningStation
+from tests.support import eventually
+
+TRIES = 3
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Nothing can be opened by this process within this block."""
+    get_logger(__name__).info("test.no_descriptors")  # what it needs is imported with its first line
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def names(folder: Path) -> list[str]:
+    """List a folder."""
+    return sorted(place.name for place in folder.iterdir())
+
+
+def failed(workspace: Workspace) -> list[str]:
+    """List what lies in ``failed/``."""
+    place = workspace.inbox / "failed"
+    return names(place) if place.is_dir() else []
+
+
+def test_what_the_machine_lacks_is_waited_out_before_the_claim(workspace: Workspace) -> None:
+    """However long it lasts, ever more seldom; the tries of the file are all still there afterwards."""
+    (workspace.inbox / "a.txt").write_text("1")
+    clock, claims = Clock(), Claims(workspace)
+    taking = Taking(claims, TRIES, clock)
+    item = found(workspace.inbox, "a.txt")
+    for _ in range(4 * TRIES):
+        with no_descriptors():
+            assert taking.take(item) is None
+        assert taking.next_s is not None
+        assert 0 < taking.next_s <= LONGEST_WAIT_S
+        clock.now_s += taking.next_s + 0.01
+    assert failed(workspace) == []
+    assert taking.take(item) is not None
+    assert taking.in_trouble == 0
+
+
+def test_what_cannot_even_be_refused_is_looked_at_again(workspace: Workspace) -> None:
+    """Nothing can be claimed, and so nothing laid into ``failed/``; mended, it is taken without a restart."""
+    (workspace.inbox / "a.txt").write_text("1")
+    clock, claims = Clock(), Claims(workspace)
+    taking = Taking(claims, 1, clock)
+    item = found(workspace.inbox, "a.txt")
+    claims.root.write_text("in the way")
+    assert taking.take(item) is None
+    assert taking.next_s == LONGEST_WAIT_S
+    clock.now_s += LONGEST_WAIT_S + 0.01
+    claims.root.unlink()
+    assert taking.take(item) is not None
+
+
+@pytest.fixture
+def entrance(own: Bridge, own_workspace: Workspace, clock: Clock) -> Entrance:
+    """An entrance whose clock stands."""
+    settings = StationSettings(tries=TRIES)
+    claims = Claims(own_workspace)
+    made = Entrance(Acceptance(own), claims, settings, lambda: None, clock)
+    made.endings = Endings(own, claims, made.again)
+    return made
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The clock of the entrance."""
+    return Clock()
+
+
+def test_waiting_uses_up_no_try(
+    entrance: Entrance, clock: Clock, own: Bridge, own_workspace: Workspace
+) -> None:
+    """Neither a writer who does not end nor a lack of descriptors; its own faults alone are counted."""
+    file = own_workspace.inbox / "a.txt"
+    file.write_text("1")
+    claims = Claims(own_workspace)
+    claim = claims.take(found(own_workspace.inbox, "a.txt"))
+    assert claim is not None
+    with claim.path.open("a"):
+        entrance.hand_in([claim])
+        for _ in range(TRIES):
+            clock.now_s += LONGEST_WAIT_S
+            entrance.retry_due()
+    for _ in range(TRIES):
+        clock.now_s += LONGEST_WAIT_S
+        with no_descriptors():
+            entrance.hand_in([claim])
+    assert entrance.waiting == 1
+    assert failed(own_workspace) == []
+    elsewhere = claim.path.rename(own_workspace.home / "elsewhere")
+    claim.path.symlink_to(elsewhere)
+    for number in range(1, TRIES + 1):
+        assert failed(own_workspace) == [], f"refused before try {number} of {TRIES}"
+        clock.now_s += LONGEST_WAIT_S
+        entrance.retry_due()
+    (place,) = failed(own_workspace)
+    assert place == claim.job_id
+    reason = (own_workspace.inbox / "failed" / place / "a.txt.reason.txt").read_text()
+    assert f"It was tried {TRIES} times" in reason
+    assert own.reader.summary()["queued"] == 0
+
+
+def test_a_dropped_file_may_have_the_name_of_any_of_our_own(workspace: Workspace) -> None:
+    """With a list ``ignore`` that lets it through: it is claimed, counted, loaded, failed like any other."""
+    (workspace.inbox / ".tries").write_text("precious")
+    (item,) = Inbox(workspace.inbox, []).look().files
+    claims = Claims(workspace)
+    claim = claims.take(item)
+    assert claim is not None
+    assert [claims.count_try(claim.job_id) for _ in range(2)] == [1, 2]
+    assert claims.load(claim.job_id) == claim
+    assert claim.path.read_text() == "precious"
+    assert claims.all_ids() == [claim.job_id]
+    place = claims.fail(claim.job_id, "why")
+    assert place is not None
+    assert (place / ".tries").read_text() == "precious"
+    assert names(claims.root) == []
+
+
+def test_the_count_of_tries_is_no_file_of_the_claim(workspace: Workspace) -> None:
+    """It is not taken for a dropped file, whatever is ignored, and goes with the claim."""
+    (workspace.inbox / "a.txt").write_text("1")
+    claims = Claims(workspace)
+    claim = claims.take(found(workspace.inbox, "a.txt"))
+    assert claim is not None
+    claims.count_try(claim.job_id)
+    assert claims.load(claim.job_id) == claim
+    assert Inbox(workspace.inbox, []).look().files == []
+    claims.discard(claim.job_id)
+    assert names(claims.root) == []
+    assert claims.count_try(claim.job_id) == 0, "there is no such claim any more"
+
+
+@pytest.mark.parametrize(
+    "name", [".3ox-probe", ".3ox-drop-01abc.part", ".upload-ab12.part", ".photo.jpg.part"]
+)
+def test_our_own_drafts_are_never_taken(name: str, workspace: Workspace) -> None:
+    """A list ``ignore`` of one's own cannot let half an upload through."""
+    (workspace.inbox / name).write_text("half")
+    assert Inbox(workspace.inbox, ["*.mine"]).look().files == []
+
+
+def test_restarts_while_a_claim_waits_use_up_no_try(
+    own: Bridge, own_environ: dict[str, str], own_workspace: Workspace
+) -> None:
+    """What has been read without harm has ended no station, however often stations come and go after that."""
+    (own_workspace.inbox / "a.txt").write_text("1")
+    claims = Claims(own_workspace)
+    claim = claims.take(found(own_workspace.inbox, "a.txt"))
+    assert claim is not None
+    for _ in range(own.loaded.settings.station.tries):
+        claims.count_try(claim.job_id)
+    claims.forget_tries(claim.job_id)
+    with claim.path.open("a"), RunningStation(own, own_environ):
+        # Read, as far as that goes, and put off: the count that was made before is taken back.
+        log = own_workspace.log_file
+        eventually(lambda: log.exists() and "station.put_off" in log.read_text())
+        eventually(lambda: names(claims.root) == [claim.job_id])
+    assert failed(own_workspace) == []

@@ -1,0 +1,46 @@
+"""What the station removes: empty folders, old journals, the drafts of the dead."""
+
+from __future__ import annotations
+
+import os
+
+from ingress.station.inbox import Inbox
+from ingress.station.leftovers import forget_days, remove_empty_folders, remove_old_drafts
+from ops.settings_station import StationRule, StationSettings
+from ops.workspace import Workspace
+from tests.station.parts import IGNORE
+
+
+def test_folders_that_stay_empty_go_except_those_of_rules(workspace: Workspace) -> None:
+    """Long empty ones are removed, from the bottom; one that a rule names, or with a file in it, stays."""
+    for name in ("old/deep", "papers", "full", "new"):
+        (workspace.inbox / name).mkdir(parents=True)
+    (workspace.inbox / "full" / ".part").write_text("x")
+    for name in ("old/deep", "old", "papers", "full"):
+        os.utime(workspace.inbox / name, (1, 1))
+    settings = StationSettings(rules=[StationRule(match="Papers/*")], empty_folder_s=60.0)
+    remove_empty_folders(Inbox(workspace.inbox, IGNORE), settings)
+    os.utime(workspace.inbox / "old", (1, 1))
+    remove_empty_folders(Inbox(workspace.inbox, IGNORE), settings)
+    assert sorted(path.name for path in workspace.inbox.iterdir()) == ["full", "new", "papers"]
+
+
+def test_journals_of_old_days_are_forgotten(workspace: Workspace) -> None:
+    """Whole days, when they have been over for as long as jobs are kept; nothing else in the folder."""
+    for name in ("2020-01-01", "2999-01-01", "lock"):
+        (workspace.undo_dir / name).mkdir(parents=True)
+    assert forget_days(workspace.undo_dir, keep_s=60.0) == ["2020-01-01"]
+    assert sorted(path.name for path in workspace.undo_dir.iterdir()) == ["2999-01-01", "lock"]
+    assert forget_days(workspace.home / "missing", keep_s=1.0) == []
+
+
+def test_drafts_of_the_dead_are_removed(workspace: Workspace) -> None:
+    """What nobody has written to for a day; a browser's own half files are none of ours."""
+    old = (".upload-0123456789abcdef.part", ".3ox-drop-01m80jd6vsb3xqdhsbzr.note.part", "film.part")
+    for name in (*old, ".upload-fedcba9876543210.part"):
+        (workspace.inbox / name).write_text("x")
+    for name in old:
+        os.utime(workspace.inbox / name, (1.0, 1.0))
+    assert sorted(remove_old_drafts(workspace.inbox)) == sorted(old[:2])
+    assert (workspace.inbox / "film.part").exists()
+    assert (workspace.inbox / ".upload-fedcba9876543210.part").exists()
