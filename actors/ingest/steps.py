@@ -113,8 +113,10 @@ class Carrier:
         parts = path.split("/")
         for depth in range(1, len(parts) + 1):
             part = "/".join(parts[:depth])
-            is_there = self._at(part).is_dir()
-            if not is_there and os.path.lexists(self._at(part)):
+            place = self._at(part)
+            is_there = place.is_dir()
+            # Looked at again: of several files of one folder, another's job may have made it just now.
+            if not is_there and os.path.lexists(place) and not place.is_dir():
                 raise JobRefused(f"{part!r} is no folder.", remedy="Move it away, or name another folder.")
             if part not in known and (part in made or not is_there):
                 yield Step(kind="folder", path=part, made=True)

@@ -36,8 +36,10 @@ _FIELDS = ("spec", "status", "created", "queued", "started", "completed", "crash
 
 
 class _Spec(msgspec.Struct):
-    """What of a job's specification counts here. A job without a source came from Python: what is as a matter
-    of course is left out in the store."""
+    """What of a job's specification counts here.
+
+    A job without a source came from Python: the store leaves out what has its default.
+    """
 
     job_type: str = "unknown"
     source: str = "python"

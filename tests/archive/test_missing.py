@@ -48,7 +48,7 @@ def end(bridge: Bridge) -> str:
 
 
 def test_a_deleted_job_is_known_by_the_ledger(own: Bridge, scribe: Scribe, cli: Cli) -> None:
-    """Neither store nor history has it: exit code 4 still, with the last that was sealed; the log says who."""
+    """Neither store nor history has it: exit code 4, with the last that was sealed; the log says who."""
     job_id = end(own)
     scribe.seal()
     purged = cli("jobs", "purge", "--status", "cancelled")

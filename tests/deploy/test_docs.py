@@ -140,7 +140,8 @@ show_concurrent_jobs()|Colors|ProgressBar|ResponseiveOutput|EnhancedDispatcher|d
 get_status_and_display()|show_jobs_summary()|show_concurrent_summary()|get_enhanced_dispatcher()
 enhanced_spawn_claude_agent()|spawn_claude_agent()|track_existing_job()|show_job_status_interactive()
 start_background_monitoring()|route_project_task()|route_jobs()|LUZIA_CACHE_TTL|LUZIA_MONITOR_INTERVAL
-responsive_dispatcher`|cli_feedback`|dispatcher_enhancements`|`starting`|`running`|LUZIA_MAX_JOBS|LUZIA_JOBS_DIR|/var/lib/luzia/jobs/|/var/log/luz-orchestrator/|run.rb worker|run.rb status
+responsive_dispatcher`|cli_feedback`|dispatcher_enhancements`|`starting`|`running`
+LUZIA_MAX_JOBS|LUZIA_JOBS_DIR|/var/lib/luzia/jobs/|/var/log/luz-orchestrator/|run.rb worker|run.rb status
 run.rb ask|run.rb serve|job_schema.rb|brains.exe.rb|run.rb`|wait_for_result|station.serve.rb|ask.sh|RPOPLPUSH
 queue:jobs|receipts:*|result:*|session:*|worker:*:heartbeat|IN1N.3OX|0UT.3OX|WORKDESK|3ox.log
 """

@@ -157,7 +157,8 @@ def test_a_new_warden_sees_to_what_died_while_there_was_none(
     home = environ["BRIDGE_HOME"]
     with running_worker(own, environ, name="first") as worker:
         receipt = dispatch("shell.cmd", {"argv": ["sleep", "60"]})
-        eventually(lambda: get_job(receipt.job_id).status == "processing")
+        # Begun, not only fetched: otherwise the attempt would not count.
+        eventually(lambda: find_marked("BRIDGE_JOB_ID", receipt.job_id))
         for pid in [pid for pid in find_marked("BRIDGE_HOME", home) if _is_warden(pid)]:
             os.kill(pid, signal.SIGKILL)
         worker.kill()

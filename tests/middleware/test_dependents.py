@@ -91,7 +91,7 @@ def test_a_retried_job_no_longer_waits_for_what_had_ended(driver: Driver) -> Non
 
 
 def test_an_old_wait_does_not_release_a_retried_job(driver: Driver) -> None:
-    """It depends on two, of which one has ended and is being settled: the end of that is not counted twice."""
+    """Of two that it depends on one has ended and is being settled: that end is not counted twice."""
     first, second = driver.add(), driver.add()
     requests = [driver.request(depends_on=[first, second]) for _ in range(MANY)]
     assert {reply.outcome for reply in driver.scripts.enqueue(requests)} == {"new"}
