@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -193,7 +194,8 @@ class Shell:
             click.echo(f"session {self.session} cleared, {sessions.clear(self.session)} messages")
             return 0
         if word == "new":
-            word = own_session(self._actor, time.strftime("%Y%m%d-%H%M%S"))
+            # The time for whoever reads it; the rest for two shells that ask within one second.
+            word = own_session(self._actor, f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
         if word:
             self.session = session_name(word)
         try:

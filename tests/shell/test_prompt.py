@@ -76,6 +76,18 @@ def test_ctrl_c_cancels_the_question_and_not_the_shell(slow: Cli, open_shell: Op
     assert shell.wait() == 0
 
 
+def test_new_sessions_are_new(bridge: Cli, open_shell: Open) -> None:
+    """Two that are begun within one second are two."""
+    shell = open_shell(bridge.environ)
+    names = []
+    for _ in range(2):
+        shell.line("session new")
+        shell.expect("session shell_")
+        names.append(shell.expect(": no messages yet"))
+    assert names[0] != names[1]
+    leave(shell)
+
+
 def test_ctrl_c_at_the_prompt_gives_up_the_line(bridge: Cli, open_shell: Open) -> None:
     """What stood there is not carried out."""
     shell = open_shell(bridge.environ)
