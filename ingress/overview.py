@@ -129,4 +129,14 @@ def _daemons(bridge: Bridge, members: list[str], leases: list[bytes], now_ms: in
                 **said,
             },
         )
+    _tell_who_led(daemons)
     return sorted(daemons, key=lambda daemon: (daemon["name"], daemon["host"], daemon["pid"]))
+
+
+def _tell_who_led(daemons: list[dict[str, Any]]) -> None:
+    """Let one clock alone lead: what a killed one said last stays in the store until it is forgotten."""
+    terms = [daemon for daemon in daemons if daemon.get("role") == "leads"]
+    latest = max((int(daemon["fence"]) for daemon in terms), default=0)
+    for daemon in terms:
+        if int(daemon["fence"]) < latest:
+            daemon["role"] = "led"

@@ -50,7 +50,10 @@ def _mention_missing_station() -> None:
     try:
         daemons = bridge_status()["daemons"]
     except StoreUnreachable:
-        note("the store is away; the files wait in the drop folder until '3ox up' starts the bridge.")
+        note(
+            "the store is away: a station that runs takes the files now and hands them over when it is back;"
+            " where none runs they wait until '3ox up' or '3ox serve' starts one."
+        )
         return
     if not any(daemon["name"] == "station" and daemon["healthy"] for daemon in daemons):
         note("no station is running; the files wait until '3ox up' or '3ox serve' starts one.")

@@ -50,6 +50,8 @@ def test_the_leader_is_killed_and_no_run_is_lost_or_doubled(own: Bridge, environ
         eventually(lambda: len(runs_of(own, "tick")) >= known + 2)
         daemons = {daemon["pid"]: daemon for daemon in bridge_status()["daemons"]}
         assert daemons[other.process.pid]["role"] == "leads"
+        leading = [pid for pid, daemon in daemons.items() if daemon.get("role") == "leads"]
+        assert leading == [other.process.pid], "the last words of the killed one stay for a while"
     assert "clock.leader_died" in own.loaded.workspace.log_file.read_text(), "no need to wait for the lease"
     assert_every_second_once(moments(own))
 

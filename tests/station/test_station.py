@@ -17,8 +17,10 @@ import pytest
 from ingress.dispatch import bridge_status, cancel, connect
 from ingress.station.drop import stage
 from middleware.job.schema import make_job
+from ops.settings import load_settings
 from tests.station.running import RunningStation, files_below
-from tests.support import eventually, run_3ox
+from tests.support import RunningValkey, eventually, run_3ox
+from tests.workers import running_worker
 
 
 def test_a_dropped_file_is_ingested_once_and_leaves(station: RunningStation) -> None:
@@ -252,6 +254,22 @@ def test_drop_never_overwrites(own_environ: dict[str, str], tmp_path: Path) -> N
     )
     assert (inbox / "a-2.txt").read_text() == "two"
     assert (inbox / "a-2.txt.note.txt").read_text() == "note two"
+
+
+def test_drop_while_the_store_is_away(mortal: tuple[RunningValkey, dict[str, str]], tmp_path: Path) -> None:
+    """It says what becomes of the file; a station that runs takes it, and it is ingested afterwards."""
+    server, environ = mortal
+    bridge = connect(load_settings(environ=environ))
+    (tmp_path / "late.txt").write_text("dropped meanwhile")
+    with running_worker(bridge, environ), RunningStation(bridge, environ) as running:
+        server.kill()
+        done = run_3ox("drop", str(tmp_path / "late.txt"), environ=environ)
+        assert done.returncode == 0, done.stderr
+        assert "a station that runs takes the files now" in done.stderr
+        eventually(lambda: not (running.inbox / "late.txt").exists(), 20.0)
+        server.start()
+        job = running.ended("late.txt")
+    assert (job.source, job.status) == ("station", "completed")
 
 
 def test_many_files_at_once_are_ingested_once(station: RunningStation, tmp_path: Path) -> None:
