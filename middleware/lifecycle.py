@@ -77,6 +77,7 @@ class Lifecycle(dramatiq.Middleware):
             broker.stopping.set()
             broker.slots.wake()
             broker.timer.stop()
+            worker.work_queue.close(worker.worker_threads)
         threading.Thread(target=self._hand_back, name="shutdown", daemon=True).start()
 
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:

@@ -75,10 +75,17 @@ def test_a_killed_worker_is_noticed_at_once_and_its_children_are_gone(
 def test_code_that_holds_the_interpreter_lock_keeps_its_lease(
     own: Bridge, own_environ: dict[str, str]
 ) -> None:
-    """A C call of three leases' length, in which no Python of the worker runs: the job runs once."""
-    with rogues(own, own_environ, 2):
+    """A C call of three leases' length, in which no Python of the worker runs: the job runs once.
+
+    Its threads have slept beyond the end of their waits; they hear of a stop all the same.
+    """
+    with rogues(own, own_environ, 2) as workers:
         receipt = dispatch("heartbeat", {"nonce": "gil:6"}, timeout_seconds=60)
         record = wait_for(receipt.job_id, timeout_s=30)
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.wait()
     assert (record.status, record.attempt, record.crashes) == ("completed", 1, 0)
 
 

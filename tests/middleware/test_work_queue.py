@@ -184,6 +184,31 @@ def test_a_worker_that_stops_leaves_no_commit_behind(bench: Bench, own_store: Ru
     assert bench.driver.held_by(bench.broker.worker_id) == []
 
 
+def test_closing_wakes_whoever_waits_and_leaves_what_lies_there() -> None:
+    """Also a thread that would wait for ever, as after a job that held the interpreter's lock for long."""
+    waiting = WorkQueue()
+    ended: list[str] = []
+
+    def wait() -> None:
+        with pytest.raises(queue.Empty):
+            waiting.get(timeout=60.0)
+        ended.append("ended")
+
+    threads = [threading.Thread(target=wait, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    waiting.close(len(threads))
+    for thread in threads:
+        thread.join(5.0)
+    assert ended == ["ended"] * 4
+    waiting.put("left")
+    with pytest.raises(queue.Empty):
+        waiting.get(timeout=60.0)
+    assert waiting.get_nowait() == "left"
+    with pytest.raises(queue.Empty):
+        waiting.get_nowait()
+
+
 def test_what_lies_in_the_queue_is_handed_back_at_a_stop(bench: Bench) -> None:
     """Fetched and not begun: no attempt is counted, and its slot is given back."""
     ids = bench.add(THREADS)

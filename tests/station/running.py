@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -141,6 +142,9 @@ class RunningStation:
 
 def files_below(root: Path) -> Iterator[Path]:
     """Give all files below a folder, relative to it; links are not followed."""
-    for path in sorted(root.rglob("*")) if root.exists() else ():
-        if path.is_symlink() or not path.is_dir():
-            yield path.relative_to(root)
+    found = []
+    # Unlike `rglob`, this does not mind a folder that is removed meanwhile.
+    for folder, folders, files in os.walk(root):
+        links = [name for name in folders if Path(folder, name).is_symlink()]
+        found += [Path(folder, name).relative_to(root) for name in files + links]
+    yield from sorted(found)
