@@ -125,13 +125,23 @@ def jobs(
         besides = [name for name in paged if name != "--limit"]
         return _view(chosen[0], filters, narrowed, paged, besides, limit=limit, as_json=as_json)
     if every or search is not None or day is not None:
-        text = None if search is None else utf8(search, "--search")
-        wanted = _LIMIT_ALL if limit is None else limit
-        page = all_jobs(limit=wanted, cursor=cursor, text=text, day=day, **filters)
-        _show_page(page, as_json=as_json, every=True)
+        _show_page(_whole_page(filters, search, day, limit=limit, cursor=cursor), as_json=as_json, every=True)
     else:
         _show_page(_page(filters, limit=limit, cursor=cursor), as_json=as_json)
     return 0
+
+
+def _whole_page(
+    filters: dict[str, str | None],
+    search: str | None,
+    day: str | None,
+    *,
+    limit: int | None,
+    cursor: str | None,
+) -> JobPage:
+    text = None if search is None else utf8(search, "--search")
+    wanted = _LIMIT_ALL if limit is None else limit
+    return all_jobs(limit=wanted, cursor=cursor, text=text, day=day, **filters)
 
 
 def _view(

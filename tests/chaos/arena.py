@@ -154,7 +154,8 @@ class Arena:
             except (FileNotFoundError, StartFailed):
                 continue
             master = _parent(signs.pid) if pid_alive(signs.pid, signs.start_time) else None
-            if master is not None:
+            # If the master has just been killed, whoever adopted the worker, `3ox up`, is none.
+            if master is not None and b"dramatiq" in _command_line(master):
                 jobs = [job.job_id for job in signs.jobs]
                 found.append((signs.start_time, Worker(path.name, signs.pid, master, jobs)))
         return [worker for _, worker in sorted(found, key=lambda item: item[0])]
