@@ -99,6 +99,11 @@ def _times(report: Report) -> list[tuple[str, str, str]]:
             _spread([took_ms / 1000 for took_ms in verdict.recovery_well_ms]),
             f"the {len(verdict.recovery_well_ms)} with no outage in between",
         ),
+        (
+            "... of jobs put off, s",
+            _spread([took_ms / 1000 for took_ms in verdict.put_off_ms]),
+            f"{len(verdict.put_off_ms)} with which a second or third worker died: they wait on purpose",
+        ),
         ("longest outage, s", f"{longest_s:.2f}", f"of {len(report.outages_s)}, as seen from outside"),
         (
             "resumed p50 / p99 / max, s",

@@ -12,8 +12,9 @@ from middleware.job.schema import make_job
 from ops.settings import LoadedSettings
 from tests.chaos.faults import Kill
 from tests.chaos.verdict import Accepted, Journal, Judge, Verdict
+from tests.support import eventually
 
-WORKER, OTHER = "host-1-aa", "host-2-bb"
+WORKER, OTHER, THIRD = "host-1-aaaa", "host-2-bbbb", "host-3-cccc"
 
 
 @pytest.fixture
@@ -109,6 +110,21 @@ def test_a_recovery_explains_a_second_start_and_is_timed(bridge: Bridge) -> None
     assert (verdict.run_twice, dict(verdict.rerun_after)) == ([job.job_id], {"recovered": 1})
     assert len(verdict.recovery_ms) == 1
     assert verdict.taken_for_dead == []
+
+
+def test_a_job_that_waits_on_purpose_is_timed_apart(bridge: Bridge) -> None:
+    """Two workers died with it, so it was put off: that wait says nothing of how fast the recovery is."""
+    job = submit(bridge)
+    at_ms = int(bridge.store.call("TIME")[0]) * 1000.0
+    for worker, delivery in ((WORKER, "d1"), (OTHER, "d2")):
+        bridge.scripts.fetch(worker, "jobs", room=1, delivery=delivery, lease_ms=5000)
+        bridge.scripts.recover(worker, how="a test")
+    eventually(lambda: bridge.scripts.fetch(THIRD, "jobs", room=1, delivery="d3", lease_ms=5000).jobs)
+    kills = tuple(Kill(worker_id=worker, at_ms=at_ms, jobs=[job.job_id]) for worker in (WORKER, OTHER))
+    verdict = judge(bridge, job, kills=kills)
+    assert (len(verdict.recovery_ms), len(verdict.put_off_ms)) == (1, 1)
+    (reason,) = verdict.failures
+    assert reason.startswith("retrying: recovered from # (a test)"), "one reason for all workers"
 
 
 def test_a_worker_that_works_on_was_not_dead(bridge: Bridge) -> None:

@@ -25,7 +25,7 @@ _WAYS_BACK = {
     "handed back": "handed back",
     "it was due": "retried",
 }
-_VARYING = re.compile(r"\d[\d.,:TZ-]*|\b[a-z0-9]{20}\b")
+_VARYING = re.compile(r"\b\S+-\d+-[0-9a-f]{4}\b|\b[a-z0-9]{20}\b|\d[\d.,:TZ-]*")  # worker, job, figure
 
 
 class Line(Struct, frozen=True):
@@ -79,6 +79,8 @@ class Verdict(Struct):
         unfounded: Completed, but the worker that said so has not run it to its end.
         failures: Why jobs or attempts failed -> how many; ids and figures left out.
         recovery_ms: For each job taken back from a killed worker: from the kill to its next start.
+        recovery_well_ms: Those of them with no outage of the store in between.
+        put_off_ms: The same of jobs that were made to wait, since more than one worker had died with them.
         taken_for_dead: Workers whose jobs were taken from them, and who then went on working.
         spooled: Accepted into the spool.
         out_of_order: Spooled jobs that came into the store before one spooled earlier.
@@ -97,6 +99,7 @@ class Verdict(Struct):
     failures: Counter[str] = field(default_factory=Counter)
     recovery_ms: list[float] = field(default_factory=list)
     recovery_well_ms: list[float] = field(default_factory=list)
+    put_off_ms: list[float] = field(default_factory=list)
     taken_for_dead: list[str] = field(default_factory=list)
     spooled: int = 0
     out_of_order: int = 0
@@ -249,6 +252,9 @@ class Judge:
             if again is None:
                 continue
             took_ms = max(0.0, again.at - killed_ms)
+            if chain[at + 1].status == "retrying":
+                self.verdict.put_off_ms.append(took_ms)
+                continue
             self.verdict.recovery_ms.append(took_ms)
             if not self._away_between(killed_ms, again.at):
                 self.verdict.recovery_well_ms.append(took_ms)
