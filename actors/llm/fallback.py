@@ -101,6 +101,7 @@ def ask_in_order(providers: Sequence[Provider], request: AskRequest, asking: Ask
     """
     fallbacks: list[Fallback] = []
     waits_s: list[float] = []
+    remedies: list[str] = []
     for number, provider in enumerate(providers):
         # A model that the question names is one of the provider that comes first; nobody else may know it.
         fitting = request if number == 0 else msgspec.structs.replace(request, model=None)
@@ -108,6 +109,7 @@ def ask_in_order(providers: Sequence[Provider], request: AskRequest, asking: Ask
             return _ask(provider, fitting, asking, fallbacks)
         except ProviderUnavailable as error:
             fallbacks.append(Fallback(provider=provider.name, reason=error.message))
+            remedies.append(error.remedy)
             if error.retry_after_s is not None:
                 waits_s.append(error.retry_after_s)
             asking.note(f"3ox: {provider.name} does not answer: {error.message}")
@@ -119,7 +121,9 @@ def ask_in_order(providers: Sequence[Provider], request: AskRequest, asking: Ask
             limit_s=asking.park_max_s,
             remedy="Ask again then, or configure another provider.",
         )
-    raise JobFailed(said, remedy="Try again later, or configure another provider.")
+    # Of several, none is the one to follow.
+    own = remedies[0] if len(remedies) == 1 else ""
+    raise JobFailed(said, remedy="Try again later, or configure another provider." if own == "" else own)
 
 
 def _ask(provider: Provider, request: AskRequest, asking: Asking, fallbacks: list[Fallback]) -> Answer:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ingress.cli.render import count_of
 from ingress.dispatch import Bridge
 from middleware.job.records import JobRecord
 from middleware.job.schema import make_job
@@ -18,6 +19,7 @@ from ops.settings import load_settings
 from tests.fake_anthropic import FakeAnthropic
 from tests.fake_openai import FakeOpenAI, Reply, answers, hangs, refuses
 from tests.support import clean_environ, eventually, run_3ox
+from tests.tools import require_library
 from tests.workers import running_worker, sweep
 
 TIMEOUT_S = 1.0
@@ -138,7 +140,8 @@ def test_jobs_show_provider_tokens_and_cost(place: Place) -> None:
     assert after["answers"] == before["answers"] + 1
     assert after["tokens"] == before["tokens"] + 7
     assert after["cost_usd"] == pytest.approx(before["cost_usd"] + shown["cost_usd"])
-    assert f"today: {after['answers']} paid answers" in run_3ox("status", environ=place.environ).stdout
+    shown_day = f"today: {count_of(after['answers'], 'paid answer')}, "
+    assert shown_day in run_3ox("status", environ=place.environ).stdout
 
 
 def test_a_bad_request_is_final(place: Place) -> None:
@@ -192,6 +195,7 @@ def test_too_long_a_wait_fails_at_once(place: Place) -> None:
 
 def test_the_model_is_seen_in_status(place: Place) -> None:
     """The offline model of a worker is listed with its memory, for as long as it is there."""
+    require_library("libgomp.so.1")
     record = place.ended(place.queue("Say hello.", payload={"provider": "local", "max_tokens": 4}))
     assert (record.status, record.result["provider"]) == ("completed", "local"), record.reason
     (model,) = json.loads(run_3ox("status", "--json", environ=place.environ).stdout)["models"]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,9 +21,16 @@ from ops.workspace import Workspace
 from tests.actors.conftest import Configure
 from tests.actors.running import JobRun
 from tests.fake_openai import FakeOpenAI, refuses
-from tests.support import clean_environ, eventually, run_3ox
+from tests.support import ROOT, clean_environ, eventually, run_3ox
+from tests.tools import require_library
 
-pytestmark = pytest.mark.usefixtures("no_provider", "no_model_left")
+pytestmark = pytest.mark.usefixtures("no_provider", "engine", "no_model_left")
+
+
+@pytest.fixture(scope="module")
+def engine() -> None:
+    """The model's engine can be loaded."""
+    require_library("libgomp.so.1")
 
 
 @pytest.fixture
@@ -165,6 +173,25 @@ def test_a_file_that_is_no_model(configure: Configure, workspace: Workspace) -> 
     with pytest.raises(JobRefused, match="there is no file") as caught:
         ask().run()
     assert caught.value.remedy == "Correct [ask.local] model_path."
+
+
+def test_a_system_without_the_library_of_the_engine(
+    configure: Configure, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says what to install; the reason given is the loader's own."""
+    (tmp_path / "xllamacpp.py").write_text(
+        "raise ImportError('libgomp.so.1: cannot open shared object file: No such file or directory')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    configure()
+    with pytest.raises(JobFailed, match=r"its engine cannot be loaded \(libgomp\.so\.1: ") as caught:
+        ask().run()
+    assert "apt-get install libgomp1" in caught.value.remedy
+    eventually(lambda: not servers(workspace))
+    environ = clean_environ({"BRIDGE_HOME": str(workspace.home), "PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    ran = run_3ox("doctor", environ=environ)
+    (line,) = (line for line in ran.stdout.splitlines() if "offline model" in line)
+    assert "libgomp1" in line
 
 
 def test_it_is_nobodys_fallback_unless_listed(configure: Configure, openai: FakeOpenAI) -> None:

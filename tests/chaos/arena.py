@@ -153,9 +153,8 @@ class Arena:
                 signs = read_signs(path)
             except (FileNotFoundError, StartFailed):
                 continue
-            master = _parent(signs.pid) if pid_alive(signs.pid, signs.start_time) else None
-            # If the master has just been killed, whoever adopted the worker, `3ox up`, is none.
-            if master is not None and b"dramatiq" in _command_line(master):
+            master = _master_of(signs.pid) if pid_alive(signs.pid, signs.start_time) else None
+            if master is not None:
                 jobs = [job.job_id for job in signs.jobs]
                 found.append((signs.start_time, Worker(path.name, signs.pid, master, jobs)))
         return [worker for _, worker in sorted(found, key=lambda item: item[0])]
@@ -234,6 +233,16 @@ def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
+
+
+def _master_of(worker: int) -> int | None:
+    """Give the Dramatiq process above a worker, if it lives."""
+    above = _parent(worker)
+    # From Python 3.14 on, a worker is forked by a server that the master has started for it.
+    if above is not None and b"multiprocessing.forkserver" in _command_line(above):
+        above = _parent(above)
+    # If the master has just been killed, whoever adopted the worker, `3ox up`, is none.
+    return above if above is not None and b"dramatiq" in _command_line(above) else None
 
 
 def _parent(pid: int) -> int | None:

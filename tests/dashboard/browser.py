@@ -11,11 +11,12 @@ from pathlib import Path
 from playwright.sync_api import Browser, Error, Playwright, sync_playwright
 
 from ops.errors import StartFailed
-from tests.tools import apt_install, find_tool, remedy
+from tests.tools import apt_install, find_tool, remedy, require_library
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _INSTALL_S = 600
+_VERSION_WITHIN_S = 30
 
 
 def find_chromium(playwright: Playwright) -> str:
@@ -59,6 +60,11 @@ def _starts(playwright: Playwright, program: str) -> bool:
     return True
 
 
+def _driver_starts() -> bool:
+    way = [sys.executable, "-m", "playwright", "--version"]
+    return subprocess.run(way, check=False, capture_output=True, timeout=_VERSION_WITHIN_S).returncode == 0
+
+
 @contextlib.contextmanager
 def running_browser() -> Iterator[Browser]:
     """Run a browser for the time of a block.
@@ -66,6 +72,8 @@ def running_browser() -> Iterator[Browser]:
     Raises:
         StartFailed: There is none.
     """
+    if not _driver_starts():
+        require_library("libatomic.so.1")  # all that its Node.js expects of the system beside the C library
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(playwright), args=ARGUMENTS)
         try:
