@@ -16,7 +16,7 @@ from ops.workspace import Workspace
 CLAIMED = ".claimed"
 FAILED = "failed"
 UNDONE = "undone"
-#: In the drop folder these are not looked into.
+#: In the drop folder, folders of these names are not looked into.
 ROOMS = frozenset({CLAIMED, FAILED, UNDONE})
 #: What the bridge's own doors write beside the dropped files, until it is renamed: left alone whatever the
 #: setting ``ignore`` says.

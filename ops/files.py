@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ops.durable import write_all
 from ops.errors import JobFailed, JobRefused
 
 _CHUNK_BYTES = 1_048_576
@@ -98,19 +99,25 @@ def put(source: Path, target: Path, draft_name: str, pulse: Pulse) -> None:
     draft = target.parent / draft_name
     with os.fdopen(open_file(source), "rb", buffering=0) as file:
         _write_draft(draft, iter(lambda: file.read(_CHUNK_BYTES), b""), pulse)
-    appear(draft, target)
+    _appear_or_go(draft, target)
 
 
-def write_new(target: Path, data: bytes, draft_name: str) -> None:
+def write_new(target: Path, data: bytes, draft_name: str, *, mode: int = 0o644) -> None:
     """Write a new file, whole and at once, if its name is free.
+
+    Args:
+        target: The file.
+        data: What it is to hold.
+        draft_name: Its name until it is whole; the same again after a crash, so that no draft is left.
+        mode: Of the file, but for what the umask takes away.
 
     Raises:
         FileExistsError: The name is taken.
         OSError: It cannot be written.
     """
     draft = target.parent / draft_name
-    _write_draft(draft, iter((data,)), lambda: None)
-    appear(draft, target)
+    _write_draft(draft, iter((data,)), lambda: None, mode=mode)
+    _appear_or_go(draft, target)
 
 
 def replace_file(target: Path, data: bytes) -> None:
@@ -121,44 +128,53 @@ def replace_file(target: Path, data: bytes) -> None:
     """
     draft = target.parent / f".{target.name}.part"
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    with os.fdopen(fd, "wb", buffering=0) as file:
-        file.write(data)
+    try:
+        write_all(fd, data)
+    finally:
+        os.close(fd)
     draft.rename(target)
 
 
-def _write_draft(draft: Path, pieces: Iterable[bytes], pulse: Pulse) -> None:
+def _write_draft(draft: Path, pieces: Iterable[bytes], pulse: Pulse, *, mode: int = 0o644) -> None:
     # A draft that an earlier attempt left is ours; whatever else has the name must not be written through.
     with contextlib.suppress(FileNotFoundError):
         draft.unlink()
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
-        with os.fdopen(fd, "wb", buffering=0) as file:
+        try:
             for piece in pieces:
-                view = memoryview(piece)
-                while view:
-                    view = view[file.write(view) :]
+                write_all(fd, piece)
                 pulse()
-            os.fsync(file.fileno())
+            os.fsync(fd)
+        finally:
+            os.close(fd)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
 
 
+def _appear_or_go(draft: Path, target: Path) -> None:
+    try:
+        appear(draft, target)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
 def appear(draft: Path, target: Path) -> None:
-    """Give a draft its name if that is free.
+    """Give a draft its name if that is free; if it is not, the draft stays.
 
     Raises:
         FileExistsError: It is not.
+        OSError: It cannot be done.
     """
     try:
         os.link(draft, target, follow_symlinks=False)
     except OSError as error:
         if error.errno not in _NO_LINK:
-            draft.unlink(missing_ok=True)
             raise
         # No hard links here (FAT and the like): the look before the rename is the best there is.
         if os.path.lexists(target):
-            draft.unlink()
             raise FileExistsError(errno.EEXIST, "it is there already", str(target)) from error
         draft.rename(target)
         return

@@ -5,7 +5,8 @@ from __future__ import annotations
 import mimetypes
 from pathlib import Path
 
-_HEAD_BYTES = 4096
+#: So much of a file's beginning is looked at.
+HEAD_BYTES = 4096
 BINARY = "application/octet-stream"
 EMPTY = "inode/x-empty"
 PLAIN = "text/plain"
@@ -83,12 +84,12 @@ def media_type_of(path: Path, name: str) -> str:
         OSError: It cannot be read.
     """
     with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
+        head = file.read(HEAD_BYTES)
     return media_type_of_head(head, name)
 
 
 def media_type_of_head(head: bytes, name: str) -> str:
-    """Give the media type of a file of which the beginning is known; see ``media_type_of``."""
+    """Give the media type of a file whose first ``HEAD_BYTES`` are known; see ``media_type_of``."""
     suffix = f".{name.rpartition('.')[2].lower()}" if "." in name else ""
     if head == b"":
         return EMPTY

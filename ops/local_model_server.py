@@ -20,15 +20,16 @@ from typing import Any
 
 import msgspec
 
-from ops.errors import BridgeError
+from ops.errors import BridgeError, StartFailed
 from ops.local_model import (
     ASK,
     INSTALL,
     ModelHello,
+    load_engine,
     model_file,
     model_name,
 )
-from ops.lockfile import claim_lock
+from ops.lockfile import take_lock
 from ops.logs import configure_logging, get_logger
 from ops.model_place import ModelPlace, ModelState, model_place, resident_bytes
 from ops.processes import process_start_time
@@ -115,6 +116,9 @@ class ModelServer:
         begun_s = time.monotonic()
         try:
             self._engine = self._start_engine(path, name, key)
+        except StartFailed as error:
+            log.error("model.not_loaded", path=str(path), error=error.message)  # noqa: TRY400 (it says all)
+            return ModelHello(error=error.message, remedy=error.remedy)
         except Exception as error:
             # The engine is not ours: whatever it raises, those who wait have to hear it.
             log.exception("model.not_loaded", path=str(path))
@@ -135,12 +139,11 @@ class ModelServer:
         return ModelHello(url=f"{self._engine.listening_address}/v1", key=key, model=name)
 
     def _start_engine(self, path: Path, name: str, key: str) -> Any:
-        import xllamacpp  # type: ignore[import-untyped]
-
+        engine = load_engine()
         cores = os.cpu_count()
         half = 1 if cores is None else max(1, cores // 2)
         threads = half if self._local.threads == 0 else self._local.threads
-        params = xllamacpp.CommonParams()
+        params = engine.CommonParams()
         params.model.path = str(path)
         params.model_alias = {name}
         params.hostnames = ["127.0.0.1"]
@@ -156,7 +159,7 @@ class ModelServer:
         params.warmup = False
         params.offline = True
         params.verbosity = -1
-        return xllamacpp.Server(params)
+        return engine.Server(params)
 
     def _serve(self, listener: socket.socket) -> str:
         while True:
@@ -244,14 +247,16 @@ def main() -> int:
     configure_logging(loaded, process="model", console=False)
     os.nice(_NICE)
     # The one before us may still be ending.
-    lock_fd = claim_lock(place.lock, wait=True)
-    if lock_fd is None:
-        raise LookupError("a lock that is waited for is always got")
+    lock_fd = take_lock(place.lock)
     server = ModelServer(loaded, place)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: server.stop())
     try:
         return server.run(ready_fd)
+    except Exception:
+        # Nobody reads our stderr: those who wait for the model are sent to the log.
+        log.exception("model.failed")
+        return 1
     finally:
         place.lock.unlink(missing_ok=True)
         os.close(lock_fd)

@@ -1,4 +1,8 @@
-"""A lock that goes with the process that holds it, in a file that the last holder removes."""
+"""A lock that goes with the process that holds it, in a file that the last holder may remove.
+
+Whoever removes the file does so before it closes the descriptor: whoever waits for the lock then finds that
+its own is the lock of nothing, and takes the one of the new file.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +12,49 @@ import os
 from pathlib import Path
 
 
-def claim_lock(path: Path, *, wait: bool) -> int | None:
-    """Take a lock; the holder removes the file before it closes the descriptor.
+def take_lock(path: Path) -> int:
+    """Take a lock; waits for its holder, for as long as that lives.
 
     Args:
         path: The lock's file; made if it is not there.
-        wait: Wait for its holder to end.
 
     Returns:
-        The descriptor that holds it, or None if somebody else does and we are not to wait.
+        The descriptor that holds it, to be closed.
+
+    Raises:
+        OSError: The file cannot be opened or locked.
     """
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = _locked(path, fcntl.LOCK_EX)
+        if fd is not None:
+            return fd
+
+
+def try_lock(path: Path) -> int | None:
+    """Take a lock if nobody holds it; see ``take_lock``.
+
+    Returns:
+        The descriptor that holds it, or None if somebody else does.
+    """
+    while True:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fd = _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(fd)
             return None
-        # The one before us removes the file when it ends: then ours is the lock of nothing.
+        if fd is not None:
+            return fd
+
+
+def _locked(path: Path, operation: int) -> int | None:
+    """Lock the file; None if it has lost its name to another one meanwhile."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, operation)
         with contextlib.suppress(FileNotFoundError):
-            if os.stat(path).st_ino == os.fstat(fd).st_ino:  # noqa: PTH116 (the same call for path and descriptor)
+            if os.path.samestat(path.stat(), os.fstat(fd)):
                 return fd
+    except BaseException:
         os.close(fd)
+        raise
+    os.close(fd)
+    return None

@@ -8,6 +8,8 @@ line that was under way at that moment ends up in ``3ox.log.1``, whole.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import time
 from pathlib import Path
@@ -56,18 +58,30 @@ class LogFile:
         """Append a line; its end is added.
 
         Raises:
-            OSError: The disk is full, for instance.
+            OSError: The disk is full, for instance; nothing of the line is there then.
         """
         now_s = time.monotonic()
         self._unchecked_bytes += len(line)
         due = now_s - self._checked_s >= self._check_every_s
         if due or self._unchecked_bytes * _CHECK_EVERY_PART > self._max_bytes:
             self._checked_s, self._unchecked_bytes = now_s, 0
-            self._follow()
-            if os.fstat(self._fd).st_size > self._max_bytes:
-                self._rotate()
+            # Where no new file can be made, the lines go on into the one that was moved away.
+            with contextlib.suppress(SettingsError):
                 self._follow()
-        os.write(self._fd, line + b"\n")
+                if os.fstat(self._fd).st_size > self._max_bytes:
+                    self._rotate()
+                    self._follow()
+        data = line + b"\n"
+        written = os.write(self._fd, data)
+        if written < len(data):
+            self._take_back(data[:written])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+
+    def _take_back(self, piece: bytes) -> None:
+        """Remove what a full disk took of a line, so that the next one does not become part of it."""
+        size_bytes = os.fstat(self._fd).st_size - len(piece)
+        if os.pread(self._fd, len(piece), size_bytes) == piece:
+            os.ftruncate(self._fd, size_bytes)
 
     def close(self) -> None:
         """Close it."""
@@ -75,7 +89,7 @@ class LogFile:
 
     def _open(self) -> int:
         try:
-            return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            return os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise SettingsError(
                 f"the log {self._path} cannot be written: {error.strerror}.",

@@ -8,6 +8,7 @@ and ``logger``. Nothing ever goes to stdout.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ import sys
 from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import msgspec
 
@@ -200,10 +201,18 @@ class _FileHandler(logging.Handler):
     def __init__(self, file: LogFile) -> None:
         super().__init__()
         self._file = file
+        self._has_failed = False
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._file.write_line(self.format(record).encode())
+            self._has_failed = False
+        except OSError as error:
+            # Once: a traceback for each line would keep whoever reads stderr busier than the jobs do.
+            if not self._has_failed:
+                self._has_failed = True
+                with contextlib.suppress(OSError):
+                    sys.stderr.write(f"3ox.log takes nothing: {error}\n")
         except Exception:  # noqa: BLE001 (as every handler: a record that cannot be written breaks no job)
             self.handleError(record)
 
@@ -286,18 +295,31 @@ def _shortened(value: Any, length: int) -> Any:
 
 
 def _known_secrets(loaded: LoadedSettings, environ: Mapping[str, str]) -> list[str]:
+    from ops.resp import passwords_in
+
     settings = loaded.settings
+    endpoints = settings.rest.endpoints.values()
+    places = [url for entry in settings.notify for url in entry.urls]
     named = (
         settings.ask.openai.api_key_env,
-        *(hook.secret_env for hook in settings.webhook if hook.secret_env),
+        settings.ask.anthropic.api_key_env,
+        *(hook.secret_env for hook in settings.webhook),
+        *(endpoint.secret_env for endpoint in endpoints),
+        *(place.removeprefix("env:") for place in places if place.startswith("env:")),
         *_ENV_SECRETS,
     )
-    password = urlsplit(settings.redis_url).password
-    values = [settings.api_token, settings.telegram_token, *(environ.get(name, "") for name in named)]
-    values += [url for entry in settings.notify for url in entry.urls]
-    for endpoint in settings.rest.endpoints.values():
-        values += [endpoint.secret, environ.get(endpoint.secret_env, "")]
-    values += [] if password is None else [password, unquote(password)]
+    values = [
+        settings.api_token,
+        settings.telegram_token,
+        *(environ.get(name, "") for name in named),
+        *places,
+    ]
+    values += [endpoint.secret for endpoint in endpoints]
+    ask = settings.ask
+    addresses = [settings.redis_url, settings.otel_endpoint, ask.openai.base_url, ask.anthropic.base_url]
+    addresses += [hook.url for hook in settings.webhook]
+    for password in (password for address in addresses for password in passwords_in(address)):
+        values += [password, unquote(password)]
     usable = {value for value in values if len(value) >= _SECRET_MIN_LENGTH}
     # As they are, and as they stand in a line of JSON.
     usable |= {json.dumps(value)[1:-1] for value in usable}

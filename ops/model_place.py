@@ -88,5 +88,5 @@ def resident_bytes(pid: int) -> int | None:
             ["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, timeout=5, check=False
         )
         return int(said.stdout) * 1024
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
         return None

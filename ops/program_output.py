@@ -43,12 +43,15 @@ class LineSplitter:
 
     def feed(self, data: bytes) -> list[str]:
         """Take a piece of the stream, an empty one at its end; give the lines that are complete now."""
-        *lines, rest = (self._rest + data).split(b"\n")
-        while len(rest) > self._max_bytes:
-            lines.append(rest[: self._max_bytes])
-            rest = rest[self._max_bytes :]
-        if not data and rest:
-            lines.append(rest)
-            rest = b""
-        self._rest = rest
-        return [line.decode(errors="replace").rstrip("\r") for line in lines if line.strip()]
+        *whole, rest = (self._rest + data).split(b"\n")
+        pieces = [piece for line in whole for piece in self._cut(line)]
+        *more, self._rest = self._cut(rest)
+        pieces += more
+        if not data:
+            pieces.append(self._rest)
+            self._rest = b""
+        return [piece.decode(errors="replace").rstrip("\r") for piece in pieces if piece.strip()]
+
+    def _cut(self, line: bytes) -> list[bytes]:
+        ends = range(0, max(1, len(line)), self._max_bytes)
+        return [line[start : start + self._max_bytes] for start in ends]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import hiredis
 
 from ops.errors import SettingsError, StoreUnreachable
-from ops.resp import Argument, Reply, mask_password, pack
+from ops.resp import Argument, Reply, malformed, mask_password, pack
 
 if TYPE_CHECKING:
     import redis
@@ -46,8 +46,8 @@ class RedisClients:
         else:
             try:
                 self._client = redis.Redis.from_url(url, **options)
-            except ValueError as error:
-                raise SettingsError(f"redis_url is not valid: {error}.", remedy="Correct it.") from error
+            except ValueError:
+                raise malformed("rediss://[user:password@]host:port/db") from None
 
     def connect(self) -> RedisConnection:
         """Open a connection.
@@ -73,11 +73,8 @@ def _through_sentinel(url: str, options: dict[str, Any]) -> redis.Redis:
             for host in hosts.split(",")
         ]
         number = int(database) if database else 0
-    except ValueError as error:
-        raise SettingsError(
-            f"redis_url {mask_password(url)!r} is not valid: {error}.",
-            remedy="Write it as sentinel://host:port,host:port/service.",
-        ) from error
+    except ValueError:
+        raise malformed("sentinel://[user:password@]host:port,host:port/service[/db]") from None
     if not service:
         raise SettingsError(
             f"redis_url {mask_password(url)!r} names no service.",

@@ -8,6 +8,7 @@ product's cost per job: a GET takes 29 us here, 65 us through the full client, w
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import time
@@ -41,6 +42,9 @@ _TOO_MANY_CLIENTS = "ERR max number of clients"
 #: Another version of the bridge has just removed our functions; the next call brings them back.
 _FUNCTIONS_GONE = "ERR Function not found"
 
+#: The other place where the full client takes a password from.
+_PASSWORD_OPTION = re.compile(r"(?<=[?&]password=)[^&#]+")
+
 # hiredis' stub says "a tuple of one"; it takes any number.
 pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
 
@@ -70,18 +74,15 @@ def parse_endpoint(url: str) -> Endpoint:
     """
     from urllib.parse import parse_qs, unquote, urlsplit
 
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         options = parse_qs(parts.query)
         database = int(
             (options.get("db") or [parts.path.lstrip("/") if parts.scheme == "redis" else ""])[0] or 0
         )
         port = 6379 if parts.port is None else parts.port
-    except ValueError as error:
-        raise SettingsError(
-            f"redis_url is not valid: {error}.",
-            remedy="Write it as redis://[user:password@]host:port/db or unix:///path/to/socket.",
-        ) from error
+    except ValueError:
+        raise malformed("redis://[user:password@]host:port/db or unix:///path/to/socket") from None
     if parts.scheme not in {"redis", "unix"} or (parts.scheme == "unix" and not parts.path):
         raise SettingsError(
             f"redis_url {mask_password(url)!r} is of no kind that is known here.",
@@ -98,13 +99,34 @@ def parse_endpoint(url: str) -> Endpoint:
     )
 
 
+def malformed(form: str) -> SettingsError:
+    """Give the error for a ``redis_url`` that cannot be read.
+
+    It quotes nothing, and is to be raised ``from None``: any piece may be part of a password with a slash.
+
+    Args:
+        form: How it has to look.
+    """
+    return SettingsError(
+        "redis_url is not valid.",
+        remedy=f"Write it as {form}; / : @ ? # in a password as %2F %3A %40 %3F %23.",
+    )
+
+
 def mask_password(url: str) -> str:
     """Give the URL without its password, fit for logs and listings."""
-    scheme, separator, rest = url.partition("://")
+    scheme, separator, rest = _PASSWORD_OPTION.sub("***", url).partition("://")
     credentials, at, place = rest.rpartition("@")
     if not at or ":" not in credentials:
-        return url
+        return f"{scheme}{separator}{rest}"
     return f"{scheme}{separator}{credentials.split(':', 1)[0]}:***@{place}"
+
+
+def passwords_in(url: str) -> list[str]:
+    """Give what ``mask_password`` leaves out, as it stands there."""
+    credentials = url.partition("://")[2].rpartition("@")[0]
+    found = [credentials.partition(":")[2], *_PASSWORD_OPTION.findall(url)]
+    return [text for text in found if text]
 
 
 def as_error(reply: Exception) -> StoreError | StoreUnreachable:

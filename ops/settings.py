@@ -3,12 +3,12 @@
 What there is to set stands in ``ops.settings_table``; here it is read, checked and told where it came from.
 """
 
+import functools
 import os
 import re
-import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
 import msgspec
 
@@ -21,10 +21,13 @@ from ops.settings_ask import (
     OllamaSettings,
     OpenAISettings,
 )
-from ops.settings_kinds import SECRET
+from ops.settings_kinds import SECRET, bare, meta_of, plain, table_type
 from ops.settings_table import Settings
 from ops.settings_work import TYPE_DEFAULTS, ProjectSettings, ScheduleSettings, TypeOverrides, TypeSettings
 from ops.workspace import Workspace, default_home
+
+if TYPE_CHECKING:
+    from ops.settings_rows import SettingRow
 
 __all__ = [
     "AnthropicSettings",
@@ -36,7 +39,6 @@ __all__ = [
     "OpenAISettings",
     "ProjectSettings",
     "ScheduleSettings",
-    "SettingRow",
     "Settings",
     "TypeOverrides",
     "TypeSettings",
@@ -57,7 +59,7 @@ ENV_MARKS = frozenset(
         "BRIDGE_TASK",
     },
 )
-#: Names of other tools that the ``ask`` actor honours; here so that ``3ox config`` can show them.
+#: Variables of other tools that the ``ask`` actor honours; ``3ox config`` shows them beside the settings.
 ENV_FOREIGN = (
     "OPENAI_API_KEY",
     "OPENAI_BASE_URL",
@@ -65,23 +67,9 @@ ENV_FOREIGN = (
     "ANTHROPIC_BASE_URL",
     "OLLAMA_HOST",
 )
-_MASK = "********"
 _LIST_REMEDY = "`3ox config` lists all settings."
 
 _FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
-_TABLES = frozenset(
-    {"policy", "deliver", "webhook", "notify", "projects", "ask", "types", "resources", "schedule", "station"}
-)
-SCALARS = tuple(name for name in _FIELDS if name not in _TABLES)
-
-
-class SettingRow(NamedTuple):
-    """One setting as ``3ox config`` shows it; a secret's value is masked."""
-
-    name: str
-    value: Any
-    source: str
-    help: str
 
 
 class LoadedSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,12 +78,14 @@ class LoadedSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         settings: The values.
         sources: Per setting ``default``, ``3ox.toml``, the environment variable or the option.
+        written: What stands in 3ox.toml, with the names of its tables: ``rest``, ``rest.rate_per_s``.
         workspace: Where the bridge lives.
     """
 
     settings: Settings
     sources: dict[str, str]
     workspace: Workspace
+    written: frozenset[str] = frozenset()
 
     @property
     def embedded_store(self) -> bool:
@@ -111,18 +101,14 @@ class LoadedSettings(msgspec.Struct, frozen=True, kw_only=True):
 
         return f"unix://{quote(os.fsencode(self.workspace.store_socket))}"
 
-    def rows(self) -> list[SettingRow]:
-        """Give every setting with value, source and help, secrets masked, in the order of the table."""
-        return [
-            SettingRow(name, self._shown(name), self.sources[name], _meta(field.type).description or "")
-            for name, field in _FIELDS.items()
-        ]
+    def rows(self) -> "list[SettingRow]":
+        """Give every setting with value, source and help, secrets masked, in the order of the table.
 
-    def _shown(self, name: str) -> Any:
-        value = getattr(self.settings, name)
-        if _meta(_FIELDS[name].type).extra == SECRET and value != "":
-            return mask_url(value) if name.endswith("_url") else _MASK
-        return msgspec.to_builtins(_without_secrets(value))
+        After a table that is fixed (``rest``, ``ask``) comes what stands in it.
+        """
+        from ops.settings_rows import rows_of
+
+        return rows_of(self)
 
 
 def load_settings(
@@ -146,13 +132,13 @@ def load_settings(
     workspace = Workspace(place)
     values: dict[str, Any] = {}
     sources = dict.fromkeys(_FIELDS, "default")
-    _take_file(workspace.settings_file, values, sources)
+    written = frozenset(_take_file(workspace.settings_file, values, sources))
     _take_environment(surroundings, values, sources)
     for name, value in ({} if overrides is None else overrides).items():
         if value is None:
             continue
         option = "--" + name.replace("_", "-")
-        _require_known(name, SCALARS, "option", where="")
+        _require_known(name, _scalars(), "option", where="")
         values[name] = _leaf(value, _FIELDS[name].type, option)
         sources[name] = option
     if "projects" in values:
@@ -162,7 +148,7 @@ def load_settings(
         }
     settings = Settings(**values)
     _check_together(settings, sources)
-    return LoadedSettings(settings=settings, sources=sources, workspace=workspace)
+    return LoadedSettings(settings=settings, sources=sources, workspace=workspace, written=written)
 
 
 def mask_url(url: str) -> str:
@@ -172,11 +158,12 @@ def mask_url(url: str) -> str:
     return mask_password(url)
 
 
-def _take_file(path: Path, values: dict[str, Any], sources: dict[str, str]) -> None:
+def _take_file(path: Path, values: dict[str, Any], sources: dict[str, str]) -> Iterable[str]:
+    """Take the values over; gives all that is written, with the names of its tables."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:
-        return
+        return ()
     except OSError as error:
         raise SettingsError(
             f"{path} cannot be read: {error.strerror}.", remedy="Correct its mode."
@@ -194,24 +181,32 @@ def _take_file(path: Path, values: dict[str, Any], sources: dict[str, str]) -> N
         _require_known(name, _FIELDS, "setting", where=f" in {path}")
         values[name] = _value(value, _FIELDS[name].type, name, str(path))
         sources[name] = path.name
+    return _written("", document)
+
+
+def _written(place: str, table: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in table.items():
+        yield place + name
+        if isinstance(value, dict):
+            yield from _written(f"{place}{name}.", value)
 
 
 def _take_environment(environ: Mapping[str, str], values: dict[str, Any], sources: dict[str, str]) -> None:
-    known = {ENV_PREFIX + name.upper(): name for name in SCALARS}
+    known = {ENV_PREFIX + name.upper(): name for name in _scalars()}
     for variable, text in environ.items():
         if not variable.startswith(ENV_PREFIX) or variable in ENV_MARKS:
             continue
         _require_known(variable, (*known, *ENV_MARKS), "setting", where=" (environment)")
         name = known[variable]
         kind = _FIELDS[name].type
-        parsed = [part for part in re.split(r"[,\s]+", text) if part] if _plain(kind) is list else text
+        parsed = [part for part in re.split(r"[,\s]+", text) if part] if plain(kind) is list else text
         values[name] = _leaf(parsed, kind, variable, strict=False)
         sources[name] = variable
 
 
 def _value(value: Any, kind: Any, key: str, file: str) -> Any:
     """Check a value from the file against its type, table by table, so that an error can name the key."""
-    table = _table_type(kind)
+    table = table_type(kind)
     if table is not None:
         if not isinstance(value, dict):
             _fail(f"{key} in {file}", "has to be a table", f"Write it as [{key}].")
@@ -224,11 +219,11 @@ def _value(value: Any, kind: Any, key: str, file: str) -> Any:
         return table(
             **{name: _value(item, fields[name].type, f"{key}.{name}", file) for name, item in value.items()},
         )
-    if _plain(kind) is list and isinstance(value, list) and _table_type(get_args(_bare(kind))[0]) is not None:
-        item_type = get_args(_bare(kind))[0]
+    if plain(kind) is list and isinstance(value, list) and table_type(get_args(bare(kind))[0]) is not None:
+        item_type = get_args(bare(kind))[0]
         return [_value(item, item_type, f"{key} {n}", file) for n, item in enumerate(value, start=1)]
-    if _plain(kind) is dict and isinstance(value, dict):
-        key_type, item_type = get_args(_bare(kind))
+    if plain(kind) is dict and isinstance(value, dict):
+        key_type, item_type = get_args(bare(kind))
         return {
             _leaf(name, key_type, f"the name {name!r} in [{key}] of {file}"): _value(
                 item, item_type, f"{key}.{name}", file
@@ -242,8 +237,8 @@ def _leaf(value: Any, kind: Any, where: str, *, strict: bool = True) -> Any:
     try:
         return msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
-        meta = _meta(kind)
-        choices = get_args(_bare(kind)) if get_origin(_bare(kind)) is Literal else ()
+        meta = meta_of(kind)
+        choices = get_args(bare(kind)) if get_origin(bare(kind)) is Literal else ()
         if choices:
             _fail(where, f"cannot be {value!r}", f"Use one of: {', '.join(choices)}.")
         shown = "" if meta.extra == SECRET or isinstance(value, dict | list) else f", not {value!r}"
@@ -289,47 +284,13 @@ def _project_path(home: Path, path: str) -> str:
     return str(home / Path(path).expanduser())
 
 
-def _bare(kind: Any) -> Any:
-    """Strip ``Annotated`` and ``| None``."""
-    while True:
-        if get_origin(kind) is Annotated:
-            kind = get_args(kind)[0]
-        elif get_origin(kind) in (Union, types.UnionType):
-            kind = next(arm for arm in get_args(kind) if arm is not type(None))
-        else:
-            return kind
+@functools.cache
+def _scalars() -> tuple[str, ...]:
+    """Give the settings that a variable or an option can hold: all that are no table in the file."""
+    return tuple(name for name, field in _FIELDS.items() if not _is_table(field.type))
 
 
-def _plain(kind: Any) -> Any:
-    bare = _bare(kind)
-    origin = get_origin(bare)
-    return bare if origin is None else origin
-
-
-def _without_secrets(value: Any) -> Any:
-    """Mask the secrets in a table and in the tables below it."""
-    if isinstance(value, dict):
-        return {name: _without_secrets(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_without_secrets(item) for item in value]
-    if not isinstance(value, msgspec.Struct):
-        return value
-    shown = {}
-    for field in msgspec.structs.fields(value):
-        item = getattr(value, field.name)
-        secret = _meta(field.type).extra == SECRET and item != ""
-        shown[field.name] = _MASK if secret else _without_secrets(item)
-    return shown
-
-
-def _table_type(kind: Any) -> type[msgspec.Struct] | None:
-    plain = _plain(kind)
-    return plain if isinstance(plain, type) and issubclass(plain, msgspec.Struct) else None
-
-
-def _meta(kind: Any) -> msgspec.Meta:
-    if get_origin(kind) is Annotated:
-        metas = [extra for extra in get_args(kind)[1:] if isinstance(extra, msgspec.Meta)]
-        described = [meta for meta in metas if meta.description is not None]
-        return (described or metas)[0]
-    return msgspec.Meta()
+def _is_table(kind: Any) -> bool:
+    outer = plain(kind)
+    inner = get_args(bare(kind))[0] if outer is list else kind
+    return outer is dict or table_type(inner) is not None

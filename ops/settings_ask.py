@@ -76,7 +76,7 @@ class PriceSettings(Table, frozen=True, kw_only=True):
 
 
 class BudgetSettings(Table, frozen=True, kw_only=True):
-    """How much may be spent on answers: ``[ask.budget]``; the offline model and Ollama are free."""
+    """How much may be spent on answers: ``[ask.budget]``; what runs on a machine of yours is free."""
 
     day_usd: Annotated[NotNegative | None, Meta(description="Dollars a day (UTC).")] = None
     day_tokens: Annotated[Count | None, Meta(description="Tokens a day (UTC).")] = None
@@ -108,6 +108,7 @@ class AskSettings(Table, frozen=True, kw_only=True):
     command: CommandSettings | None = None
     local: LocalSettings = LocalSettings()
     budget: BudgetSettings = BudgetSettings()
-    prices: dict[Annotated[str, Meta(min_length=1, max_length=200)], PriceSettings] = field(
-        default_factory=dict
-    )
+    prices: Annotated[
+        dict[Annotated[str, Meta(min_length=1, max_length=200)], PriceSettings],
+        Meta(description="What models cost, where it is not known or not right."),
+    ] = field(default_factory=dict)

@@ -73,7 +73,7 @@ class RestSettings(Table, frozen=True, kw_only=True):
         Seconds, Meta(description="An event stream is ended after so long; clients resume.")
     ] = 3600.0
     wait_max_s: Annotated[
-        Seconds, Meta(description="Longest wait that ?wait= may ask for; a longer one is refused.")
+        Seconds, Meta(description="Longest wait of ?wait=; one that asks for more is answered by then.")
     ] = 60.0
     webhook_age_max_s: Annotated[
         Seconds, Meta(description="A webhook whose timestamp is further off than this is refused.")

@@ -8,9 +8,7 @@ the private part of the one before is erased; the public part stays, since its s
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
-import os
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,13 +16,14 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from ops.durable import write_durably
 from ops.errors import SettingsError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 #: A new key is published for so long before it signs, and an old one kept for so long after its last use.
-OVERLAP_S = 86_400.0
+_OVERLAP_S = 86_400.0
 _PATTERN = "ledger-*.json"
 _ID_LENGTH = 16
 
@@ -88,13 +87,11 @@ class KeyRing:
     Args:
         folder: Where they are.
         lifetime_s: A key is replaced after so long; 0: never.
-        overlap_s: See ``OVERLAP_S``.
     """
 
-    def __init__(self, folder: Path, *, lifetime_s: float = 0.0, overlap_s: float = OVERLAP_S) -> None:
+    def __init__(self, folder: Path, *, lifetime_s: float = 0.0) -> None:
         self._folder = folder
         self._lifetime_s = lifetime_s
-        self._overlap_s = overlap_s
         self._public: dict[str, Ed25519PublicKey] = {}
 
     def signer(self, now_s: float) -> Signer:
@@ -115,9 +112,9 @@ class KeyRing:
             keys = [self._make(now_s, active_s=now_s)]
         newest = keys[-1]
         if self._lifetime_s and now_s - newest.active_s > self._lifetime_s:
-            keys.append(self._make(now_s, active_s=now_s + self._overlap_s))
+            keys.append(self._make(now_s, active_s=now_s + _OVERLAP_S))
         current = _current(keys, now_s)
-        if now_s - current.active_s > self._overlap_s:
+        if now_s - current.active_s > _OVERLAP_S:
             for key in keys:
                 if key.private and key.active_s < current.active_s:
                     self._write(msgspec.structs.replace(key, private=""))
@@ -130,7 +127,7 @@ class KeyRing:
             SettingsError: It cannot be made.
         """
         keys = self._read()
-        return _shown(self._make(now_s, active_s=now_s + (self._overlap_s if keys else 0.0)), signs=not keys)
+        return _shown(self._make(now_s, active_s=now_s + (_OVERLAP_S if keys else 0.0)), signs=not keys)
 
     def public_keys(self, now_s: float) -> list[PublicKey]:
         """Give all keys, oldest first, those included that sign no more or not yet.
@@ -199,27 +196,13 @@ class KeyRing:
         return key
 
     def _write(self, key: KeyFile) -> None:
-        final = self._folder / f"ledger-{key.kid}.json"
-        draft = final.with_suffix(f".{os.getpid()}.tmp")
+        file = self._folder / f"ledger-{key.kid}.json"
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
-                draft.unlink()
-            fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(fd, msgspec.json.encode(key))
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            draft.replace(final)
-            folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            write_durably(file, msgspec.json.encode(key))
         except OSError as error:
             raise SettingsError(
-                f"the signing key {final} cannot be written: {error.strerror}.",
+                f"the signing key {file} cannot be written: {error.strerror}.",
                 remedy="Free disk space, or correct the folder's mode.",
             ) from error
 

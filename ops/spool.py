@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ops.durable import write_durably
 from ops.errors import SpoolFull, StartFailed
 
 _SUFFIX = ".job"
@@ -39,41 +40,36 @@ class Spool:
         self.folder = folder
         self._max_bytes = max_bytes
         self._count = 0
+        self._last_ns = 0
         self._known_bytes: int | None = None
 
     def add(self, name: str, data: bytes) -> Path:
         """Add an entry; it is on disk when this returns.
 
         Args:
-            name: Unique, safe in a file name; the same name again replaces the entry.
+            name: Safe in a file name.
             data: What to keep.
 
         Raises:
             SpoolFull: It would exceed the limit, or the disk is full; nothing is kept.
         """
         self._make_room(len(data))
-        # Nanoseconds and a counter: entries of one process sort in the order in which they were added, and
-        # those of several by their clock.
+        # Nanoseconds and a counter: entries of one process sort in the order in which they were added, also
+        # when its clock is set back meanwhile, and those of several by their clock.
         self._count += 1
-        final = self.folder / f"{time.time_ns():020d}-{self._count:08d}-{name}{_SUFFIX}"
-        draft = final.with_suffix(".tmp")
+        self._last_ns = max(self._last_ns, time.time_ns())
+        entry = self.folder / f"{self._last_ns:020d}-{self._count:08d}-{name}{_SUFFIX}"
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                _write_all(fd, data)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            draft.rename(final)
-            self._sync_folder()
+            write_durably(entry, data)
         except OSError as error:
-            draft.unlink(missing_ok=True)
+            # Whoever is told that it was refused hands it in again.
+            entry.unlink(missing_ok=True)
             raise SpoolFull(
                 f"the spool {self.folder} takes nothing: {error.strerror}.",
                 remedy="Free disk space, or correct the folder's mode.",
             ) from error
-        return final
+        return entry
 
     def _make_room(self, wanted_bytes: int) -> None:
         """Account for an entry; looks through the folder only at the beginning and when it seems full."""
@@ -86,13 +82,6 @@ class Spool:
             f"the spool {self.folder} is full ({self._max_bytes} bytes).",
             remedy="Bring the store back, or raise spool_max_bytes.",
         )
-
-    def _sync_folder(self) -> None:
-        fd = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
     def entries(self) -> list[Path]:
         """Give all entries, oldest first."""
@@ -110,7 +99,8 @@ class Spool:
         place = self.folder if folder is None else folder
         with contextlib.suppress(FileNotFoundError), os.scandir(place) as listing:
             for entry in listing:
-                if entry.name.endswith(suffix):
+                # A pipe that somebody has left there would be read for ever.
+                if entry.name.endswith(suffix) and entry.is_file(follow_symlinks=False):
                     yield Path(entry.path)
 
     def sweep_drafts(self) -> None:
@@ -182,9 +172,3 @@ class Spool:
     def why_file(entry: Path) -> Path:
         """Give the file that says why an entry was set aside."""
         return entry.with_suffix(".why")
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: More idle connections than this are closed instead of kept.
 _IDLE_MAX = 32
+#: Commands of a stream that are under way at a time.
+_AHEAD_MAX = 3
 
 
 class Store:
@@ -92,12 +94,11 @@ class Store:
                 self._forget_idle()
         return self._exchange(self._new(), commands)
 
-    def stream(self, commands: Iterable[Sequence[Argument]], *, ahead: int = 3) -> Iterator[Reply]:
+    def stream(self, commands: Iterable[Sequence[Argument]]) -> Iterator[Reply]:
         """Run commands one after the other, some of them under way while the next one is being made.
 
         Args:
             commands: What to run; made as they are needed.
-            ahead: How many may be under way.
 
         Yields:
             Their replies, in order; error replies among them, unraised.
@@ -111,7 +112,7 @@ class Store:
             for command in commands:
                 connection.send([command])
                 owed += 1
-                if owed > ahead:
+                if owed > _AHEAD_MAX:
                     owed -= 1
                     yield self._await(connection)
             while owed:

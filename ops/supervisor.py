@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
-from ops.errors import BridgeError, StartFailed
+from ops.errors import BridgeError, SettingsError, StartFailed
 from ops.logs import get_logger
 from ops.processes import (
     become_subreaper,
@@ -26,7 +26,7 @@ from ops.processes import (
     stop_processes,
 )
 from ops.program import Program, RunningProgram, Vital, either
-from ops.upstate import INSTANCE_MARK, ProgramState, UpState, write_state
+from ops.upstate import INSTANCE_MARK, ProgramState, UpState, state_exists, write_state
 from ops.workspace import Workspace
 
 #: Waits between the end of a program and its next start: doubled each time, from the first to the last.
@@ -36,6 +36,8 @@ BACKOFF_MAX_S = 10.0
 STEADY_S = 10.0
 #: Ends before its first readiness that make the whole start fail.
 EARLY_ENDS_MAX = 3
+#: Between two looks whether the state file is there: a full disk may have refused it, somebody removed it.
+_SAVE_AGAIN_S = 2.0
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -89,12 +91,14 @@ class Supervisor:
             instance=f"{os.getpid()}-{started}",
             since=_now(),
             store_url=store_url,
+            home="" if workspace is None else os.path.realpath(workspace.home),
             programs=[ProgramState(name=program.name) for program in self._programs],
         )
         self._states = {state.name: state for state in self._state.programs}
         self._running: dict[str, RunningProgram] = {}
         self._failure: BridgeError | None = None
         self._exit_code = 0
+        self._saved = False
 
     def run(self) -> int:
         """Start all, keep them running, stop all; blocks until then.
@@ -122,6 +126,8 @@ class Supervisor:
         keepers: list[asyncio.Task[None]] = []
         try:
             await self._start_all(keepers)
+            if self._workspace is not None:
+                keepers.append(asyncio.create_task(self._keep_saved(self._workspace)))
             await self._stopping.wait()
         finally:
             self._stopping.set()
@@ -182,12 +188,17 @@ class Supervisor:
             try:
                 running = self._start(program)
             except StartFailed as failure:
-                self._fail(failure)
-                return
+                if not was_ready:
+                    self._fail(failure)
+                    return
+                ends += 1
+                await self._put_off(program, failure, backoff_s(ends))
+                continue
             vital = await self._live(running)
             exit_code = running.ended.result()
             was_ready = was_ready or state.ready
             state.pid, state.start_time, state.ready = None, None, False
+            state.said = running.tail[-1] if running.tail else ""
             self._save()
             if vital.marks and not any(pid_alive(pid) for pid in vital.pids):
                 # What a killed worker's jobs have started must not meet their next attempt. A worker that
@@ -208,6 +219,11 @@ class Supervisor:
                 return
             state.restarts += 1
             await self._pause(backoff_s(ends))
+
+    async def _put_off(self, program: Program, failure: StartFailed, wait_s: float) -> None:
+        """Wait: it has run before, so the machine lacks something just now, and the others go on."""
+        log.error("program.not_started", program=program.name, reason=str(failure), restart_in_s=wait_s)
+        await self._pause(wait_s)
 
     def _start(self, program: Program) -> RunningProgram:
         environ = {
@@ -292,8 +308,26 @@ class Supervisor:
                 by_pid[pid].set_ended(os.waitstatus_to_exitcode(status))
 
     def _save(self) -> None:
-        if self._workspace is not None:
+        """Write the state file; a full disk must not cost more than its being out of date for a while."""
+        if self._workspace is None:
+            return
+        try:
+            if not self._workspace.run_dir.is_dir():
+                self._workspace.create()
             write_state(self._workspace, self._state)
+        except (OSError, SettingsError) as error:
+            if self._saved:
+                log.warning("supervisor.state_not_written", reason=str(error))
+            self._saved = False
+        else:
+            self._saved = True
+
+    async def _keep_saved(self, workspace: Workspace) -> None:
+        """Write the state file again where it is out of date or gone: '3ox down' finds us by it."""
+        while not self._stopping.is_set():
+            await self._pause(_SAVE_AGAIN_S)
+            if not self._stopping.is_set() and not (self._saved and state_exists(workspace)):
+                self._save()
 
 
 def _bearers(marks: Sequence[tuple[str, str]]) -> set[int]:

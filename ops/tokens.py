@@ -14,7 +14,6 @@ import os
 import re
 import secrets
 import stat
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +22,9 @@ from typing import Literal, NamedTuple, TypeAlias
 import msgspec
 from msgspec import Struct
 
+from ops.durable import write_durably
 from ops.errors import SettingsError, UsageProblem
-from ops.lockfile import claim_lock
+from ops.lockfile import take_lock
 from ops.workspace import Workspace
 
 Scope: TypeAlias = Literal["view", "submit", "admin"]
@@ -164,7 +164,7 @@ class Tokens:
             )
         token_id = secrets.token_hex(4)
         token = f"3ox_{token_id}_{secrets.token_urlsafe(32)}"
-        at = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         entry = TokenEntry(token_id=token_id, name=name, scope=scope, sha256=_digest(token), created_at=at)
         self._write([*entries, entry])
         return token
@@ -222,15 +222,14 @@ class Tokens:
         """Be the one process that changes the file."""
         lock = self._file.with_suffix(".lock")
         try:
-            fd = claim_lock(lock, wait=True)
+            fd = take_lock(lock)
         except OSError as error:
             raise _unusable(self._file, error) from error
         try:
             yield
         finally:
             lock.unlink(missing_ok=True)
-            if fd is not None:
-                os.close(fd)
+            os.close(fd)
 
     def _read(self) -> dict[str, TokenEntry]:
         """Read the file if it has changed since, so that a revoked token ends at once."""
@@ -257,31 +256,15 @@ class Tokens:
         return cache.known
 
     def _write(self, entries: list[TokenEntry]) -> None:
-        draft = self._file.with_suffix(f".{os.getpid()}.tmp")
         try:
-            fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with open(fd, "wb") as file:  # noqa: PTH123 (a descriptor, for its mode)
-                file.write(msgspec.json.format(msgspec.json.encode(TokenFile(entries)), indent=1))
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._file)
-            _sync_folder(self._file.parent)
+            write_durably(self._file, msgspec.json.format(msgspec.json.encode(TokenFile(entries)), indent=1))
         except OSError as error:
-            draft.unlink(missing_ok=True)
             raise _unusable(self._file, error) from error
         self._cache = _NOTHING
 
 
 def _digest(token: str) -> str:
     return hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _unusable(file: Path, error: OSError) -> SettingsError:

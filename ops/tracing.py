@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
 from ops.logs import get_logger
@@ -82,9 +81,15 @@ def open_spans(endpoint: str) -> Spans | None:
     """
     if not endpoint:
         return None
-    if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter.otlp.proto.http") is None:
-        log.warning("tracing.not_installed", endpoint=endpoint, remedy="pip install 'cmd-bridge[otel]'")
+    try:
+        from ops.otel import Spans
+    except ImportError as error:
+        # Other packages bring a part of OpenTelemetry along; only all of it is of use.
+        log.warning(
+            "tracing.not_installed",
+            endpoint=endpoint,
+            reason=str(error),
+            remedy="pip install 'cmd-bridge[otel]'",
+        )
         return None
-    from ops.otel import Spans
-
     return Spans(endpoint)

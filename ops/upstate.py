@@ -31,6 +31,7 @@ class ProgramState(msgspec.Struct, kw_only=True):
         since: When this process of it was started, RFC 3339.
         restarts: How often it has been started again.
         ready: Whether it has passed its check.
+        said: The last line that it wrote before it last ended.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ProgramState(msgspec.Struct, kw_only=True):
     since: str | None = None
     restarts: int = 0
     ready: bool = False
+    said: str = ""
 
 
 class UpState(msgspec.Struct, kw_only=True):
@@ -49,6 +51,7 @@ class UpState(msgspec.Struct, kw_only=True):
         instance: Value of ``BRIDGE_SUPERVISED`` in everything that it has started.
         since: When it was started, RFC 3339.
         store_url: Where the store is, without password.
+        home: The workspace, without links: a copy of this file elsewhere is told by it.
     """
 
     pid: int
@@ -56,6 +59,7 @@ class UpState(msgspec.Struct, kw_only=True):
     instance: str
     since: str
     store_url: str = ""
+    home: str = ""
     programs: list[ProgramState] = []
 
 
@@ -69,6 +73,23 @@ def _state_file(workspace: Workspace) -> Path:
 
 def running_pid(workspace: Workspace) -> int | None:
     """Give the process id of the supervisor that serves this workspace, or None."""
+    pid = _locking_pid(workspace)
+    if pid is None:
+        # Somebody may have removed its pid file.
+        state = _read(workspace)
+        pid = state.pid if state is not None and _is_alive(state) and _is_of(state, workspace) else None
+    return pid
+
+
+def _is_alive(state: UpState) -> bool:
+    return pid_alive(state.pid, state.start_time)
+
+
+def _is_of(state: UpState, workspace: Workspace) -> bool:
+    return state.home == os.path.realpath(workspace.home)
+
+
+def _locking_pid(workspace: Workspace) -> int | None:
     import fcntl
 
     try:
@@ -109,6 +130,11 @@ def read_state(workspace: Workspace) -> UpState | None:
     return None if running_pid(workspace) is None else _read(workspace)
 
 
+def state_exists(workspace: Workspace) -> bool:
+    """Tell whether there is a state file."""
+    return _state_file(workspace).exists()
+
+
 def write_state(workspace: Workspace, state: UpState) -> None:
     """Replace the state file, atomically."""
     file = _state_file(workspace)
@@ -120,7 +146,8 @@ def write_state(workspace: Workspace, state: UpState) -> None:
 def _read(workspace: Workspace) -> UpState | None:
     try:
         return msgspec.json.decode(_state_file(workspace).read_bytes(), type=UpState)
-    except FileNotFoundError:
+    except (FileNotFoundError, msgspec.DecodeError):
+        # Of another version, or cut off by a power cut: it helps nobody, and must not keep the bridge down.
         return None
 
 
@@ -186,10 +213,17 @@ def sweep_leftovers(workspace: Workspace, *, grace_s: float) -> bool:
         Whether there was anything.
 
     Raises:
+        AlreadyRunning: It runs all the same; somebody has removed its pid file.
         StartFailed: Something cannot be ended.
     """
     state = _read(workspace)
     if state is None:
+        return False
+    if _is_alive(state):
+        if _is_of(state, workspace):
+            raise _already_running(workspace.home, state.pid)
+        # Whoever wrote it serves another workspace: this one is a copy, taken while that one ran.
+        _state_file(workspace).unlink(missing_ok=True)
         return False
     known = {program.pid: program.start_time for program in state.programs if program.pid is not None}
 

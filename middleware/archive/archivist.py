@@ -57,8 +57,8 @@ class Archivist:
         # Per set: how many were looked at when nothing new was found, and from where.
         self._quiet: dict[str, tuple[int, int]] = {}
         self._behind: set[str] = set()
-        # Deliveries of the last moments that are in the history, by when they ended.
-        self._arrived: dict[str, int] = {}
+        # Per set: deliveries of its last moments that are in the history, by when they ended.
+        self._arrived: dict[str, dict[str, int]] = {}
 
     def archive(self) -> int:
         """Archive some of what has ended since the last time.
@@ -91,15 +91,20 @@ class Archivist:
 
     def _archive_deliveries(self, name: str, since_ms: int, now_ms: int) -> int:
         """Write jobs anew of which a delivery has ended after they were archived."""
-        fresh, until_ms = self._fresh(name, since_ms, self._not_arrived)
+        arrived = self._arrived.get(name, {})
+
+        def not_arrived(found: _Found) -> _Found:
+            return [(delivery_id, at) for delivery_id, at in found if arrived.get(delivery_id) != at]
+
+        fresh, until_ms = self._fresh(name, since_ms, not_arrived)
         ids = list(dict.fromkeys(job_of(delivery_id) for delivery_id, _ in fresh))
         # One that is not here yet comes with its deliveries; one that runs again comes when it has ended.
         rows = self._rows(list(self._history.ended_ms(ids)))
         if until_ms != since_ms or rows:
             self._history.put(rows, {name: min(until_ms, now_ms)})
-        self._arrived = {
+        self._arrived[name] = {
             delivery_id: at
-            for delivery_id, at in (*self._arrived.items(), *fresh)
+            for delivery_id, at in (*arrived.items(), *fresh)
             if at >= min(until_ms, now_ms) - OVERLAP_MS
         }
         return len(rows)
@@ -107,9 +112,6 @@ class Archivist:
     def _not_as_archived(self, found: _Found) -> _Found:
         known = self._history.ended_ms([job_id for job_id, _ in found])
         return [(job_id, at) for job_id, at in found if known.get(job_id) != at]
-
-    def _not_arrived(self, found: _Found) -> _Found:
-        return [(delivery_id, at) for delivery_id, at in found if self._arrived.get(delivery_id) != at]
 
     def _fresh(self, name: str, since_ms: int, unknown: Callable[[_Found], _Found]) -> tuple[_Found, int]:
         """Give members of a set that the history does not have, and up to when that is all of them."""

@@ -119,8 +119,11 @@ class Ledger:
         Raises:
             LedgerBroken: Somebody else is at it for too long, or the last line cannot be read.
         """
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._unwritable(error) from error
         try:
             self._lock(fd, timeout_s)
             try:
@@ -128,12 +131,15 @@ class Ledger:
                 yield
             except OSError as error:
                 self._stamp = None
-                raise LedgerBroken(
-                    f"the ledger {self.folder} cannot be written: {error.strerror}.",
-                    remedy="Free disk space, or correct the folder's mode.",
-                ) from error
+                raise self._unwritable(error) from error
         finally:
             os.close(fd)
+
+    def _unwritable(self, error: OSError) -> LedgerBroken:
+        return LedgerBroken(
+            f"the ledger {self.folder} cannot be written: {error.strerror}.",
+            remedy="Free disk space, or correct the folder's mode.",
+        )
 
     def _lock(self, fd: int, timeout_s: float) -> None:
         ends_s = time.monotonic() + timeout_s

@@ -48,6 +48,8 @@ class Sealer:
         self._sealing = sealing
         self._ledger = ledger
         self._clock = clock
+        #: Jobs that the ledger knows and the store has lost, as many as a tail has: they may be taken again.
+        self._gone: set[str] = set()
 
     def seal(self, term: Term) -> int:
         """Seal some of what is to be sealed.
@@ -70,9 +72,10 @@ class Sealer:
             # Read within the lock: a leader before us may have been at it until now.
             self._settle_tail(term)
             jobs = self._sealing.unsealed(BATCH)
-            transitions = self._transitions(jobs, {})
+            transitions = self._transitions(jobs, {}, {})
             if transitions:
                 self._ledger.append(transitions, now_s=self._clock())
+            self._gone.difference_update(job.job_id for job in jobs if job.chain)
             self._note(term, jobs, self._ledger.head)
         return len(jobs)
 
@@ -92,10 +95,13 @@ class Sealer:
         log.info("ledger.tail", lines=len(lines), noted=noted.seq)
         # Last line first: of a transition that is there twice, the later one counts.
         known = {(line.job_id, line.index): canonical(line.entry) for line in reversed(lines)}
-        ids = sorted({line.job_id for line in lines})
+        counts = {line.job_id: line.index + 1 for line in reversed(lines)}
+        ids = sorted(counts)
+        self._gone.clear()
         for at in range(0, len(ids), BATCH):
             jobs = self._sealing.read(ids[at : at + BATCH])
-            transitions = self._transitions(jobs, known)
+            self._gone.update(job.job_id for job in jobs if not job.chain)
+            transitions = self._transitions(jobs, known, counts)
             if transitions:
                 self._ledger.append(transitions, now_s=self._clock())
             self._note(term, jobs, noted if at + BATCH < len(ids) else self._ledger.head)
@@ -106,7 +112,16 @@ class Sealer:
             # What is written stands; the leader after us finds it at the end of the file.
             raise LeadershipLost(f"term {term.fence} is over: another clock leads.", remedy="It goes on.")
 
-    def _transitions(self, jobs: list[Unsealed], known: dict[tuple[str, int], bytes]) -> list[Transition]:
+    def _transitions(
+        self, jobs: list[Unsealed], known: dict[tuple[str, int], bytes], counts: dict[str, int]
+    ) -> list[Transition]:
+        """Give what is to be written of these jobs.
+
+        Args:
+            jobs: As the store has them.
+            known: Transitions that the ledger has and the store may not know to be sealed.
+            counts: How many transitions of a job the ledger has.
+        """
         specs = self._sealing.specs([job.job_id for job in jobs if job.sealed == 0 and job.chain])
         found: list[tuple[int, Transition]] = []
         for job in jobs:
@@ -124,12 +139,21 @@ class Sealer:
                     index=index,
                     entry=entry,
                     job=_facts(specs.get(job.job_id)) if index == 0 else None,
-                    after_loss=written is not None,
+                    after_loss=written is not None or (index == 0 and job.job_id in self._gone),
                 )
                 found.append((latest_ms, item))
+            if not lost and 0 < len(job.chain) < counts.get(job.job_id, 0):
+                found.append(_stands_at(job))
         # By time over all jobs, and by the chain within each: the times of one job do not go back here.
         found.sort(key=lambda pair: pair[0])
         return [item for _, item in found]
+
+
+def _stands_at(job: Unsealed) -> tuple[int, Transition]:
+    """Seal the last transition of a job once more: from there it goes another way, later."""
+    entry = _entry_decoder.decode(job.chain[-1])
+    again = Transition(job_id=job.job_id, index=len(job.chain) - 1, entry=entry, after_loss=True)
+    return int(entry["at"]), again
 
 
 def _facts(spec: bytes | None) -> JobFacts:

@@ -10,7 +10,7 @@ import pytest
 
 from ingress.catalog import Catalog
 from ingress.dispatch import Bridge
-from middleware.archive.archivist import BATCH, Archivist
+from middleware.archive.archivist import BATCH, OVERLAP_MS, Archivist
 from middleware.archive.history import History, Narrowing
 from middleware.broker.scripts import Settlement
 from middleware.job.schema import make_job
@@ -31,7 +31,6 @@ def test_a_job_looks_the_same_before_and_after_it_moved(bridge: Bridge, archivis
     after = Catalog(bridge)
     assert after.job(job_id[:12]).to_json() == record.to_json()
     assert msgspec.json.encode(after.receipt(job_id[-9:])) == msgspec.json.encode(receipt)
-    assert after.past_output(job_id) == "output of x\n"
     assert [(piece.stream, piece.text) for piece in after.past_pieces(job_id)] == [("out", "output of x\n")]
     assert [item.to_json() for item in after.page(Narrowing()).jobs] == listed
     assert [item.to_json() for item in after.every(Narrowing())] == [record.to_json()]
@@ -97,6 +96,24 @@ def test_a_result_that_arrives_later_is_in_the_history_too(
     forget(bridge)
     bridge.scripts.purge("completed", 10, queue="deliver")
     assert Catalog(bridge).job(job.job_id) == whole
+
+
+def test_deliveries_that_failed_long_before_others_arrived_are_written_once(
+    bridge: Bridge, archivist: Archivist
+) -> None:
+    """Each set has a place of its own: what is new in one is no reason to read the others again."""
+    for at, outcome in enumerate(["failed", "completed"]):
+        bridge.submit(make_job("ask", {"prompt": "x"}))
+        (job,) = bridge.scripts.fetch("w1", "jobs", room=1, delivery=f"d{at}", lease_ms=60_000).jobs
+        bridge.scripts.settle("w1", job.job_id, f"d{at}", Settlement(outcome="completed", result=b"1"))
+        (delivery,) = bridge.scripts.fetch("w2", "deliver", room=1, delivery=f"e{at}", lease_ms=60_000).jobs
+        bridge.scripts.settle("w2", delivery.job_id, f"e{at}", Settlement(outcome=outcome, reason="x"))
+    earlier = bridge.reader.keys.state(State.FAILED, "deliver")
+    (failed,) = bridge.store.call("ZRANGE", earlier, 0, -1)
+    bridge.store.call("ZINCRBY", earlier, -10 * OVERLAP_MS, failed)
+    archivist.archive()
+    archivist.archive()
+    assert archivist.archive() == 0
 
 
 def test_the_end_of_a_long_output_is_kept(bridge: Bridge, archivist: Archivist) -> None:

@@ -8,10 +8,13 @@ from hypothesis import strategies as st
 
 from ingress.dispatch import Bridge, dispatch
 from ingress.proofs import verify_receipt
-from middleware.archive.ledger import lines_backwards
+from middleware.archive.ledger import LINE_MAX_BYTES, lines_backwards
 from middleware.archive.ledger_line import NO_LINE, line_hash, read_line
 from middleware.archive.sealer import BATCH
+from middleware.broker.scripts import Settlement
+from middleware.job.records import JobError
 from middleware.job.schema import make_job
+from middleware.job.states import State
 from ops.errors import LeadershipLost, LedgerBroken
 from tests.archive.conftest import Scribe
 from tests.archive.lives import some_jobs
@@ -44,6 +47,23 @@ def test_every_transition_is_sealed_once_in_a_signed_chain(own: Bridge, scribe: 
     assert scribe.file.stat().st_size == size_bytes
     verdict = scribe.verify()
     assert (verdict.ok, verdict.lines, verdict.jobs) == (True, len(lines), 3)
+
+
+def test_a_reason_of_any_length_leaves_the_ledger_provable(own: Bridge, scribe: Scribe) -> None:
+    """What an actor raised, and what somebody gave as a reason, is cut; no line is longer than one may be."""
+    endless = "no " * LINE_MAX_BYTES
+    failing, cancelled = (dispatch("heartbeat", {}).job_id for _ in range(2))
+    own.scripts.fetch("w1", "jobs", room=1, delivery="d", lease_ms=60_000)
+    settlement = Settlement(
+        outcome="failed", reason=endless, error=JobError.of(ValueError(endless), traceback=endless).encode()
+    )
+    own.scripts.settle("w1", failing, "d", settlement)
+    own.cancel(cancelled, endless)
+    own.retry(failing, endless)
+    scribe.seal()
+    verdict = scribe.verify()
+    assert (verdict.ok, verdict.jobs, verdict.fault) == (True, 2, None)
+    assert len(scribe.file.read_bytes()) < LINE_MAX_BYTES
 
 
 def test_more_than_one_batch_is_sealed_whole(own: Bridge, scribe: Scribe) -> None:
@@ -178,6 +198,63 @@ def test_a_store_that_lost_its_last_moments_is_told_from_a_forged_ledger(own: Br
     assert verify_receipt(own, job_id).ok
 
 
+def test_a_job_that_has_lost_transitions_goes_on_later(own: Bridge, scribe: Scribe) -> None:
+    """The store comes back without a job's last transition; only after a round of sealing does it go on."""
+    job_id = dispatch("heartbeat", {}).job_id
+    scribe.seal()
+    head = own.store.call("HGET", scribe.key("ledgers"), scribe.ledger.name)
+    kept = own.store.call("DUMP", own.reader.keys.job(job_id))
+    own.cancel(job_id, "lost")
+    scribe.seal()
+    own.store.call("RESTORE", own.reader.keys.job(job_id), 0, kept, "REPLACE")
+    own.store.call("ZREM", own.reader.keys.state(State.CANCELLED), job_id)
+    own.store.call("ZADD", own.reader.keys.state(State.QUEUED), 1, job_id)
+    own.store.call("RPOP", own.reader.keys.receipts(job_id))
+    own.store.call("HSET", scribe.key("ledgers"), scribe.ledger.name, head)
+    dispatch("heartbeat", {})
+    heir = scribe.successor("heir")
+    heir.seal()
+    own.cancel(job_id, "once more")
+    heir.seal()
+    assert [
+        (line.index, line.entry["status"], line.after_loss) for line in heir.lines() if line.job_id == job_id
+    ] == [
+        (0, "queued", False),
+        (1, "cancelled", False),
+        (0, "queued", True),
+        (1, "cancelled", False),
+    ]
+    verdict = heir.verify()
+    assert verdict.ok, verdict.fault
+    assert verify_receipt(own, job_id).ok
+
+
+def test_a_job_that_the_store_has_lost_is_taken_once_more(own: Bridge, scribe: Scribe) -> None:
+    """Its id comes again from the spool, or from a schedule whose run is repeated."""
+    dispatch("heartbeat", {})
+    scribe.seal()
+    head = own.store.call("HGET", scribe.key("ledgers"), scribe.ledger.name)
+    job = make_job("heartbeat", {})
+    own.submit(job)
+    scribe.seal()
+    job_id = job.job_id
+    own.store.call("DEL", own.reader.keys.job(job_id), own.reader.keys.receipts(job_id))
+    own.store.call("ZREM", own.reader.keys.state(State.QUEUED), job_id)
+    own.store.call("ZREM", own.reader.keys.index_all, job_id)
+    own.store.call("HSET", scribe.key("ledgers"), scribe.ledger.name, head)
+    dispatch("heartbeat", {})
+    heir = scribe.successor("heir")
+    heir.seal()
+    assert not own.submit(job).duplicate
+    heir.seal()
+    assert [(line.index, line.after_loss) for line in heir.lines() if line.job_id == job_id] == [
+        (0, False),
+        (0, True),
+    ]
+    verdict = heir.verify()
+    assert verdict.ok, verdict.fault
+
+
 def test_days_are_files_of_one_chain(own: Bridge, scribe: Scribe) -> None:
     """Each can be proven alone, and that it joins the others; a clock that is set back opens no older day."""
     for days in (0, 1, -3, 2):
@@ -212,3 +289,14 @@ def test_lines_are_read_backwards_as_they_stand(
     texts = [str(at).encode() + b"x" * length for at, length in enumerate(lines)]
     (folder / "2026-11-22.jsonl").write_bytes(b"".join(text + b"\n" for text in texts) + b"y" * tail)
     assert list(lines_backwards(folder)) == texts[::-1]
+
+
+def test_a_ledger_that_cannot_be_opened_says_so(own: Bridge, scribe: Scribe) -> None:
+    """A read-only disk, or something else in its place: one line with a remedy, and it goes on afterwards."""
+    some_jobs(own)
+    (scribe.folder / ".lock").mkdir()
+    with pytest.raises(LedgerBroken, match="cannot be written: Is a directory"):
+        scribe.seal()
+    (scribe.folder / ".lock").rmdir()
+    scribe.seal()
+    assert scribe.verify().ok

@@ -13,7 +13,7 @@ import pytest
 
 from ops.errors import StartFailed
 from ops.local_model import ModelLease
-from ops.lockfile import claim_lock
+from ops.lockfile import take_lock
 from ops.model_place import model_place
 from ops.processes import find_marked, stop_processes
 from ops.settings import LoadedSettings
@@ -95,8 +95,7 @@ def test_while_the_process_starts(loaded: LoadedSettings) -> None:
     """It has been started and does not listen yet, since the one before it is still ending."""
     place = model_place(loaded.workspace)
     loaded.workspace.create()
-    before = claim_lock(place.lock, wait=True)
-    assert before is not None
+    before = take_lock(place.lock)
     lease = ModelLease(loaded)
 
     def abort_when_started() -> None:
@@ -114,3 +113,13 @@ def test_while_the_process_starts(loaded: LoadedSettings) -> None:
         with contextlib.suppress(FileNotFoundError):
             place.lock.unlink()
         os.close(before)
+
+
+def test_the_log_says_why_it_does_not_start(loaded: LoadedSettings) -> None:
+    """The error of a process that fails before it listens is where its user is sent."""
+    place = model_place(loaded.workspace)
+    loaded.workspace.create()
+    (place.socket / "in the way").mkdir(parents=True)
+    with pytest.raises(StartFailed, match=r"3ox\.log"):
+        ModelLease(loaded).open()
+    assert '"event":"model.failed"' in loaded.workspace.log_file.read_text()

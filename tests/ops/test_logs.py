@@ -97,6 +97,35 @@ def test_secrets_stay_out(
             assert secret not in place
 
 
+def test_secrets_of_variables_that_the_settings_name_stay_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever setting names a variable for a secret, what stands in it is blacked out."""
+    secrets = {name: f"secret-of-{name.lower()}" for name in ("CLAUDE", "HOOK", "ENDPOINT", "PLACE")}
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "3ox.toml").write_text(
+        """
+        redis_url = "unix:///run/store.sock?password=in-the-query"
+        [ask.anthropic]
+        api_key_env = "CLAUDE"
+        [[webhook]]
+        name = "w"
+        url = "https://me:in-the-address@example.org/"
+        secret_env = "HOOK"
+        [rest.endpoints.e]
+        job = "ask"
+        secret_env = "ENDPOINT"
+        [[notify]]
+        urls = ["env:PLACE"]
+        """
+    )
+    configure(tmp_path)
+    get_logger("t").info("leak", text=" ".join([*secrets.values(), "in-the-query", "in-the-address"]))
+    (line,) = lines(tmp_path)
+    assert line["text"] == " ".join(["********"] * 6)
+
+
 def test_nothing_on_stdout(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Neither before nor after the set-up does a record reach stdout."""
     get_logger("t").warning("before")
@@ -156,6 +185,44 @@ def test_many_processes_and_rotation(tmp_path: Path) -> None:
     assert {process: sorted(numbers) for process, numbers in seen.items()} == {
         f"w{number}": list(range(1000)) for number in range(4)
     }
+
+
+FULL = """
+import resource
+import sys
+from pathlib import Path
+from ops.logfile import LogFile
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+file = LogFile(Path(sys.argv[1]), max_bytes=10_000, keep=1)
+file.write_line(b"a" * 70)
+try:
+    file.write_line(b"b" * 70)
+except OSError:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    file.write_line(b"c" * 70)
+"""
+
+
+def test_a_full_disk_tears_no_line(tmp_path: Path) -> None:
+    """A line for which there was no room leaves nothing that the next one would be glued to."""
+    log = tmp_path / "log"
+    subprocess.run([sys.executable, "-c", FULL, str(log)], env=clean_environ(), check=True, timeout=30)
+    assert log.read_text().splitlines() == ["a" * 70, "c" * 70]
+
+
+def test_lines_go_on_where_no_new_file_can_be_made(tmp_path: Path) -> None:
+    """Somebody moves the log away and something else takes its name: the moved file gets the lines."""
+    log = tmp_path / "log"
+    file = LogFile(log, max_bytes=10_000, keep=1, check_every_s=0.0)
+    file.write_line(b"before")
+    log.rename(tmp_path / "moved")
+    log.mkdir()
+    file.write_line(b"after")
+    assert (tmp_path / "moved").read_text() == "before\nafter\n"
+    log.rmdir()
+    file.write_line(b"back")
+    file.close()
+    assert log.read_text() == "back\n"
 
 
 def test_old_files_go(tmp_path: Path) -> None:

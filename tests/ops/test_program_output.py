@@ -25,6 +25,8 @@ def test_long_lines_are_cut() -> None:
     splitter = LineSplitter(max_bytes=10)
     assert splitter.feed(b"x" * 25) == ["x" * 10, "x" * 10]
     assert splitter.feed(b"") == ["x" * 5]
+    assert splitter.feed(b"y" * 25 + b"\nz") == ["y" * 10, "y" * 10, "y" * 5]
+    assert splitter.feed(b"") == ["z"]
 
 
 def test_severity() -> None:

@@ -8,8 +8,10 @@ import pytest
 
 from middleware.job.schema import JOB_TYPES
 from ops.errors import SettingsError
+from ops.resp import mask_password, passwords_in
 from ops.settings import LoadedSettings, load_settings
 from ops.settings_work import TYPE_DEFAULTS
+from ops.store import Store
 from ops.workspace import default_home
 
 
@@ -52,6 +54,15 @@ def test_secrets_are_masked(tmp_path: Path) -> None:
     assert "verysecret" not in shown
     assert "hunter2" not in shown
     assert "redis://me:***@host/0" in shown
+
+
+def test_a_login_in_an_address_is_masked(tmp_path: Path) -> None:
+    """The address of a webhook is shown, the password in it is not; nor are words that only look like one."""
+    toml = '[[webhook]]\nname = "w"\nurl = "https://me:hunter2@host:8443/a:b@c"\n'
+    shown = repr(load(tmp_path, toml + '[projects.p]\npath = "/a:b@c"\ncommand = ["a:b@c"]').rows())
+    assert "hunter2" not in shown
+    assert "https://me:***@host:8443/a:b@c" in shown
+    assert shown.count("'a:b@c'") >= 1
 
 
 def test_lists_from_the_environment(tmp_path: Path) -> None:
@@ -104,6 +115,46 @@ def test_secret_is_not_in_the_complaint(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         load(tmp_path, environ={"BRIDGE_REDIS_URL": "rdis://:hunter2@x"})
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://[::1:6379",
+        "redis://:hunter/2@host",
+        "rediss://:hunter/2@host",
+        "sentinel://:hunter/2",
+    ],
+)
+def test_a_malformed_url_is_not_quoted(url: str) -> None:
+    """A URL that cannot be read is an error of one line, which repeats no piece of a password in it."""
+    with pytest.raises(SettingsError) as caught:
+        Store(url)
+    assert caught.value.remedy
+    assert "hunter" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "passwords"),
+    [
+        ("redis://u:a@b:c@h/0", "redis://u:***@h/0", ["a@b:c"]),
+        ("unix:///s.sock?db=1&password=a%2Fb", "unix:///s.sock?db=1&password=***", ["a%2Fb"]),
+        ("rediss://h/0?password=a&db=1", "rediss://h/0?password=***&db=1", ["a"]),
+        ("redis://user@h", "redis://user@h", []),
+        ("unix:///tmp/s.sock", "unix:///tmp/s.sock", []),
+    ],
+)
+def test_passwords_are_found_wherever_they_stand(url: str, shown: str, passwords: list[str]) -> None:
+    """Both forms that the client knows: before the host, and as an option."""
+    assert mask_password(url) == shown
+    assert passwords_in(url) == passwords
+
+
+def test_tables_are_no_variables(tmp_path: Path) -> None:
+    """What is a table in 3ox.toml cannot be set by a variable, and is not offered as one."""
+    for name in ("REST", "STATION", "SCHEDULE"):
+        with pytest.raises(SettingsError, match=f"there is no setting 'BRIDGE_{name}'"):
+            load(tmp_path, environ={f"BRIDGE_{name}": "1"})
 
 
 def test_unknown_option(tmp_path: Path) -> None:

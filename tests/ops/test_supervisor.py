@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from ops.errors import AlreadyRunning
 from ops.processes import find_marked, pid_alive, stop_processes
 from ops.supervisor import BACKOFF_MAX_S, BACKOFF_MIN_S, backoff_s
-from ops.upstate import UpState, claim, read_state, running_pid
+from ops.upstate import UpState, claim, read_state, running_pid, sweep_leftovers
 from ops.workspace import Workspace
 from tests.support import clean_environ, eventually
 from tests.tools import require_tool
@@ -192,8 +193,7 @@ def test_vital_process_and_marked_children(supervised: Supervised) -> None:
     supervised.start(shell("unit", script, ready=str(ready)))
     assert supervised.says() == "ready"
     before = supervised.state().programs[0]
-    strays = find_marked("BRIDGE_WORKER_ID", mark)
-    assert len(strays) == 2
+    strays = eventually(lambda: found if len(found := find_marked("BRIDGE_WORKER_ID", mark)) == 2 else [])
     vital = next(
         pid for pid in supervised.left() if Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x0060\x00"
     )
@@ -293,3 +293,80 @@ def test_output_goes_to_the_log(supervised: Supervised) -> None:
     )
     assert said["low memory"]["level"] == "warning"
     assert said["no end"]["level"] == "info"
+
+
+def test_a_state_file_that_cannot_be_written_stops_nothing(supervised: Supervised) -> None:
+    """With a full disk what dies is started again all the same; the state file follows when there is room."""
+    supervised.start(shell("one", "sleep 60 & wait"), shell("other", "sleep 61 & wait"))
+    assert supervised.says() == "ready"
+    one, other = supervised.state().programs
+    assert one.pid is not None
+    draft = supervised.workspace.run_dir / "up.new"
+    draft.mkdir()
+    os.kill(one.pid, signal.SIGKILL)
+    eventually(lambda: "supervisor.state_not_written" in supervised.workspace.log_file.read_text())
+    draft.rmdir()
+    eventually(lambda: supervised.state().programs[0].restarts == 1)
+    assert supervised.state().programs[1] == other
+
+
+def test_what_ran_before_is_tried_again_when_it_cannot_be_started(supervised: Supervised) -> None:
+    """A lack of processes, memory or a directory is waited for; nothing else is stopped for it."""
+    place = supervised.workspace.home / "place"
+    place.mkdir()
+    supervised.start(shell("one", "sleep 60 & wait", cwd=str(place)), shell("other", "sleep 61 & wait"))
+    assert supervised.says() == "ready"
+    one, other = supervised.state().programs
+    assert one.pid is not None
+    place.rmdir()
+    os.kill(one.pid, signal.SIGKILL)
+    eventually(lambda: "program.not_started" in supervised.workspace.log_file.read_text())
+    place.mkdir()
+    eventually(lambda: supervised.state().programs[0].pid is not None)
+    assert supervised.state().programs[1] == other
+
+
+def test_a_copy_of_a_workspace_leaves_the_original_alone(supervised: Supervised, tmp_path: Path) -> None:
+    """A backup taken while the bridge ran can be started, or stopped, beside it."""
+    supervised.start(shell("one", "sleep 60 & wait"))
+    assert supervised.says() == "ready"
+    before = supervised.state()
+    copy = Workspace(tmp_path / "copy")
+    shutil.copytree(supervised.workspace.home, copy.home)
+    assert not sweep_leftovers(copy, grace_s=0)
+    shutil.copy(supervised.workspace.run_dir / "up.json", copy.run_dir)
+    with claim(copy, grace_s=0):
+        assert running_pid(copy) == os.getpid()
+    assert supervised.state() == before
+    assert before.programs[0].pid is not None
+    assert pid_alive(before.programs[0].pid)
+
+
+@pytest.mark.parametrize("text", ["", '{"pid": 1}', '{"pid": 1, "sta'])
+def test_a_broken_state_file_keeps_nobody_from_starting(workspace: Workspace, text: str) -> None:
+    """What a power cut or another version has left there is replaced."""
+    workspace.create()
+    (workspace.run_dir / "up.json").write_text(text)
+    with claim(workspace, grace_s=0):
+        assert running_pid(workspace) == os.getpid()
+        assert read_state(workspace) is None
+
+
+@pytest.mark.parametrize("lost", ["up.pid", "."])
+def test_what_lost_its_files_is_found_all_the_same(supervised: Supervised, lost: str) -> None:
+    """Somebody tidies up the run directory of a running bridge: it can be stopped, and no second starts."""
+    supervised.start(shell("one", "sleep 60 & wait"))
+    assert supervised.says() == "ready"
+    before = supervised.state()
+    run_dir = supervised.workspace.run_dir
+    if lost == ".":
+        shutil.rmtree(run_dir)
+    else:
+        (run_dir / lost).unlink()
+    eventually(lambda: running_pid(supervised.workspace) == before.pid)
+    with pytest.raises(AlreadyRunning, match=f"pid {before.pid}"), claim(supervised.workspace, grace_s=0):
+        pytest.fail("there are two")
+    assert supervised.state() == before
+    supervised.signal(signal.SIGTERM)
+    assert supervised.ends() == 0
+    assert running_pid(supervised.workspace) is None

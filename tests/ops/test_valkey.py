@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import stat
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from ops.errors import AlreadyRunning
 from ops.settings import LoadedSettings, load_settings
 from ops.store import Store
+from ops.valkey import EmbeddedValkey
 from tests.support import RunningValkey, eventually
 
 
@@ -108,6 +110,21 @@ def test_long_path(tmp_path: Path) -> None:
     folder = server.server.socket_path.parent
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     server.stop()
+    assert not folder.exists()
+
+
+def test_what_lies_beside_the_socket_holds_up_no_stop(tmp_path: Path) -> None:
+    """Neither the socket of a killed model in that directory, nor a directory that is gone."""
+    loaded = load_settings(tmp_path / ("long" * 30), environ={})
+    folder = loaded.workspace.store_socket.parent
+    store = EmbeddedValkey(loaded)
+    store.prepare()
+    (folder / "model.sock").touch()
+    store.release()
+    assert [path.name for path in folder.iterdir()] == ["model.sock"]
+    store.prepare()
+    shutil.rmtree(folder)
+    store.release()
     assert not folder.exists()
 
 

@@ -1,0 +1,91 @@
+"""Projects and rules count as the file is saved; what cannot be read changes nothing and is said once."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from ops.logs import configure_logging
+from ops.settings import LoadedSettings, load_settings
+from ops.settings_live import LiveSettings
+from tests.support import eventually
+
+ONE = '[projects.one]\npath = "."\ncommand = ["true"]\n'
+TWO = '[projects.two]\npath = "."\ncommand = ["true"]\n'
+RULE = '[[policy]]\nsource = "rest"\njob_type = "shell.cmd"\neffect = "allow"\n'
+
+
+@pytest.fixture
+def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedSettings:
+    """Settings with one project, whose log is in their workspace."""
+    monkeypatch.setenv("BRIDGE_HOME", str(tmp_path))
+    (tmp_path / "3ox.toml").write_text(ONE)
+    found = load_settings(tmp_path, environ={})
+    found.workspace.create()
+    configure_logging(found, process="test")
+    return found
+
+
+def said(loaded: LoadedSettings, event: str) -> list[dict[str, object]]:
+    """Give what the log says of this event."""
+    lines = loaded.workspace.log_file.read_text().splitlines()
+    return [line for line in map(json.loads, lines) if line["event"] == event]
+
+
+def test_projects_and_rules_only(loaded: LoadedSettings) -> None:
+    """What a process is built from stays as it was; without a change it is the same object."""
+    live, file = LiveSettings(loaded), loaded.workspace.settings_file
+    assert live.now() is loaded.settings
+    file.write_text(f"queue_max = 7\n{ONE}{TWO}{RULE}")
+    eventually(lambda: set(live.now().projects) == {"one", "two"}, 5.0)
+    assert [rule.effect for rule in live.now().policy] == ["allow"]
+    assert live.now().queue_max == loaded.settings.queue_max
+    assert live.now() is live.now()
+    file.write_text("")
+    eventually(lambda: not live.now().projects and not live.now().policy, 5.0)
+    assert len(said(loaded, "settings.reloaded")) == 2
+
+
+def test_a_change_before_the_first_look_counts(loaded: LoadedSettings) -> None:
+    """Also one between the reading of the settings and the making of what looks after them."""
+    loaded.workspace.settings_file.write_text(TWO)
+    assert set(LiveSettings(loaded).now().projects) == {"two"}
+
+
+def test_what_cannot_be_read_changes_nothing(loaded: LoadedSettings) -> None:
+    """Not valid, or gone: said once each; the next valid one counts."""
+    live, file = LiveSettings(loaded), loaded.workspace.settings_file
+    before = live.now()
+    file.write_text(f"{TWO}no_such_setting = 1\n[projects")
+    eventually(lambda: live.now() is before and said(loaded, "settings.not_reloaded"), 5.0)
+    file.unlink()
+    eventually(lambda: live.now() is before and said(loaded, "settings.gone"), 5.0)
+    file.write_text(TWO)
+    eventually(lambda: set(live.now().projects) == {"two"}, 5.0)
+    (line,) = said(loaded, "settings.not_reloaded")
+    assert "3ox.toml is no valid TOML" in str(line["reason"])
+    assert len(said(loaded, "settings.gone")) == 1
+
+
+def test_however_many_ask_it_is_read_once(loaded: LoadedSettings) -> None:
+    """All that ask while it is read have what it says."""
+    live = LiveSettings(loaded)
+    live.now()
+    loaded.workspace.settings_file.write_text(f"{ONE}{TWO}")
+    eventually(lambda: "two" in live.now().projects, 5.0)
+    live, found = LiveSettings(loaded), []
+    start = threading.Barrier(8)
+
+    def ask() -> None:
+        start.wait(5.0)
+        found.append(set(live.now().projects))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10.0)
+    assert found == [{"one", "two"}] * 8
