@@ -8,6 +8,7 @@ is left: what has not ended by itself is asked to (SIGTERM) and then made to (SI
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import signal
@@ -21,13 +22,18 @@ from msgspec import Struct
 
 from actors.child_family import Family, Sweep
 from actors.child_streams import ChildStreams, Piece, Wake
-from actors.context import current_job
-from ops.errors import JobFailed, JobRefused
+from actors.context import JobContext, current_job
+from ops.errors import JobFailed, JobParked, JobRefused
 
 #: A command that has ended may have left helpers that are about to end too (``tee`` at the end of a pipe):
 #: they have so long before they are stopped.
 LEFTOVER_GRACE_S = 0.5
 _SIGNALLED_STATUS = 128
+#: The machine's doing, not the command's: too few descriptors, processes, or too little memory.
+_LACKING = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
+#: A command that could not be started for such a reason is put off for so long, and for so long in all.
+_PUT_OFF_S = 2.0
+_PUT_OFF_MAX_S = 3600.0
 
 
 class ChildExit(Struct, frozen=True, kw_only=True):
@@ -80,6 +86,15 @@ class ChildTimedOut(JobFailed):
     """The child ran for longer than it was given, and was stopped."""
 
 
+def job_marks(context: JobContext) -> dict[str, str]:
+    """Give the variables by which every process that a job has started is found, wherever it hides."""
+    marks = {"BRIDGE_JOB_ID": context.job_id, "BRIDGE_WORKER_ID": context.worker_id}
+    if "BRIDGE_SUPERVISED" in os.environ:
+        # By this mark the next `3ox up` finds what a killed supervisor has left behind.
+        marks["BRIDGE_SUPERVISED"] = os.environ["BRIDGE_SUPERVISED"]
+    return {name: value for name, value in marks.items() if value != ""}
+
+
 class Child:
     """A child process of the current job.
 
@@ -108,20 +123,12 @@ class Child:
         self._context = current_job()
         self._argv = list(argv)
         self._cwd = cwd
-        self._env = {**env, **self._marks()}
+        self._env = {**env, **job_marks(self._context)}
         self._kill_grace_s = kill_grace_s
         self._stdin = b"" if stdin is None else stdin.encode("utf-8", "replace")
         self._timeout_s = timeout_s
         self._timed_out = False
         self.exit: ChildExit | None = None
-
-    def _marks(self) -> dict[str, str]:
-        """The variables by which every descendant is found, wherever it hides."""
-        marks = {"BRIDGE_JOB_ID": self._context.job_id, "BRIDGE_WORKER_ID": self._context.worker_id}
-        if "BRIDGE_SUPERVISED" in os.environ:
-            # By this mark the next `3ox up` finds what a killed supervisor has left behind.
-            marks["BRIDGE_SUPERVISED"] = os.environ["BRIDGE_SUPERVISED"]
-        return {name: value for name, value in marks.items() if value != ""}
 
     def pieces(self) -> Generator[Piece]:
         """Run the child and give its output as it comes; closing the generator stops the child.
@@ -131,6 +138,7 @@ class Child:
 
         Raises:
             JobRefused: The program or the directory does not exist, or cannot be used.
+            JobParked: The machine lacks what it takes to start it; nothing was started.
             JobFailed: Something of the child could not be stopped.
             ChildTimedOut: ``timeout_s`` ran out.
             JobInterrupted: The job was cancelled or ran out of time; nothing of the child is left.
@@ -138,7 +146,10 @@ class Child:
         self._context.check_cancelled()
         started = time.monotonic()
         with contextlib.ExitStack() as stack:
-            wake = stack.enter_context(Wake())
+            try:
+                wake = stack.enter_context(Wake())
+            except OSError as error:
+                self._explain(error)
             stack.enter_context(self._context.on_interrupt(lambda _: wake.set()))
             popen = self._start()
             family = Family(
@@ -203,8 +214,13 @@ class Child:
 
     def _explain(self, error: OSError | ValueError) -> NoReturn:
         program = self._argv[0]
-        if isinstance(error, BlockingIOError | MemoryError):
-            raise JobFailed(f"{program!r} could not be started: {error}.") from error
+        if isinstance(error, OSError) and error.errno in _LACKING:
+            raise JobParked(
+                f"{program!r} could not be started: {error.strerror}.",
+                after_s=_PUT_OFF_S,
+                limit_s=_PUT_OFF_MAX_S,
+                remedy="Raise the worker's limits (ulimit -n, ulimit -u), or run fewer threads.",
+            ) from error
         if isinstance(error, PermissionError) and str(error.filename) == str(self._cwd):
             raise JobRefused(
                 f"the directory {str(self._cwd)!r} may not be entered.",

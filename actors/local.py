@@ -16,10 +16,12 @@ from actors.registry import ACTORS
 from middleware.broker.intake import payload_sha256
 from middleware.context import JobContext, Sink, set_current_job
 from middleware.interrupts import JobCancelled, JobInterrupted, TimeLimitExceeded
-from middleware.job.records import Attempt, JobError, JobRecord, Receipt, Transition, receipt_id_of, utc
+from middleware.job.records import Attempt, JobError, JobRecord, Receipt, Transition, new_receipt, utc
 from middleware.job.schema import Job
 from middleware.job.states import State
-from ops.errors import BridgeError
+from middleware.receipts import result_of_failure
+from middleware.time_limit import time_limit_s
+from ops.errors import BridgeError, JobFailed
 from ops.settings import LoadedSettings
 
 WORKER_ID = "in-process"
@@ -38,12 +40,12 @@ def run_local(job: Job, loaded: LoadedSettings, sink: Sink) -> tuple[JobRecord, 
     """
     set_settings(loaded)
     context = JobContext(job, sink, worker_id=WORKER_ID)
-    asked_s = job.timeout_seconds
-    limit_s = loaded.settings.type_settings(job.job_type).timeout_s if asked_s is None else asked_s
+    limit_s = time_limit_s(job, loaded.settings)
     begun_ms = _now_ms()
-    result, error, status, reason = _attempt(context, ACTORS[job.job_type], limit_s)
+    data, error, status, reason = _attempt(context, ACTORS[job.job_type], limit_s)
     ended_ms = _now_ms()
-    data = b"" if result is None else msgspec.json.encode(result)
+    attempt = Attempt(1, WORKER_ID, str(utc(begun_ms)), utc(ended_ms), status, reason)
+    receipt = _receipt(job, attempt, data, begun_ms)
     record = JobRecord(
         job_id=job.job_id,
         trace_id=job.trace,
@@ -51,6 +53,7 @@ def run_local(job: Job, loaded: LoadedSettings, sink: Sink) -> tuple[JobRecord, 
         status=status,
         source=job.source,
         actor=job.actor,
+        trust=job.trust,
         project=job.project,
         session_id=job.session_id,
         priority=job.priority,
@@ -65,19 +68,19 @@ def run_local(job: Job, loaded: LoadedSettings, sink: Sink) -> tuple[JobRecord, 
         queued_at=utc(begun_ms),
         started_at=utc(begun_ms),
         completed_at=utc(ended_ms),
-        receipt_id=receipt_id_of(job.job_id),
+        receipt_id=receipt.receipt_id,
         reason=reason,
-        attempts=[Attempt(1, WORKER_ID, str(utc(begun_ms)), utc(ended_ms), status, reason)],
+        attempts=[attempt],
         timeout_seconds=limit_s,
         metadata=dict(job.metadata),
     )
-    return record, _receipt(job, record, data, begun_ms, ended_ms)
+    return record, receipt
 
 
 def _attempt(
     context: JobContext, actor: Callable[[Any], Any], limit_s: float
-) -> tuple[Any, JobError | None, str, str]:
-    """Run the actor; gives its result, its error, the final status and the reason."""
+) -> tuple[bytes, JobError | None, str, str]:
+    """Run the actor; gives its result as JSON, its error, the final status and the reason."""
     clock = threading.Timer(limit_s, context.interrupt, args=(TimeLimitExceeded,))
     clock.daemon = True
     clock.start()
@@ -86,51 +89,42 @@ def _attempt(
     set_current_job(context)
     try:
         result = actor(context.job.payload)
+        data = b"" if result is None else msgspec.json.encode(result)
     except JobCancelled:
-        return None, None, State.CANCELLED, "cancelled at the keyboard"
+        return b"", None, State.CANCELLED, "cancelled at the keyboard"
     except TimeLimitExceeded:
-        error = JobError("JobFailed", f"the attempt took longer than its limit of {limit_s:g} s.")
-        return None, error, State.FAILED, error.message
+        error = JobError.of(JobFailed(f"the attempt took longer than its limit of {limit_s:g} s."))
+        return b"", error, State.FAILED, error.message
     except JobInterrupted as interrupt:
-        return None, None, State.CANCELLED, type(interrupt).__name__
+        return b"", None, State.CANCELLED, type(interrupt).__name__
     except BridgeError as failure:
-        error = JobError(type(failure).__name__, failure.message, failure.remedy)
-        return getattr(failure, "result", None), error, State.FAILED, f"failed in its only attempt: {failure}"
+        error = JobError.of(failure)
+        return result_of_failure(failure), error, State.FAILED, f"failed in its only attempt: {failure}"
     except Exception as surprise:  # noqa: BLE001 (as in a worker: whatever an actor raises ends its job, not us)
-        trace = "".join(traceback.format_exception(surprise))[-4000:]
-        error = JobError(type(surprise).__name__, str(surprise), "", trace)
-        return None, error, State.FAILED, f"failed in its only attempt: {error.type}: {surprise}"
+        error = JobError.of(surprise, traceback="".join(traceback.format_exception(surprise)))
+        return b"", error, State.FAILED, f"failed in its only attempt: {error.type}: {error.message}"
     else:
-        return result, None, State.COMPLETED, "attempt 1 succeeded in-process"
+        return data, None, State.COMPLETED, "attempt 1 succeeded in-process"
     finally:
         set_current_job(None)
         signal.signal(signal.SIGINT, before)
         clock.cancel()
 
 
-def _receipt(job: Job, record: JobRecord, data: bytes, begun_ms: int, ended_ms: int) -> Receipt:
+def _receipt(job: Job, attempt: Attempt, result: bytes, begun_ms: int) -> Receipt:
     import hashlib
 
-    began, ended = str(utc(begun_ms)), str(utc(ended_ms))
-    return Receipt(
-        receipt_id=record.receipt_id,
-        job_id=job.job_id,
-        trace_id=job.trace,
-        job_type=job.job_type,
-        source=job.source,
-        actor=job.actor,
-        project=job.project,
-        status=record.status,
+    began, ended = attempt.started_at, str(attempt.ended_at)
+    return msgspec.structs.replace(
+        new_receipt(job, status=attempt.status, at_ms=begun_ms, input_sha256=payload_sha256(job)),
         attempt=1,
         worker_id=WORKER_ID,
-        input_sha256=payload_sha256(job),
-        result_sha256=hashlib.sha256(data).hexdigest() if data else None,
-        created_at=began,
+        result_sha256=hashlib.sha256(result).hexdigest() if result else None,
         updated_at=ended,
         transitions=[
             Transition(began, State.QUEUED),
             Transition(began, State.PROCESSING, 1, WORKER_ID),
-            Transition(ended, record.status, 1, WORKER_ID, record.reason),
+            Transition(ended, attempt.status, 1, WORKER_ID, attempt.reason),
         ],
     )
 

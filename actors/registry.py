@@ -84,11 +84,14 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
     store = Store.open(loaded)
     scripts = make_scripts(store, settings)
     intake = make_intake(scripts, settings)
+    intake.follow(lambda: settings_now().settings)
     gate = PolicyGate(lambda: settings_now().settings, intake.approvals)
     progress = Progress(interval_s=settings.progress_interval_s, output_max_bytes=settings.output_max_bytes)
     current = CurrentJob(progress.sink, lambda: broker.worker_id)
     unit = os.environ.get("BRIDGE_UNIT", "worker")
-    # Outermost first: before_... hooks run from top to bottom, after_... hooks from bottom to top.
+    # Outermost first: before_... hooks run from top to bottom, after_... hooks from bottom to top. So what an
+    # attempt raised goes to Cancellation, Retries and Receipts, in this order; and Heartbeat has given up the
+    # lease when Wardship takes leave of the warden.
     broker = BridgeBroker(
         scripts,
         intake,
@@ -100,7 +103,7 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
                 shutdown_timeout_s=settings.worker_shutdown_timeout_s,
                 on_boot=lambda: configure_logging(loaded, process=unit),
             ),
-            Wardship(ward_place(loaded), default_s=settings.default_timeout_s),
+            Wardship(ward_place(loaded), settings),
             Receipts(result_max_bytes=settings.result_max_bytes),
             Retries(settings),
             Heartbeat(interval_s=min(settings.heartbeat_s, settings.lease_s / 3)),
@@ -109,7 +112,7 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
             Retention(retention_s=settings.retention_s, finished_max=settings.finished_max),
             progress,
             current,
-            TimeLimit(current, default_s=settings.default_timeout_s),
+            TimeLimit(current, settings),
             Cancellation(current),
         ],
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 
-from actors.child import CommandFailed, CommandResult
+from actors.child import CommandFailed, CommandResult, job_marks
 from actors.command import run_command
 from actors.context import current_job, settings
 from actors.track import ProcessEnded, follow_process, tracked_process
@@ -63,7 +64,14 @@ def _run(project: ProjectSettings, directory: Path, task: str) -> CommandResult:
     )
 
 
-def worktree_of(workspace: Workspace, project: ProjectSettings, name: str, job_id: str) -> Worktree:
+def worktree_of(
+    workspace: Workspace,
+    project: ProjectSettings,
+    name: str,
+    job_id: str,
+    *,
+    marks: Mapping[str, str] | None = None,
+) -> Worktree:
     """Give the place of a task's worktree; it need not exist.
 
     Args:
@@ -71,13 +79,15 @@ def worktree_of(workspace: Workspace, project: ProjectSettings, name: str, job_i
         project: The project.
         name: Of the project.
         job_id: Of the task.
+        marks: For the git that works on it; see ``actors.child.job_marks``.
     """
-    return Worktree(Path(project.path), workspace.worktrees_dir / name, job_id)
+    return Worktree(Path(project.path), workspace.worktrees_dir / name, job_id, marks=marks)
 
 
 def _in_worktree(project: ProjectSettings, name: str, task: str) -> CommandResult:
     context = current_job()
-    tree = worktree_of(settings().workspace, project, name, context.job_id)
+    marks = job_marks(context)
+    tree = worktree_of(settings().workspace, project, name, context.job_id, marks=marks)
     # Somebody listens all the time, so that no interrupt breaks into git or into the order of these steps.
     with tree.held(), context.on_interrupt(lambda _: tree.stop()):
         try:

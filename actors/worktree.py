@@ -16,7 +16,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from msgspec import Struct
@@ -24,7 +24,7 @@ from msgspec import Struct
 from actors.worktree_git import Git, GitFailed
 from middleware.job.ids import ID_LENGTH
 from ops.errors import JobFailed, JobRefused
-from ops.lockfile import claim_lock
+from ops.lockfile import try_lock
 
 #: The author of what a task leaves uncommitted, unless git knows one on this host.
 _NAME, _EMAIL = "CMD.BRIDGE", "3ox@localhost"
@@ -72,7 +72,7 @@ class Worktree:
     """
 
     def __init__(
-        self, repository: Path, folder: Path, job_id: str, *, marks: dict[str, str] | None = None
+        self, repository: Path, folder: Path, job_id: str, *, marks: Mapping[str, str] | None = None
     ) -> None:
         self.path = folder / job_id
         self.branch = f"3ox/{job_id}"
@@ -95,7 +95,7 @@ class Worktree:
             JobFailed: Another process does.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = claim_lock(self._lock_file, wait=False)
+        fd = try_lock(self._lock_file)
         if fd is None:
             raise JobFailed(
                 f"another attempt of this job still uses {self.path}.",
@@ -111,7 +111,7 @@ class Worktree:
         """Tell whether a process holds it."""
         if not self._lock_file.exists():
             return False
-        fd = claim_lock(self._lock_file, wait=False)
+        fd = try_lock(self._lock_file)
         if fd is not None:
             os.close(fd)
         return fd is None

@@ -40,7 +40,7 @@ class Git:
 
     Parameters:
         directory: Where it runs.
-        marks: Variables by which the processes of a job are found again, see ``actors.child``.
+        marks: Variables by which the processes of a job are found again, see ``actors.child.job_marks``.
     """
 
     def __init__(self, directory: Path, marks: Mapping[str, str] | None = None) -> None:

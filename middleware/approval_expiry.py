@@ -46,9 +46,9 @@ class ApprovalExpiry(dramatiq.Middleware):
     def _run(self, broker: BridgeBroker) -> None:
         while not self._stopping.wait(self._interval_s * random.uniform(0.5, 1.0)):  # noqa: S311
             try:
-                expired = self._approvals.expire()
+                # A batch keeps the store busy for a moment only; whoever else looks takes the next one.
+                while not self._stopping.is_set() and (expired := self._approvals.expire()):
+                    for job_id in expired:
+                        logger.info("job.expired", extra={"job_id": job_id})
             except BridgeError as error:
                 broker.outage.begin(error)
-                continue
-            for job_id in expired:
-                logger.info("job.expired", extra={"job_id": job_id})

@@ -9,7 +9,6 @@ from typing import Any
 
 import dramatiq
 import hiredis
-import msgspec
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import SkipMessage
 
@@ -20,6 +19,7 @@ from middleware.broker.scripts import Settlement
 from middleware.current_job import CurrentJob
 from middleware.interrupts import JobCancelled
 from middleware.job.keys import Keys
+from middleware.receipts import result_of_failure
 from ops.background import start_duty
 from ops.errors import BridgeError, JobRefused
 from ops.resp import Connection, as_error
@@ -56,8 +56,8 @@ class Cancellation(dramatiq.Middleware):
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Skip a job that was cancelled between its fetch and its start."""
-        if isinstance(message, JobMessage) and (message.job.job_id, message.delivery) in self._early:
-            self._early.pop((message.job.job_id, message.delivery), None)
+        if isinstance(message, JobMessage) and message.key in self._early:
+            self._early.pop(message.key, None)
             message.settlement = Settlement(outcome="cancelled")
             raise SkipMessage
 
@@ -78,11 +78,8 @@ class Cancellation(dramatiq.Middleware):
         if isinstance(exception, JobRefused):
             return
         if message.context.interrupt_requested is JobCancelled:
-            outcome = getattr(exception, "result", None)
             message.settlement = Settlement(
-                outcome="cancelled",
-                result=b"" if outcome is None else msgspec.json.encode(outcome),
-                reason=message.context.stopped,
+                outcome="cancelled", result=result_of_failure(exception), reason=message.context.stopped
             )
 
     def _run(self, broker: BridgeBroker) -> None:
@@ -118,20 +115,19 @@ class Cancellation(dramatiq.Middleware):
             raise as_error(reply)
         words = reply[2].decode().split(" ") if reply[0] == b"message" else []
         if words and words[0] == "cancel":
-            self._cancel(words[1], words[2])
+            self._cancel((words[1], words[2]))
         return True
 
-    def _cancel(self, job_id: str, delivery: str) -> None:
-        if self._current.interrupt(job_id, JobCancelled, delivery=delivery):
+    def _cancel(self, key: tuple[str, str]) -> None:
+        if self._current.interrupt(key, JobCancelled):
             return
-        self._early[(job_id, delivery)] = None
+        self._early[key] = None
         while len(self._early) > _EARLY_MAX:
             self._early.popitem(last=False)
         # It may have started between these two: then it has passed the check for early ones.
-        self._current.interrupt(job_id, JobCancelled, delivery=delivery)
+        self._current.interrupt(key, JobCancelled)
 
     def _look_again(self, broker: BridgeBroker, keys: Keys) -> None:
         for message in self._current.running():
-            job_id = message.job.job_id
-            if broker.scripts.store.call("HGET", keys.job(job_id), "cancel") is not None:
-                self._current.interrupt(job_id, JobCancelled, delivery=message.delivery)
+            if broker.scripts.store.call("HGET", keys.job(message.job.job_id), "cancel") is not None:
+                self._current.interrupt(message.key, JobCancelled)

@@ -34,7 +34,7 @@ class CurrentJob(dramatiq.Middleware):
         self._sink = sink
         self._worker_id = worker_id
         self._lock = threading.Lock()
-        self._running: dict[str, tuple[JobMessage, int]] = {}
+        self._running: dict[tuple[str, str], tuple[JobMessage, int]] = {}
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Set the context."""
@@ -46,7 +46,7 @@ class CurrentJob(dramatiq.Middleware):
         message.context = context
         set_current_job(context)
         with self._lock:
-            self._running[message.job.job_id] = (message, threading.get_ident())
+            self._running[message.key] = (message, threading.get_ident())
 
     def after_process_message(
         self,
@@ -57,8 +57,10 @@ class CurrentJob(dramatiq.Middleware):
         exception: BaseException | None = None,
     ) -> None:
         """Clear the context; from here on nobody can interrupt this thread any more."""
+        if not isinstance(message, JobMessage):
+            return
         with self._lock:
-            self._running.pop(message.message_id, None)
+            self._running.pop(message.key, None)
         # An interrupt raised just before takes effect within the next few instructions: here, and not
         # in the middle of the commit. Dramatiq then runs the hooks again with the interrupt.
         for _ in range(4):
@@ -74,20 +76,19 @@ class CurrentJob(dramatiq.Middleware):
         with self._lock:
             return [message for message, _ in self._running.values()]
 
-    def interrupt(self, job_id: str, kind: type[JobInterrupted], *, delivery: str | None = None) -> bool:
+    def interrupt(self, key: tuple[str, str], kind: type[JobInterrupted]) -> bool:
         """Stop a running job.
 
         Args:
-            job_id: Which job.
+            key: Its id, and which delivery of it.
             kind: Why.
-            delivery: Only this delivery of it.
 
         Returns:
             Whether it was running here.
         """
         with self._lock:
-            message, thread = self._running.get(job_id, (None, 0))
-            if message is None or (delivery is not None and message.delivery != delivery):
+            message, thread = self._running.get(key, (None, 0))
+            if message is None:
                 return False
             context = message.context
             if context is not None and not context.interrupt(kind):

@@ -47,8 +47,8 @@ class Lifecycle(dramatiq.Middleware):
 
     def after_process_boot(self, broker: Broker) -> None:
         """Set up the process; it must not outlive Dramatiq's master, whose death nobody else would see."""
-        self._on_boot()
         set_parent_death_signal(signal.SIGTERM)
+        self._on_boot()
 
     def before_worker_boot(self, broker: Broker, worker: Any) -> None:
         """Give the worker a quicker queue, before any of its threads has seen the other."""
@@ -89,4 +89,4 @@ class Lifecycle(dramatiq.Middleware):
             return
         for message in self._current.running():
             logger.warning("job.handed_back", extra={"job_id": message.job.job_id})
-            self._current.interrupt(message.job.job_id, WorkerStopping)
+            self._current.interrupt(message.key, WorkerStopping)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import dramatiq
@@ -10,16 +11,36 @@ from dramatiq.broker import Broker, MessageProxy
 
 from middleware.broker.message import JobMessage
 from middleware.broker.scripts import Settlement
+from middleware.interrupts import JobInterrupted
 from middleware.job.records import JobError
 from ops.errors import JobFailed
 
 _encoder = msgspec.json.Encoder(order="deterministic")
 
+logger = logging.getLogger(__name__)
+
+
+def result_of_failure(error: BaseException) -> bytes:
+    """Give what an attempt that did not succeed has left behind all the same, as JSON; empty if nothing.
+
+    Args:
+        error: What the actor raised. The field ``result`` of ours is meant for that; an exception of somebody
+            else's library may have one of this name, too.
+    """
+    result = getattr(error, "result", None) if isinstance(error, JobFailed | JobInterrupted) else None
+    if result is None:
+        return b""
+    try:
+        return _encoder.encode(result)
+    except (TypeError, ValueError, msgspec.MsgspecError):
+        logger.exception("job.result_unfit: %s", type(error).__name__)
+        return b""
+
 
 class Receipts(dramatiq.Middleware):
     """Encodes the result; ``Consumer.ack`` commits it with receipt, state and event in one step.
 
-    Outermost of all: whatever the others decided stands already when it is asked.
+    Outside of ``Retries`` and ``Cancellation``: what they decided stands already when it is asked.
 
     Args:
         result_max_bytes: A larger result fails the job instead of filling the store.

@@ -8,7 +8,6 @@ import traceback
 from typing import Any
 
 import dramatiq
-import msgspec
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.errors import Retry
 
@@ -19,11 +18,11 @@ from middleware.interrupts import TimeLimitExceeded, WorkerStopping
 from middleware.job.keys import Keys
 from middleware.job.records import JobError, utc
 from middleware.parking import PARKED, Parks, park_wait_s, read_parks
+from middleware.receipts import result_of_failure
+from middleware.time_limit import time_limit_s
 from ops.errors import BridgeError, JobFailed, JobParked, JobRefused, StoreUnreachable
-from ops.settings import Settings, TypeSettings
+from ops.settings import Settings
 
-#: Of a traceback, this much of its end is kept with the job.
-_TRACEBACK_MAX_CHARS = 4000
 _EXPONENT_MAX = 30
 
 
@@ -80,7 +79,8 @@ class Retries(dramatiq.Middleware):
         failure: BaseException = exception
         if interrupt is TimeLimitExceeded:
             how = "" if message.context is None else message.context.stopped
-            limit = f"the attempt took longer than its limit of {message.job.timeout_seconds:g} s"
+            limit_s = time_limit_s(message.job, self._settings)
+            limit = f"the attempt took longer than its limit of {limit_s:g} s"
             failure = JobFailed(
                 f"{limit}; {how}." if how else f"{limit}.",
                 remedy="Give the job more time (--timeout), or less to do.",
@@ -91,10 +91,9 @@ class Retries(dramatiq.Middleware):
         self, message: JobMessage, failure: BaseException, raised: BaseException, parks: Parks
     ) -> Settlement:
         expected = isinstance(failure, BridgeError | Retry)
-        trace = "" if expected else "".join(traceback.format_exception(raised))[-_TRACEBACK_MAX_CHARS:]
+        trace = "" if expected else "".join(traceback.format_exception(raised))
         error = JobError.of(failure, traceback=trace).encode()
-        outcome = getattr(raised, "result", None)
-        result = b"" if outcome is None else msgspec.json.encode(outcome)
+        result = result_of_failure(raised)
         kind = self._settings.type_settings(message.job.job_type)
         allowed = kind.max_retries if message.job.max_retries is None else message.job.max_retries
         used = message.retries_used - parks.count
@@ -103,7 +102,7 @@ class Retries(dramatiq.Middleware):
         if isinstance(failure, JobRefused):
             return Settlement(outcome="failed", error=error, result=result, reason=f"refused: {said}")
         if isinstance(failure, JobParked):
-            return self._park(message, failure, kind, parks, error)
+            return self._park(message, failure, parks, error)
         if used >= allowed:
             attempts = f"after {used + 1} attempts" if used else "in its only attempt"
             return Settlement(
@@ -119,12 +118,9 @@ class Retries(dramatiq.Middleware):
             reason=f"attempt {message.attempt} failed: {said}; the next one is in {wait_s:.1f} s",
         )
 
-    def _park(
-        self, message: JobMessage, failure: JobParked, kind: TypeSettings, parks: Parks, error: bytes
-    ) -> Settlement:
+    def _park(self, message: JobMessage, failure: JobParked, parks: Parks, error: bytes) -> Settlement:
         """Have the job wait until it was told to come back, if that is not too long."""
-        asked_s = message.job.timeout_seconds
-        limit_s = min(kind.timeout_s if asked_s is None else asked_s, failure.limit_s)
+        limit_s = min(time_limit_s(message.job, self._settings), failure.limit_s)
         wait_s = park_wait_s(failure.after_s, parks=parks.count, fraction=random.random())  # noqa: S311
         said = failure.message.rstrip(".")
         if parks.parked_s + max(failure.after_s, 0.0) > limit_s:

@@ -12,9 +12,20 @@ from dramatiq.broker import Broker, MessageProxy
 from middleware.broker.message import JobMessage
 from middleware.current_job import CurrentJob
 from middleware.interrupts import TimeLimitExceeded
+from middleware.job.schema import Job
 from ops.background import start_duty
+from ops.settings import Settings
 
 _LOOK_EVERY_S = 5.0
+
+
+def time_limit_s(job: Job, settings: Settings) -> float:
+    """Give how long one attempt of a job may run, in seconds.
+
+    Its own limit, which ``Intake.complete`` fills in; of a delivery, which no door takes, that of its type.
+    """
+    asked_s = job.timeout_seconds
+    return settings.type_settings(job.job_type).timeout_s if asked_s is None else asked_s
 
 
 class TimeLimit(dramatiq.Middleware):
@@ -25,14 +36,14 @@ class TimeLimit(dramatiq.Middleware):
 
     Args:
         current: Knows the running jobs.
-        default_s: For a job that names no limit, in seconds.
+        settings: Limits by job type.
     """
 
-    def __init__(self, current: CurrentJob, *, default_s: float) -> None:
+    def __init__(self, current: CurrentJob, settings: Settings) -> None:
         self._current = current
-        self._default_s = default_s
+        self._settings = settings
         self._changed = threading.Condition()
-        self._deadlines: dict[str, float] = {}
+        self._deadlines: dict[tuple[str, str], float] = {}
         self._wakes_s = float("inf")
         self._running = False
 
@@ -51,10 +62,9 @@ class TimeLimit(dramatiq.Middleware):
         """Note the deadline."""
         if not isinstance(message, JobMessage):
             return
-        asked_s = message.job.timeout_seconds
-        deadline_s = time.monotonic() + (self._default_s if asked_s is None else asked_s)
+        deadline_s = time.monotonic() + time_limit_s(message.job, self._settings)
         with self._changed:
-            self._deadlines[message.job.job_id] = deadline_s
+            self._deadlines[message.key] = deadline_s
             if deadline_s < self._wakes_s:
                 self._changed.notify()
 
@@ -67,8 +77,9 @@ class TimeLimit(dramatiq.Middleware):
         exception: BaseException | None = None,
     ) -> None:
         """Forget the deadline."""
-        with self._changed:
-            self._deadlines.pop(message.message_id, None)
+        if isinstance(message, JobMessage):
+            with self._changed:
+                self._deadlines.pop(message.key, None)
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         """Forget the deadline."""
@@ -80,9 +91,9 @@ class TimeLimit(dramatiq.Middleware):
                 if not self._running:
                     return
                 now_s = time.monotonic()
-                late = [job_id for job_id, deadline_s in self._deadlines.items() if deadline_s <= now_s]
-                for job_id in late:
-                    del self._deadlines[job_id]
+                late = [key for key, deadline_s in self._deadlines.items() if deadline_s <= now_s]
+                for key in late:
+                    del self._deadlines[key]
                 if not late:
                     # One pass over at most as many deadlines as there are threads. Since it looks again soon
                     # anyhow, a job with a longer limit need not wake this thread just when it starts itself.
@@ -90,5 +101,5 @@ class TimeLimit(dramatiq.Middleware):
                     self._wakes_s = min(self._deadlines.values(), default=soon_s)
                     self._wakes_s = min(self._wakes_s, soon_s)
                     self._changed.wait(self._wakes_s - now_s)
-            for job_id in late:
-                self._current.interrupt(job_id, TimeLimitExceeded)
+            for key in late:
+                self._current.interrupt(key, TimeLimitExceeded)

@@ -36,7 +36,7 @@ class Tracing(dramatiq.Middleware):
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
         self._spans: Spans | None = None
-        self._running: dict[str, Span] = {}
+        self._running: dict[tuple[str, str], Span] = {}
 
     def after_process_boot(self, broker: Broker) -> None:
         """Open the way to the collector, in each worker process."""
@@ -72,7 +72,7 @@ class Tracing(dramatiq.Middleware):
             {**said, "bridge.attempt": message.attempt, "bridge.worker_id": worker_id},
         )
         self._spans.enter(span)
-        self._running[job.job_id] = span
+        self._running[message.key] = span
 
     def after_process_message(
         self,
@@ -83,15 +83,16 @@ class Tracing(dramatiq.Middleware):
         exception: BaseException | None = None,
     ) -> None:
         """End it."""
-        span = self._running.pop(message.message_id, None)
-        if span is None or self._spans is None:
+        if self._spans is None or not isinstance(message, JobMessage):
+            return
+        span = self._running.pop(message.key, None)
+        if span is None:
             return
         self._spans.leave()
-        settlement = message.settlement if isinstance(message, JobMessage) else None
-        if settlement is None:
+        if message.settlement is None:
             self._spans.end(span, "failed", "its outcome was lost: a middleware failed")
         else:
-            self._spans.end(span, settlement.outcome, settlement.reason)
+            self._spans.end(span, message.settlement.outcome, message.settlement.reason)
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         """End it."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
-from dramatiq.middleware import SkipMessage
+from dramatiq.middleware import MiddlewareError, SkipMessage
 
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
@@ -21,8 +21,10 @@ from middleware.broker.outage import backoff_s
 from middleware.broker.scripts import Settlement
 from middleware.broker.vitals import Vitals
 from middleware.broker.ward_place import WardPlace
+from middleware.time_limit import time_limit_s
 from ops.background import start_duty
 from ops.processes import process_start_time
+from ops.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -36,32 +38,39 @@ class Wardship(dramatiq.Middleware):
 
     Args:
         place: Where the warden is.
-        default_s: How long a job without a limit of its own may run, in seconds.
+        settings: Limits by job type.
     """
 
-    def __init__(self, place: WardPlace, *, default_s: float) -> None:
+    def __init__(self, place: WardPlace, settings: Settings) -> None:
         self._place = place
-        self._default_s = default_s
+        self._settings = settings
         self._stopping = threading.Event()
         self._link: socket.socket | None = None
 
     def before_worker_boot(self, broker: Broker, worker: Any) -> None:
-        """Make the vitals, before the first job can be fetched."""
+        """Make the vitals, before the first job can be fetched.
+
+        Raises:
+            MiddlewareError: They cannot be written. It ends the process: nobody would answer for its jobs.
+        """
         if not isinstance(broker, BridgeBroker):
             return
         started = process_start_time(os.getpid())
-        broker.vitals = Vitals(
-            self._place.vitals_dir / broker.worker_id,
-            rows=2 * worker.worker_threads,  # as many run, and as many wait for their commit
-            start_time=0 if started is None else started,
-        )
+        path = self._place.vitals_dir / broker.worker_id
+        try:
+            broker.vitals = Vitals(
+                path,
+                rows=2 * worker.worker_threads,  # as many run, and as many wait for their commit
+                start_time=0 if started is None else started,
+            )
+        except OSError as error:
+            raise MiddlewareError(f"a worker needs the file {path}: {error.strerror}.") from error
         start_duty("wardship", self._stay_linked, broker, ended=self._stopping.is_set)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Note that a job starts."""
         if isinstance(broker, BridgeBroker) and isinstance(message, JobMessage) and broker.vitals is not None:
-            asked_s = message.job.timeout_seconds
-            allowed_s = self._default_s if asked_s is None else asked_s
+            allowed_s = time_limit_s(message.job, self._settings)
             broker.vitals.started(message.job.job_id, message.delivery, allowed_s)
             if not broker.is_ours(message):
                 # We were starved between fetch and start, and the job has been handed back meanwhile.

@@ -13,7 +13,7 @@ from actors.ingest.journal import Journal, Step, amend, forget_begun, read_journ
 from ops.dropfolder import undone_folder
 from ops.errors import BridgeError, JobNotFound, WrongState
 from ops.files import holds, put
-from ops.lockfile import claim_lock
+from ops.lockfile import take_lock
 from ops.workspace import Workspace
 
 
@@ -53,7 +53,7 @@ def undo(workspace: Workspace, job_id: str, *, ended: bool = False) -> Undone:
     root = workspace.undo_dir
     if not root.is_dir():
         raise _unknown(job_id)
-    fd = claim_lock(root / "lock", wait=True)
+    fd = take_lock(root / "lock")
     try:
         journal = read_journal(workspace, job_id)
         if journal is None:
@@ -65,8 +65,7 @@ def undo(workspace: Workspace, job_id: str, *, ended: bool = False) -> Undone:
             remedy="Correct that and undo again.",
         ) from error
     finally:
-        if fd is not None:
-            os.close(fd)
+        os.close(fd)
 
 
 def _unknown(job_id: str) -> JobNotFound:

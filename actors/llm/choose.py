@@ -134,14 +134,16 @@ def _ollama_url(host: str) -> str:
 
 
 def _command(loaded: LoadedSettings) -> Provider | None:
-    from actors.llm.local_command import CommandProvider
+    from actors.llm.local_command import CommandProvider, program_name
 
     values = loaded.settings.ask.command
     if values is None:
         return None
     desk = loaded.workspace.workdesk
     desk.mkdir(parents=True, exist_ok=True)
-    return CommandProvider(values.argv, cwd=desk, timeout_s=values.timeout_s)
+    # A program of this machine costs nothing, unless the operator says what it does: it may ask a service.
+    free = program_name(values.argv) not in loaded.settings.ask.prices
+    return CommandProvider(values.argv, cwd=desk, timeout_s=values.timeout_s, free=free)
 
 
 def _local(loaded: LoadedSettings) -> Provider | None:

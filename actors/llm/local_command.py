@@ -31,15 +31,16 @@ class CommandProvider:
         argv: Program and arguments.
         cwd: Where it runs.
         timeout_s: Bound on one answer, beside the job's own time limit.
+        free: Its answers cost nothing.
     """
 
     name = "command"
-    free = False
     note = ""
     answer_max_tokens: int | None = None
 
-    def __init__(self, argv: Sequence[str], *, cwd: Path, timeout_s: float | None) -> None:
-        self.model = Path(argv[0]).name
+    def __init__(self, argv: Sequence[str], *, cwd: Path, timeout_s: float | None, free: bool) -> None:
+        self.model = program_name(argv)
+        self.free = free
         self._argv = list(argv)
         self._cwd = cwd
         self._timeout_s = timeout_s
@@ -80,6 +81,11 @@ class CommandProvider:
                 remedy="Run it by hand with the same prompt.",
             )
         yield Usage(model=model if model != "" else self.model)
+
+
+def program_name(argv: Sequence[str]) -> str:
+    """Give the name under which a program's price stands in the settings."""
+    return Path(argv[0]).name
 
 
 def _as_text(request: AskRequest) -> str:

@@ -71,7 +71,7 @@ class Approvals:
         """Cancel those that waited too long, some at a time.
 
         Returns:
-            Their ids; the full batch of 50 means that there may be more.
+            Their ids; none when that was all.
         """
         reply = self._scripts.run("approve", "expire", "", "", self._ttl_ms, self._too_late, _BATCH)
         return [word.decode() for word in reply]

@@ -9,5 +9,5 @@
 local key = P .. 'worker:' .. ARGV[2] .. ':heartbeat'
 call('ZADD', P .. 'workers', NOW + ARGV[3], ARGV[2])
 call('HSET', key, 'at', NOW, unpack(ARGV, 4))
-call('PEXPIRE', key, ARGV[3] * 20)
+call('PEXPIRE', key, ARGV[3] * 20) -- outlives the lease: `3ox status` says for a while whom it has lost
 return call('HLEN', P .. 'processing:' .. ARGV[2])

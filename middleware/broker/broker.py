@@ -197,7 +197,9 @@ class BridgeBroker(dramatiq.Broker):
         key = self._keys.state(State.QUEUED, queue_name)
         while ids := self.scripts.store.call("ZRANGE", key, 0, 99):
             for job_id in ids:
-                self.scripts.cancel(job_id.decode(), "the queue was flushed")
+                outcome, _ = self.scripts.cancel(job_id.decode(), "the queue was flushed")
+                if outcome == "unknown":  # its record was deleted by hand: it must not keep us here
+                    self.scripts.store.call("ZREM", key, job_id)
 
     def flush_all(self) -> None:
         """Cancel every waiting job of every declared queue."""

@@ -50,7 +50,7 @@ local function occupy(id, limits, score)
       call('ZADD', set_of('held', queue), NOW, id)
       call('ZADD', P .. 'waiting:' .. name, score, id)
       call('HSET', P .. 'job:' .. id, 'status', 'held', 'reason', reason)
-      record(id, queue, 'held', nil, nil, reason)
+      record_turn(id, queue, 'held', nil, nil, reason)
       -- The turn this job had for its other resources goes to whoever waits for those.
       for other in each_limit(limits) do
         if other ~= name and has_room(other) then
@@ -67,7 +67,7 @@ local function occupy(id, limits, score)
 end
 
 reply[1] = promote(100, queue)
-local looked = 0
+local looked = 0 -- at most 200 by one call, about a millisecond: each may have to be held for want of a slot
 local emptied = false
 local place, fence, started = {}, {}, {}
 while room > 0 and looked < 200 and not emptied do

@@ -37,21 +37,40 @@ class Intake:
 
     Args:
         scripts: Where they go.
-        settings: Limits, projects, resources, policy.
+        settings: Limits, projects, resources, policy; see ``follow``.
         lookup: Gives the receipt of a job that had been taken before.
 
     Attributes:
         approvals: Jobs that wait until somebody approves them.
+        latest: Gives the settings that hold now.
     """
 
     def __init__(self, scripts: Scripts, settings: Settings, lookup: Callable[[str], Receipt]) -> None:
         self._scripts = scripts
-        self._settings = settings
         self._lookup = lookup
+        self.latest: Callable[[], Settings] = lambda: settings
+        self._go_by(settings)
+        self.approvals = Approvals(scripts, ttl_s=settings.approval_ttl_s)
+
+    def follow(self, latest: Callable[[], Settings]) -> None:
+        """Go by what this gives from now on; called for each job, so that it has to be quick.
+
+        Args:
+            latest: Gives the settings that hold now; the same object until they have changed.
+        """
+        self.latest = latest
+
+    def _go_by(self, settings: Settings) -> None:
         self._types: dict[str, TypeSettings] = {}
         self._policy = Policy(settings.policy)
         self._sinks = Sinks(settings)
-        self.approvals = Approvals(scripts, ttl_s=settings.approval_ttl_s)
+        # Last: by this another thread knows that the rest is as new.
+        self._settings = settings
+
+    def _refresh(self) -> None:
+        latest = self.latest()
+        if latest is not self._settings:
+            self._go_by(latest)
 
     def _type_settings(self, job_type: str) -> TypeSettings:
         known = self._types.get(job_type)
@@ -65,6 +84,7 @@ class Intake:
         Raises:
             UnknownProject: Names the nearest one.
         """
+        self._refresh()
         project = self._settings.projects.get(name)
         if project is not None:
             return project
@@ -134,6 +154,7 @@ class Intake:
             raise InvalidJob(
                 f"{type(job).__name__!r} is no job.", remedy="Build it with make_job(type, payload, ...)."
             )
+        self._refresh()
         self._policy.require(job)
         try:
             payload = _canonical.encode(job.payload)
@@ -157,6 +178,7 @@ class Intake:
         Raises:
             PolicyDenied: The policy does not allow it, or wants it approved.
         """
+        self._refresh()
         decision = self._policy.require(job)
         if decision.effect != ALLOW:
             raise PolicyDenied(
@@ -166,7 +188,8 @@ class Intake:
 
     def _admit(self, job: Job) -> tuple[Job, str]:
         """Write down which rule lets a job in, and why it is held for approval, if it is."""
-        decision = self._policy.decide(job)
+        # The rules may be others than those of the check.
+        decision = self._policy.require(job)
         if decision.rule == 0:
             if POLICY_MARK in job.metadata:
                 return _marked(job, None), ""
@@ -197,14 +220,13 @@ class Intake:
             sinks=self._sinks.of(job),
         )
 
-    def submit(self, jobs: Iterable[Job], *, delay_ms: int = 0, approval: str = "") -> list[Receipt]:
+    def submit(self, jobs: Iterable[Job], *, delay_ms: int = 0) -> list[Receipt]:
         """Enqueue jobs.
 
         Args:
             jobs: Of a sequence all are checked before the first one is taken. An iterator is read while the
                 store is at work on the jobs before, which is the faster way for many.
             delay_ms: How long they wait before they may start.
-            approval: Why somebody has to approve them first; empty if only the policy decides that.
 
         Raises:
             PolicyDenied: The policy does not allow one of them; as for ``InvalidJob``.
@@ -225,8 +247,7 @@ class Intake:
             for job in jobs:
                 if not checked:
                     self.check(job)
-                complete, asks = self._admit(self.complete(job))
-                held = approval if approval else asks
+                complete, held = self._admit(self.complete(job))
                 prepared.append((complete, self.request(complete, delay_ms=delay_ms, approval=held)))
                 yield prepared[-1][1]
 

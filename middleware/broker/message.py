@@ -17,6 +17,8 @@ class JobMessage(MessageProxy):
         job: What was dispatched.
         delivered: What the store said of it.
         delivery: The fence; see ``fetch.lua``.
+        key: Job id and delivery. The id alone is not enough: a job that was taken back while it ran here may
+            be given to this very process again.
         context: Set while the job runs.
         settlement: How the attempt ended; middleware fill it in, ``Consumer.ack`` commits it.
         asked_s: When it was asked for, by the monotonic clock.
@@ -39,6 +41,7 @@ class JobMessage(MessageProxy):
         self.job = job
         self.delivered = delivered
         self.delivery = delivery
+        self.key = (job.job_id, delivery)
         self.asked_s = asked_s
         self.context: JobContext | None = None
         self.settlement: Settlement | None = None

@@ -10,6 +10,7 @@ local KEYS, ARGV -- of the call under way, and what follows from them
 local P, EVENTS_MAX, NOW, time
 local call
 local BELL_MAX = 64 -- more waiting consumers than this need more than one round to wake
+local WAITS_MAX = 200 -- a receipt chain of so many lines does not tell any more of turns that came to nothing
 local PORTION = 200 -- so many dependents of ended jobs are settled by one call, in about 10 ms
 local portion_left
 
@@ -130,10 +131,20 @@ local function answer(id, kind, token, outcome, status)
   return { outcome, status }
 end
 
-local function make_ready(id, from, queue, score, reason, attempt)
+-- The same of a job that waits for a slot, or gets its turn: others may take the slot first, again and again.
+local function record_turn(id, queue, state, attempt, worker, reason)
+  if call('LLEN', P .. 'receipts:' .. id) < WAITS_MAX then
+    record(id, queue, state, attempt, worker, reason)
+  else
+    tell({ id }, state)
+  end
+end
+
+local function make_ready(id, from, queue, score, reason, attempt, note)
   move(id, from, 'queued', queue, score)
   call('HSET', P .. 'job:' .. id, 'status', 'queued', 'queued', NOW, 'score', score, 'reason', reason)
-  record(id, queue, 'queued', attempt, nil, reason)
+  note = note or record
+  note(id, queue, 'queued', attempt, nil, reason)
   ring(queue)
 end
 
@@ -146,13 +157,15 @@ end
 local function wake_waiting(name)
   local waiting = P .. 'waiting:' .. name
   local id = call('ZRANGE', waiting, 0, 0)[1]
-  if not id then
-    return
-  end
-  call('ZREM', waiting, id)
-  local job = call('HMGET', P .. 'job:' .. id, 'status', 'queue', 'score', 'attempt')
-  if job[1] == 'held' and job[3] then
-    make_ready(id, 'held', job[2] or 'jobs', job[3], 'a slot of ' .. name .. ' is free', job[4])
+  while id do
+    call('ZREM', waiting, id)
+    local job = call('HMGET', P .. 'job:' .. id, 'status', 'queue', 'score', 'attempt')
+    if job[1] == 'held' and job[3] then
+      local reason = 'a slot of ' .. name .. ' is free'
+      make_ready(id, 'held', job[2] or 'jobs', job[3], reason, job[4], record_turn)
+      return
+    end
+    id = call('ZRANGE', waiting, 0, 0)[1] -- that one's record was deleted by hand: it must not use up the turn
   end
 end
 
@@ -192,7 +205,7 @@ local function deliver(id, sinks, state)
     if wanted == '*' or wanted == state then
       number = number + 1
       local delivery = id .. '-' .. number
-      local score = score_of(5, call('INCR', P .. 'seq'))
+      local score = score_of(5, call('INCR', P .. 'seq')) -- the default priority: all deliveries are equal
       call('HSET', P .. 'job:' .. delivery, 'created', NOW, 'score', score, 'queue', 'deliver', 'status', 'queued',
         'spec', '{"job_type":"deliver","job_id":"' .. delivery .. '","trace_id":"' .. id
         .. '","source":"bridge","payload":{"job_id":"' .. id .. '","sink":"' .. name .. '"}}')

@@ -26,7 +26,7 @@ if ARGV[2] == '' then
     end
     return {}
   end
-  workers = call('ZRANGEBYSCORE', P .. 'workers', '-inf', NOW, 'LIMIT', 0, 16)
+  workers = call('ZRANGEBYSCORE', P .. 'workers', '-inf', NOW, 'LIMIT', 0, 16) -- the others with the next look
 end
 local max_crashes = tonumber(ARGV[3])
 local not_started = {}

@@ -52,6 +52,7 @@ call('ZADD', index, NOW, session)
 call('ZREMRANGEBYSCORE', index, '-inf', NOW - ARGV[9])
 local excess = call('ZCARD', index) - ARGV[10]
 if excess > 0 then
+  -- A few at a time: each call adds one at most.
   for _, old in ipairs(call('ZRANGE', index, 0, math.min(excess, 16) - 1)) do
     call('ZREM', index, old)
     call('DEL', P .. 'session:' .. old, P .. 'sessionfacts:' .. old)

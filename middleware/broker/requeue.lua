@@ -35,16 +35,14 @@ end
 
 local spec = cjson.decode(call('HGET', key, 'spec') or '{}')
 local waits, seen = 0, {}
-if spec.depends_on and spec.on_dependency_failure ~= 'run' then
-  for _, dependency in ipairs(spec.depends_on) do
-    local state = call('HGET', P .. 'job:' .. dependency, 'status')
-    if state and not is_final(state) and not seen[dependency] then
-      seen[dependency] = true
-      -- It may stand there already: one that was cancelled while it waited is not taken out.
-      call('SADD', P .. 'dependents:' .. dependency, id)
-      call('HSET', P .. 'job:' .. dependency, 'dependents', '1')
-      waits = waits + 1
-    end
+for _, dependency in ipairs(spec.depends_on or {}) do
+  local state = call('HGET', P .. 'job:' .. dependency, 'status')
+  if state and not is_final(state) and not seen[dependency] then
+    seen[dependency] = true
+    -- It may stand there already: one that was cancelled while it waited is not taken out.
+    call('SADD', P .. 'dependents:' .. dependency, id)
+    call('HSET', P .. 'job:' .. dependency, 'dependents', '1')
+    waits = waits + 1
   end
 end
 if waits > 0 then

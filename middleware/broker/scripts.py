@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 #: How many jobs one call of ``enqueue`` takes: the store serves nobody else meanwhile (about 1 ms).
 BATCH_MAX = 50
+#: A reason becomes part of the receipt chain and so of the ledger, whose lines are bounded; what an actor
+#: raises may be as long as it likes.
+_REASON_MAX_CHARS = 2_000
 
 
 class Enqueued(Struct, frozen=True, gc=False):
@@ -255,7 +258,7 @@ class Scripts:
             digest,
             settlement.error,
             settlement.delay_ms,
-            well_formed(settlement.reason),
+            _bounded(settlement.reason),
             self.bounds.retention_ms,
             self.bounds.finished_max,
         )
@@ -313,12 +316,12 @@ class Scripts:
 
     def cancel(self, job_id: str, reason: str) -> tuple[str, str]:
         """Cancel a job: ``cancelled``, ``cancelling``, ``finished`` or ``unknown``, and its status."""
-        reply = self.run("cancel", job_id, reason, os.urandom(8).hex())
+        reply = self.run("cancel", job_id, _bounded(reason), os.urandom(8).hex())
         return reply[0].decode(), reply[1].decode()
 
     def requeue(self, job_id: str, reason: str) -> tuple[str, str]:
         """Run an ended job again: ``queued``, ``refused`` or ``unknown``, and its status."""
-        reply = self.run("requeue", job_id, reason, os.urandom(8).hex())
+        reply = self.run("requeue", job_id, _bounded(reason), os.urandom(8).hex())
         return reply[0].decode(), reply[1].decode()
 
     def promote(self, limit: int = 100) -> int:
@@ -337,6 +340,10 @@ class Scripts:
     def purge(self, state: str, limit: int, until_ms: int | None = None, *, queue: str = QUEUE) -> int:
         """Delete ended jobs; returns how many."""
         return int(self.run("purge", state, limit, "+inf" if until_ms is None else until_ms, queue))
+
+
+def _bounded(reason: str) -> str:
+    return well_formed(reason[:_REASON_MAX_CHARS])
 
 
 def _enqueue_arguments(request: EnqueueRequest) -> tuple[Argument, ...]:

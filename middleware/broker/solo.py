@@ -11,6 +11,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -100,7 +101,7 @@ class SoloWorker:
             heartbeat.join(timeout=2 * self._scripts.store.timeout_s)
 
     def settle(self, settlement: Settlement) -> str:
-        """Commit the end, when the store is there; gives ``settled`` or ``superseded``."""
+        """Commit the end, when the store is there; gives ``settled``, ``already`` or ``superseded``."""
         if self._context is None:
             raise LookupError("no job has been taken")
         tries = 0
@@ -114,7 +115,7 @@ class SoloWorker:
                 self._outage.begin(error)
                 tries += 1
                 # Not bounded: the end of the job is known here and nowhere else.
-                threading.Event().wait(backoff_s(tries))
+                time.sleep(backoff_s(tries))
             else:
                 return outcome
 

@@ -17,15 +17,18 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from middleware.job.ids import ID_LENGTH
+from ops.durable import write_all
 from ops.errors import StartFailed
 
+#: A job's id has 64 characters at most, of which a delivery's is made with a dash and a number.
+_ID_BYTES = 80
 _HEADER = struct.Struct("<4sIQQQQQQ")  # magic, rows, pid, start time, round, beat, store, stopping
-_ROW = struct.Struct(f"<{ID_LENGTH}s4xQQ")  # job id, started, allowed
-_ALLOWED = 32
+_ROW = struct.Struct(f"<{_ID_BYTES}sQQ")  # job id, started, allowed
+_ALLOWED = _ID_BYTES + 8  # where it stands in a row
 _FOR_EVER_NS = 2**63
-_MAGIC = b"3ox1"
-_ROUND, _BEAT, _STORE, _STOPPING = 24, 32, 40, 48
+#: Another form of the file has another magic: a warden of one version does not misread a worker of another.
+_MAGIC = b"3ox2"
+_ROUND, _BEAT, _STORE, _STOPPING = 24, 32, 40, 48  # where they stand in the header
 
 
 class RunningJob(Struct, frozen=True):
@@ -65,6 +68,9 @@ class Vitals:
         path: The file; made anew.
         rows: How many jobs it runs at a time.
         start_time: Of this process.
+
+    Raises:
+        OSError: The disk is full, for instance; nothing of it is left then.
     """
 
     def __init__(self, path: Path, *, rows: int, start_time: int) -> None:
@@ -75,8 +81,12 @@ class Vitals:
         draft = path.with_name(f".{path.name}")
         fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(fd, size_bytes)
+            # Not only made so long: on a full disk the first touch of a hole would kill the process.
+            write_all(fd, bytes(size_bytes))
             self._memory = mmap.mmap(fd, size_bytes)
+        except OSError:
+            draft.unlink()
+            raise
         finally:
             os.close(fd)
         now_ns = time.monotonic_ns()
@@ -162,5 +172,5 @@ def read_signs(path: Path) -> Signs:
     for row in range(rows):
         job_id, started_ns, allowed_ns = _ROW.unpack_from(data, _HEADER.size + row * _ROW.size)
         if job_id[0]:
-            jobs.append(RunningJob(job_id.decode(errors="replace"), started_ns, allowed_ns))
+            jobs.append(RunningJob(job_id.rstrip(b"\0").decode(errors="replace"), started_ns, allowed_ns))
     return Signs(pid, start_time, round_ns, beat_ns, store_ns, bool(stopping), jobs)

@@ -31,7 +31,7 @@ from middleware.job.keys import Keys
 from middleware.job.records import utc_now
 from ops.background import start_duty
 from ops.errors import BridgeError, StartFailed
-from ops.lockfile import claim_lock
+from ops.lockfile import take_lock, try_lock
 from ops.logs import configure_logging, get_logger
 from ops.processes import find_marked, pid_alive, set_parent_death_signal, stop_processes, wait_ended
 from ops.settings import LoadedSettings, load_settings
@@ -338,12 +338,12 @@ class Warden:
         if signs.stopping:
             return None
         silent_s = (now_ns - signs.round_ns) / 1e9
-        beats = (now_ns - signs.beat_ns) / 1e9 < stall_s
-        if silent_s > stall_s and (beats or not signs.jobs):
-            return beats, f"it has not looked for work for {silent_s:.0f} s"
+        is_beating = (now_ns - signs.beat_ns) / 1e9 < stall_s
+        if silent_s > stall_s and (is_beating or not signs.jobs):
+            return is_beating, f"it has not looked for work for {silent_s:.0f} s"
         cut_off_s = (now_ns - signs.store_ns) / 1e9
         # The store has to have been well, as seen from here, for all that time.
-        if beats and cut_off_s > stall_s and time.monotonic() - self._store_since_s > stall_s:
+        if is_beating and cut_off_s > stall_s and time.monotonic() - self._store_since_s > stall_s:
             return True, f"it has not reached the store for {cut_off_s:.0f} s, which others reach"
         return None
 
@@ -364,7 +364,7 @@ def main() -> int:
     if supervised:
         set_parent_death_signal(signal.SIGTERM)
     # A supervised one waits for its turn: another one may be on its way out, or serve workers of its own.
-    lock_fd = claim_lock(place.lock, wait=supervised)
+    lock_fd = take_lock(place.lock) if supervised else try_lock(place.lock)
     if lock_fd is None:
         return 0
     configure_logging(loaded, process="warden", console=False)

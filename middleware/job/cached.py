@@ -74,6 +74,7 @@ class CachedReader:
         self._link: Connection | None = None
         self._known: dict[bytes, JobState | None] = {}
         self._closed = threading.Event()
+        self._taking_in: threading.Thread | None = None
         self.hits = 0
         self.misses = 0
 
@@ -138,8 +139,8 @@ class CachedReader:
         except BaseException:
             link.close()
             raise
-        if self._link is None and not self._known and self.hits + self.misses == 0:
-            start_duty("cached-reader", self._keep_taking_in, ended=self._closed.is_set)
+        if self._taking_in is None:
+            self._taking_in = start_duty("cached-reader", self._keep_taking_in, ended=self._closed.is_set)
         self._link = link
         return link
 

@@ -45,6 +45,16 @@ def made_ms(job_id: str) -> int:
     return number
 
 
+def id_named(text: str) -> str:
+    """Give the id, or part of one, that stands in what somebody typed; not checked yet.
+
+    Args:
+        text: An id in any case, with or without the ``agent:PROJECT:`` that ``3ox run`` prints before it, or
+            that of a receipt (``r-ID``).
+    """
+    return text.rpartition(":")[2].strip().lower().removeprefix("r-")
+
+
 def is_id_part(text: str) -> bool:
     """Tell whether the text can be a whole job id, or a prefix or suffix of one."""
     return 0 < len(text) <= ID_LENGTH and all(letter in ALPHABET for letter in text)

@@ -11,7 +11,7 @@ import msgspec
 
 from middleware.job.assembly import LIFE_FIELDS, make_receipt, make_record
 from middleware.job.deliveries import read_deliveries, undelivered_jobs
-from middleware.job.ids import ID_LENGTH, is_id_part
+from middleware.job.ids import ID_LENGTH, id_named, is_id_part
 from middleware.job.keys import Keys
 from middleware.job.records import JobPage, JobRecord, OutputChunk, Receipt
 from middleware.job.schema import JOB_TYPES, decode_job
@@ -26,6 +26,7 @@ LIMIT_MAX = 1000
 #: How many ids one call looks at while it filters; it returns a cursor when that was not enough.
 _LOOK_MAX = 2000
 _OUTPUT_PAGE = 500
+_FOREIGN_ID_MAX = 64
 
 
 class Reader:
@@ -57,14 +58,17 @@ class Reader:
         """Complete a shortened job id.
 
         Args:
-            part: The id, or a prefix or suffix that only one job has; ``agent:PROJECT:ID`` is taken too.
+            part: The id, or a prefix or suffix that only one job has; ``agent:PROJECT:ID`` and a receipt's
+                id are taken too.
 
         Raises:
             JobNotFound: No job fits.
             AmbiguousJobId: More than one does.
         """
-        word = part.rpartition(":")[2].strip().lower()
+        word = id_named(part)
         if not is_id_part(word):
+            if self._is_foreign(part):
+                return part
             raise JobNotFound(f"there is no job {part!r}.", remedy="'3ox jobs' lists all jobs.")
         if len(word) == ID_LENGTH:
             # A whole id needs no look-up: whoever goes on with it finds out, and may wait for the store.
@@ -86,6 +90,13 @@ class Reader:
                 remedy="Give more characters.",
             )
         return str(found.pop())
+
+    def _is_foreign(self, text: str) -> bool:
+        """Tell whether a job has this id of another making, which a program gave to ``dispatch``; whole."""
+        if len(text) > _FOREIGN_ID_MAX:
+            return False
+        status, queue = self.store.call("HMGET", self.keys.job(text), "status", "queue")
+        return status is not None and queue != b"deliver"
 
     def job(self, job_id: str) -> JobRecord:
         """Give one job, by its whole id.

@@ -16,9 +16,13 @@ from middleware.job.states import FINAL
 from ops.errors import BridgeError
 from ops.resp import well_formed
 
+#: Of a traceback, this much of its end is kept with the job; of what is said in an error, the beginning.
+TRACEBACK_MAX_CHARS = 4_000
+_SAID_MAX_CHARS = 4_000
 
-class JobError(Struct, frozen=True, omit_defaults=True):
-    """Why a job failed."""
+
+class JobError(Struct, frozen=True):
+    """Why a job failed; all of it is always there, what is not known as an empty text."""
 
     type: str
     message: str
@@ -27,7 +31,7 @@ class JobError(Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def of(cls, error: BaseException, *, traceback: str = "") -> JobError:
-        """Tell of an exception; what UTF-8 cannot hold is replaced.
+        """Tell of an exception, within bounds; what UTF-8 cannot hold is replaced.
 
         Args:
             error: What an attempt ended with.
@@ -35,7 +39,8 @@ class JobError(Struct, frozen=True, omit_defaults=True):
         """
         remedy = error.remedy if isinstance(error, BridgeError) else ""
         message = error.message if isinstance(error, BridgeError) else str(error)
-        return cls(*(well_formed(text) for text in (type(error).__name__, message, remedy, traceback)))
+        said = (type(error).__name__, message[:_SAID_MAX_CHARS], remedy[:_SAID_MAX_CHARS])
+        return cls(*map(well_formed, (*said, traceback[-TRACEBACK_MAX_CHARS:])))
 
     def encode(self) -> bytes:
         """Give it as the JSON that the store keeps."""
@@ -194,6 +199,11 @@ def utc(at_ms: int | str | bytes | None) -> str | None:
     seconds, rest_ms = divmod(int(at_ms), 1000)
     moment = datetime.fromtimestamp(seconds, tz=UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest_ms:03d}Z"
+
+
+def ms_of(at: str) -> int:
+    """Read what ``utc`` wrote: milliseconds since 1970."""
+    return round(datetime.fromisoformat(at).timestamp() * 1000)
 
 
 def utc_now() -> str:

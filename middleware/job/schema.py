@@ -32,10 +32,12 @@ POLICY_MARK = "policy"
 #: More attempts than this are a loop, not a retry; it also bounds the receipt chain.
 MAX_RETRIES_LIMIT = 100
 
-Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@:+-]*$")]
+#: The end of a text. In Python `$` lets a line end follow, which would break keys and lists in the store.
+_END = r"(?!\n)$"
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=rf"^[A-Za-z0-9][A-Za-z0-9._@:+-]*{_END}")]
 Short = Annotated[str, Meta(max_length=256)]
 #: As ``new_job_id`` makes them; wide enough for ids of another making, narrow enough for key and file names.
-JobId = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z][0-9A-Za-z_-]*$")]
+JobId = Annotated[str, Meta(min_length=1, max_length=64, pattern=rf"^[0-9A-Za-z][0-9A-Za-z_-]*{_END}")]
 
 Priority = Annotated[int, Meta(ge=1, le=10)]
 #: Seconds.

@@ -57,6 +57,23 @@ def test_the_day_is_counted_without_a_budget(counting: Counting, openai: FakeOpe
     assert scripts.store.call("HLEN", f"{scripts.prefix}ask:held:{day}") == 0
 
 
+def test_a_program_of_this_machine_is_counted_only_with_a_price(counting: Counting) -> None:
+    """Without one it costs nothing, and no budget keeps it from its answer; with one it is as any other."""
+    command = "[ask.command]\nargv = ['cat']\n"
+    loaded = counting(f"{command}[ask.budget]\nday_tokens = 1\nday_usd = 0.000001\n")
+    result = ask().run()
+    assert (result.text, result.provider, result.cost_usd) == ("What is up?", "command", 0.0)
+    assert used(loaded) == (0, 0, 0)
+    priced = '[ask.prices."cat"]\ninput_usd = 1.0\noutput_usd = 2.0\n'
+    loaded = counting(f"{command}{priced}")
+    assert ask().run().text == "What is up?"
+    answered, tokens, nano_usd = used(loaded)
+    assert (answered, nano_usd > 0, tokens > 0) == (1, True, True)
+    counting(f"{command}{priced}[ask.budget]\nday_usd = 0.000001\n")
+    with pytest.raises(BudgetSpent):
+        ask().run()
+
+
 def test_a_broken_answer_is_counted_by_its_length(counting: Counting, openai: FakeOpenAI) -> None:
     """What was said before the connection broke has been paid for."""
     loaded = counting("")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ import pytest
 
 from actors.child import CommandFailed
 from actors.child_output import NOTE_BYTES
-from ops.errors import JobFailed, JobRefused
+from ops.errors import JobFailed, JobParked, JobRefused
 from ops.settings import LoadedSettings
 from tests.actors.conftest import Configure
 from tests.actors.running import JobRun
@@ -62,6 +63,29 @@ def test_stdin_larger_than_a_pipe_arrives_whole() -> None:
     run = shell("wc -c", stdin="x" * 1_000_000)
     run.run()
     assert run.sink.text("out").strip() == "1000000"
+
+
+@pytest.mark.parametrize("spare", [0, 1, 3, 5])
+def test_a_command_for_which_there_are_too_few_descriptors_is_put_off(spare: int) -> None:
+    """It is the machine's doing: nothing was started, no try is used up, and the next one may find some."""
+    run = shell("echo hi")
+    held: list[int] = []
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        for _ in range(spare):
+            os.close(held.pop())
+        with pytest.raises(JobParked, match="'sh' could not be started: Too many open files") as caught:
+            run.run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for each in held:
+            os.close(each)
+    assert "ulimit -n" in caught.value.remedy
+    assert run.run().stdout_tail == "hi\n"
 
 
 def test_a_command_need_not_read_its_stdin() -> None:

@@ -139,13 +139,19 @@ def test_a_collector_that_is_away_costs_no_job(environ: dict[str, str]) -> None:
     sweep(own)
 
 
-def test_without_the_extra_it_says_so(tmp_path: Path) -> None:
-    """A process that is told to trace and cannot names the remedy and goes on."""
-    # Hides the installed package.
-    (tmp_path / "sitecustomize.py").write_text(
-        "import importlib.util as u\nfind = u.find_spec\n"
-        "u.find_spec = lambda name, *rest: None if name.startswith('opentelemetry') else find(name, *rest)\n"
-    )
+@pytest.mark.parametrize("there", [(), ("", "context", "trace"), ("", "context", "exporter/otlp")])
+def test_without_the_extra_it_says_so(tmp_path: Path, there: tuple[str, ...]) -> None:
+    """A process that is told to trace and cannot names the remedy and goes on.
+
+    Other libraries bring a part of OpenTelemetry along: nothing of it, its interface, or an exporter's root.
+    """
+    # Stands before the installed package, and hides it.
+    if not there:
+        (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['opentelemetry'] = None\n")
+    for name in there:
+        folder = tmp_path / "opentelemetry" / name
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").touch()
     own = clean_environ({"PYTHONPATH": f"{tmp_path}:{ROOT}"})
     ran = subprocess.run(
         [sys.executable, "-c", "from ops.tracing import open_spans; print(open_spans('http://127.0.0.1:9'))"],

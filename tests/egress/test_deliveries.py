@@ -84,6 +84,26 @@ def test_an_answer_is_in_the_outbox(
     assert taken.headers["webhook-id"].startswith(f"{job.job_id}-")
 
 
+def test_a_delivery_that_outruns_its_limit_is_tried_again(
+    delivering: Delivering, environ: dict[str, str], receiver: Receiver
+) -> None:
+    """The limit is that of its type, and running out of it is a failure like any other."""
+    limits = "[types.deliver]\ntimeout_s = 0.2\nbackoff_min_s = 0.05\nbackoff_max_s = 0.2\n"
+    bridge = delivering(f'[[webhook]]\nname = "ci"\nurl = "{receiver.url}"\ntimeout_s = 1\n{limits}')
+    receiver.hang.clear()
+    with running_worker(bridge, environ):
+        job_id = bridge.submit(make_job("heartbeat", {})).job_id
+        eventually(
+            lambda: any(
+                "longer than its limit of 0.2 s" in item.reason for item in get_job(job_id).deliveries
+            ),
+            10.0,
+        )
+        assert get_job(job_id).deliveries[0].status != "failed"
+        receiver.hang.set()
+        eventually(lambda: get_job(job_id).deliveries[0].status == "completed", 10.0)
+
+
 def test_what_was_given_up_is_shown_and_can_be_tried_again(
     delivering: Delivering, environ: dict[str, str], receiver: Receiver
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,3 +158,21 @@ def test_one_process_takes_from_a_spool(tmp_path: Path) -> None:
             assert not theirs
     with other.taking() as theirs:
         assert theirs
+
+
+def test_what_somebody_else_has_left_in_the_spool_holds_up_nothing(acceptance: Acceptance) -> None:
+    """A directory, a pipe, links, rubbish: what can be read is set aside, the rest ignored."""
+    folder = acceptance.spool.folder
+    folder.mkdir(exist_ok=True)
+    (folder / "0-1-directory.job").mkdir()
+    os.mkfifo(folder / "0-2-pipe.job")
+    (folder / "0-3-endless.job").symlink_to("/dev/zero")
+    (folder / "0-4-loop.job").symlink_to("0-4-loop.job")
+    (folder / "0-5-rubbish.job").write_bytes(b"\xff")
+    job = make_job("heartbeat", {}, source="clock", idempotency_key="once")
+    acceptance.spool.add(job.job_id, entry_of(job))
+    assert acceptance.spool.count() == 2
+    assert acceptance.accept(job).job_id == job.job_id
+    assert acceptance.hand_over() == 1
+    assert [path.name for path in acceptance.spool.aside()] == ["0-5-rubbish.job"]
+    assert acceptance.spool.is_empty()

@@ -115,6 +115,21 @@ def test_a_job_that_kills_its_worker_is_a_dead_letter_after_three_crashes(
     assert len(seen.read_text().splitlines()) == 1
 
 
+def test_a_job_with_an_id_of_another_making_is_watched_like_any_other(
+    own: Bridge, own_environ: dict[str, str]
+) -> None:
+    """Not handed back while it runs, though the warden looks several times; and its crash counts."""
+    environ = {**own_environ, "BRIDGE_LEASE_S": "3", "BRIDGE_HEARTBEAT_S": "1"}
+    with running_worker(own, environ, name="patient"):
+        slow = dispatch("shell.cmd", {"argv": ["sleep", "4"]}, job_id="nightly")
+        record = own.follower.wait(slow.job_id, timeout_s=15)
+    assert (record.status, [attempt.status for attempt in record.attempts]) == ("completed", ["completed"])
+    poison = dispatch("heartbeat", {"nonce": "die"}, job_id="a-job-of-somebody-else-s-making-2026-11-22")
+    with worker_unit({**environ, "PYTHONPATH": str(REPOSITORY)}, name="victim", module=ROGUE) as victim:
+        victim.wait(15)
+    eventually(lambda: own.reader.job(poison.job_id).crashes == 1, 5.0)
+
+
 def test_a_job_that_was_fetched_but_not_started_counts_no_crash(
     own: Bridge, own_environ: dict[str, str]
 ) -> None:

@@ -199,3 +199,15 @@ def test_a_job_that_comes_back_at_once_has_a_row_of_its_own(tmp_path: Path) -> N
     assert (row.job_id, row.allowed_ns) == (job_id, 60_000_000_000)
     vitals.settled(job_id, "2")
     assert read_signs(vitals.path).jobs == []
+
+
+@pytest.mark.parametrize("job_id", ["a", "0" * 20, "0" * 20 + "-12", "z" * 64 + "-12345"])
+def test_the_warden_reads_whole_ids(tmp_path: Path, job_id: str) -> None:
+    """Of a delivery and of a job with an id of somebody else's making too: else it hands them back."""
+    vitals = Vitals(tmp_path / "w", rows=2, start_time=0)
+    vitals.started(job_id, "1", 60.0)
+    (row,) = read_signs(vitals.path).jobs
+    assert (row.job_id, row.allowed_ns) == (job_id, 60_000_000_000)
+    vitals.ended(job_id, "1")
+    (row,) = read_signs(vitals.path).jobs
+    assert (row.job_id, row.allowed_ns > 10**18) == (job_id, True)

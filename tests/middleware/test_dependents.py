@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from middleware.job.states import State
 from tests.middleware.driver import Driver
 
@@ -112,4 +114,17 @@ def test_an_old_wait_does_not_release_a_retried_job(driver: Driver) -> None:
     while driver.scripts.promote() == 0:
         pass
     assert count(driver, State.QUEUED) == MANY
+    assert_nothing_is_left_of_it(driver)
+
+
+@pytest.mark.parametrize("choice", ["skip", "fail", "run"])
+def test_a_retried_job_waits_for_what_still_runs(driver: Driver, choice: str) -> None:
+    """Cancelled while it waited, and retried: whatever it wants of a failure, the other has to end first."""
+    first = driver.add()
+    waiting = driver.add(depends_on=[first], on_dependency_failure=choice)
+    delivery = driver.take()
+    driver.scripts.cancel(waiting, "cancelled by bob")
+    assert driver.scripts.requeue(waiting, "retried by bob") == ("queued", "held")
+    driver.settle(delivery, "failed")
+    assert driver.status(waiting) == {"skip": "cancelled", "fail": "failed", "run": "queued"}[choice]
     assert_nothing_is_left_of_it(driver)

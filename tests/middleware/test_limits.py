@@ -165,3 +165,35 @@ def test_a_retry_by_hand_counts_its_resource_again(driver: Driver) -> None:
     driver.scripts.requeue(job_id, "test")
     driver.take()
     assert driver.running() == {"gpu": 1}
+
+
+def test_a_job_that_was_deleted_by_hand_uses_up_nobodys_turn(driver: Driver) -> None:
+    """It waited first; the slot goes to the next one."""
+    driver.add(limits="gpu=1/1")
+    running = driver.take()
+    deleted, waiting = driver.add(limits="gpu=1/1"), driver.add(limits="gpu=1/1")
+    assert driver.fetch(room=2) == []
+    driver.store.call("DEL", driver.keys.job(deleted))
+    driver.settle(running)
+    assert driver.take().job_id == waiting
+
+
+def test_being_overtaken_for_ever_does_not_grow_the_receipts_for_ever(driver: Driver) -> None:
+    """A job of low priority is given its turn and loses it again, each time; its chain stays bounded."""
+    driver.add(limits=ONE)
+    current = driver.take()
+    low = driver.add(limits=ONE, priority=10)
+    driver.fetch()
+    for _ in range(150):
+        driver.add(limits=ONE, priority=1)
+        driver.settle(current)
+        (current,) = driver.fetch(room=1)
+        assert driver.fetch(room=1) == []
+        assert driver.places(low) == [State.HELD]
+    driver.settle(current)
+    last = driver.take()
+    assert last.job_id == low
+    driver.settle(last)
+    chain = driver.chain(low)
+    assert len(chain) <= 202
+    assert chain[-1] == "completed"

@@ -42,12 +42,23 @@ def test_a_job_is_found_by_prefix_and_suffix(driver: Driver) -> None:
     """Any part from either end that only one job has, in any case, also behind an agent's name."""
     first = driver.add("01aaaaaaaaxxxxxxxx01")
     driver.add("01abbbbbbbyyyyyyyy02")
-    for part in (first, "01aa", "1", "01", first.upper(), f"agent:demo:{first}", " 01aa "):
+    for part in (first, "01aa", "1", "01", first.upper(), f"agent:demo:{first}", f"r-{first}", " 01aa "):
         if part in {"01", "1"}:
             continue
         assert driver.reader.resolve(part) == first
     assert driver.reader.resolve("x01") == first
     assert driver.reader.resolve("1") == first
+
+
+def test_an_id_of_another_making_is_found_whole(driver: Driver) -> None:
+    """A program may give ids of its own to ``dispatch``; a delivery's id names no job."""
+    made = driver.add("Nightly_backup-7", sinks="out/completed")
+    driver.settle(driver.take())
+    assert driver.reader.resolve(made) == made
+    assert driver.status(f"{made}-1") == "queued"
+    for part in ("nightly_backup-7", "Nightly_backup", f"{made}-1", "x" * 65):
+        with pytest.raises(JobNotFound):
+            driver.reader.resolve(part)
 
 
 def test_a_part_that_fits_two_jobs_is_refused_with_both(driver: Driver) -> None:

@@ -141,6 +141,10 @@ WRONG_FIELDS: list[tuple[str, Any]] = [
     ("metadata", {"a": 1}),
     ("project", "no spaces"),
     ("session_id", "-x"),
+    ("session_id", "x\n"),
+    ("job_id", "a b"),
+    ("job_id", "x\n"),
+    ("depends_on", ["x\n"]),
     ("source", ""),
     ("actor", "x" * 257),
 ]

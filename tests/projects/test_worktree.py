@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.actors.conftest import Configure, configure
 from tests.actors.running import JobRun
 from tests.projects.conftest import git, make_repository, project
 from tests.support import eventually
+from tests.tools import require_tool
 
 __all__ = ["configure"]
 
@@ -285,3 +287,20 @@ def test_another_repository_in_the_environment_is_not_touched(
     trees.run("echo x > x")
     monkeypatch.undo()
     assert git(other, "branch", "--format=%(refname:short)") == "main"
+
+
+def test_what_git_does_for_a_task_is_found_when_its_worker_is_lost(
+    trees: Trees, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever clears up after a killed worker ends its git too, which would write beside the next one."""
+    seen, folder = tmp_path / "seen", tmp_path / "bin"
+    folder.mkdir()
+    watched = folder / "git"
+    watched.write_text(
+        f'#!/bin/sh\necho "$BRIDGE_JOB_ID $BRIDGE_WORKER_ID" >> {seen}\nexec {require_tool("git")} "$@"\n'
+    )
+    watched.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    run = trees.task("echo x > x")
+    run.run()
+    assert set(seen.read_text().splitlines()) == {f"{run.job.job_id} {run.context.worker_id}"}

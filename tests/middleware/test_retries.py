@@ -1,0 +1,57 @@
+"""What becomes of an attempt whose actor raises something odd."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from middleware.broker.message import JobMessage
+from middleware.broker.scripts import Settlement
+from middleware.job.schema import decode_job
+from middleware.retries import Retries
+from ops.errors import JobFailed
+from ops.settings import Settings
+from tests.middleware.driver import Driver
+from tests.middleware.hands import make_broker
+
+
+class Foreign(Exception):
+    """As libraries have them that wrap a call: its field is none of ours, and no JSON."""
+
+    def __init__(self) -> None:
+        super().__init__("it broke")
+        self.result = object()
+
+
+class Ours(JobFailed):
+    """A failure with something that is to be kept beside it."""
+
+    def __init__(self, result: object) -> None:
+        super().__init__("it broke")
+        self.result = result
+
+
+@pytest.mark.parametrize(
+    ("raised", "kept"),
+    [(Foreign(), None), (Ours(object()), None), (Ours({"lines": 3}), {"lines": 3})],
+    ids=["foreign", "no JSON", "ours"],
+)
+def test_what_an_error_carries_does_not_cost_the_retry(
+    driver: Driver, valkey: str, raised: Exception, kept: object
+) -> None:
+    """The attempt is tried again; what can be kept of it is kept once it has failed for good."""
+    driver.add()
+    (delivered,) = driver.fetch_raw().jobs
+    job = decode_job(delivered.spec)
+
+    def settled(max_retries: int) -> Settlement:
+        again = msgspec.structs.replace(job, max_retries=max_retries)
+        message = JobMessage(again, delivered, "d1", "jobs")
+        Retries(Settings()).after_process_message(make_broker(valkey), message, exception=raised)
+        assert message.settlement is not None
+        return message.settlement
+
+    assert settled(1).outcome == "retrying"
+    last = settled(0)
+    assert last.outcome == "failed"
+    assert (msgspec.json.decode(last.result) if last.result else None) == kept
