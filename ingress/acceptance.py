@@ -1,7 +1,8 @@
 """Accepts jobs for a daemon: into the queue, or into the spool while the store is away.
 
 Either way the caller has its receipt and the job is safe. What was spooled is handed over in order, each job
-once: it keeps its id, and the store knows an id that it has taken before.
+once: it keeps its id, and the store knows an id that it has taken before. That holds for a try that was given
+up too: a store that stood still may carry it out when it goes on, and the hand-over finds the job there.
 """
 
 from __future__ import annotations
@@ -27,14 +28,20 @@ from ops.errors import (
     JobNotFound,
     PolicyDenied,
     QueueFull,
+    StartFailed,
     StoreError,
     StoreUnreachable,
     UnknownProject,
 )
 from ops.logs import get_logger
 from ops.spool import Spool
+from ops.store import Store
 
 _HAND_OVER_BATCH = 50
+#: What we spool ourselves wakes the hand-over; so often it looks for what other processes have spooled.
+_LOOK_S = 5.0
+#: Before a job goes to the spool a store that stands still is waited for so long: somebody wants the receipt.
+ACCEPT_S = 1.0
 #: So often the store may answer a hand-over with an error; with the pauses in between that is some minutes.
 _REFUSALS_MAX = 30
 #: Idempotency keys that a daemon remembers for an outage: the last ones.
@@ -57,9 +64,13 @@ class Acceptance:
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         loaded = bridge.loaded
+        # The hand-over has more patience: nobody waits for it, and a slow store is to take what it can.
+        accept_s = min(ACCEPT_S, bridge.store.timeout_s)
+        self._prompt = Bridge(loaded, store=Store.open(loaded, timeout_s=accept_s))
+        self._prompt.intake.follow(bridge.intake.latest)
         self.spool = Spool(loaded.workspace.spool_dir, max_bytes=loaded.settings.spool_max_bytes)
         self.away = threading.Event()
-        self._keys = _Keys(bridge, self.spool, self.away)
+        self._keys = _Keys(self._prompt, self.spool, self.away)
         self._refusals: deque[str] = deque(maxlen=_REFUSALS_MAX)
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -95,7 +106,7 @@ class Acceptance:
         # While older jobs are in the spool, newer ones queue up behind them: the order is kept.
         if self.spool.is_empty() and not self.away.is_set():
             try:
-                receipt = self._bridge.submit(job, delay_s=delay_s)
+                receipt = self._prompt.submit(job, delay_s=delay_s)
             except StoreUnreachable as error:
                 self.away.set()
                 log.warning("job.spooled", job_id=job.job_id, reason=str(error))
@@ -124,7 +135,7 @@ class Acceptance:
         """
         if self.spool.is_empty() and not self.away.is_set():
             try:
-                receipts = self._bridge.intake.submit(jobs)
+                receipts = self._prompt.intake.submit(jobs)
             except StoreUnreachable as error:
                 self.away.set()
                 log.warning("jobs.spooled", jobs=len(jobs), reason=str(error))
@@ -166,6 +177,7 @@ class Acceptance:
             StoreUnreachable: The store is away; what was not handed over stays.
             QueueFull: The same for a full queue.
             StoreError: The store answers with an error; the same.
+            StartFailed: What was refused cannot be moved out of the way; the same.
         """
         handed = 0
         with self.spool.taking() as ours:
@@ -177,7 +189,12 @@ class Acceptance:
                     return handed
                 for entry in entries:
                     try:
-                        job, delay_s = read_entry(entry.read_bytes())
+                        data = entry.read_bytes()
+                    except FileNotFoundError:
+                        # Somebody has deleted it since it was listed.
+                        continue
+                    try:
+                        job, delay_s = read_entry(data)
                         receipt = self._bridge.submit(job, delay_s=delay_s)
                     except StoreError as error:
                         # The store's fault as a rule, one of the wrong version for instance: that must not
@@ -219,16 +236,15 @@ class Acceptance:
                     if handed:
                         log.info("spool.handed_over", jobs=handed)
                 tries = 0
-            except (StoreUnreachable, StoreError, QueueFull) as error:
+            except (StoreUnreachable, StoreError, QueueFull, StartFailed) as error:
                 tries += 1
-                if isinstance(error, StoreError):
+                if isinstance(error, StoreError | StartFailed):
                     log.warning("spool.not_handed_over", reason=str(error))
-            wait_s = backoff_s(tries) if tries else 5.0
-            self._wake.wait(wait_s)
-            if not tries:
+            if tries:
+                self._stopping.wait(backoff_s(tries))
+            else:
+                self._wake.wait(_LOOK_S)
                 self._wake.clear()
-            elif self._stopping.wait(wait_s):
-                return
 
 
 class _Keys:

@@ -19,7 +19,7 @@ from middleware.archive.whole import read_whole
 from middleware.archive.words import having_words
 from middleware.job.deliveries import read_deliveries
 from middleware.job.delivery import Delivery
-from middleware.job.ids import is_id_part
+from middleware.job.ids import id_named, is_id_part
 from middleware.job.records import JobPage, JobRecord, OutputChunk, Receipt
 from middleware.job.states import FINAL, State
 from ops.errors import AmbiguousJobId, InvalidJob, JobNotFound
@@ -262,7 +262,7 @@ class Catalog:
 
     def resolve(self, part: str) -> str:
         """Complete a shortened job id; see ``Reader.resolve``."""
-        word = part.rpartition(":")[2].strip().lower()
+        word = id_named(part)
         past = self._history.resolve(word) if is_id_part(word) else []
         try:
             found = {self._reader.resolve(part), *past}
@@ -333,11 +333,6 @@ class Catalog:
             raise JobNotFound(f"there is no job {part!r}.", remedy="'3ox jobs --all' lists all jobs.")
         later = [piece for piece in pieces if after == "-" or _place_of(piece.entry_id) > _place_of(after)]
         return later if limit is None else later[:limit]
-
-    def past_output(self, part: str) -> str | None:
-        """Give the same as text; None if the history does not have the job."""
-        pieces = self._history.output(self.resolve(part))
-        return None if pieces is None else "".join(piece.text for piece in pieces)
 
 
 def _let_go_of(delivery: Delivery) -> Delivery:

@@ -27,6 +27,7 @@ from ingress.presence import Presence
 from ops.background import start_duty
 from ops.logs import configure_logging, get_logger
 from ops.settings import LoadedSettings
+from ops.settings_live import LiveSettings
 from ops.workspace import Workspace
 
 #: Exit code of a daemon whose loop hung, as systemd would report a failed watchdog.
@@ -57,6 +58,7 @@ class Daemon:
         self.name = name
         self.loaded = loaded
         self.bridge: Bridge = connect(loaded)
+        self.bridge.intake.follow(LiveSettings(loaded).now)
         self.acceptance = Acceptance(self.bridge)
         self.stopping = threading.Event()
         self._presence = Presence(
@@ -64,17 +66,43 @@ class Daemon:
         )
         self._on_stop: list[Callable[[], None]] = []
         self._ready_file = ready_file(loaded.workspace, name)
+        self._owed: dict[Path, str] = {}
 
     def ready(self) -> None:
         """Say that the door is open."""
-        fresh = self._ready_file.with_suffix(f".{os.getpid()}")
-        fresh.write_text(str(os.getpid()))
-        fresh.replace(self._ready_file)
         log.info("daemon.ready", daemon=self.name)
+        self.announce(self._ready_file, str(os.getpid()))
+
+    def announce(self, file: Path, text: str) -> None:
+        """Write a small file by which others find us; while the disk takes nothing, ``pulse`` tries again.
+
+        Args:
+            file: Below the workspace's ``run_dir``; replaced as a whole.
+            text: What it is to hold.
+        """
+        self._owed[file] = text
+        error = self._write_owed()
+        if error is not None:
+            log.warning("daemon.not_announced", daemon=self.name, file=str(file), reason=str(error))
+
+    def _write_owed(self) -> OSError | None:
+        """Write what is not written yet; gives what is in the way."""
+        for file, text in list(self._owed.items()):
+            fresh = file.with_suffix(f".{os.getpid()}")
+            try:
+                fresh.write_text(text)
+                fresh.replace(file)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    fresh.unlink(missing_ok=True)
+                return error
+            self._owed.pop(file, None)
+        return None
 
     def pulse(self) -> None:
         """Say that the loop turns; see ``Presence.pulse``."""
         self._presence.pulse()
+        self._write_owed()
 
     def tell(self, **facts: str) -> None:
         """Add facts to the daemon's entry in ``3ox status --json``."""

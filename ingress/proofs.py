@@ -6,14 +6,13 @@ The ledger lies in the workspace of the host whose clock leads; a bridge over se
 from __future__ import annotations
 
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from middleware.archive.proof import Proof, Seal, prove, prove_past, seals_of
 from middleware.archive.verification import Verdict, Verification
 from middleware.broker.sealing import Sealing
-from middleware.job.ids import ID_LENGTH, is_id_part, made_ms
-from middleware.job.records import utc
+from middleware.job.ids import ID_LENGTH, id_named, is_id_part, made_ms
+from middleware.job.records import ms_of, utc
 from ops.errors import JobNotFound, StoreUnreachable
 from ops.signing import KeyRing, PublicKey
 
@@ -80,7 +79,7 @@ def last_trace(bridge: Bridge, part: str, missing: JobNotFound) -> JobNotFound:
         part: What was asked for; only a whole id is looked for.
         missing: The error if the ledger has nothing either.
     """
-    job_id = part.rpartition(":")[2].strip().lower()
+    job_id = id_named(part)
     if len(job_id) != ID_LENGTH or not is_id_part(job_id):
         return missing
     found = seals_of(bridge.loaded.workspace.ledger_dir, job_id, since_ms=made_ms(job_id))
@@ -115,8 +114,7 @@ def verify_receipt(bridge: Bridge, part: str) -> Proof:
 
 
 def _verify_past(bridge: Bridge, receipt: Receipt) -> Proof:
-    created = receipt.created_at
-    created_ms = round(datetime.fromisoformat(created).timestamp() * 1000) if created else 0
+    created_ms = ms_of(receipt.created_at) if receipt.created_at else 0
     found = seals_of(bridge.loaded.workspace.ledger_dir, receipt.job_id, since_ms=created_ms)
     return prove_past(receipt, found, key_ring(bridge.loaded))
 

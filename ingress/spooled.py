@@ -17,7 +17,7 @@ import msgspec
 
 from middleware.broker.intake import payload_sha256
 from middleware.job.assembly import LIFE_FIELDS, make_record
-from middleware.job.ids import is_id_part
+from middleware.job.ids import id_named, is_id_part
 from middleware.job.reader import Reader
 from middleware.job.records import JobError, JobRecord, Receipt, Transition, utc
 from middleware.job.schema import POLICY_MARK, Job, decode_job
@@ -127,7 +127,7 @@ def find(bridge: Bridge, part: str) -> Found | None:
     Raises:
         AmbiguousJobId: More than one fits.
     """
-    word = part.rpartition(":")[2].strip().lower()
+    word = id_named(part)
     if not is_id_part(word):
         return None
     spool = spool_of(bridge)
@@ -135,10 +135,10 @@ def find(bridge: Bridge, part: str) -> Found | None:
     hits = [
         Found(job_id, path, before)
         for before, path in enumerate(entries)
-        if (job_id := _id_of(path)).startswith(word) or job_id.endswith(word)
+        if (job_id := id_of(path)).startswith(word) or job_id.endswith(word)
     ]
     if not hits:
-        aside = ((_id_of(path), path) for path in spool.aside())
+        aside = ((id_of(path), path) for path in spool.aside())
         hits = [
             Found(job_id, path, is_aside=True)
             for job_id, path in aside
@@ -152,13 +152,14 @@ def find(bridge: Bridge, part: str) -> Found | None:
     return hits[0] if hits else None
 
 
-def _id_of(path: Path) -> str:
+def id_of(path: Path) -> str:
+    """Give the id of the job in an entry, by the entry's name."""
     return path.name.removesuffix(path.suffix).split("-", 2)[-1]
 
 
 def listed(bridge: Bridge) -> list[JobRecord]:
     """Give all jobs that wait in the spool, the latest first; asks the store briefly what holds them up."""
-    entries = [Found(_id_of(path), path, before) for before, path in enumerate(spool_of(bridge).entries())]
+    entries = [Found(id_of(path), path, before) for before, path in enumerate(spool_of(bridge).entries())]
     why = _hindrance(bridge, brief(bridge)) if entries else ""
     records = [_read(found, why) for found in reversed(entries)]
     return [record for record in records if record is not None]
@@ -280,7 +281,7 @@ def _await_change(spool: Spool, record: JobRecord, deadline_s: float | None) -> 
     from watchfiles import watch
 
     def is_there() -> bool:
-        return any(_id_of(path) == record.job_id for path in spool.entries())
+        return any(id_of(path) == record.job_id for path in spool.entries())
 
     # It tells the log of every change, and the log may lie below the folder.
     logging.getLogger("watchfiles").setLevel(logging.WARNING)

@@ -57,6 +57,7 @@ def run_checks(environ: Mapping[str, str]) -> Iterator[Finding]:
         _workspace,
         _log,
         _projects,
+        _model,
         _store,
     )
     for check in checks:
@@ -135,15 +136,27 @@ def _projects(loaded: LoadedSettings) -> Iterator[Finding]:
         yield Finding("projects", "note", "none", "'3ox run' needs [projects.NAME] in 3ox.toml.")
 
 
+def _model(loaded: LoadedSettings) -> Iterator[Finding]:
+    from ops.local_model import load_engine, model_file, model_name
+
+    try:
+        path = model_file(loaded)
+        if path is None:
+            return
+        load_engine()
+    except BridgeError as error:
+        yield Finding("offline model", "note", error.message, error.remedy)
+        return
+    yield Finding("offline model", "ok", model_name(path))
+
+
 def _store(loaded: LoadedSettings) -> Iterator[Finding]:
     from ops.settings import mask_url
     from ops.store import Store
     from ops.upstate import running_pid
 
     pid = running_pid(loaded.workspace)
-    yield Finding(
-        "bridge", *(("ok", f"up, pid {pid}") if pid else ("note", "not up", "Start it with '3ox up'."))
-    )
+    yield from _bridge(loaded, pid)
     if loaded.embedded_store:
         from ops.valkey import find_binary
 
@@ -166,6 +179,21 @@ def _store(loaded: LoadedSettings) -> Iterator[Finding]:
     yield from _store_findings(url, information)
     yield from _workers(loaded, store)
     store.close()
+
+
+def _bridge(loaded: LoadedSettings, pid: int | None) -> Iterator[Finding]:
+    from ops.upstate import read_state
+
+    if pid is None:
+        yield Finding("bridge", "note", "not up", "Start it with '3ox up'.")
+        return
+    yield Finding("bridge", "ok", f"up, pid {pid}")
+    state = read_state(loaded.workspace)
+    for program in () if state is None else state.programs:
+        if not program.ready and program.restarts:
+            said = f"; it said: {program.said}" if program.said else ""
+            found = f"is started again and again, {program.restarts} times so far{said}"
+            yield Finding(program.name, "bad", found, "See 3ox.log; '3ox down' and '3ox up' begin anew.")
 
 
 def _information(store: Any) -> dict[str, str]:

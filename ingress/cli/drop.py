@@ -29,7 +29,7 @@ def drop(*, files: tuple[Path, ...], text: str | None, as_json: bool) -> int:
     code = 0
     for file in files:
         try:
-            place = put(loaded.workspace, file, note=about)
+            place = put(loaded, file, note=about)
         except BridgeError as error:
             note(str(error))
             code = code if code else error.exit_code

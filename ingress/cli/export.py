@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import click
 
+from ingress.cli.render import count_of
 from ingress.cli.shared import note, require_job_type, utf8
 from ingress.dispatch import export_jobs
 from middleware.job.states import State
@@ -58,7 +59,7 @@ def export(
         sys.stdout.buffer.flush()
         return 0
     count = _replace(output, wanted)
-    note(f"{count} job{'' if count == 1 else 's'} written to {output}.")
+    note(f"{count_of(count, 'job')} written to {output}.")
     return 0
 
 

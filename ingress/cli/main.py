@@ -180,7 +180,9 @@ def exit_code_for(error: BaseException) -> int:
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         path = PROGRAM if context is None else context.command_path
-        return _report(error.format_message(), f"See '{path} --help'.", UsageProblem.exit_code)
+        message = error.format_message()
+        message += "" if message.endswith((".", "?")) else "."
+        return _report(message, f"See '{path} --help'.", UsageProblem.exit_code)
     if isinstance(error, BrokenPipeError):
         _silence_streams()
         return EXIT_BROKEN_PIPE

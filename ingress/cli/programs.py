@@ -91,7 +91,7 @@ def daemon_program(loaded: LoadedSettings, name: str, command: str) -> Program:
     return Program(
         name=name,
         argv=[sys.executable, "-m", "ingress.cli.main", command],
-        env=_worker_environment(loaded),
+        env=_environment(loaded),
         cwd=loaded.workspace.run_dir,
         ready=ready,
     )
@@ -119,7 +119,7 @@ def warden_program(loaded: LoadedSettings) -> Program:
     return Program(
         name="warden",
         argv=[sys.executable, "-m", "middleware.broker.warden"],
-        env=_worker_environment(loaded),
+        env=_environment(loaded),
         cwd=loaded.workspace.run_dir,
         # Stopped after the workers: one that dies while it stops is seen to as well.
         gate=True,
@@ -146,7 +146,7 @@ def worker_program(loaded: LoadedSettings, name: str, *, restart: bool = True) -
             *("--worker-fork-timeout", "2000"),
             *("--worker-shutdown-timeout", str(round(settings.worker_shutdown_timeout_s * 1000))),
         ],
-        env=_worker_environment(loaded),
+        env=_environment(loaded),
         # Python looks for modules in the working directory first, so it has to be one that only we write to.
         cwd=loaded.workspace.run_dir,
         ready=registry.ready,
@@ -155,7 +155,8 @@ def worker_program(loaded: LoadedSettings, name: str, *, restart: bool = True) -
     )
 
 
-def _worker_environment(loaded: LoadedSettings) -> dict[str, str]:
+def _environment(loaded: LoadedSettings) -> dict[str, str]:
+    """Give what each program of ours has in its environment beside the supervisor's."""
     environ = {"BRIDGE_HOME": str(loaded.workspace.home)}
     if sys.dont_write_bytecode:
         # Without it every restart compiles some 600 modules: 2 s instead of 0.6 s for the REST API. It is

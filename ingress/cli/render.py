@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 SHORT_ID_LENGTH = 8
 
 #: Fields of payloads that say what a job is about, and how much of that lists show.
-_SPEAKING_FIELDS = ("task", "prompt", "argv", "name", "text", "endpoint", "path")
-_WHAT_MAX = 40
+_SPEAKING_FIELDS = ("task", "prompt", "argv", "name", "text", "endpoint", "path", "nonce")
+_WHAT_MAX_CHARS = 40
 _SPACING = {"\n", "\t"}
 #: Characters that turn the direction of what follows and can make a line read as another.
 _TURNING = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A)), "\u200e", "\u200f", "\u061c"}
@@ -109,12 +109,12 @@ def kind(record: JobRecord) -> str:
     return record.job_type if record.project is None else f"{record.job_type}/{record.project}"
 
 
-def what(record: JobRecord) -> str:
+def what(record: JobRecord, *, max_chars: int = _WHAT_MAX_CHARS) -> str:
     """Give the beginning of what the job was asked to do: its task, prompt, command or file."""
     payload = record.payload if isinstance(record.payload, dict) else {}
     found = next((payload[name] for name in _SPEAKING_FIELDS if name in payload), "")
     text = one_line(" ".join(map(str, found)) if isinstance(found, list) else str(found))
-    return text if len(text) <= _WHAT_MAX else text[: _WHAT_MAX - 1] + "…"
+    return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
 
 
 def why(record: JobRecord) -> str:

@@ -42,9 +42,10 @@ threads_option = click.option(
 @workers_option
 @threads_option
 def up(*, detach: bool, workers: int | None, threads: int | None) -> int:
-    """Start the store and the workers, and keep them running.
+    """Start the whole bridge, and keep it running.
 
-    Ctrl-C or '3ox down' stops the whole tree and leaves nothing running.
+    That is the store, the workers, the station, the REST API with its dashboard, the clock, and with a
+    token the Telegram bot. Ctrl-C or '3ox down' stops the whole tree and leaves nothing running.
     """
     from ops.settings import load_settings
     from ops.upstate import require_not_running
@@ -202,7 +203,8 @@ def down() -> int:
         os.kill(pid, signal.SIGTERM)
     if not wait_ended([pid], patience_s):
         note(f"the bridge (pid {pid}) did not stop within {patience_s:g} s and is killed.")
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
         wait_ended([pid], settings.kill_grace_s)
         sweep_leftovers(workspace, grace_s=settings.kill_grace_s)
     click.echo("Stopped.")
@@ -237,22 +239,34 @@ def worker(*, threads: int | None) -> int:
 def config(*, as_json: bool) -> int:
     """Print every setting with value, source and help; secrets are masked."""
     from ops.settings import load_settings
+    from ops.settings_rows import foreign_rows
 
     loaded = load_settings()
     rows = loaded.rows()
+    foreign = foreign_rows(os.environ)
     if as_json:
         emit_json(
             {
                 "workspace": str(loaded.workspace.home),
                 "settings_file": str(loaded.workspace.settings_file),
                 "settings": [row._asdict() for row in rows],
+                "variables": [row._asdict() for row in foreign],
             },
         )
         return 0
     click.echo(f"# workspace {loaded.workspace.home}")
+    tables = {row.name.rpartition(".")[0] for row in rows}
     for row in rows:
         click.echo(f"\n# {row.help}")
-        click.echo(f"{row.name} = {_toml(row.value)}  # {row.source}")
+        if row.name in tables:
+            click.echo(f"# [{row.name}]")
+        elif row.value is None:
+            click.echo(f"# {row.name} is not set  # {row.source}")
+        else:
+            click.echo(f"{row.name} = {_toml(row.value)}  # {row.source}")
+    for row in foreign:
+        # No keys of 3ox.toml, and this output can be used as one.
+        click.echo(f"\n# {row.help}\n# {row.name} = {_toml(row.value)}  # {row.source}")
     return 0
 
 

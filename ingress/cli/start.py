@@ -8,17 +8,22 @@ import sys
 
 #: Commands of which ``quick.py`` knows the plain forms.
 QUICK = ("run", "sh", "ask")
+#: 128 + SIGINT, as everywhere; ``signal`` is not imported for it.
+EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
     """Run ``3ox`` with the arguments of this process and exit."""
     arguments = sys.argv[1:]
-    code = short_way(arguments)
-    if code is not None:
-        _leave_at_once(code)
-        sys.exit(code)
-    from ingress.cli.main import run
-
+    try:
+        code = short_way(arguments)
+        if code is not None:
+            _leave_at_once(code)
+            sys.exit(code)
+        from ingress.cli.main import run
+    except KeyboardInterrupt:
+        # While we import, which is most of a short command's time.
+        sys.exit(EXIT_INTERRUPTED)
     sys.exit(run(arguments))
 
 

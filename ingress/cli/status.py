@@ -118,7 +118,7 @@ def _ask_line(use: dict[str, Any]) -> str:
         tokens += f" of {use['budget_tokens']}"
     if use["budget_usd"] is not None:
         cost += f" of ${use['budget_usd']:g}"
-    return f"today: {use['answers']} paid answers, {tokens}, {cost}"
+    return f"today: {count_of(use['answers'], 'paid answer')}, {tokens}, {cost}"
 
 
 def _model_line(model: dict[str, Any]) -> str:

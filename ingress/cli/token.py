@@ -50,10 +50,14 @@ def list_(*, as_json: bool) -> int:
 
 @token.command("revoke")
 @click.argument("name")
-def revoke(*, name: str) -> int:
+@json_option
+def revoke(*, name: str, as_json: bool) -> int:
     """Take the token called NAME out of use, at once and for good."""
     found = _tokens().revoke(name)
-    click.echo(f"Revoked {found.name} ({found.token_id}).")
+    if as_json:
+        emit_json({"revoked": _shown(found)})
+    else:
+        click.echo(f"Revoked {found.name} ({found.token_id}).")
     return 0
 
 

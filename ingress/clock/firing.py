@@ -176,10 +176,16 @@ class Firing:
     def _skip_many(self, schedule: Schedule, runs: list[int]) -> None:
         """Record runs of long ago as one job."""
         reason = (
-            f"missed: {len(runs)} runs from {utc(runs[0])} to {utc(runs[-1])};"
+            f"missed: {_span(runs)};"
             f" the last {self._catch_up_max} are treated one by one (clock_catch_up_max)"
         )
         try:
             self._skip(schedule, runs[0], runs[-1], reason)
         except (InvalidJob, UnknownProject, PolicyDenied) as error:
             log.warning("schedule.refused", schedule=schedule.id, run_at=utc(runs[0]), reason=str(error))
+
+
+def _span(runs: list[int]) -> str:
+    if len(runs) == 1:
+        return f"1 run, due at {utc(runs[0])}"
+    return f"{len(runs)} runs from {utc(runs[0])} to {utc(runs[-1])}"

@@ -45,12 +45,10 @@ class Tick(Struct, frozen=True):
 
     Attributes:
         y: In the plot's units, from the top.
-        share: The same in per cent from the bottom, to the next twentieth.
         label: What it stands for.
     """
 
     y: float
-    share: int
     label: str
 
 
@@ -212,7 +210,7 @@ def _nice_above(value: float) -> float:
 
 
 def _tick(share: float, label: str) -> Tick:
-    return Tick(_round(HEIGHT * (1 - share)), round(share * 100), label)
+    return Tick(_round(HEIGHT * (1 - share)), label)
 
 
 def _decade(at: int) -> str:

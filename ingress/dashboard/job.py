@@ -9,11 +9,13 @@ from msgspec import Struct
 from ingress.cli.render import seconds_between
 from ingress.dashboard.desk import Desk
 from ingress.dashboard.words import output_text
+from ingress.past import one_job, one_receipt, whole_id
 from ingress.proofs import verify_receipt
+from ingress.spooled import SPOOLED, in_spool
 from middleware.archive.proof import Proof
 from middleware.job.records import JobRecord, Receipt
 from middleware.job.states import State
-from ops.errors import JobNotFound
+from ops.errors import JobNotFound, StoreUnreachable
 
 #: Of a long output the page shows the last pieces; each is at most 8 kB.
 OUTPUT_PIECES_MAX = 400
@@ -54,10 +56,16 @@ class Step(Struct, frozen=True, kw_only=True):
 
 
 class Relative(Struct, frozen=True):
-    """A job that this one waited for; ``status`` is None if nobody knows it any more."""
+    """A job that this one waited for.
+
+    Attributes:
+        record: None if nobody knows it any more, or nobody can say.
+        is_away: Nobody can say: it is not in the spool, and the store is away.
+    """
 
     job_id: str
     record: JobRecord | None
+    is_away: bool = False
 
 
 class JobView(Struct, frozen=True, kw_only=True):
@@ -66,6 +74,7 @@ class JobView(Struct, frozen=True, kw_only=True):
     Attributes:
         acts: What can be done to it now: ``cancel``, ``retry``, ``approve``, ``deny``.
         text: The result, if it is a text for people.
+        is_on_disk: The store does not have it: it lies in the spool, or was set aside from there.
     """
 
     record: JobRecord
@@ -74,15 +83,16 @@ class JobView(Struct, frozen=True, kw_only=True):
     needs: list[Relative]
     acts: list[str]
     text: str | None
+    is_on_disk: bool
 
 
 def resolve(desk: Desk, part: str) -> str:
     """Complete a shortened job id; blocks on the store.
 
     Raises:
-        JobNotFound: Neither store nor history has it.
+        JobNotFound: Neither store nor history nor spool has it.
     """
-    return desk.catalog().resolve(part)
+    return whole_id(desk.bridge, part)
 
 
 def read_job(desk: Desk, part: str) -> JobView:
@@ -93,18 +103,21 @@ def read_job(desk: Desk, part: str) -> JobView:
         part: Its id, or a unique part of it.
 
     Raises:
-        JobNotFound: Neither store nor history has it.
+        JobNotFound: Neither store nor history nor spool has it.
+        StoreUnreachable: The store is away, and the spool has none.
     """
-    catalog = desk.catalog()
-    record = catalog.job(part)
-    receipt = catalog.receipt(record.job_id)
+    record = one_job(desk.bridge, part)
+    receipt = one_receipt(desk.bridge, record.job_id)
+    on_disk = receipt.transitions[0].status == SPOOLED
     return JobView(
         record=record,
         receipt=receipt,
         steps=_steps(receipt),
         needs=[_relative(desk, job_id) for job_id in record.depends_on],
-        acts=acts_of(record),
+        # What is on disk only nothing can be done to: the store has to take it first.
+        acts=[] if on_disk else acts_of(record),
         text=_text(record.result),
+        is_on_disk=on_disk,
     )
 
 
@@ -117,13 +130,11 @@ def acts_of(record: JobRecord) -> list[str]:
     return [] if record.is_final else ["cancel"]
 
 
-def read_output(desk: Desk, job_id: str) -> Output:
-    """Read the end of a job's output; blocks on the store.
-
-    Args:
-        desk: Where.
-        job_id: The whole id.
-    """
+def read_output(desk: Desk, view: JobView) -> Output:
+    """Read the end of a job's output; blocks on the store."""
+    if view.is_on_disk:
+        return Output(pieces=[])
+    job_id = view.record.job_id
     key = desk.bridge.reader.keys.output(job_id)
     rows = desk.bridge.store.call("XREVRANGE", key, "+", "-", "COUNT", OUTPUT_PIECES_MAX + 1)
     if not rows and desk.bridge.reader.status_of(job_id) is None:
@@ -143,12 +154,17 @@ def read_proof(desk: Desk, job_id: str) -> Proof | None:
         job_id: The whole id.
 
     Returns:
-        The proof; None if the store has forgotten the job, so that there is nothing to compare.
+        The proof; None if neither store nor history has the job, so that there is nothing to compare.
     """
     try:
         return verify_receipt(desk.bridge, job_id)
     except JobNotFound:
         return None
+
+
+def is_on_disk(desk: Desk, job_id: str) -> bool:
+    """Tell whether the store does not have a job, but the spool does; blocks on the store, briefly."""
+    return in_spool(desk.bridge, job_id) is not None
 
 
 def _steps(receipt: Receipt) -> list[Step]:
@@ -172,9 +188,11 @@ def _steps(receipt: Receipt) -> list[Step]:
 
 def _relative(desk: Desk, job_id: str) -> Relative:
     try:
-        return Relative(job_id, desk.catalog().job(job_id))
+        return Relative(job_id, one_job(desk.bridge, job_id))
     except JobNotFound:
         return Relative(job_id, None)
+    except StoreUnreachable:
+        return Relative(job_id, None, is_away=True)
 
 
 def _text(result: Any) -> str | None:

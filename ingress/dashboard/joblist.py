@@ -87,7 +87,7 @@ def read_jobs(desk: Desk, wanted: Wanted) -> JobPage:
 
 def choices(desk: Desk) -> list[tuple[str, str, list[str]]]:
     """Give the lists to choose from: field, label, values."""
-    projects = sorted(desk.door.loaded.settings.projects)
+    projects = sorted(desk.door.projects)
     return [
         ("status", "State", [str(state) for state in State]),
         ("type", "Type", list(JOB_TYPES)),

@@ -33,7 +33,7 @@ _TICK_S = 5.0
 #: After a change was told, the next ones wait for so long and are told as one.
 _PAUSE_S = 0.1
 _COME_BACK_MS = 1000
-#: More output than this in one go is left out; the page loads anew and shows the end of it.
+#: Pieces of output that are read, and told, at a time.
 _PIECES_MAX = 500
 _START = "0-0"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from msgspec import Struct
@@ -14,7 +13,7 @@ from ingress.dashboard.desk import Desk
 from ingress.overview import overview
 from middleware.archive.narrowing import Narrowing
 from middleware.job.metrics import Metrics
-from middleware.job.records import JobRecord, utc
+from middleware.job.records import JobRecord, ms_of, utc
 from ops.errors import BridgeError, JobNotFound
 from ops.settings_work import ScheduleSettings
 
@@ -78,7 +77,8 @@ def read_overview(desk: Desk) -> Overview:
     status = overview(bridge)
     page = desk.catalog().page(Narrowing(), limit=_LATEST)
     points = Metrics(bridge.reader).series("10s")
-    now_ms = time.time_ns() // 1_000_000
+    # The store's, as of the samples and the schedules: this host's clock may be another.
+    now_ms = ms_of(status["at"])
     busy = [job_id for worker in status["workers"] for job_id in worker["processing"]]
     running = {record.job_id: record for record in bridge.reader.records(busy)}
     fault, schedules = "", []

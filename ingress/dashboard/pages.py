@@ -10,7 +10,7 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 
 from ingress.dashboard.desk import Desk, OpenDesk
-from ingress.dashboard.job import Output, read_job, read_output, read_proof, resolve
+from ingress.dashboard.job import Output, is_on_disk, read_job, read_output, read_proof, resolve
 from ingress.dashboard.joblist import Wanted, choices, read_jobs
 from ingress.dashboard.overview import read_overview
 from ingress.dashboard.view import MEDIA_TYPES, page, static_file, visitor_of
@@ -82,10 +82,12 @@ async def show_job(request: AnyRequest, desk: OpenDesk, job_id: FromPath[str]) -
     """Show one job; with ``verify`` in the query, also the proof of its receipt."""
     visitor = visitor_of(request, desk)
     view = await sync_to_thread(read_job, desk, job_id)
-    output: Output = await sync_to_thread(read_output, desk, view.record.job_id)
+    output: Output = await sync_to_thread(read_output, desk, view)
     checked = "verify" in request.query_params
-    proof = await sync_to_thread(read_proof, desk, view.record.job_id) if checked else None
-    context = {"view": view, "output": output, "place": "jobs", **_proof(proof, checked=checked)}
+    asks = checked and not view.is_on_disk
+    proof = await sync_to_thread(read_proof, desk, view.record.job_id) if asks else None
+    shown = _proof(proof, checked=checked, on_disk=view.is_on_disk)
+    context = {"view": view, "output": output, "place": "jobs", **shown}
     return page(request, "job.html", context, visitor=visitor)
 
 
@@ -101,13 +103,15 @@ async def job_fragment(request: AnyRequest, desk: OpenDesk, job_id: FromPath[str
 async def proof_fragment(request: AnyRequest, desk: OpenDesk, job_id: FromPath[str]) -> Response[str]:
     """Prove a job's receipt."""
     visitor = visitor_of(request, desk)
-    proof = await sync_to_thread(read_proof, desk, await sync_to_thread(resolve, desk, job_id))
-    return page(request, "_proof.html", _proof(proof, checked=True), visitor=visitor)
+    whole = await sync_to_thread(resolve, desk, job_id)
+    on_disk = await sync_to_thread(is_on_disk, desk, whole)
+    proof = None if on_disk else await sync_to_thread(read_proof, desk, whole)
+    return page(request, "_proof.html", _proof(proof, checked=True, on_disk=on_disk), visitor=visitor)
 
 
-def _proof(proof: Proof | None, *, checked: bool) -> dict[str, Any]:
+def _proof(proof: Proof | None, *, checked: bool, on_disk: bool) -> dict[str, Any]:
     unsealed = proof is not None and proof.sealed < proof.transitions and len(proof.faults) == 1
-    return {"proof": proof, "checked": checked, "only_unsealed": unsealed}
+    return {"proof": proof, "checked": checked, "only_unsealed": unsealed, "on_disk": on_disk}
 
 
 @get("/ui/static/{name:str}")

@@ -111,7 +111,7 @@ def page(
             }
         )
     )
-    return Response(text, status_code=status, media_type="text/html; charset=utf-8", headers=HEADERS)
+    return Response(text, status_code=status, media_type="text/html", headers=HEADERS)
 
 
 @cache
@@ -160,9 +160,9 @@ def static_file(name: str) -> tuple[bytes, str]:
     return data, hashlib.sha256(data).hexdigest()[:12]
 
 
-#: What may be asked for, and as what it is sent.
+#: What may be asked for, and as what it is sent; the framework adds the charset of a text.
 MEDIA_TYPES = {
-    "dashboard.css": "text/css; charset=utf-8",
-    "dashboard.js": "text/javascript; charset=utf-8",
+    "dashboard.css": "text/css",
+    "dashboard.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }

@@ -9,11 +9,10 @@ from typing import Any
 
 import msgspec
 
-from ingress.cli.render import one_line, safe
+from ingress.cli.render import safe, what
 from middleware.job.records import JobRecord
 
-_SPEAKING_FIELDS = ("task", "prompt", "argv", "name", "text", "endpoint", "path", "nonce")
-_TITLE_MAX = 160
+_TITLE_MAX_CHARS = 160
 _JSON_MAX_CHARS = 40_000
 #: Colours, titles and cursor movements that a terminal would obey; a page has no use for them.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
@@ -21,10 +20,7 @@ _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)
 
 def title(record: JobRecord) -> str:
     """Give the beginning of what a job was asked to do; empty if its type says it all."""
-    payload = record.payload if isinstance(record.payload, dict) else {}
-    found = next((payload[name] for name in _SPEAKING_FIELDS if name in payload), "")
-    text = one_line(" ".join(map(str, found)) if isinstance(found, list) else str(found))
-    return text if len(text) <= _TITLE_MAX else text[: _TITLE_MAX - 1] + "…"
+    return what(record, max_chars=_TITLE_MAX_CHARS)
 
 
 def output_text(text: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from ingress.dispatch import Bridge
-from ops.errors import StartFailed
+from ops.errors import StartFailed, WaitTimeout
 from ops.launch import launch_argv
 from ops.processes import find_marked, stop_processes
 from ops.settings import ENV_FOREIGN, LoadedSettings, load_settings
@@ -86,18 +86,25 @@ class Stage:
         self.hook_secret = hook_secret
 
     def run(self, *arguments: str, stdin: str = "", timeout_s: float = 30.0) -> tuple[int, str]:
-        """Run a command of ``3ox`` here; gives its exit code and what it said, on stdout if it did."""
-        done = subprocess.run(
-            [sys.executable, "-m", "ingress.cli.main", *arguments],
-            env=self.environ,
-            cwd=self.loaded.workspace.workdesk,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            check=False,
-        )
+        """Run a command of ``3ox`` here; gives its exit code and what it said, on stdout if it did.
+
+        Raises:
+            WaitTimeout: It has not ended in time, and was killed.
+        """
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "ingress.cli.main", *arguments],
+                env=self.environ,
+                cwd=self.loaded.workspace.workdesk,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise WaitTimeout(f"'3ox {' '.join(arguments)}' has not ended in {timeout_s:g} s.") from error
         return done.returncode, done.stdout if done.stdout else done.stderr
 
 

@@ -19,7 +19,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from ingress.cli.main import version
 from ingress.dashboard.extension import extension
 from ingress.dispatch import CancelReply
-from ingress.rest import events, files, health, hooks, jobs, keys, problems
+from ingress.rest import events, files, frames, health, hooks, jobs, keys, problems
 from ingress.rest.auth import Extension
 from ingress.rest.contract import Document, StrictRequest
 from ingress.rest.door import Door
@@ -109,6 +109,6 @@ def _document() -> OpenAPIConfig:
         ),
         security=[{"bearer": []}],
         render_plugins=[
-            Document(_TYPES, {**files.BODIES, **hooks.BODIES, **jobs.BODIES}, events.STREAM_SCHEMA)
+            Document(_TYPES, {**files.BODIES, **hooks.BODIES, **jobs.BODIES}, frames.STREAM_SCHEMA)
         ],
     )

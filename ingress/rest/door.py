@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeAlias
 
 from litestar.di import NamedDependency
@@ -13,7 +14,7 @@ from ingress.rest.fanout import Fanout
 from ingress.rest.metrics import Metrics
 from ingress.rest.slots import Slots
 from ingress.rest.wakes import Wakes
-from ops.settings import LoadedSettings
+from ops.settings import LoadedSettings, ProjectSettings
 from ops.settings_rest import RestSettings
 from ops.store import Store
 from ops.tokens import Tokens
@@ -62,6 +63,11 @@ class Door:
     def rest(self) -> RestSettings:
         """The settings of this door."""
         return self.daemon.loaded.settings.rest
+
+    @property
+    def projects(self) -> Mapping[str, ProjectSettings]:
+        """The projects as they stand in the file now."""
+        return self.bridge.intake.latest().projects
 
     def start(self) -> None:
         """Start what runs beside the requests; called in the event loop."""

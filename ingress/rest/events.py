@@ -4,13 +4,14 @@ Whoever resumes is told first what the store's stream still holds from there on;
 far, a ``reset`` says that something was missed and the state has to be read again. The id of an event stands
 on the last of those that share it only, so that a stream which breaks off in between repeats them all.
 
+A job that lies in the spool has no events yet. Its stream says so and goes on when it has been handed over.
+
 With ``?output=true`` the stream of one job tells its output too. Output has a count of its own in the store,
 so the ids of such a stream name both places: ``EVENT~PIECE``.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import ExitStack, aclosing
@@ -27,13 +28,25 @@ from ingress.rest.auth import principal_of, requires
 from ingress.rest.contract import problems
 from ingress.rest.door import Door, OpenDoor
 from ingress.rest.fanout import BEHIND, END, Subscription
+from ingress.rest.frames import (
+    ASIDE,
+    BEGINNING,
+    as_event,
+    frame,
+    groups_of,
+    is_event_id,
+    note,
+    order,
+    places,
+)
 from ingress.rest.jobs import JobPart
-from ingress.rest.reading import find_job
+from ingress.rest.reading import find_followed, is_waiting
 from ingress.rest.slots import Slot
 from ingress.rest.wakes import OUTPUT, Watch
-from middleware.job.records import JobEvent, JobRecord, utc_now
+from ingress.spooled import in_spool
+from middleware.job.records import JobEvent, JobRecord
 from middleware.job.states import FINAL
-from ops.errors import StoreUnreachable
+from ops.errors import JobNotFound, StoreUnreachable
 from ops.tokens import Principal
 
 MEDIA_TYPE = "text/event-stream"
@@ -42,8 +55,9 @@ _PING_S = 15.0
 #: How long a client waits before it comes back, in ms.
 _COME_BACK_MS = 1000
 _PAGE = 500
-#: Before the first piece of output.
-_NO_PIECE = "0-0"
+#: A job that is refused at the hand-over has no event: its stream looks so often whether it is still to be
+#: handed over, at names in a folder only.
+_SPOOL_LOOK_S = 2.0
 
 LastEventId = Annotated[
     str | None,
@@ -58,43 +72,6 @@ WithOutput = Annotated[
     bool, QueryParameter(name="output", description="Tell the output too, as events 'output'.")
 ]
 
-_EVENT_ID = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
-
-
-def _order(event_id: str) -> tuple[int, int]:
-    at, _, number = event_id.partition("-")
-    return int(at), int(number)
-
-
-def frame(event: JobEvent, event_id: str = "") -> bytes:
-    """Write an event as it goes over the line.
-
-    Args:
-        event: What happened.
-        event_id: With which to resume after it; empty: not after this one.
-    """
-    head = f"id: {event_id}\n" if event_id else ""
-    return f"{head}event: {event.kind}\ndata: ".encode() + msgspec.json.encode(event) + b"\n\n"
-
-
-def _note(name: str, detail: str) -> bytes:
-    return f"event: {name}\ndata: ".encode() + msgspec.json.encode({"detail": detail}) + b"\n\n"
-
-
-#: What one event is, for the OpenAPI document.
-STREAM_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "id": {"type": "string", "description": "For Last-Event-ID."},
-        "event": {"type": "string", "enum": ["state", "progress", "output", "reset", "away"]},
-        "data": {
-            "type": "string",
-            "description": "JSON: a JobEvent; {stream, text} for output; {detail} for reset and away.",
-        },
-        "retry": {"type": "integer", "description": "When to come back, in ms."},
-    },
-}
-
 
 class EventStream:
     """One open stream.
@@ -104,6 +81,7 @@ class EventStream:
         slot: That it occupies.
         principal: Who listens; once the token is revoked nothing more is told.
         job_id: Only of this job; None: of all.
+        on_disk: It was in the spool a moment ago; the store has no events of it then.
         after: Of the last event that the client has seen.
         with_output: Whether the job's output is told too.
     """
@@ -115,18 +93,22 @@ class EventStream:
         principal: Principal,
         *,
         job_id: str | None = None,
+        on_disk: bool = False,
         after: str | None = None,
         with_output: bool = False,
     ) -> None:
-        after, self._piece = _places(after, with_output=with_output)
+        after, self._piece = places(after, with_output=with_output)
         self._watch: Watch | None = None
         self._door = door
         self._slot = slot
         self._principal = principal
         self._job_id = job_id
-        self._is_lost = after is not None and _EVENT_ID.fullmatch(after) is None
-        self._resumes = after is not None and not self._is_lost
-        self._sent = _order(after) if after is not None and self._resumes else (0, 0)
+        self._is_lost = after is not None and not is_event_id(after)
+        # Whoever saw it in the spool is told how it stands now.
+        self._resumes = after is not None and not self._is_lost and not on_disk and after != BEGINNING
+        self._on_disk: JobRecord | None = None
+        self._is_over = False
+        self._sent = order(after) if after is not None and self._resumes else (0, 0)
         self._ends_s = time.monotonic() + door.rest.stream_max_s
 
     async def frames(self) -> AsyncIterator[bytes]:
@@ -144,13 +126,9 @@ class EventStream:
                 if self._piece and self._job_id is not None:
                     self._watch = stack.enter_context(self._door.wakes.watch(self._job_id, heard))
                 yield f"retry: {_COME_BACK_MS}\n\n".encode()
-                async for piece in self._before():
+                async for piece in self._stand(self._before()):
                     yield piece
-                is_over = self._job_id is not None and await self._is_over()
-                # After that look: an ended job writes no more.
-                async for piece in self._output():
-                    yield piece
-                if is_over:
+                if self._is_over:
                     return
                 async for piece in self._live(heard):
                     yield piece
@@ -160,7 +138,7 @@ class EventStream:
     async def _before(self) -> AsyncIterator[bytes]:
         """Tell what happened before: since the last event seen, or how the job stands now."""
         if self._is_lost:
-            yield _note("reset", "that event is not known; read the state again.")
+            yield note("reset", "that event is not known; read the state again.")
         try:
             if self._resumes:
                 async for piece in self._missed():
@@ -168,14 +146,42 @@ class EventStream:
             elif self._job_id is not None:
                 yield await self._snapshot(self._job_id)
         except StoreUnreachable as error:
-            yield _note("away", str(error))
+            yield note("away", str(error))
+
+    async def _stand(self, told: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Tell how the job stands, and its output up to there; notes whether that was all."""
+        async for piece in told:
+            yield piece
+        self._is_over = self._job_id is not None and await self._has_ended(self._job_id)
+        # After that look: an ended job writes no more.
+        if self._on_disk is None:
+            async for piece in self._output():
+                yield piece
 
     async def _snapshot(self, job_id: str) -> bytes:
         """Tell how the job stands; changes that are told later are not older than this."""
+        self._on_disk = await sync_to_thread(in_spool, self._door.reading, job_id)
+        if self._on_disk is not None:
+            place = ASIDE if self._on_disk.is_final else BEGINNING
+            return frame(as_event(self._on_disk, place, self._on_disk.reason), self._id(place))
         newest = await sync_to_thread(self._door.reading.follower.newest_event)
         record = await sync_to_thread(self._door.reading.reader.job, job_id)
-        self._sent = _order(newest)
-        return frame(_as_event(record, newest), self._id(newest))
+        self._sent = order(newest)
+        return frame(as_event(record, newest, record.progress_message), self._id(newest))
+
+    async def _left_spool(self) -> AsyncIterator[bytes]:
+        """Tell how a job stands that is not in the spool any more, though no event has said so."""
+        job_id = str(self._job_id)
+        if await sync_to_thread(is_waiting, self._door, job_id):
+            return
+        before = self._on_disk
+        try:
+            yield await self._snapshot(job_id)
+        except StoreUnreachable:
+            # It was handed over, and the store went away again: the next look tells.
+            self._on_disk = before
+        except JobNotFound:
+            yield note("reset", "the job is in neither spool nor store any more; read the state again.")
 
     def _id(self, event_id: str) -> str:
         return f"{event_id}~{self._piece}" if self._piece else event_id
@@ -196,19 +202,19 @@ class EventStream:
                     event_id = self._id(f"{self._sent[0]}-{self._sent[1]}")
                     yield f"id: {event_id}\nevent: output\ndata: ".encode() + said + b"\n\n"
         except StoreUnreachable as error:
-            yield _note("away", str(error))
+            yield note("away", str(error))
 
     async def _missed(self) -> AsyncIterator[bytes]:
         first = True
         while True:
             after = f"{self._sent[0]}-{self._sent[1]}"
             reach, events = await sync_to_thread(self._read_after, after)
-            if first and reach is not None and _order(reach) > self._sent:
-                yield _note("reset", "events were missed; read the state again.")
+            if first and reach is not None and order(reach) > self._sent:
+                yield note("reset", "events were missed; read the state again.")
             first = False
             if not events:
                 return
-            for group in _groups(events):
+            for group in groups_of(events):
                 for piece in self._pieces(group):
                     yield piece
 
@@ -219,72 +225,55 @@ class EventStream:
 
     def _pieces(self, group: list[JobEvent]) -> list[bytes]:
         """Write the events of one id, those that are wanted."""
-        self._sent = _order(group[0].event_id)
+        self._sent = order(group[0].event_id)
         wanted = [event for event in group if self._job_id in {None, event.job_id}]
         last = self._id(group[0].event_id)
         return [frame(event, last if event is wanted[-1] else "") for event in wanted]
 
-    async def _is_over(self) -> bool:
+    async def _has_ended(self, job_id: str) -> bool:
         """Tell whether the job has ended; what was told up to here was all then."""
+        if self._on_disk is not None:
+            return self._on_disk.is_final
         try:
-            record = await sync_to_thread(self._door.reading.reader.job, str(self._job_id))
+            record = await sync_to_thread(self._door.reading.reader.job, job_id)
         except StoreUnreachable:
             return False
+        except JobNotFound:
+            return True
         return record.is_final
 
     async def _live(self, heard: Subscription) -> AsyncIterator[bytes]:
-        while True:
+        while not self._is_over:
             left_s = self._ends_s - time.monotonic()
-            item = await heard.next(min(_PING_S, left_s))
+            longest_s = _PING_S if self._on_disk is None else _SPOOL_LOOK_S
+            item = await heard.next(min(longest_s, left_s))
             if isinstance(item, list):
-                if _order(item[0].event_id) <= self._sent:
-                    continue
-                if item[-1].status in FINAL:
-                    async for piece in self._output():
-                        yield piece
-                for piece in self._pieces(item):
-                    yield piece
-                if self._job_id is not None and item[-1].status in FINAL:
-                    return
+                told = self._happened(item)
             elif item is OUTPUT:
-                async for piece in self._output():
-                    yield piece
+                told = self._output()
             elif item is END or item is BEHIND or left_s <= 0:
                 return
+            elif self._on_disk is not None:
+                told = self._stand(self._left_spool())
             elif item is None:
                 yield b": still here\n\n"
+                continue
+            else:
+                continue
+            async for piece in told:
+                yield piece
 
-
-def _places(after: str | None, *, with_output: bool) -> tuple[str | None, str]:
-    """Read what a stream told last: id of the event, and of the piece of output; '' if none is wanted."""
-    event_id, tilde, piece = ("", "", "") if after is None else after.partition("~")
-    if not with_output:
-        piece = ""
-    elif not tilde or _EVENT_ID.fullmatch(piece) is None:
-        piece = _NO_PIECE
-    return (None if after is None else event_id), piece
-
-
-def _groups(events: list[JobEvent]) -> list[list[JobEvent]]:
-    groups: list[list[JobEvent]] = []
-    for event in events:
-        if groups and groups[-1][0].event_id == event.event_id:
-            groups[-1].append(event)
-        else:
-            groups.append([event])
-    return groups
-
-
-def _as_event(record: JobRecord, event_id: str) -> JobEvent:
-    return JobEvent(
-        event_id=event_id,
-        job_id=record.job_id,
-        kind="state",
-        status=record.status,
-        progress=record.progress,
-        message=record.progress_message,
-        at=utc_now(),
-    )
+    async def _happened(self, group: list[JobEvent]) -> AsyncIterator[bytes]:
+        """Tell events of one id, unless they have been told; notes whether the job has ended with them."""
+        self._on_disk = None
+        if order(group[0].event_id) <= self._sent:
+            return
+        if group[-1].status in FINAL:
+            async for piece in self._output():
+                yield piece
+        for frames in self._pieces(group):
+            yield frames
+        self._is_over = self._job_id is not None and group[-1].status in FINAL
 
 
 def _response(stream: EventStream) -> Stream:
@@ -305,7 +294,8 @@ _STREAM = {
     operation_id="jobEvents",
     summary="What happens to a job, as it happens",
     description="Server-sent events 'state' and 'progress', with ?output=true also 'output'; ends with the"
-    " job. 204 when a client comes back to a job that has ended and of which it has seen all.",
+    " job. One in the spool is told as 'spooled' until the store takes it. 204 when a client comes back to a"
+    " job that has ended and of which it has seen all.",
     guards=[requires("view")],
     media_type=MEDIA_TYPE,
     responses={
@@ -322,19 +312,22 @@ async def job_events(
     with_output: WithOutput = False,
 ) -> Response[Any]:
     """Stream what happens to one job."""
-    record = await sync_to_thread(find_job, door, job_id)
-    seen, _ = _places(last_event_id, with_output=with_output)
-    if seen is not None and _EVENT_ID.fullmatch(seen) and record.is_final:
+    record, on_disk = await sync_to_thread(find_followed, door, job_id)
+    seen, _ = places(last_event_id, with_output=with_output)
+    if seen is not None and is_event_id(seen) and record.is_final and not on_disk:
         missed = await sync_to_thread(door.reading.follower.events_after, seen, _PAGE)
         if len(missed) < _PAGE and all(event.job_id != record.job_id for event in missed):
             # What keeps a browser's EventSource from coming back for ever.
             return Response(None, status_code=204)
+    if on_disk and record.is_final and seen == ASIDE:
+        return Response(None, status_code=204)
     slot = door.streams.take()
     stream = EventStream(
         door,
         slot,
         principal_of(request),
         job_id=record.job_id,
+        on_disk=on_disk,
         after=last_event_id,
         with_output=with_output,
     )

@@ -16,7 +16,8 @@ from ingress.rest.models import Health, Version
 from middleware.job.schema import SCHEMA_VERSION
 from ops.errors import BridgeError
 
-_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+#: The framework adds the charset.
+_METRICS_TYPE = "text/plain; version=0.0.4"
 
 
 @get(

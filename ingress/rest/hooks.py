@@ -118,13 +118,14 @@ def refuse_replay(door: Door, name: str, signature: str, delivery: str) -> None:
     Raises:
         ApiProblem: It is one.
     """
-    keys = door.bridge.reader.keys
+    keys = door.reading.reader.keys
     away = door.acceptance.away
     if away.is_set():
         log.warning("rest.replay_unchecked", endpoint=name, reason="the store is away.")
         return
     try:
-        first = door.bridge.store.call(
+        # Briefly: somebody waits. Given up and written all the same, it is what this delivery writes again.
+        first = door.reading.store.call(
             "SET",
             keys.webhook(name, signature),
             delivery,

@@ -69,7 +69,7 @@ def to_job(
             field="idempotency_key",
         )
     chosen = wanted.idempotency_key if key is None else key
-    project = None if wanted.project is None else door.loaded.settings.projects.get(wanted.project)
+    project = None if wanted.project is None else door.projects.get(wanted.project)
     preset = DEFAULT_PRIORITY if project is None or project.priority is None else project.priority
     return make_job(
         str(wanted.__struct_config__.tag),

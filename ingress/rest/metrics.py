@@ -188,11 +188,13 @@ class _Now(Collector):
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Ask the store, in three round trips."""
+        """Ask the store, in a few round trips."""
         from ingress.overview import overview
 
         yield GaugeMetricFamily("bridge_http_streams", "Event streams and waits open.", self._streams())
-        yield GaugeMetricFamily("bridge_spool_jobs", "Jobs on disk until the store is back.", self._spool())
+        yield GaugeMetricFamily(
+            "bridge_spool_jobs", "Jobs on disk until the store is back.", self._bridge.spooled()
+        )
         up = GaugeMetricFamily("bridge_store_up", "Whether the store answers.")
         try:
             state = overview(self._bridge)
@@ -229,9 +231,6 @@ class _Now(Collector):
             daemons.add_metric([name], int(lives))
         yield daemons
         yield from _told(state)
-
-    def _spool(self) -> int:
-        return self._bridge.spooled()
 
 
 def _told(state: dict[str, Any]) -> Iterator[Metric]:

@@ -6,8 +6,6 @@ and one that the station would leave alone is changed. No file that is there alr
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import os
 import re
@@ -16,12 +14,12 @@ from pathlib import Path
 
 from ingress.rest.problems import ApiProblem
 from ingress.station.inbox import Inbox
-from ops.dropfolder import NOTE_SUFFIX, ROOMS
+from ingress.station.laying import lay
+from ops.durable import sync_folder, write_all
 from ops.settings import LoadedSettings
 
 #: A file name has room for 255 bytes; some are left for a number and the note's suffix.
 _NAME_MAX_BYTES = 200
-_SAME_NAME_MAX = 1000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -43,13 +41,9 @@ class Place:
         if len(os.fsencode(name)) > _NAME_MAX_BYTES:
             ending = dot + suffix if len(os.fsencode(suffix)) < 20 and stem else ""  # noqa: PLR2004
             name = _cut(name, _NAME_MAX_BYTES - len(os.fsencode(ending))) + ending
-        if name.strip(".") == "" or name in ROOMS:
+        if name.strip(".") == "":
             name = f"upload-{secrets.token_hex(4)}"
-        if self._inbox.is_ignored(name):
-            name = "upload-" + name.lstrip(".~$")
-        if self._inbox.is_ignored(name):
-            name += ".upload"
-        return name
+        return self._inbox.takeable(name, "upload")
 
     def draft(self) -> Path:
         """Give a temporary name, which no station takes."""
@@ -71,23 +65,14 @@ class Place:
         """
         stem, dot, suffix = name.rpartition(".")
         base, ending = (stem, dot + suffix) if stem else (name, "")
-        for number in range(1, _SAME_NAME_MAX):
-            final = self.folder / (name if number == 1 else f"{base} ({number}){ending}")
-            companion = final.with_name(final.name + NOTE_SUFFIX)
-            if final.exists() or companion.exists():
-                continue
-            if note:
-                _write_new(companion, note)
-            try:
-                _name_new(draft, final)
-            except FileExistsError:
-                if note:
-                    companion.unlink(missing_ok=True)
-                continue
-            return final.name
-        raise ApiProblem(
-            409, "name-taken", f"there are too many files named {name!r}.", remedy="Choose another name."
-        )
+        try:
+            final = lay(draft, lambda number: name if number == 1 else f"{base} ({number}){ending}", note)
+        except FileExistsError as error:
+            raise ApiProblem(
+                409, "name-taken", f"there are too many files named {name!r}.", remedy="Choose another name."
+            ) from error
+        sync_folder(self.folder)
+        return final.name
 
 
 class Draft:
@@ -114,9 +99,7 @@ class Draft:
 
     def write(self, data: bytes) -> None:
         """Add what came."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        write_all(self._fd, data)
         self._sha256.update(data)
         self.size_bytes += len(data)
 
@@ -133,30 +116,6 @@ class Draft:
             os.close(self._fd)
             self._fd = -1
         self.path.unlink(missing_ok=True)
-
-
-def _name_new(draft: Path, final: Path) -> None:
-    """Rename without ever replacing a file.
-
-    Raises:
-        FileExistsError: There is one of this name.
-    """
-    try:
-        os.link(draft, final)
-    except OSError as error:
-        if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}:
-            raise
-        # A file system without hard links: the look just before has to do.
-        draft.rename(final)
-        return
-    draft.unlink()
-
-
-def _write_new(path: Path, text: str) -> None:
-    with contextlib.suppress(FileExistsError):
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(fd, "w", encoding="utf-8") as file:  # noqa: PTH123 (a descriptor, made only if there was none)
-            file.write(text)
 
 
 def _cut(name: str, most_bytes: int) -> str:

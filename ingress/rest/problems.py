@@ -31,6 +31,14 @@ from ops.logs import get_logger
 MEDIA_TYPE = "application/problem+json"
 #: When to come back while the store is away, or the queue full.
 RETRY_AFTER_S = 2
+#: What a parameter is called in a request, where a function calls it otherwise.
+_SENT_NAMES = {
+    ("query", "job_type"): "type",
+    ("query", "every"): "all",
+    ("query", "with_output"): "output",
+    ("header", "idempotency_key"): "Idempotency-Key",
+    ("header", "last_event_id"): "Last-Event-ID",
+}
 
 log = get_logger(__name__)
 
@@ -178,7 +186,11 @@ def of_http_exception(error: HTTPException) -> ApiProblem:
     }
     phrase = HTTPStatus(status).phrase
     kind = phrase.lower().replace(" ", "-")
-    said = {404: "there is no such route.", 405: "the route does not take this method."}
+    said = {
+        404: "there is no such route.",
+        405: "the route does not take this method.",
+        413: "the body is larger than is taken.",
+    }
     message = said.get(status, error.detail if error.detail else f"{phrase}.")
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("rest.failed", reason=error.detail)
@@ -189,8 +201,9 @@ def _complaint(error: ValidationException) -> tuple[str, str]:
     """Give what is wrong, and with which field."""
     for entry in error.extra if isinstance(error.extra, list) else ():
         if isinstance(entry, dict) and "message" in entry:
-            field = str(entry.get("key", ""))
             source = getattr(entry.get("source"), "value", "request")
+            field = str(entry.get("key", ""))
+            field = _SENT_NAMES.get((source, field), field)
             where = f"the {source} parameter {field!r}" if field else "the request"
             if field == "data":
                 return "the request has no body.", ""

@@ -10,7 +10,7 @@ from ingress.past import lacking, one_job
 from ingress.rest.door import Door
 from ingress.rest.fanout import BEHIND, END
 from ingress.rest.problems import RETRY_AFTER_S, ApiProblem
-from ingress.spooled import SPOOLED, in_spool
+from ingress.spooled import SPOOLED, find, in_spool
 from middleware.job.records import JobRecord
 from middleware.job.states import FINAL
 from ops.errors import JobNotFound
@@ -46,6 +46,28 @@ def find_job(door: Door, part: str) -> JobRecord:
         if spooled is None:
             raise
         raise lacking(door.reading, part) from None
+
+
+def find_followed(door: Door, part: str) -> tuple[JobRecord, bool]:
+    """Give a job whose changes can be told, and whether it is on disk only; blocks on the store.
+
+    Args:
+        door: Where.
+        part: Its id, or a unique part of it.
+
+    Raises:
+        JobNotFound: There is none.
+        AmbiguousJobId: More than one fits.
+        StoreUnreachable: The store is away, and the spool has none.
+    """
+    spooled = in_spool(door.reading, part)
+    return (find_job(door, part), False) if spooled is None else (spooled, True)
+
+
+def is_waiting(door: Door, job_id: str) -> bool:
+    """Tell by the spool's folder alone whether a job is still to be handed over."""
+    found = find(door.reading, job_id)
+    return found is not None and not found.is_aside
 
 
 def find_any(door: Door, part: str) -> JobRecord:

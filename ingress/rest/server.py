@@ -77,9 +77,7 @@ def serve(daemon: Daemon) -> None:
 
     def started() -> None:
         url = url_of(settings, listening.getsockname()[1])
-        draft = place.with_suffix(f".{os.getpid()}")
-        draft.write_text(url)
-        draft.replace(place)
+        daemon.announce(place, url)
         daemon.tell(url=url)
         daemon.ready()
 

@@ -10,12 +10,16 @@ from pathlib import Path
 import msgspec
 from prompt_toolkit.history import History
 
-from ops.lockfile import claim_lock
+from ops.durable import write_durably
+from ops.lockfile import try_lock
+from ops.logs import get_logger
 from ops.workspace import Workspace
 
 #: So many lines are kept when the file is tidied, which it is when it has twice as many.
 KEPT_MAX = 1000
-_LINE_MAX = 10_000
+_LINE_MAX_CHARS = 10_000
+
+log = get_logger(__name__)
 
 
 def history_file(workspace: Workspace) -> Path:
@@ -58,26 +62,33 @@ class LineHistory(History):
             super().append_string(string)
 
     def store_string(self, string: str) -> None:
-        """Add a line to the file, in one write."""
-        data = msgspec.json.encode(string[:_LINE_MAX].encode(errors="replace").decode()) + b"\n"
-        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        """Add a line to the file, in one write; a full disk costs the memory of it, not the shell."""
+        data = msgspec.json.encode(string[:_LINE_MAX_CHARS].encode(errors="replace").decode()) + b"\n"
         try:
-            os.write(fd, data)
-        finally:
-            os.close(fd)
+            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, data)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            log.warning("shell.line_not_kept", reason=str(error))
 
     def tidy(self) -> None:
-        """Drop the oldest lines of a file that has grown to twice its bound."""
-        lock = claim_lock(self._path.with_suffix(".lock"), wait=False)
+        """Drop the oldest lines of a file that has grown to twice its bound; on a full disk, another time."""
+        try:
+            self._tidy()
+        except OSError as error:
+            log.warning("shell.history_not_tidied", reason=str(error))
+
+    def _tidy(self) -> None:
+        lock = try_lock(self._path.with_suffix(".lock"))
         if lock is None:
             return  # another shell is at it
         try:
             found = self.lines()
             if len(found) > 2 * KEPT_MAX:
-                fresh = self._path.with_suffix(".new")
-                fresh.touch(mode=0o600)
-                fresh.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in found[-KEPT_MAX:]))
-                fresh.replace(self._path)
+                kept = b"".join(msgspec.json.encode(line) + b"\n" for line in found[-KEPT_MAX:])
+                write_durably(self._path, kept)
         finally:
             self._path.with_suffix(".lock").unlink(missing_ok=True)
             os.close(lock)

@@ -14,7 +14,7 @@ import msgspec
 
 from ingress.acceptance import Acceptance
 from ingress.cli.carry import Mode, carry_out
-from ingress.cli.render import one_line, print_fields, short_id
+from ingress.cli.render import count_of, one_line, print_fields, short_id
 from ingress.cli.shared import Ended, login_name, note, utf8
 from ingress.dispatch import Bridge, connect, current_bridge
 from ingress.shell.feed import Feed
@@ -25,6 +25,7 @@ from middleware.job.schema import Job, Name, make_job
 from middleware.job.sessions import Sessions
 from ops.errors import BridgeError, SessionNotFound, UsageProblem
 from ops.settings import LoadedSettings
+from ops.settings_live import LiveSettings
 
 if TYPE_CHECKING:
     from middleware.job.records import Receipt
@@ -68,6 +69,7 @@ class Shell:
         self._actor = login_name()
         self.session = own_session(self._actor) if session is None else session_name(session)
         self.bridge: Bridge = connect(loaded)
+        self.bridge.intake.follow(LiveSettings(loaded).now)
         self._acceptance = Acceptance(self.bridge)
         self.feed = Feed(self.bridge, tell, changed)
         self._acts: dict[str, Callable[[Line], int]] = {
@@ -92,7 +94,7 @@ class Shell:
         self._acceptance.stop()
         if left := self.feed.tracked():
             names = ", ".join(map(short_id, left[:10]))
-            note(f"{len(left)} background job{'' if len(left) == 1 else 's'} may go on: {names}.")
+            note(f"{count_of(len(left), 'background job')} may go on: {names}.")
 
     def carry_out(self, text: str) -> int:
         """Carry out one line; what goes wrong is told, and does not end the shell.
@@ -184,7 +186,9 @@ class Shell:
         finally:
             if current_bridge() is not self.bridge:
                 # Such a command may choose a connection of its own, with less patience.
+                latest = self.bridge.intake.latest
                 self.bridge = connect(self._loaded)
+                self.bridge.intake.follow(latest)
         return 0 if code is None else code
 
     def _session(self, line: Line) -> int:

@@ -19,7 +19,6 @@ from ingress.station.inbox import Found, folder_of
 from middleware.job.ids import ID_LENGTH, is_id_part, new_job_id
 from ops.dropfolder import (
     CLAIMED,
-    FAILED,
     NOTE_SUFFIX,
     REASON_SUFFIX,
     claim_folder,
@@ -199,13 +198,6 @@ class Claims:
         claim_folder(self._workspace, job_id).rename(target)
         self.forget_tries(job_id)
         return target
-
-    def failed_count(self) -> int:
-        """Count what lies in ``failed/``."""
-        try:
-            return len(os.listdir(self._workspace.inbox / FAILED))  # noqa: PTH208
-        except FileNotFoundError:
-            return 0
 
     def _remove(self, folder: Path) -> None:
         with contextlib.suppress(FileNotFoundError):

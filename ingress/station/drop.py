@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ingress.station.claims import utf8_name
+from ingress.station.inbox import Inbox
+from ingress.station.laying import lay
 from middleware.job.ids import new_job_id
 from middleware.job.payloads import IngestFilePayload
 from ops.dropfolder import NAME_MAX_BYTES, NOTE_MAX_BYTES, NOTE_SUFFIX, claim_folder, shortened
 from ops.errors import BridgeError, UsageProblem
-from ops.files import NotAFile, appear, open_file
-from ops.filetype import media_type_of_head
+from ops.files import NotAFile, open_file
+from ops.filetype import HEAD_BYTES, media_type_of_head
+from ops.settings import LoadedSettings
 from ops.workspace import Workspace
-
-_HEAD_BYTES = 4096
-_NAMES_MAX = 1000
 
 
 class Staged(NamedTuple):
@@ -63,11 +63,13 @@ def check_note(note: str | None) -> None:
         )
 
 
-def drop(workspace: Workspace, source: Path, *, note: str | None = None) -> Path:
+def drop(loaded: LoadedSettings, source: Path, *, note: str | None = None) -> Path:
     """Copy a file into the drop folder, whole and at once; a name that is taken gets a number.
 
+    One that the station would leave alone gets another name: who drops a file wants it taken.
+
     Args:
-        workspace: Whose drop folder.
+        loaded: Say where the drop folder is, and what is left alone in it.
         source: The file.
         note: Becomes its companion ``NAME.note.txt``.
 
@@ -87,13 +89,14 @@ def drop(workspace: Workspace, source: Path, *, note: str | None = None) -> Path
         raise UsageProblem(
             f"{str(source)!r} cannot be read: {error.strerror}.", remedy="Check its name and mode."
         ) from error
-    name = file_name(source.name)
+    folder = loaded.workspace.inbox
+    name = file_name(Inbox(folder, loaded.settings.station.ignore).takeable(file_name(source.name), "drop"))
     # Of this pattern the station takes nothing.
-    draft = workspace.inbox / f".3ox-drop-{new_job_id()}.part"
+    draft = folder / f".3ox-drop-{new_job_id()}.part"
     try:
         with os.fdopen(source_fd, "rb") as file, draft.open("xb") as copy:
             shutil.copyfileobj(file, copy, 1_048_576)
-        return _settle(workspace.inbox, draft, name, note)
+        return lay(draft, lambda number: name if number == 1 else shortened(name, f"-{number}"), note)
     except OSError as error:
         raise BridgeError(
             f"{str(source)!r} cannot be dropped: {error.strerror}.",
@@ -101,28 +104,6 @@ def drop(workspace: Workspace, source: Path, *, note: str | None = None) -> Path
         ) from error
     finally:
         draft.unlink(missing_ok=True)
-
-
-def _settle(inbox: Path, draft: Path, name: str, note: str | None) -> Path:
-    for number in range(1, _NAMES_MAX):
-        wanted = inbox / (name if number == 1 else shortened(name, f"-{number}"))
-        companion = wanted.with_name(shortened(wanted.name + NOTE_SUFFIX))
-        if os.path.lexists(wanted) or (note is not None and os.path.lexists(companion)):
-            continue
-        if note is not None:
-            # First: the station must not see the file without it.
-            note_draft = draft.with_suffix(".note.part")
-            note_draft.write_text(note, encoding="utf-8", errors="replace")
-            appear(note_draft, companion)
-        try:
-            # A second name for the draft; the first one goes when all is done.
-            os.link(draft, wanted)
-        except FileExistsError:
-            if note is not None:
-                companion.unlink(missing_ok=True)
-            continue
-        return wanted
-    raise FileExistsError(17, "there are too many files of this name", name)
 
 
 def stage(workspace: Workspace, name: str, pieces: Iterable[bytes], *, note: str | None = None) -> Staged:
@@ -150,7 +131,7 @@ def stage(workspace: Workspace, name: str, pieces: Iterable[bytes], *, note: str
         home.mkdir(parents=True)
         with target.open("xb") as file:
             for piece in pieces:
-                head = head if len(head) >= _HEAD_BYTES else (head + piece)[:_HEAD_BYTES]
+                head = head if len(head) >= HEAD_BYTES else (head + piece)[:HEAD_BYTES]
                 digest.update(piece)
                 size_bytes += len(piece)
                 file.write(piece)

@@ -136,11 +136,14 @@ class Entrance:
         with self._lock:
             due = [job_id for job_id, item in self._waiting.items() if item.due_s <= now_s]
         for at in range(0, len(due), BATCH):
-            loaded = ((job_id, self._claims.load(job_id)) for job_id in due[at : at + BATCH])
-            for job_id, claim in loaded:
+            claims: list[Claim] = []
+            for job_id in due[at : at + BATCH]:
+                claim = self._claims.load(job_id)
                 if claim is None:
                     self._forget(job_id)
-            self.hand_in(claim for job_id in due[at : at + BATCH] if (claim := self._claims.load(job_id)))
+                else:
+                    claims.append(claim)
+            self.hand_in(claims)
         with self._lock:
             left = [item.due_s for item in self._waiting.values()]
         return max(0.0, min(left) - self._clock()) if left else None

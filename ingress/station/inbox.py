@@ -99,6 +99,17 @@ class Inbox:
         """Tell whether a name is to be left alone."""
         return self._ignored.match(name) is not None
 
+    def takeable(self, name: str, door: str) -> str:
+        """Give a name under which a file is taken, as near as can be to the one given.
+
+        Args:
+            name: Of a file at the top of the folder.
+            door: A word that is put to a name which the station would leave alone.
+        """
+        if name in ROOMS or self.is_ignored(name):
+            name = f"{door}-{name.lstrip('.~$')}"
+        return f"{name}.{door}" if self.is_ignored(name) else name
+
     def look(self) -> Look:
         """Look through the folder; links are never followed."""
         seen = Look([], [], [])
@@ -125,12 +136,15 @@ class Inbox:
     def _list(self, folder: str) -> Iterator[Found]:
         with os.scandir(os.path.join(self.root, folder)) as listing:  # noqa: PTH118
             for entry in listing:
-                if self.is_ignored(entry.name) or (folder == "" and entry.name in ROOMS):
+                if self.is_ignored(entry.name):
                     continue
                 try:
                     info = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     # Somebody else has taken it since.
+                    continue
+                # A file of a room's name is a dropped file, and would be in the room's way.
+                if folder == "" and entry.name in ROOMS and stat.S_ISDIR(info.st_mode):
                     continue
                 yield Found(
                     self.root,

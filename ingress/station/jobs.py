@@ -11,7 +11,7 @@ from ingress.station.claims import Claim
 from middleware.job.schema import Job, make_job
 from ops.dropfolder import NOTE_MAX_BYTES
 from ops.files import Pulse, open_file
-from ops.filetype import media_type_of_head
+from ops.filetype import HEAD_BYTES, media_type_of_head
 from ops.settings_station import StationSettings
 
 _CHUNK_BYTES = 1_048_576
@@ -54,7 +54,7 @@ def read_through(claim: Claim, pulse: Pulse) -> Content:
         before = os.fstat(fd)
         digest, size_bytes, head = hashlib.sha256(), 0, b""
         while piece := os.read(fd, _CHUNK_BYTES):
-            head = head if size_bytes else piece[:4096]
+            head = head if size_bytes else piece[:HEAD_BYTES]
             digest.update(piece)
             size_bytes += len(piece)
             pulse()

@@ -13,8 +13,8 @@ from ingress.station.inbox import Inbox
 from ops.settings_station import StationSettings
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
-#: Under these names REST and ``3ox drop`` write what has not got its own name yet.
-_DRAFT = re.compile(r"\.(upload|3ox-drop)-[0-9A-Za-z]+(\.note)?\.part")
+#: Under these names REST, ``3ox drop`` and Telegram write what has not got its own name yet.
+_DRAFT = re.compile(r"\.(upload|3ox-drop|telegram)-[0-9A-Za-z]+(\.note)?\.part")
 #: Whoever still writes to a draft has done so within this time.
 _DRAFT_S = 86_400.0
 
@@ -48,7 +48,7 @@ def remove_empty_folders(inbox: Inbox, settings: StationSettings) -> list[str]:
 
 
 def remove_old_drafts(inbox: Path) -> list[str]:
-    """Remove what uploads and ``3ox drop`` were writing when they were killed.
+    """Remove what uploads, ``3ox drop`` and Telegram were writing when they were killed.
 
     Args:
         inbox: The drop folder.

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 from ingress.daemon import Daemon
+from ingress.spooled import id_of
 from ingress.station.claims import Claim, Claims
 from ingress.station.endings import Endings
 from ingress.station.entrance import BATCH, Entrance, refuse, wait_s
@@ -178,8 +179,7 @@ class Station:
         """Give those of the claims without a known job that nobody cares for."""
         if not unknown:
             return []
-        # The job's id is the last part of an entry's name.
-        spooled = {entry.stem.rpartition("-")[2] for entry in self._daemon.acceptance.spool.entries()}
+        spooled = {id_of(entry) for entry in self._daemon.acceptance.spool.entries()}
         now_s = time.time()
         return [
             job_id

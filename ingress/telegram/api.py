@@ -52,7 +52,7 @@ _TIMEOUT_S = 10.0
 _DOWNLOAD_TIMEOUT_S = 120.0
 _CONNECTIONS = 8
 #: A revoked token is tried again so often: somebody may restore it.
-_REFUSED_TOKEN_S = 60.0
+REFUSED_TOKEN_S = 60.0
 UNREADABLE = "unreadable"
 
 T = TypeVar("T")
@@ -288,7 +288,7 @@ class Api:
                 continue
             except InvalidToken:
                 # The poller says so; here it is only waited for.
-                await asyncio.sleep(_REFUSED_TOKEN_S)
+                await asyncio.sleep(REFUSED_TOKEN_S)
                 continue
             except (BadRequest, Forbidden, ChatMigrated) as error:
                 raise self._refused(error) from error

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import hiredis
+import msgspec
 
 from ingress.telegram.owed import Owed, decode_owed
 from ingress.telegram.shelf import Shelf
@@ -116,9 +117,8 @@ class Book:
         Raises:
             SpoolFull: The store is away and the disk is full.
         """
-        owed.done = True
         with self._lock:
-            self._write(owed)
+            self._write(msgspec.structs.replace(owed, done=True))
 
     def pending(self) -> list[Owed]:
         """Give every reply that is owed, those of the oldest updates first."""

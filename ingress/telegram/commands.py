@@ -8,8 +8,9 @@ from typing import NamedTuple
 from ingress.dispatch import Bridge
 from ingress.overview import overview
 from ingress.past import one_job
+from ingress.spooled import find, record_of
 from ingress.telegram import answers
-from ops.errors import UsageProblem
+from ops.errors import StoreUnreachable, UsageProblem
 
 HELP = """Write anything: it is answered as a question, in this chat's own session.
 Send a document or a photo: it goes into the drop folder, its caption as a note.
@@ -54,6 +55,21 @@ def job(bridge: Bridge, words: str, asker: Asker) -> str:
     return answers.one_job(one_job(bridge, _the_id(words, "/job")))
 
 
+def job_on_disk(bridge: Bridge, words: str, asker: Asker) -> str:
+    """Describe one job that lies in the spool, without a question to the store.
+
+    Raises:
+        StoreUnreachable: It is not there; only the store could tell.
+    """
+    del asker
+    away = StoreUnreachable("it is away.")
+    found = find(bridge, _the_id(words, "/job"))
+    record = None if found is None else record_of(bridge, found, away)
+    if record is None:
+        raise away
+    return answers.one_job(record)
+
+
 def cancel(bridge: Bridge, words: str, asker: Asker) -> str:
     """Cancel a job."""
     reply = bridge.cancel(_the_id(words, "/cancel"), f"cancelled through Telegram by {asker.user_id}")
@@ -84,5 +100,9 @@ AT_ONCE: dict[str, Callable[[Bridge, str, Asker], str]] = {
     "help": help_text,
     "start": help_text,
 }
-#: Those of them that need no store.
-STORELESS = {"help", "start"}
+#: What is answered while the store is away: each question to it would cost its time-out.
+STORELESS: dict[str, Callable[[Bridge, str, Asker], str]] = {
+    "job": job_on_disk,
+    "help": help_text,
+    "start": help_text,
+}

@@ -163,10 +163,11 @@ class Desk:
             return self._dispatch(owed, self._task(owed.update_id, message, words))
         if name not in AT_ONCE:
             owed.text = f"There is no command /{name[:40]}.\n\n{HELP}"
-        elif self._is_away() and name not in STORELESS:
+            return owed
+        commands = STORELESS if self._is_away() else AT_ONCE
+        if name not in commands:
             raise StoreUnreachable
-        else:
-            owed.text = AT_ONCE[name](self._bridge, words, _asker(message))
+        owed.text = commands[name](self._bridge, words, _asker(message))
         return owed
 
     def _dispatch(self, owed: Owed, job: Job) -> Owed:

@@ -7,12 +7,14 @@ import unicodedata
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from ingress.station.inbox import Inbox
+from ingress.station.laying import lay
 from ingress.telegram.owed import Attachment
+from ops.dropfolder import shortened
 
 #: Of a name in the drop folder; with the counter, the note's ending and ``.part`` it stays below 255 bytes.
 _NAME_MAX_BYTES = 150
 _SUFFIX_MAX_BYTES = 20
-_TRIES = 100
 
 
 def harmless_name(given: str, fallback: str) -> str:
@@ -38,7 +40,7 @@ def harmless_name(given: str, fallback: str) -> str:
 
 async def lay_down(
     attachment: Attachment,
-    inbox: Path,
+    inbox: Inbox,
     fallback: str,
     fetch: Callable[[str, Path], Awaitable[int]],
 ) -> tuple[str, int]:
@@ -56,44 +58,17 @@ async def lay_down(
     Raises:
         OSError: It cannot be written.
     """
-    name = harmless_name(attachment.name, fallback)
-    draft = inbox / f".{fallback}.part"
+    name = inbox.takeable(harmless_name(attachment.name, fallback), "telegram")
+    draft = Path(inbox.root) / f".{fallback}.part"
     try:
         size_bytes = await fetch(attachment.file_id, draft)
         with draft.open("rb") as file:
             os.fsync(file.fileno())
-        final = _free(inbox, name, attachment.caption)
-        if attachment.caption:
-            _write_note(final, attachment.caption)
-        draft.rename(final)
+        final = lay(
+            draft,
+            lambda number: name if number == 1 else shortened(name, f"-{number}"),
+            attachment.caption,
+        )
     finally:
         draft.unlink(missing_ok=True)
     return final.name, size_bytes
-
-
-def _free(inbox: Path, name: str, caption: str) -> Path:
-    """Give a path that nothing has: the station may still be at work on a file of the same name.
-
-    A note that says the same is our own, of a try that was killed before its file was there.
-    """
-    stem, dot, suffix = name.rpartition(".")
-    if not dot:
-        stem, suffix = name, ""
-    for number in range(1, _TRIES):
-        path = inbox / (name if number == 1 else f"{stem}-{number}{dot}{suffix}")
-        note = _note_of(path)
-        ours = not note.exists() or note.read_text(encoding="utf-8", errors="replace") == caption
-        if ours and not path.exists():
-            return path
-    raise FileExistsError(17, f"there are {_TRIES} files of this name", name)
-
-
-def _note_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.note.txt")
-
-
-def _write_note(path: Path, text: str) -> None:
-    note = _note_of(path)
-    draft = note.with_name(f".{note.name}.part")
-    draft.write_text(text, encoding="utf-8", errors="replace")
-    draft.rename(note)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from telegram import Update
 from telegram.error import Conflict, RetryAfter, TelegramError
 
-from ingress.telegram.api import POLL_S, Api, TokenRefused, retry_after_s
+from ingress.telegram.api import POLL_S, REFUSED_TOKEN_S, Api, TokenRefused, retry_after_s
 from ingress.telegram.book import Book
 from ingress.telegram.desk import Desk
 from ingress.telegram.pace import backoff_s
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 #: An update that could not be handled so often, by this process or ones that it killed, is set aside.
 TRIES_MAX = 5
-#: A revoked token is tried again so often: somebody may restore it.
-_TOKEN_WAIT_S = 60.0
 #: A server that answers at once without news does not know long polling: it is not asked in a busy loop.
 _EMPTY_PAUSE_S = 1.0
 
@@ -141,7 +139,7 @@ async def wait_out(error: Exception, api: Api, trouble: Trouble) -> None:
         await asyncio.sleep(retry_after_s(error))
     elif isinstance(error, TokenRefused):
         trouble.begin("telegram.token_refused", error.message, error.remedy)
-        await asyncio.sleep(_TOKEN_WAIT_S)
+        await asyncio.sleep(REFUSED_TOKEN_S)
     elif isinstance(error, Conflict):
         trouble.begin(
             "telegram.conflict",

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ingress.station.inbox import Inbox
 from ingress.telegram import answers
 from ingress.telegram.api import FILE_MAX_BYTES, Api, Gone, Refused
 from ingress.telegram.book import Book
@@ -44,13 +45,13 @@ class Replies:
         book: What is owed.
         bridge: Where the jobs are.
         acceptance: Knows what is still in the spool.
-        inbox: Where files go: the bridge's drop folder.
     """
 
     def __init__(self, api: Api, book: Book, bridge: Bridge, acceptance: Acceptance) -> None:
         self._api = api
         self._book = book
-        self._inbox = bridge.loaded.workspace.inbox
+        loaded = bridge.loaded
+        self._inbox = Inbox(loaded.workspace.inbox, loaded.settings.station.ignore)
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         # What the book was asked for a moment ago may have been given since.

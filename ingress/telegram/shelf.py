@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from ingress.telegram.owed import Owed, decode_owed
+from ops.durable import write_durably
 from ops.errors import SpoolFull, StoreError
 from ops.logs import get_logger
 
@@ -43,14 +43,9 @@ class Shelf:
             raise SpoolFull(
                 f"the folder {self._folder} holds {FILES_MAX} replies.", remedy="Bring the store back."
             )
-        draft = self._path(owed.update_id).with_suffix(".tmp")
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with draft.open("wb") as file:
-                file.write(owed.encode())
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._path(owed.update_id))
+            write_durably(self._path(owed.update_id), owed.encode())
         except OSError as error:
             raise SpoolFull(
                 f"the folder {self._folder} takes nothing: {error.strerror}.",

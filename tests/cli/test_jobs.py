@@ -150,6 +150,7 @@ def test_one_job_in_full(bridge: Cli) -> None:
         assert expected in text
     job = bridge.job(job_id)
     assert job["error"]["message"] == "exit status 1"
+    assert {"type", "message", "remedy"} <= set(job["error"])
     assert [attempt["status"] for attempt in job["attempts"]] == ["failed"]
 
 

@@ -56,6 +56,7 @@ def test_no_command_shows_help_and_is_wrong_use(quiet: Cli) -> None:
         (("jobs", "--status", "done"), "'done' is not one of"),
         (("jobs", "abc", "--limit", "3"), "does not go with --limit"),
         (("jobs", "--watch", "--json"), "does not go with --json"),
+        (("receipt", "abc", "def"), "extra argument (def). See '3ox receipt --help'"),
         (("retry",), "job ids, or --all"),
         (("retry", "abc", "--all"), "job ids, or --all"),
         (("retry", "abc", "--type", "ask"), "go with --all"),
@@ -119,6 +120,32 @@ def test_closed_stdout_is_no_error(quiet: Cli) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert quiet("jobs", "--json").json["summary"]["queued"] == 1
+
+
+_INTERRUPTED_WHILE_IMPORTING = """
+import os, signal, sys
+class CtrlC:
+    def find_spec(self, name, *_):
+        if name == "ingress.cli.main":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, CtrlC())
+sys.argv = ["3ox", "jobs", "--watch"]
+from ingress.cli.start import main
+main()
+"""
+
+
+def test_ctrl_c_before_the_start_is_quiet(quiet: Cli) -> None:
+    """Ctrl-C while the modules are still being imported ends with 130 and without a traceback."""
+    done = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED_WHILE_IMPORTING],
+        env=quiet.environ,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_shell_completion(quiet: Cli) -> None:

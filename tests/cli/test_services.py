@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from middleware.broker.vitals import read_signs
 from ops.processes import descendants, find_marked, pid_alive, wait_ended
 from ops.settings import LoadedSettings, load_settings
 from ops.store import Store
@@ -122,6 +124,11 @@ def test_down_with_a_misspelt_setting(bridge: Bridge) -> None:
     assert "Did you mean 'workers'?" in down.stderr
 
 
+def _workers(workspace: Workspace) -> list[int]:
+    """Give the process ids of the workers, as they tell the warden."""
+    return [read_signs(path).pid for path in workspace.run_dir.glob("vitals-*/*")]
+
+
 def test_killed_store_and_worker_come_back(bridge: Bridge) -> None:
     """SIGKILL of the store loses nothing and of a worker process ends its unit; both are started again."""
     assert bridge.run("up", "--detach").returncode == 0
@@ -138,10 +145,25 @@ def test_killed_store_and_worker_come_back(bridge: Bridge) -> None:
     assert bridge.pid("worker-1") == unit
 
     eventually(lambda: bridge.pid("store") not in {None, store})
-    # The first below Dramatiq's master is the worker process.
-    os.kill(descendants(unit)[0], signal.SIGKILL)
+    (worker,) = eventually(lambda: set(_workers(bridge.workspace)) & set(descendants(unit)))
+    os.kill(worker, signal.SIGKILL)
     eventually(lambda: bridge.pid("worker-1") not in {None, unit})
     assert bridge.run("sh", "--", "echo", "again").stdout == "again\n"
+
+
+def test_doctor_says_why_a_program_does_not_stay_up(bridge: Bridge) -> None:
+    """A store that cannot be started again is named, with what it said, not only that it does not answer."""
+    assert bridge.run("up", "--detach").returncode == 0
+    store = bridge.pid("store")
+    assert store is not None
+    shutil.rmtree(bridge.workspace.store_dir)
+    os.kill(store, signal.SIGKILL)
+    eventually(lambda: any(each.restarts > 1 and each.said for each in bridge.state().programs))
+    ran = bridge.run("doctor")
+    assert ran.returncode == 1
+    bad = [line for line in ran.stdout.splitlines() if line.startswith("bad   store  ")]
+    (line,) = [line for line in bad if "again and again" in line]
+    assert "No such file or directory" in line
 
 
 def test_killed_supervisor(bridge: Bridge) -> None:
@@ -245,20 +267,21 @@ def test_config(environ: dict[str, str], workspace: Workspace) -> None:
     import tomllib
 
     workspace.settings_file.write_text(
-        "threads = 5\n[projects.demo]\npath = '.'\ncommand = ['x', '{task}']\n"
+        "threads = 5\n[projects.demo]\npath = '.'\ncommand = ['x', '{task}']\n[rest]\nburst = 7\n"
     )
-    environ["BRIDGE_API_TOKEN"] = "verysecret"
+    environ.update(BRIDGE_API_TOKEN="verysecret", OPENAI_API_KEY="alsosecret", OLLAMA_HOST="box:11434")
     shown = run_3ox("config", environ=environ)
     assert (shown.returncode, shown.stderr) == (0, "")
     parsed = tomllib.loads(shown.stdout)
     assert parsed["threads"] == 5
     assert parsed["projects"]["demo"]["command"] == ["x", "{task}"]
     assert "threads = 5  # 3ox.toml" in shown.stdout
+    assert parsed["rest"]["burst"] == 7
     assert "verysecret" not in shown.stdout
-    rows = {
-        row["name"]: row
-        for row in json.loads(run_3ox("config", "--json", environ=environ).stdout)["settings"]
-    }
+    assert "alsosecret" not in shown.stdout
+    assert '# OLLAMA_HOST = "box:11434"  # environment' in shown.stdout
+    document = json.loads(run_3ox("config", "--json", environ=environ).stdout)
+    rows = {row["name"]: row for row in document["settings"]}
     assert rows["threads"] == {
         "name": "threads",
         "value": 5,
@@ -266,7 +289,13 @@ def test_config(environ: dict[str, str], workspace: Workspace) -> None:
         "help": "Jobs that one worker runs at a time.",
     }
     assert rows["redis_url"]["source"] == "BRIDGE_REDIS_URL"
-    assert set(rows) == set(parsed)
+    assert {name.partition(".")[0] for name in rows} == set(parsed)
+    assert (rows["rest.burst"]["value"], rows["rest.burst"]["source"]) == (7, "3ox.toml")
+    assert rows["rest.burst"]["help"] == "Requests above the rate that are taken at once."
+    assert rows["rest.rate_per_s"]["source"] == "default"
+    variables = {row["name"]: (row["value"], row["source"]) for row in document["variables"]}
+    assert variables["OPENAI_API_KEY"] == ("********", "environment")
+    assert variables["ANTHROPIC_BASE_URL"] == ("", "default")
 
 
 @pytest.mark.parametrize("command", [("config",), ("up", "--detach"), ("worker",)])
@@ -289,6 +318,7 @@ def test_doctor(environ: dict[str, str], workspace: Workspace) -> None:
         found["store"] == found["log"] == found["workspace"] == found["settings"] == found["python"] == "ok"
     )
     assert found["workers"] == found["bridge"] == "note"
+    assert "offline model" in found
     assert all(check["remedy"] for check in report["checks"] if check["verdict"] == "bad")
     assert run_3ox("doctor", environ=environ).stdout.count("\n") == len(report["checks"])
     assert workspace.home.exists()

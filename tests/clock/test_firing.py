@@ -103,6 +103,15 @@ def test_of_very_many_missed_runs_the_last_are_treated_singly(own: Bridge) -> No
     assert "missed: 95 runs from 2026-11-22T12:01:00.000Z to 2026-11-22T13:35:00.000Z" in older[0].reason
 
 
+def test_a_single_run_before_those_is_recorded_as_one(own: Bridge) -> None:
+    """In the singular, and with its own time."""
+    leader, tick = Leader(own, catch_up_max=5), schedule()
+    leader.at(0, tick)
+    leader.at(6, tick)
+    (older,) = [job for job in runs_of(own, "tick") if job.status == "cancelled"]
+    assert "missed: 1 run, due at 2026-11-22T12:01:00.000Z; the last 5 are treated" in older.reason
+
+
 @pytest.mark.parametrize("policy", ["run", "skip"])
 def test_a_leader_that_died_before_it_noted_a_run_does_not_have_it_twice(own: Bridge, policy: str) -> None:
     """The next one dispatches it again, and finds it known."""

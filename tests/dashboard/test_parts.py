@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingress.daemon import Daemon
 from ingress.dashboard.acts import safe_next
 from ingress.dashboard.charts import HEIGHT, WIDTH, latency, span, throughput
+from ingress.dashboard.desk import Desk
+from ingress.dashboard.overview import read_overview
 from ingress.dashboard.sessions import COOKIE, IDLE_S, LIFE_S, Sessions, cookies_of, is_same
 from ingress.dashboard.tries import TRIES_MAX, WINDOW_S, Tries
 from ingress.dashboard.words import output_text
-from middleware.job.metrics import MetricPoint
+from ingress.rest.door import Door
+from middleware.job.metrics import MetricPoint, Metrics
+from middleware.job.schema import make_job
+from ops.settings import LoadedSettings
 from ops.tokens import Tokens
 from ops.workspace import Workspace
+from tests.workers import running_worker
 
 _NOW_MS = 1_800_000_000_000
 
@@ -159,3 +168,18 @@ def test_charts_stay_in_their_frame(samples: list[tuple[float, float, float | No
 def test_spans(ms: float, text: str) -> None:
     """Spans are written in the unit that fits."""
     assert span(ms) == text
+
+
+def test_the_charts_go_by_the_stores_clock(
+    loaded: LoadedSettings, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host whose clock is an hour ahead shows what ended a moment ago as the minute that runs."""
+    desk = Desk(Door(Daemon("rest", loaded)))
+    with running_worker(desk.bridge, environ):
+        job = make_job("heartbeat", {}, source="python")
+        desk.bridge.submit(job)
+        assert desk.bridge.follower.wait(job.job_id, timeout_s=20).status == "completed"
+    Metrics(desk.bridge.reader).sample("10s")
+    ahead_ns = time.time_ns() + 3_600 * 1_000_000_000
+    monkeypatch.setattr(time, "time_ns", lambda: ahead_ns)
+    assert read_overview(desk).throughput.last_minute == 1

@@ -116,7 +116,8 @@ def test_bodies_that_are_none(call: Client) -> None:
     assert_problem(call("POST", "/v1/jobs", body=b"{", headers=kind), 400)
     assert_problem(call("POST", "/v1/jobs", body=b'{"job_type":"\xff"}', headers=kind), 400)
     assert_problem(call("POST", "/v1/jobs", body=b"{}", headers=text), 415)
-    assert_problem(call("POST", "/v1/jobs", body=b" " * 3_000_000, headers=kind), 413)
+    huge = assert_problem(call("POST", "/v1/jobs", body=b" " * 3_000_000, headers=kind), 413)
+    assert huge["detail"] == "the body is larger than is taken."
     large = {"job_type": "ask", "payload": {"prompt": "x" * 1_100_000}}
     problem = assert_problem(call("POST", "/v1/jobs", large), 413, "payload-too-large")
     assert problem["status"] == 413
@@ -279,6 +280,24 @@ def test_head_of_a_stream_ends(api: Api, call: Client) -> None:
         assert (head.status, head.body) == (200, b"")
         assert head.headers["content-type"].startswith("text/event-stream")
     eventually(lambda: "bridge_http_streams 0.0" in call("GET", "/metrics").body.decode())
+
+
+def test_a_parameter_is_named_as_in_the_url(call: Client) -> None:
+    """What is wrong in a query is told by the name that was sent."""
+    for query, field in (("type=nosuch", "type"), ("all=perhaps", "all"), ("limit=0", "limit")):
+        problem = assert_problem(call("GET", f"/v1/jobs?{query}"), 400)
+        assert problem["field"] == field
+        assert f"{field!r}" in problem["detail"]
+    sent = call("POST", "/v1/jobs", beat(), headers={"Idempotency-Key": "k" * 300})
+    assert assert_problem(sent, 400)["field"] == "Idempotency-Key"
+
+
+def test_the_charset_is_said_once(call: Client) -> None:
+    """No content type bears it twice; strict scrapers of metrics refuse that."""
+    kind = call("GET", "/metrics").headers["content-type"]
+    assert kind == "text/plain; version=0.0.4; charset=utf-8"
+    for path in ("/sign-in", "/ui/static/dashboard.css", "/ui/static/dashboard.js"):
+        assert call("GET", path).headers["content-type"].count("charset") == 1
 
 
 def test_metrics(api: Api, call: Client) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,10 @@ from ops.settings import load_settings
 from ops.workspace import Workspace
 from tests.rest.conftest import SETTINGS, Api, running_api
 from tests.rest.test_auth import assert_problem
-from tests.rest.test_jobs import beat
+from tests.rest.test_hooks import send
+from tests.rest.test_jobs import beat, shell
 from tests.support import RunningValkey, clean_environ, eventually, frozen
+from tests.workers import running_worker
 
 
 @pytest.fixture
@@ -155,3 +159,127 @@ def test_a_stream_outlives_the_store(lonely: Api, own_store: RunningValkey) -> N
     own_store.start()
     eventually(lambda: call("POST", f"{place}/cancel").status == 200, 20.0)
     assert "cancelled" in next(stream)["data"]
+
+
+def test_a_stream_goes_on_from_the_spool(lonely: Api, own_store: RunningValkey) -> None:
+    """It tells that the job is spooled, then what happens to it in the store; also when it is resumed."""
+    call = lonely.client()
+    own_store.kill()
+    place = call("POST", "/v1/jobs", beat(delay_s=600)).headers["location"]
+    stream = call.stream(f"{place}/events?output=true", timeout_s=60)
+    first = next(stream)
+    told = json.loads(first["data"])
+    assert (first["event"], told["status"]) == ("state", "spooled")
+    assert "it waits for the store" in told["message"]
+    assert first["id"] == "0-0~0-0"
+    own_store.start()
+    assert json.loads(next(stream)["data"])["status"] == "scheduled"
+    again = call.stream(f"{place}/events", headers={"Last-Event-ID": "0-0"}, timeout_s=60)
+    assert json.loads(next(again)["data"])["status"] == "scheduled", "and no 'reset' before it"
+    assert call("POST", f"{place}/cancel").status == 200
+    assert [json.loads(event["data"])["status"] for event in stream] == ["cancelled"]
+    assert [json.loads(event["data"])["status"] for event in again] == ["cancelled"]
+
+
+def test_a_stream_of_a_job_that_is_refused_at_the_hand_over(lonely: Api, own_store: RunningValkey) -> None:
+    """No event says so; the stream ends with the refusal all the same, and who comes back has had it all."""
+    call = lonely.client()
+    own_store.kill()
+    place = call("POST", "/v1/jobs", beat(depends_on=["01m80ebxp4nhqap3sz8m"])).headers["location"]
+    stream = call.stream(f"{place}/events", timeout_s=60)
+    assert json.loads(next(stream)["data"])["status"] == "spooled"
+    own_store.start()
+    last = next(stream)
+    assert json.loads(last["data"])["status"] == "failed"
+    assert "01m80ebxp4nhqap3sz8m, which is unknown" in json.loads(last["data"])["message"]
+    assert list(stream) == []
+    assert call("GET", f"{place}/events", headers={"Last-Event-ID": last["id"]}).status == 204
+
+
+def test_the_dashboard_shows_a_spooled_job(lonely: Api, own_store: RunningValkey) -> None:
+    """Its page and its fragment say that it lies in the spool and why, with nothing to press or to prove."""
+    call = lonely.client()
+    before = call("POST", "/v1/jobs", beat("before", delay_s=600)).json["job_id"]
+    own_store.kill()
+    job_id = call("POST", "/v1/jobs", beat("shown", depends_on=[before])).json["job_id"]
+    for path in (f"/jobs/{job_id}", f"/jobs/{job_id[-9:]}?verify=1", f"/ui/jobs/{job_id}"):
+        shown = call("GET", path)
+        page = shown.body.decode()
+        assert shown.status == 200, page
+        assert '<span class="state s-spooled">' in page
+        assert "it lies in the spool since 20" in page
+        assert "it waits for the store" in page
+        assert f"<code>{before}</code>" in page
+        assert "not known while the store is away" in page
+    proof = call("GET", f"/ui/jobs/{job_id}/proof")
+    assert proof.status == 200
+    assert "the ledger begins when the store takes a job" in proof.body.decode()
+    assert call("GET", f"/jobs/{before}").status == 503
+    heard = call.stream(f"/ui/events?job={job_id}", timeout_s=60)
+    assert next(heard)["event"] == "change"
+    own_store.start()
+    assert next(item["event"] for item in heard if item["event"] != "tick") == "change"
+    eventually(lambda: "s-held" in call("GET", f"/ui/jobs/{job_id}").body.decode(), 20.0)
+    assert call("GET", "/jobs/01m80ebxp4nhqap3sz8m").status == 404
+
+
+def test_a_job_for_a_store_that_stands_still_is_taken_within_a_second(
+    lonely: Api, own_store: RunningValkey
+) -> None:
+    """The first try is given up, and carried out when the store goes on: it is one job with the spool's."""
+    call, ran = lonely.client(), lonely.loaded.workspace.home / "ran"
+    keyed = {"Idempotency-Key": "once"}
+    before = call("POST", "/v1/jobs", beat(delay_s=600)).json["job_id"]
+    with frozen(own_store.pid):
+        began_s = time.monotonic()
+        first = call("POST", "/v1/jobs", shell(f"echo first >> {ran}"), headers=keyed)
+        assert time.monotonic() - began_s < 1.8
+        assert (first.status, first.json["status"]) == (202, "spooled")
+        began_s = time.monotonic()
+        assert call("POST", "/v1/jobs", shell(f"echo second >> {ran}")).json["status"] == "spooled"
+        assert time.monotonic() - began_s < 0.5, "known to be silent, it is not asked"
+        # Nobody hands over while we look what the first try alone has done.
+        lonely.kill()
+    job_id = first.json["job_id"]
+    eventually(lambda: lonely.bridge.reader.status_of(job_id) == "queued")
+    assert lonely.bridge.spooled() == 2
+    assert [job.job_id for job in lonely.bridge.reader.page().jobs] == [job_id, before]
+
+    lonely.start()
+    call = lonely.client()
+    eventually(lambda: lonely.bridge.spooled() == 0, 20.0)
+    with running_worker(lonely.bridge, lonely.environ):
+        eventually(lambda: call("GET", "/v1/jobs").json["summary"]["completed"] == 2, 20.0)
+        page = call("GET", "/v1/jobs").json
+        again = call("POST", "/v1/jobs", shell(f"echo first >> {ran}"), headers=keyed)
+    assert (again.status, again.json["job_id"]) == (200, job_id)
+    assert len(page["jobs"]) == 3
+    moves = [move["status"] for move in call("GET", f"/v1/jobs/{job_id}/receipt").json["transitions"]]
+    assert moves == ["queued", "processing", "completed"]
+    assert sorted(ran.read_text().split()) == ["first", "second"]
+
+
+def test_what_was_cut_short_is_one_job_however_both_ways_meet(lonely: Api, own_store: RunningValkey) -> None:
+    """Many at once, webhooks among them; each is carried out once when the store goes on by itself."""
+    call, ran = lonely.client(), lonely.loaded.workspace.home / "ran"
+    with running_worker(lonely.bridge, lonely.environ), ThreadPoolExecutor(12) as hands:
+        call("POST", "/v1/jobs", beat())
+        with frozen(own_store.pid):
+            began_s = time.monotonic()
+            posts = [
+                hands.submit(call, "POST", "/v1/jobs", shell(f"echo {number} >> {ran}"))
+                for number in range(10)
+            ]
+            hooked = hands.submit(send, lonely, {"ref": "frozen"}, delivery="d-frozen")
+            jobs = [post.result().json for post in posts]
+            hook = hooked.result().json
+            assert time.monotonic() - began_s < 4.0
+        assert {job["status"] for job in [*jobs, hook]} == {"spooled"}
+        eventually(lambda: call("GET", "/health").json["spool"] == 0, 20.0)
+        eventually(lambda: call("GET", "/v1/jobs").status == 200)
+        for job in [*jobs, hook]:
+            ended = call("GET", f"/v1/jobs/{job['job_id']}?wait=20").json
+            assert (ended["status"], ended["attempt"]) == ("completed", 1)
+    assert sorted(ran.read_text().split(), key=int) == [str(number) for number in range(10)]
+    aside = lonely.loaded.workspace.spool_dir / "refused"
+    assert not aside.exists() or not list(aside.iterdir())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+import pytest
+
 from ingress.shell import history
 from ingress.shell.history import LineHistory
 
@@ -55,3 +57,13 @@ def test_the_oldest_lines_are_dropped(tmp_path: Path) -> None:
     assert len(LineHistory(path).lines()) == history.KEPT_MAX
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [item.name for item in tmp_path.iterdir()] == ["history"]
+
+
+def test_a_full_disk_ends_no_shell(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A line that cannot be kept, and a file that cannot be tidied, are told to the log only."""
+    kept = LineHistory(tmp_path)
+    kept.append_string("a line")
+    LineHistory(tmp_path / "nowhere" / "history").tidy()
+    assert next(iter(kept.get_strings())) == "a line"
+    assert "shell.line_not_kept" in caplog.text
+    assert "shell.history_not_tidied" in caplog.text

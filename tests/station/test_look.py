@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from ingress.station.claims import Claims
+from ingress.station.drop import drop
 from ingress.station.inbox import Inbox
 from ingress.station.stability import Stability, is_being_written
 from ingress.station.watch import Watch, file_system_of, is_remote
+from ops.settings import load_settings
 from ops.workspace import Workspace
 from tests.station.parts import IGNORE, Clock
 from tests.support import eventually
@@ -157,3 +160,48 @@ def test_the_probe_decides_how_to_watch(wanted: str, mode: str, workspace: Works
     finally:
         watch.stop()
     assert list(workspace.inbox.glob(".3ox-*")) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("plain.txt", "plain.txt"),
+        ("failed", "drop-failed"),
+        (".bashrc", "drop-bashrc"),
+        ("half.part", "drop-half.part.drop"),
+        ("~$book.xlsx", "drop-book.xlsx"),
+    ],
+)
+def test_a_name_that_is_left_alone_gets_another(workspace: Workspace, given: str, name: str) -> None:
+    """What comes through a door is taken, whatever it is called; the rooms of the folder are kept free."""
+    inbox = Inbox(workspace.inbox, IGNORE)
+    assert inbox.takeable(given, "drop") == name
+    assert not inbox.is_ignored(name)
+
+
+def test_a_file_of_a_rooms_name_does_not_stand_in_its_way(workspace: Workspace) -> None:
+    """It is taken as any other, and then the room can be made, for itself for instance."""
+    (workspace.inbox / "failed").write_text("dropped")
+    (workspace.inbox / "undone").mkdir()
+    (found,) = Inbox(workspace.inbox, IGNORE).look().files
+    claims = Claims(workspace)
+    claim = claims.take(found)
+    assert claim is not None
+    place = claims.fail(claim.job_id, "why")
+    assert place is not None
+    assert (place / "failed").read_text() == "dropped"
+    assert Inbox(workspace.inbox, IGNORE).look().files == []
+
+
+def test_a_dropped_file_is_taken_whatever_it_is_called(workspace: Workspace, tmp_path: Path) -> None:
+    """Also one with the name of a room, which would otherwise stand where failed files go."""
+    loaded = load_settings(workspace.home, environ={})
+    inbox = Inbox(workspace.inbox, loaded.settings.station.ignore)
+    for name in ("failed", ".bashrc", "half.tmp", f"{'x' * 240}.tmp"):
+        (tmp_path / name).write_text(name)
+        place = drop(loaded, tmp_path / name, note="a note")
+        (found,) = inbox.look().files
+        assert (found.path, place.read_text()) == (str(place), name)
+        assert found.note is not None
+        place.unlink()
+        place.with_name(found.note.name).unlink()

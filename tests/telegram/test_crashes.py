@@ -101,6 +101,25 @@ def test_an_update_that_kills_its_door_is_set_aside(own: Scene) -> None:
     assert door.bridge.store.call("HLEN", tries) == 0
 
 
+def test_a_project_that_is_written_while_the_door_is_open(own: Scene) -> None:
+    """The bot knows it without a restart."""
+    api, door = own.api, own.door
+    door.start()
+    api.say(CHAT, "/run late grind")
+    api.wait(lambda: "there is no project 'late'" in " ".join(api.texts(CHAT)))
+    with (door.workspace.home / "3ox.toml").open("a") as file:
+        file.write('[projects.late]\npath = "."\ncommand = ["true"]\n')
+
+    def is_known() -> bool:
+        count = len(api.texts(CHAT))
+        api.say(CHAT, "/run late grind")
+        api.wait(lambda: len(api.texts(CHAT)) > count and api.texts(CHAT)[-1] != "…")
+        return "working…" in api.texts(CHAT)[-1]
+
+    eventually(is_known, 10.0)
+    assert [job.project for job in door.bridge.reader.page().jobs] == ["late"]
+
+
 def test_another_poller_is_waited_out(own: Scene) -> None:
     """409 is explained in one line; when the other one has gone, the door goes on."""
     api, door = own.api, own.door
@@ -156,17 +175,25 @@ def test_while_the_store_is_away_messages_are_spooled(outage: tuple[RunningValke
     api.say(CHAT, "/status")
     api.wait(lambda: sum("is spooled" in text for text in api.texts(CHAT)) == 20)
     api.wait(lambda: "The store is away, so this" in api.texts(CHAT)[-1])
+    spooled = next(text for text in api.texts(CHAT) if "is spooled" in text)
+    part = spooled.rpartition("(")[2].rstrip(")")
+    api.say(CHAT, f"/job {part}")
+    api.wait(lambda: "\nstatus: spooled\nwhy: it lies in the spool since 20" in api.texts(CHAT)[-1])
+    assert f"{part}\ntype: telegram" in api.texts(CHAT)[-1]
+    assert "it waits for the store" in api.texts(CHAT)[-1]
+    api.say(CHAT, "/job 01m80ebxp4nhqap3sz8m")
+    api.wait(lambda: len(api.texts(CHAT)) == 24 and "The store is away, so this" in api.texts(CHAT)[-1])
     door.kill()
     door.start()
     api.say(CHAT, "one more question")
     api.wait(lambda: sum("is spooled" in text for text in api.texts(CHAT)) == 21)
-    assert len(api.texts(CHAT)) == 23
+    assert len(api.texts(CHAT)) == 25
     server.start()
     with running_worker(door.bridge, door.environ, threads=4):
         wanted = {f"spooled question {number}" for number in range(20)} | {"one more question"}
         api.wait(lambda: wanted <= set(api.texts(CHAT)), 30.0)
         eventually(lambda: not door.owed())
-    assert len(api.texts(CHAT)) == 23
+    assert len(api.texts(CHAT)) == 25
     assert len(door.bridge.reader.page(limit=100).jobs) == 21
     assert not list((door.workspace.state_dir / "telegram").rglob("*.json"))
 

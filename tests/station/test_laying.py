@@ -1,0 +1,84 @@
+"""Files from the doors get names of their own: nothing is replaced, no note is given to another file."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from ingress.station.laying import lay
+
+
+def draft(inbox: Path, text: str) -> Path:
+    """Write a file under a name that no station takes."""
+    path = inbox / f".upload-{text}.part"
+    path.write_text(text)
+    return path
+
+
+def names(number: int) -> str:
+    """Give ``a``, ``a-2``, ..."""
+    return "a" if number == 1 else f"a-{number}"
+
+
+def listing(inbox: Path) -> dict[str, str]:
+    """Give what lies there, and its content."""
+    return {path.name: path.read_text() for path in sorted(inbox.iterdir())}
+
+
+def test_nothing_is_replaced(tmp_path: Path) -> None:
+    """Neither a file nor another file's note, nor a link that leads nowhere."""
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "a-2").symlink_to("nowhere")
+    (tmp_path / "a-3.note.txt").write_text("of another")
+    assert lay(draft(tmp_path, "new"), names, "mine").name == "a-4"
+    (tmp_path / "a-2").unlink()
+    assert listing(tmp_path) == {
+        "a": "old",
+        "a-3.note.txt": "of another",
+        "a-4": "new",
+        "a-4.note.txt": "mine",
+    }
+
+
+def test_whose_note_it_is(tmp_path: Path) -> None:
+    """A file without a note gets none that lies there, unless its door says that it may."""
+    (tmp_path / "a.note.txt").write_text("lonely")
+    assert lay(draft(tmp_path, "one"), names, "").name == "a-2"
+    assert lay(draft(tmp_path, "two"), names, "lonely").name == "a"
+    (tmp_path / "a").unlink()
+    assert lay(draft(tmp_path, "three"), names, None).name == "a"
+
+
+def test_many_at_once_keep_their_own_notes(tmp_path: Path) -> None:
+    """Of doors that want one name at the same moment, each gets another, with its own note beside it."""
+    texts = [f"text{number}" for number in range(24)]
+    drafts = [draft(tmp_path, text) for text in texts]
+    start = threading.Barrier(len(texts))
+
+    def arrive(path: Path, text: str) -> None:
+        start.wait(10)
+        lay(path, names, f"note of {text}")
+
+    threads = [threading.Thread(target=arrive, args=pair) for pair in zip(drafts, texts, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    found = listing(tmp_path)
+    files = {name: text for name, text in found.items() if not name.endswith(".note.txt")}
+    assert sorted(files.values()) == sorted(texts)
+    assert {name: found[f"{name}.note.txt"] for name in files} == {
+        name: f"note of {text}" for name, text in files.items()
+    }
+    assert len(found) == 2 * len(texts)
+
+
+def test_a_folder_with_a_thousand_of_them(tmp_path: Path) -> None:
+    """It is an error then, and the draft stays for its door to remove."""
+    path = draft(tmp_path, "new")
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(FileExistsError):
+        lay(path, lambda _: "a", "note")
+    assert listing(tmp_path) == {".upload-new.part": "new", "a": "old"}
