@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import uvicorn
 from litestar.concurrency import set_asyncio_executor
@@ -25,8 +28,27 @@ from ops.settings import Settings
 THREADS = 16
 _PULSE_S = 1.0
 _BACKLOG = 1024
+#: asyncio complains of each connection that it cannot take, a thousand at once and again each second.
+_COMPLAIN_S = 60.0
 
 log = get_logger(__name__)
+
+
+class Complaints:
+    """What the event loop says of errors that nobody awaits: of a lack of descriptors, now and then."""
+
+    def __init__(self) -> None:
+        self._quiet_until_s = 0.0
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log it; see ``loop.set_exception_handler``."""
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in {errno.EMFILE, errno.ENFILE}:
+            loop.default_exception_handler(context)
+        elif time.monotonic() >= self._quiet_until_s:
+            self._quiet_until_s = time.monotonic() + _COMPLAIN_S
+            remedy = "Raise its limit (ulimit -n, LimitNOFILE); callers wait meanwhile."
+            log.error("rest.no_descriptors", reason=str(error.strerror), remedy=remedy)
 
 
 class Server(uvicorn.Server):
@@ -48,6 +70,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so."""
+        asyncio.get_running_loop().set_exception_handler(Complaints())
         await super().startup(sockets)
         if self.started:
             self._on_started()
