@@ -230,7 +230,10 @@ class ModelLease:
     def _start(self) -> None:
         """Start the process, unless somebody else has done so meanwhile; returns when it listens."""
         self._loaded.workspace.create()
-        lock_fd = take_lock(self._place.start_lock)
+        try:
+            lock_fd = take_lock(self._place.start_lock, within_s=_LISTEN_WITHIN_S)
+        except TimeoutError as error:
+            raise _unusable(ModelHello(error="whoever starts it stands still")) from error
         try:
             link = self._dial(b"")
             if link is not None:

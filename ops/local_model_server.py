@@ -29,7 +29,7 @@ from ops.local_model import (
     model_file,
     model_name,
 )
-from ops.lockfile import take_lock
+from ops.lockfile import await_lock
 from ops.logs import configure_logging, get_logger
 from ops.model_place import ModelPlace, ModelState, model_place, resident_bytes
 from ops.processes import process_start_time
@@ -247,7 +247,7 @@ def main() -> int:
     configure_logging(loaded, process="model", console=False)
     os.nice(_NICE)
     # The one before us may still be ending.
-    lock_fd = take_lock(place.lock)
+    lock_fd = await_lock(place.lock)
     server = ModelServer(loaded, place)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: server.stop())

@@ -21,6 +21,9 @@ LINE_MAX_BYTES = 65_536
 #: Two system calls tell whether the file has moved or grown too large; once in so long is enough, or once for
 #: such a part of its size. Lines written in between go, whole, to the file that was just rotated.
 CHECK_EVERY_S = 0.05
+#: A rotation takes a few milliseconds.
+_ROTATION_WITHIN_S = 0.5
+_LOOK_S = 0.005
 _CHECK_EVERY_PART = 16
 
 
@@ -119,9 +122,15 @@ class LogFile:
         # A descriptor of its own: after a fork, parent and child share the other one, and with it a lock.
         lock_fd = self._open()
         try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX)
-            if self._identity(lock_fd) == self._identity(self._path):
-                self._shift()
+            # Whoever holds it is at it already, and soon ready; if that one stands still, the others log on.
+            deadline_s = time.monotonic() + _ROTATION_WITHIN_S
+            while time.monotonic() < deadline_s:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if self._identity(lock_fd) == self._identity(self._path):
+                        self._shift()
+                    return
+                time.sleep(_LOOK_S)
         finally:
             os.close(lock_fd)
 

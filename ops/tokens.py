@@ -37,6 +37,8 @@ SETTING_NAME = "api_token"
 FIRST = "first"
 #: More tokens than this are a mistake of a script.
 TOKENS_MAX = 1000
+#: A change takes a few milliseconds; whoever holds the lock for longer has been stopped.
+_LOCK_WITHIN_S = 10.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOKEN = re.compile(r"3ox_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
 
@@ -222,7 +224,7 @@ class Tokens:
         """Be the one process that changes the file."""
         lock = self._file.with_suffix(".lock")
         try:
-            fd = take_lock(lock)
+            fd = take_lock(lock, within_s=_LOCK_WITHIN_S)
         except OSError as error:
             raise _unusable(self._file, error) from error
         try:

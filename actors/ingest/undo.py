@@ -16,6 +16,9 @@ from ops.files import holds, put
 from ops.lockfile import take_lock
 from ops.workspace import Workspace
 
+#: Another undo may be copying a large file back.
+_LOCK_WITHIN_S = 60.0
+
 
 class Undone(Struct, frozen=True, kw_only=True):
     """What an undo has done.
@@ -53,7 +56,12 @@ def undo(workspace: Workspace, job_id: str, *, ended: bool = False) -> Undone:
     root = workspace.undo_dir
     if not root.is_dir():
         raise _unknown(job_id)
-    fd = take_lock(root / "lock")
+    try:
+        fd = take_lock(root / "lock", within_s=_LOCK_WITHIN_S)
+    except TimeoutError as error:
+        raise WrongState(
+            "another file is being taken back, and it takes too long.", remedy="Undo again later."
+        ) from error
     try:
         journal = read_journal(workspace, job_id)
         if journal is None:

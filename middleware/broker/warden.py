@@ -31,7 +31,7 @@ from middleware.job.keys import Keys
 from middleware.job.records import utc_now
 from ops.background import start_duty
 from ops.errors import BridgeError, StartFailed
-from ops.lockfile import take_lock, try_lock
+from ops.lockfile import await_lock, try_lock
 from ops.logs import configure_logging, get_logger
 from ops.processes import find_marked, pid_alive, set_parent_death_signal, stop_processes, wait_ended
 from ops.settings import LoadedSettings, load_settings
@@ -364,7 +364,7 @@ def main() -> int:
     if supervised:
         set_parent_death_signal(signal.SIGTERM)
     # A supervised one waits for its turn: another one may be on its way out, or serve workers of its own.
-    lock_fd = take_lock(place.lock) if supervised else try_lock(place.lock)
+    lock_fd = await_lock(place.lock) if supervised else try_lock(place.lock)
     if lock_fd is None:
         return 0
     configure_logging(loaded, process="warden", console=False)

@@ -13,7 +13,7 @@ import pytest
 
 from ops.errors import StartFailed
 from ops.local_model import ModelLease
-from ops.lockfile import take_lock
+from ops.lockfile import await_lock
 from ops.model_place import model_place
 from ops.processes import find_marked, stop_processes
 from ops.settings import LoadedSettings
@@ -95,7 +95,7 @@ def test_while_the_process_starts(loaded: LoadedSettings) -> None:
     """It has been started and does not listen yet, since the one before it is still ending."""
     place = model_place(loaded.workspace)
     loaded.workspace.create()
-    before = take_lock(place.lock)
+    before = await_lock(place.lock)
     lease = ModelLease(loaded)
 
     def abort_when_started() -> None:
