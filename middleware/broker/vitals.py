@@ -22,7 +22,7 @@ from ops.errors import StartFailed
 
 #: A job's id has 64 characters at most, of which a delivery's is made with a dash and a number.
 _ID_BYTES = 80
-_HEADER = struct.Struct("<4sIQQQQQQ")  # magic, rows, pid, start time, round, beat, store, stopping
+_HEADER = struct.Struct("<4sIQQQQQQQ")  # magic, rows, pid, start time, round, beat, store, stopping, inode
 _ROW = struct.Struct(f"<{_ID_BYTES}sQQ")  # job id, started, allowed
 _ALLOWED = _ID_BYTES + 8  # where it stands in a row
 _FOR_EVER_NS = 2**63
@@ -84,6 +84,7 @@ class Vitals:
             # Not only made so long: on a full disk the first touch of a hole would kill the process.
             write_all(fd, bytes(size_bytes))
             self._memory = mmap.mmap(fd, size_bytes)
+            inode = os.fstat(fd).st_ino
         except OSError:
             draft.unlink()
             raise
@@ -93,7 +94,9 @@ class Vitals:
         self._free = list(range(rows))
         self._taken: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
-        _HEADER.pack_into(self._memory, 0, _MAGIC, rows, os.getpid(), start_time, now_ns, now_ns, now_ns, 0)
+        _HEADER.pack_into(
+            self._memory, 0, _MAGIC, rows, os.getpid(), start_time, now_ns, now_ns, now_ns, 0, inode
+        )
         draft.rename(path)
 
     def _stamp(self, offset: int) -> None:
@@ -162,12 +165,16 @@ def read_signs(path: Path) -> Signs:
         FileNotFoundError: It is gone.
         StartFailed: It is none of ours, or was never finished.
     """
-    data = path.read_bytes()
+    with path.open("rb") as file:
+        inode, data = os.fstat(file.fileno()).st_ino, file.read()
     if len(data) < _HEADER.size or data[:4] != _MAGIC:
         raise StartFailed(f"{path} is no worker's file.", remedy="Delete it.")
     if len(data) < _HEADER.size + _HEADER.unpack_from(data)[1] * _ROW.size:
         raise StartFailed(f"{path} is cut short.", remedy="Delete it.")
-    _, rows, pid, start_time, round_ns, beat_ns, store_ns, stopping = _HEADER.unpack_from(data)
+    _, rows, pid, start_time, round_ns, beat_ns, store_ns, stopping, written_as = _HEADER.unpack_from(data)
+    if written_as != inode:
+        # Of a copied workspace: its worker lives, but not here, and nothing it does shows in this file.
+        raise StartFailed(f"{path} is a copy.", remedy="Delete it.")
     jobs = []
     for row in range(rows):
         job_id, started_ns, allowed_ns = _ROW.unpack_from(data, _HEADER.size + row * _ROW.size)

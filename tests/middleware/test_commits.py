@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from middleware.broker.scripts import Settlement
 from middleware.broker.vitals import Vitals, read_signs
 from middleware.context import JobContext
 from middleware.interrupts import JobCancelled
+from ops.errors import StartFailed
 from tests.middleware.hands import Hands, frozen
 from tests.support import RunningValkey, eventually
 
@@ -211,3 +213,12 @@ def test_the_warden_reads_whole_ids(tmp_path: Path, job_id: str) -> None:
     vitals.ended(job_id, "1")
     (row,) = read_signs(vitals.path).jobs
     assert (row.job_id, row.allowed_ns > 10**18) == (job_id, True)
+
+
+def test_a_copied_file_is_nobodys(tmp_path: Path) -> None:
+    """Its worker lives, but the copy shows nothing of it: it would be taken for one that stands still."""
+    vitals = Vitals(tmp_path / "w", rows=2, start_time=0)
+    copied = Path(shutil.copy(vitals.path, tmp_path / "copy"))
+    with pytest.raises(StartFailed, match="is a copy"):
+        read_signs(copied)
+    assert read_signs(vitals.path.rename(tmp_path / "moved")).jobs == []
