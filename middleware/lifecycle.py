@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -44,11 +45,20 @@ class Lifecycle(dramatiq.Middleware):
         self._shutdown_timeout_s = shutdown_timeout_s
         self._on_boot = on_boot
         self._stopped = threading.Event()
+        self._is_orphan = False
 
     def after_process_boot(self, broker: Broker) -> None:
         """Set up the process; it must not outlive Dramatiq's master, whose death nobody else would see."""
-        set_parent_death_signal(signal.SIGTERM)
+        signal.signal(signal.SIGUSR2, self._hear_orphaned)
+        set_parent_death_signal(signal.SIGUSR2)
         self._on_boot()
+
+    def _hear_orphaned(self, *_: object) -> None:
+        # The kernel may tell of it once for each thread of the master; hearing SIGTERM twice, Dramatiq leaves at
+        # once, and the jobs in hand do not come to their end.
+        if not self._is_orphan:
+            self._is_orphan = True
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def before_worker_boot(self, broker: Broker, worker: Any) -> None:
         """Give the worker a quicker queue, before any of its threads has seen the other."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from typing import NamedTuple
 
 from ops.errors import BridgeError, SettingsError, StartFailed
 from ops.logs import get_logger
@@ -39,6 +40,9 @@ EARLY_ENDS_MAX = 3
 #: Between two looks whether the state file is there: a full disk may have refused it, somebody removed it.
 _SAVE_AGAIN_S = 2.0
 
+#: The end of a process that is no child of ours wakes nobody; so often it is looked for.
+_SEE_OFF_LOOK_S = 0.05
+
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 log = get_logger(__name__)
@@ -55,6 +59,22 @@ def backoff_s(ends: int) -> float:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Orphan(NamedTuple):
+    """A process that has outlived the program which had started it.
+
+    Attributes:
+        ends_at_s: It has time until then, by the monotonic clock.
+    """
+
+    pid: int
+    start_time: int | None
+    ends_at_s: float
+
+    def has_time(self) -> bool:
+        """Tell whether it lives and may go on."""
+        return time.monotonic() < self.ends_at_s and pid_alive(self.pid, self.start_time)
 
 
 class Supervisor:
@@ -99,6 +119,7 @@ class Supervisor:
         self._failure: BridgeError | None = None
         self._exit_code = 0
         self._saved = False
+        self._orphans: list[Orphan] = []
 
     def run(self) -> int:
         """Start all, keep them running, stop all; blocks until then.
@@ -200,9 +221,8 @@ class Supervisor:
             state.pid, state.start_time, state.ready = None, None, False
             state.said = running.tail[-1] if running.tail else ""
             self._save()
-            if vital.marks and not any(pid_alive(pid) for pid in vital.pids):
-                # What a killed worker's jobs have started must not meet their next attempt. A worker that
-                # lives on, since only Dramatiq's master was killed, is stopping in good order by itself.
+            if not self._outlived(program, vital) and vital.marks:
+                # What a killed worker's jobs have started must not meet their next attempt.
                 stop_processes(partial(_bearers, vital.marks), grace_s=0.0)
             if self._stopping.is_set():
                 return
@@ -219,6 +239,14 @@ class Supervisor:
                 return
             state.restarts += 1
             await self._pause(backoff_s(ends))
+
+    def _outlived(self, program: Program, vital: Vital) -> bool:
+        """Note workers that live on since only Dramatiq's master was killed: they stop in good order now."""
+        alive = [pid for pid in vital.pids if pid_alive(pid)]
+        ends_at_s = time.monotonic() + program.stop_timeout_s
+        known = [orphan for orphan in self._orphans if pid_alive(orphan.pid, orphan.start_time)]
+        self._orphans = known + [Orphan(pid, process_start_time(pid), ends_at_s) for pid in alive]
+        return alive != []
 
     async def _put_off(self, program: Program, failure: StartFailed, wait_s: float) -> None:
         """Wait: it has run before, so the machine lacks something just now, and the others go on."""
@@ -278,7 +306,12 @@ class Supervisor:
             if program.gate:
                 stages.append([])
         for stage in reversed(stages):
-            await asyncio.gather(*(running.stop(self._hurry) for running in stage))
+            await asyncio.gather(self._see_off(), *(running.stop(self._hurry) for running in stage))
+
+    async def _see_off(self) -> None:
+        """Give workers that have lost their master their time: what is swept is ended, with its jobs."""
+        while not self._hurry.is_set() and any(orphan.has_time() for orphan in self._orphans):  # noqa: ASYNC110
+            await asyncio.sleep(_SEE_OFF_LOOK_S)
 
     def _sweep(self) -> None:
         def left() -> set[int]:
