@@ -54,8 +54,8 @@ class Lifecycle(dramatiq.Middleware):
         self._on_boot()
 
     def _hear_orphaned(self, *_: object) -> None:
-        # The kernel may tell of it once for each thread of the master; hearing SIGTERM twice, Dramatiq leaves at
-        # once, and the jobs in hand do not come to their end.
+        # The kernel may tell of it once for each thread of the master; a second SIGTERM would make Dramatiq
+        # leave at once, with jobs in hand.
         if not self._is_orphan:
             self._is_orphan = True
             os.kill(os.getpid(), signal.SIGTERM)
