@@ -36,6 +36,7 @@ def test_a_killed_master_of_3ox_worker_costs_no_attempt(
     try:
         eventually(lambda: bridge.reader.status_of(receipt.job_id) == "processing", 20)
         master = eventually(lambda: master_of(worker.pid))
+        assert master is not None
         os.kill(master, signal.SIGKILL)
         eventually(lambda: "supervisor.stopping" in loaded.workspace.log_file.read_text())
         go_on.touch()
