@@ -40,7 +40,7 @@ EARLY_ENDS_MAX = 3
 #: Between two looks whether the state file is there: a full disk may have refused it, somebody removed it.
 _SAVE_AGAIN_S = 2.0
 
-#: The end of a process that is no child of ours wakes nobody; so often it is looked for.
+#: No future tells the end of a process that we have not started ourselves; so often it is looked for.
 _SEE_OFF_LOOK_S = 0.05
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

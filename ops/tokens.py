@@ -225,6 +225,11 @@ class Tokens:
         lock = self._file.with_suffix(".lock")
         try:
             fd = take_lock(lock, within_s=_LOCK_WITHIN_S)
+        except TimeoutError as error:
+            raise SettingsError(
+                f"another process has been at the tokens in {self._file} for {_LOCK_WITHIN_S:g} s.",
+                remedy="End it ('3ox token' that was stopped, for instance), then try again.",
+            ) from error
         except OSError as error:
             raise _unusable(self._file, error) from error
         try:

@@ -95,16 +95,12 @@ def jobs(
     with --status those that are completed or cancelled; the history keeps those that it has.
     """
     filters = {"project": project, "job_type": job_type, "status": status, "source": source}
-    paging = {
-        "--limit": limit is not None,
-        "--cursor": cursor is not None,
-        "--all": every,
-        "--search": search is not None,
-        "--day": day is not None,
-    }
+    asked_all = True if every else None
+    paging = {"--limit": limit, "--cursor": cursor, "--all": asked_all, "--search": search, "--day": day}
     narrowing = {"--project": project, "--type": job_type, "--status": status, "--source": source}
     narrowed = [name for name, value in narrowing.items() if value is not None]
-    paged = [name for name, given in paging.items() if given]
+    paged = [name for name, value in paging.items() if value is not None]
+    besides = [name for name in paged if name != "--limit"]
     ways = {"--watch": watch, "--tree": tree, "--diff": diff, "--undelivered": undelivered}
     chosen = [name for name, given in ways.items() if given]
     if job_id == PURGE:
@@ -118,11 +114,10 @@ def jobs(
     if job_type is not None:
         require_job_type(job_type)
     if status == SPOOLED:
-        _refuse("--status spooled", [*chosen, *(name for name in paged if name != "--limit")])
+        _refuse("--status spooled", [*chosen, *besides])
         _show_page(_spooled_page(filters, limit), as_json=as_json)
         return 0
     if chosen:
-        besides = [name for name in paged if name != "--limit"]
         return _view(chosen[0], filters, narrowed, paged, besides, limit=limit, as_json=as_json)
     if every or search is not None or day is not None:
         _show_page(_whole_page(filters, search, day, limit=limit, cursor=cursor), as_json=as_json, every=True)

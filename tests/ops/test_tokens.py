@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import threading
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from ops.errors import SettingsError, UsageProblem
+from ops.lockfile import take_lock
 from ops.tokens import FIRST, Principal, Tokens
 from ops.workspace import Workspace
 
@@ -144,3 +146,16 @@ def test_somebody_holds_on_as_long_as_the_token_does(workspace: Workspace) -> No
     assert not tokens.holds(who)
     Tokens(workspace).make("ci", "admin")
     assert not tokens.holds(who)
+
+
+def test_a_change_that_stands_still_is_named(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever was stopped in the middle of one holds the lock: the next one says so, and waits no longer."""
+    monkeypatch.setattr("ops.tokens._LOCK_WITHIN_S", 0.05)
+    tokens = Tokens(workspace)
+    tokens.make("first", "view")
+    fd = take_lock(workspace.keys_dir / "tokens.lock", within_s=1.0)
+    with pytest.raises(SettingsError, match="another process has been at the tokens") as caught:
+        tokens.make("second", "view")
+    assert "then try again" in caught.value.remedy
+    os.close(fd)
+    tokens.make("second", "view")
