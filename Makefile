@@ -36,7 +36,7 @@ chaos: .venv/.dev  ## break a real bridge for ten minutes, account for every job
 screenshots: .venv/.dev  ## draw the pictures of the dashboard anew
 	$(BIN)/python -m tests.dashboard.screenshots
 
-help-pages: .venv/.dev  ## write docs/cli.md and docs/configuration.md from what they describe
+help-pages: .venv/.dev  ## write docs/reference/cli.md and docs/reference/configuration.md from what they describe
 	$(BIN)/python -m tests.cli.help_pages
 	$(BIN)/python -m tests.deploy.settings_page
 

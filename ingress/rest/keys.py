@@ -58,7 +58,7 @@ def _seals(door: Door, part: str) -> Seals:
     "/v1/jobs/{job_id:str}/seals",
     operation_id="getSeals",
     summary="A job's sealed transitions",
-    description="With a key of /v1/keys each line proves itself; see docs/ledger.md.",
+    description="With a key of /v1/keys each line proves itself; see docs/reference/ledger.md.",
     guards=[requires("view")],
     responses=problems(404, 409),
 )

@@ -1,4 +1,4 @@
-"""docs/ask.md says what is: its settings load, its tables are whole, its snippet runs."""
+"""docs/how-to/ask.md says what is: its settings load, its tables are whole, its snippet runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.actors.running import JobRun
 from tests.fake_openai import FakeOpenAI, answers
 from tests.support import ROOT
 
-PAGE = (ROOT / "docs" / "ask.md").read_text()
+PAGE = (ROOT / "docs/how-to/ask.md").read_text()
 
 
 def fields(kind: type[msgspec.Struct]) -> set[str]:
@@ -60,7 +60,7 @@ def test_its_snippet_runs(configure: Configure, openai: FakeOpenAI) -> None:
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):
-            exec(compile(snippet, "docs/ask.md", "exec", dont_inherit=True), {"__name__": "snippet"})  # noqa: S102
+            exec(compile(snippet, "docs/how-to/ask.md", "exec", dont_inherit=True), {"__name__": "snippet"})  # noqa: S102
     finally:
         set_current_job(None)
     assert said.getvalue().startswith("drop openai 1.35e-06")

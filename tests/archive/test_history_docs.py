@@ -1,4 +1,4 @@
-"""docs/history.md says what is."""
+"""docs/how-to/history.md says what is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ops.settings_table import Settings
 
-PAGE = (Path(__file__).parents[2] / "docs/history.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs/how-to/history.md").read_text()
 
 
 def test_the_settings_are_those_of_the_table() -> None:

@@ -91,8 +91,8 @@ def test_every_transition_is_sealed_within_two_seconds(own: Bridge, served: dict
 
 
 def check_alone(home: Path, source: str) -> subprocess.CompletedProcess[str]:
-    """Run the check of docs/ledger.md, with nothing of ours within its reach."""
-    snippet = re.search(r"```python\n(.*?)```", (ROOT / "docs/ledger.md").read_text(), re.DOTALL)
+    """Run the check of docs/reference/ledger.md, with nothing of ours within its reach."""
+    snippet = re.search(r"```python\n(.*?)```", (ROOT / "docs/reference/ledger.md").read_text(), re.DOTALL)
     assert snippet is not None
     assert len(snippet[1].splitlines()) <= 20
     (home / "check.py").write_text(snippet[1])

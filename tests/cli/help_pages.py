@@ -1,4 +1,4 @@
-"""Writes docs/cli.md, the help of every command: a reader needs no terminal, a change shows in review.
+"""Write docs/reference/cli.md: the help of every command, so that a change shows in review.
 
 Run ``python -m tests.cli.help_pages`` from the repository's root after a change; a test compares.
 """
@@ -10,7 +10,7 @@ import click
 from ingress.cli.main import MODULES, PROGRAM, cli
 from tests.support import ROOT
 
-DOCUMENT = ROOT / "docs" / "cli.md"
+DOCUMENT = ROOT / "docs/reference/cli.md"
 #: What click uses when 80 columns are there or nothing is known.
 _WIDTH = 78
 _INTRODUCTION = f"""\

@@ -206,14 +206,14 @@ def test_run_imports_nothing_that_it_does_not_need(quiet: Cli) -> None:
 
 
 def test_help_pages_are_what_the_commands_show(quiet: Cli) -> None:
-    """A page of docs/cli.md is word for word what a real process prints."""
+    """A page of docs/reference/cli.md is word for word what a real process prints."""
     narrow = Cli({**quiet.environ, "COLUMNS": "80"})
     for arguments in ((), ("sh",), ("jobs",)):
         assert narrow(*arguments, "--help").out in render()
 
 
 def test_help_pages_are_committed() -> None:
-    """docs/cli.md holds the help of every command; ``python -m tests.cli.help_pages`` renews it."""
+    """docs/reference/cli.md holds the help of every command; ``python -m tests.cli.help_pages`` renews it."""
     assert DOCUMENT.read_text() == render()
 
 

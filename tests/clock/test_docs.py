@@ -1,4 +1,4 @@
-"""docs/clock.md says what is."""
+"""docs/how-to/schedules.md says what is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ingress.clock.schedules import SKIP_LATEST_S, make_schedules
 from ops.settings import ScheduleSettings, Settings
 from tests.support import ROOT
 
-PAGE = (ROOT / "docs/clock.md").read_text()
+PAGE = (ROOT / "docs/how-to/schedules.md").read_text()
 
 
 def test_the_example_is_valid() -> None:

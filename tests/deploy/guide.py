@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support import ROOT
 
-GUIDES = ("writing-an-actor.md", "writing-a-middleware.md", "writing-an-ingress.md")
+GUIDES = ("tutorial/add-a-job-type.md", "how-to/add-a-middleware.md", "how-to/add-an-interface.md")
 #: Commands that the guides add, and that there are in the copy only.
 NEW_COMMANDS = frozenset({"pipe"})
 #: What the guides' readers have: a checkout.

@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md, every setting out of its one table: a change shows in review.
+"""Write docs/reference/configuration.md from the table of settings, so that a change shows in review.
 
 Run ``python -m tests.deploy.settings_page`` from the repository's root after a change; a test compares.
 """
@@ -18,7 +18,7 @@ from ops.settings_kinds import SECRET
 from ops.settings_table import Settings
 from tests.support import ROOT
 
-DOCUMENT = ROOT / "docs" / "configuration.md"
+DOCUMENT = ROOT / "docs/reference/configuration.md"
 _INTRODUCTION = """\
 # Configuration
 
@@ -58,8 +58,8 @@ _FOREIGN = """\
 ## Variables of others
 
 {names}
-are those that the providers' own tools read; see [ask.md](ask.md). With the extra `otel`, those of
-OpenTelemetry (`OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`, ...); see [metrics.md](metrics.md).
+are those that the providers' own tools read; see [ask.md](../how-to/ask.md). With the extra `otel`, those of
+OpenTelemetry (`OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`, ...); see [metrics.md](../how-to/metrics.md).
 """
 
 

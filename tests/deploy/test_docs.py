@@ -31,15 +31,15 @@ from tests.tools import require_tool
 
 PAGES = (
     "README",
-    "install",
-    "configuration",
-    "writing-an-actor",
-    "writing-a-middleware",
-    "writing-an-ingress",
-    "hosts",
-    "coming-from",
-    "metrics",
-    "live",
+    "how-to/install",
+    "how-to/several-hosts",
+    "how-to/add-a-middleware",
+    "how-to/add-an-interface",
+    "how-to/metrics",
+    "how-to/follow-events",
+    "reference/configuration",
+    "reference/coming-from",
+    "tutorial/add-a-job-type",
 )
 #: Of a program that came before.
 OLD_PATHS = frozenset({"tests/test_responsive_dispatcher.py"})
@@ -74,7 +74,7 @@ def test_every_command_and_path_that_is_named_exists(page: str) -> None:
     commands = set(re.findall(r"(?:`|^\$ |^)3ox ([a-z]+)", text, re.MULTILINE))
     assert commands <= MODULES.keys() | NEW_COMMANDS, commands - MODULES.keys()
     for link in re.findall(r"\]\(([^)#]+)\)", text):
-        assert "://" in link or (ROOT / "docs" / link).exists(), link
+        assert "://" in link or (ROOT / "docs" / page).parent.joinpath(link).exists(), link
     folders = "ops|middleware|actors|ingress|tests"
     for path in re.findall(rf"\b((?:{folders})/[\w/.-]+\.\w+)\b", text):
         assert path in OLD_PATHS | new_files() or (ROOT / path).exists(), path
@@ -85,11 +85,13 @@ def test_every_command_and_path_that_is_named_exists(page: str) -> None:
 
 def test_the_index_has_every_page() -> None:
     """No page is missing from docs/README.md."""
-    pages = {file.name for file in (ROOT / "docs").glob("*.md")} - {"README.md"}
-    assert set(re.findall(r"^\| \[([\w-]+\.md)\]", read("README"), re.MULTILINE)) == pages
+    pages = {str(file.relative_to(ROOT / "docs")) for file in (ROOT / "docs").rglob("*.md")} - {"README.md"}
+    assert set(re.findall(r"\]\(([\w/-]+\.md)\)", read("README"))) == pages
 
 
-@pytest.mark.parametrize("page", ["configuration", "writing-an-actor", "writing-an-ingress"])
+@pytest.mark.parametrize(
+    "page", ["reference/configuration", "tutorial/add-a-job-type", "how-to/add-an-interface"]
+)
 def test_settings_in_the_pages_are_valid(page: str, tmp_path: Path) -> None:
     """Copied into 3ox.toml, they are taken."""
     texts = snippets(page, "toml")
@@ -104,23 +106,23 @@ def test_settings_in_the_pages_are_valid(page: str, tmp_path: Path) -> None:
 def test_the_extras_are_those_of_the_package() -> None:
     """The table of extras is complete."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    told = set(re.findall(r"^\| `(\w+)` \|", read("install"), re.MULTILINE))
+    told = set(re.findall(r"^\| `(\w+)` \|", read("how-to/install"), re.MULTILINE))
     assert told == extras.keys() - {"dev"}
 
 
 def test_the_store_of_hosts_is_told_what_operations_tells() -> None:
     """The directives agree."""
-    given = dict(line.split(" ", 1) for line in snippets("hosts", "text")[0].splitlines())
+    given = dict(line.split(" ", 1) for line in snippets("how-to/several-hosts", "text")[0].splitlines())
     wanted = re.findall(
-        r"^\| `([\w-]+)` \| `([\w-]+)` \|", (ROOT / "docs/operations.md").read_text(), re.MULTILINE
+        r"^\| `([\w-]+)` \| `([\w-]+)` \|", (ROOT / "docs/how-to/operate.md").read_text(), re.MULTILINE
     )
     assert wanted
     assert dict(wanted).items() <= given.items()
-    assert f"`lease_s` ({Settings().lease_s:g} s)" in read("hosts")
+    assert f"`lease_s` ({Settings().lease_s:g} s)" in read("how-to/several-hosts")
 
 
 def test_a_workspace_whose_private_state_is_elsewhere_works(tmp_path: Path, valkey: str) -> None:
-    """As docs/hosts.md lays it out for hosts that share files: ``.3ox`` is a link."""
+    """As docs/how-to/several-hosts.md lays it out for hosts that share files: ``.3ox`` is a link."""
     (tmp_path / "local").mkdir(mode=0o700)
     shared = tmp_path / "shared"
     shared.mkdir()
@@ -149,7 +151,7 @@ queue:jobs|receipts:*|result:*|session:*|worker:*:heartbeat|IN1N.3OX|0UT.3OX|WOR
 
 def test_coming_from_has_every_old_name() -> None:
     """Whoever looks for one finds it."""
-    text = read("coming-from")
+    text = read("reference/coming-from")
     missing = [
         name for line in OLD_NAMES.split("\n") for name in line.split("|") if name and name not in text
     ]
@@ -158,7 +160,7 @@ def test_coming_from_has_every_old_name() -> None:
 
 def test_coming_from_leads_to_what_exists() -> None:
     """Options, functions, settings, job types, states and keys in it are there."""
-    text = read("coming-from")
+    text = read("reference/coming-from")
     for line in re.findall(r"`3ox ([a-z]+ ?[^`]*)`", text):
         words = shlex.split(
             line.replace("PID", "1").replace("--timeout S", "--timeout 1").replace(" N", " 1")
@@ -189,21 +191,21 @@ def test_coming_from_leads_to_what_exists() -> None:
 
 
 def test_every_metric_is_described(shared_api: Api) -> None:
-    """docs/metrics.md names what ``/metrics`` gives, all of it and nothing else."""
+    """docs/how-to/metrics.md names what ``/metrics`` gives, all of it and nothing else."""
     text = shared_api.client("view")("GET", "/metrics").body.decode()
     given = {
         f"{family.name}_total" if family.type == "counter" else family.name
         for family in text_string_to_metric_families(text)
     }
-    assert set(re.findall(r"`(bridge_\w+)`", read("metrics"))) == given
+    assert set(re.findall(r"`(bridge_\w+)`", read("how-to/metrics"))) == given
 
 
 def test_the_snippets_of_metrics_run(shared_api: Api) -> None:
     """The request with a trace is taken, the number of a trace is printed."""
-    request = next(text for text in snippets("metrics", "sh") if "traceparent" in text)
+    request = next(text for text in snippets("how-to/metrics", "sh") if "traceparent" in text)
     ran = run_shell(request, shared_api, shared_api.client().token)
     assert '"trace_id":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"' in ran
-    for snippet in snippets("metrics", "python"):
+    for snippet in snippets("how-to/metrics", "python"):
         assert re.fullmatch(r"[0-9a-f]{32}\n", run_python(snippet, shared_api))
 
 
@@ -249,7 +251,7 @@ def listening(argv: list[str], api: Api, token: str | None, output: Path) -> Ite
 @pytest.mark.parametrize("language", ["python", "sh"])
 def test_the_clients_of_live_hear_what_happens(language: str, shared_api: Api, tmp_path: Path) -> None:
     """Both print the events of a job that is dispatched while they listen, to its end."""
-    text = snippets("live", language)[0 if language == "python" else 1]
+    text = snippets("how-to/follow-events", language)[0 if language == "python" else 1]
     if language == "sh":
         require_tool("curl")
     argv = [sys.executable, "-c", text] if language == "python" else ["sh", "-c", text]
@@ -272,5 +274,5 @@ def test_the_clients_of_live_hear_what_happens(language: str, shared_api: Api, t
 
 def test_the_snippet_without_http_runs(shared_api: Api) -> None:
     """It hears of a job, or that there was none for a second."""
-    (snippet,) = snippets("live", "python")[1:]
+    (snippet,) = snippets("how-to/follow-events", "python")[1:]
     assert run_python(snippet, shared_api).count("\n") == 1

@@ -91,7 +91,7 @@ def test_the_secrets_of_urls_are_not_shown(configured: Configured) -> None:
 
 
 def test_the_settings_of_the_page_are_valid(configured: Configured) -> None:
-    """docs/egress.md can be copied."""
-    page = (Path(__file__).parents[2] / "docs" / "egress.md").read_text()
+    """docs/how-to/destinations.md can be copied."""
+    page = (Path(__file__).parents[2] / "docs/how-to/destinations.md").read_text()
     settings = configured(page.split("```toml\n")[1].split("```")[0]).settings
     assert sinks(settings, "ask") == ["outbox/*", "notify:ops:1/failed"]

@@ -1,4 +1,4 @@
-"""``docs/projects.md`` says what is: its settings are valid, its script and its snippet run."""
+"""``docs/how-to/projects.md`` says what is: its settings are valid, its script and its snippet run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.projects.conftest import Site, project
 from tests.support import ROOT, threeox
 from tests.tools import require_tool
 
-PAGE = (ROOT / "docs" / "projects.md").read_text()
+PAGE = (ROOT / "docs/how-to/projects.md").read_text()
 
 
 def blocks(language: str) -> list[str]:

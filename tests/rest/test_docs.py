@@ -1,4 +1,4 @@
-"""The examples of docs/rest.md run as written, one after the other, in one shell."""
+"""The examples of docs/reference/rest.md run as written, one after the other, in one shell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.rest.conftest import HOOK_SECRET, Api
 from tests.support import ROOT
 from tests.tools import require_tool
 
-PAGE = (ROOT / "docs" / "rest.md").read_text()
+PAGE = (ROOT / "docs/reference/rest.md").read_text()
 
 
 def test_the_examples_run(api: Api, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""docs/shell.md says what is: its lines run, its table has every command."""
+"""docs/reference/shell.md says what is: its lines run, its table has every command."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ops.settings import Settings
 from tests.cli.support import Cli
 from tests.support import ROOT
 
-PAGE = (ROOT / "docs" / "shell.md").read_text()
+PAGE = (ROOT / "docs/reference/shell.md").read_text()
 
 
 def test_the_lines_of_the_page_run(bridge: Cli) -> None:

@@ -1,4 +1,4 @@
-"""docs/station.md: its commands run, its settings are those that there are, its example is valid."""
+"""docs/how-to/drop-folder.md: its commands run, its table has every setting, its example is valid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ops.settings_station import StationSettings
 from tests.station.running import RunningStation
 from tests.support import ROOT, run_3ox
 
-PAGE = (ROOT / "docs" / "station.md").read_text()
+PAGE = (ROOT / "docs/how-to/drop-folder.md").read_text()
 
 
 def test_its_commands_run(station: RunningStation, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""docs/telegram.md says what is: its settings load, its commands exist, its snippet runs."""
+"""docs/how-to/telegram.md says what is: its settings load, its commands exist, its snippet runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ingress.telegram.commands import AT_ONCE, HELP
 from ops.settings import Settings, load_settings
 from tests.support import ROOT, clean_environ
 
-PAGE = (ROOT / "docs" / "telegram.md").read_text()
+PAGE = (ROOT / "docs/how-to/telegram.md").read_text()
 
 
 def test_the_settings_load(tmp_path: Path) -> None:

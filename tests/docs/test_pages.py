@@ -16,11 +16,11 @@ from tests.dispatch.conftest import bridge, shared_environ, shared_worker
 
 __all__ = ["bridge", "shared_environ", "shared_worker"]
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = (
     "README.md",
     "CONTRIBUTING.md",
-    *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))),
+    *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").rglob("*.md"))),
 )
 
 
@@ -71,7 +71,7 @@ def test_every_link_and_path_leads_somewhere(page: str) -> None:
 
 def test_every_test_that_reliability_names_exists() -> None:
     """A promise names its proof, and the proof is there."""
-    named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", read("docs/reliability.md"))
+    named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", read("docs/explanation/reliability.md"))
     assert len(named) > 20
     for file, test in named:
         source = ROOT / "tests" / file
@@ -80,8 +80,8 @@ def test_every_test_that_reliability_names_exists() -> None:
 
 
 def test_the_state_diagram_shows_every_move() -> None:
-    """docs/internals.md draws the table of transitions, no more and no less."""
-    drawn = set(re.findall(r"^    (\w+) --> (\w+):", read("docs/internals.md"), re.MULTILINE))
+    """docs/explanation/architecture.md draws the table of transitions, no more and no less."""
+    drawn = set(re.findall(r"^    (\w+) --> (\w+):", read("docs/explanation/architecture.md"), re.MULTILINE))
     table = {(str(start), str(end)) for start, ends in TRANSITIONS.items() for end in ends}
     assert drawn == table
     assert {state for pair in drawn for state in pair} == set(State)
