@@ -49,6 +49,7 @@ class Daemon:
         loaded: Its settings.
 
     Attributes:
+        live: The settings as they are in the file now.
         bridge: For everything but taking jobs in.
         acceptance: Takes jobs in, into the spool while the store is away.
         stopping: Set when the daemon is to end.
@@ -58,7 +59,8 @@ class Daemon:
         self.name = name
         self.loaded = loaded
         self.bridge: Bridge = connect(loaded)
-        self.bridge.intake.follow(LiveSettings(loaded).now)
+        self.live = LiveSettings(loaded)
+        self.bridge.intake.follow(self.live.now)
         self.acceptance = Acceptance(self.bridge)
         self.stopping = threading.Event()
         self._presence = Presence(

@@ -66,7 +66,7 @@ def _request(job: Job, settings: Settings) -> EnqueueRequest:
     """Make the request by hand: a process that runs already takes no slot of its project's concurrency."""
     return EnqueueRequest(
         job_id=job.job_id,
-        priority=job.priority,
+        priority=job.rank,
         spec=encode_job(job),
         job_type=job.job_type,
         input_sha256=payload_sha256(job),

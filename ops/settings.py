@@ -80,12 +80,14 @@ class LoadedSettings(msgspec.Struct, frozen=True, kw_only=True):
         sources: Per setting ``default``, ``3ox.toml``, the environment variable or the option.
         written: What stands in 3ox.toml, with the names of its tables: ``rest``, ``rest.rate_per_s``.
         workspace: Where the bridge lives.
+        content: What 3ox.toml held; None if it was missing.
     """
 
     settings: Settings
     sources: dict[str, str]
     workspace: Workspace
     written: frozenset[str] = frozenset()
+    content: bytes | None = None
 
     @property
     def embedded_store(self) -> bool:
@@ -132,7 +134,8 @@ def load_settings(
     workspace = Workspace(place)
     values: dict[str, Any] = {}
     sources = dict.fromkeys(_FIELDS, "default")
-    written = frozenset(_take_file(workspace.settings_file, values, sources))
+    content = _read_file(workspace.settings_file)
+    written = frozenset(_take_file(content, workspace.settings_file, values, sources))
     _take_environment(surroundings, values, sources)
     for name, value in ({} if overrides is None else overrides).items():
         if value is None:
@@ -148,7 +151,9 @@ def load_settings(
         }
     settings = Settings(**values)
     _check_together(settings, sources)
-    return LoadedSettings(settings=settings, sources=sources, workspace=workspace, written=written)
+    return LoadedSettings(
+        settings=settings, sources=sources, workspace=workspace, written=written, content=content
+    )
 
 
 def mask_url(url: str) -> str:
@@ -158,20 +163,28 @@ def mask_url(url: str) -> str:
     return mask_password(url)
 
 
-def _take_file(path: Path, values: dict[str, Any], sources: dict[str, str]) -> Iterable[str]:
-    """Take the values over; gives all that is written, with the names of its tables."""
+def _read_file(path: Path) -> bytes | None:
+    """Return what the file holds; None if it is missing."""
     try:
-        text = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
-        return ()
+        return None
     except OSError as error:
         raise SettingsError(
             f"{path} cannot be read: {error.strerror}.", remedy="Correct its mode."
         ) from error
+
+
+def _take_file(
+    content: bytes | None, path: Path, values: dict[str, Any], sources: dict[str, str]
+) -> Iterable[str]:
+    """Take the values over; returns all that is written, with the names of its tables."""
+    if not content:
+        return ()
     import tomllib
 
     try:
-        document = tomllib.loads(text.decode())
+        document = tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is no valid TOML: {error}.", remedy="Correct that place.") from error
     listed = document.get("types")

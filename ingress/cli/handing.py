@@ -38,9 +38,7 @@ def task(project: str, words: Sequence[str], **fields: Any) -> Job:
     Raises:
         UnknownProject: There is no such table.
     """
-    settings = current_bridge().intake.project(project)
-    if fields.get("priority") is None:
-        fields["priority"] = settings.priority
+    current_bridge().intake.project(project)
     payload = {"task": utf8(" ".join(words), "the task")}
     return make_job("task.custom", payload, source=SOURCE, actor=login_name(), project=project, **fields)
 

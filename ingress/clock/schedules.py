@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import os
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from ingress.clock.timing import Cron, Every, Timing, parse_every, parse_zone
@@ -17,7 +15,8 @@ from middleware.job.records import utc
 from middleware.job.schema import Job, make_job
 from ops.errors import BridgeError, SettingsError
 from ops.logs import get_logger
-from ops.settings import LoadedSettings, ScheduleSettings, load_settings
+from ops.settings import ScheduleSettings
+from ops.settings_live import LiveSettings
 
 SOURCE = "clock"
 #: With missed = "skip" and no latest_s, a run that is later than this is missed: about what a change of the
@@ -159,54 +158,39 @@ def _timing(row: ScheduleSettings, where: str) -> Cron | Every:
 
 
 class ScheduleBook:
-    """The schedules as they stand in the file now.
+    """The schedules as they are in the file now.
 
     Args:
-        loaded: The settings that the clock started with.
+        live: The settings of this process.
 
     Attributes:
         loaded: The settings that count now.
         schedules: The schedules that count now.
 
     Raises:
-        SettingsError: One of the schedules cannot be.
+        SettingsError: One of the schedules is not valid.
     """
 
-    def __init__(self, loaded: LoadedSettings) -> None:
-        self.loaded = loaded
-        self._stamp = self._look()
-        self.schedules = make_schedules(loaded.settings.schedule)
+    def __init__(self, live: LiveSettings) -> None:
+        self._live = live
+        self.loaded = self._seen = live.loaded()
+        self.schedules = make_schedules(self.loaded.settings.schedule)
 
     def refresh(self) -> bool:
-        """Read the file again if it has changed; one that is not valid is logged, and the old one counts.
+        """Take up a changed file; schedules that are not valid are logged, and the old settings count.
 
         Returns:
             Whether other settings count now.
         """
-        stamp = self._look()
-        if stamp == self._stamp:
+        fresh = self._live.loaded()
+        if fresh is self._seen:
             return False
-        self._stamp = stamp
+        self._seen = fresh
         try:
-            fresh = load_settings(self.loaded.workspace.home)
             schedules = make_schedules(fresh.settings.schedule)
         except SettingsError as error:
             log.warning("schedules.invalid", reason=str(error))
             return False
-        # The clock leads at the store that it started with.
-        settings = msgspec.structs.replace(
-            fresh.settings,
-            redis_url=self.loaded.settings.redis_url,
-            key_prefix=self.loaded.settings.key_prefix,
-        )
-        self.loaded = msgspec.structs.replace(fresh, settings=settings)
-        self.schedules = schedules
+        self.loaded, self.schedules = fresh, schedules
         log.info("schedules.loaded", schedules=[schedule.id for schedule in schedules])
         return True
-
-    def _look(self) -> tuple[int, int, int] | None:
-        try:
-            found = os.stat(self.loaded.workspace.settings_file)  # noqa: PTH116 (once a second)
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_size, found.st_ino

@@ -44,7 +44,7 @@ class Clock:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         settings = daemon.loaded.settings
-        self._book = ScheduleBook(daemon.loaded)
+        self._book = ScheduleBook(daemon.live)
         self.leadership = Leadership(
             daemon.bridge.scripts, member_name(daemon.name), lease_s=settings.clock_lease_s
         )

@@ -53,7 +53,7 @@ class Desk:
         """
         with self._book_lock:
             if self._book is None:
-                self._book = ScheduleBook(self.door.loaded)
+                self._book = ScheduleBook(self.door.daemon.live)
             self._book.refresh()
             return self._book
 

@@ -26,7 +26,7 @@ from middleware.broker.approvals import APPROVED
 from middleware.broker.intake import payload_sha256
 from middleware.job.reader import LIMIT_MAX
 from middleware.job.records import JobRecord, Receipt
-from middleware.job.schema import DEFAULT_PRIORITY, Job, make_job
+from middleware.job.schema import Job, make_job
 from middleware.job.states import State
 from ops.errors import InvalidJob, JobNotFound
 from ops.policy import GUARDED
@@ -44,13 +44,10 @@ Wait = Annotated[
 ]
 
 
-def to_job(
-    door: Door, wanted: AnyJobRequest, principal: Principal, key: str | None, *, trace: str | None = None
-) -> Job:
+def to_job(wanted: AnyJobRequest, principal: Principal, key: str | None, *, trace: str | None = None) -> Job:
     """Build the job that a request asks for.
 
     Args:
-        door: Knows the projects.
         wanted: What the caller says.
         principal: Who the caller is.
         key: Idempotency key of the header.
@@ -69,8 +66,6 @@ def to_job(
             field="idempotency_key",
         )
     chosen = wanted.idempotency_key if key is None else key
-    project = None if wanted.project is None else door.projects.get(wanted.project)
-    preset = DEFAULT_PRIORITY if project is None or project.priority is None else project.priority
     return make_job(
         str(wanted.__struct_config__.tag),
         wanted.payload,
@@ -80,7 +75,7 @@ def to_job(
         trace_id=trace if wanted.trace_id is None else wanted.trace_id,
         project=wanted.project,
         session_id=wanted.session_id,
-        priority=preset if wanted.priority is None else wanted.priority,
+        priority=wanted.priority,
         timeout_seconds=wanted.timeout_seconds,
         max_retries=wanted.max_retries,
         depends_on=wanted.depends_on,
@@ -155,7 +150,7 @@ async def create_job(
 ) -> Response[Receipt]:
     """Take a job."""
     trace = traceparent(request.headers.get("traceparent"))
-    job = to_job(door, data, principal_of(request), idempotency_key, trace=trace)
+    job = to_job(data, principal_of(request), idempotency_key, trace=trace)
     return await sync_to_thread(accept, door, job, delay_s=data.delay_s)
 
 

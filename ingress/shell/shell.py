@@ -153,14 +153,7 @@ class Shell:
         project, _, task = line.rest.strip().partition(" ")
         if not project or not task.strip():
             raise UsageProblem("run takes a project and a task.", remedy=f"Write {COMMANDS['run'].usage}.")
-        settings = self.bridge.intake.project(project)
-        job = self._job(
-            "task.custom",
-            {"task": task.strip()},
-            project=project,
-            priority=settings.priority,
-            session_id=self.session,
-        )
+        job = self._job("task.custom", {"task": task.strip()}, project=project, session_id=self.session)
         self._hand_in(job, f"agent:{project}:{job.job_id}")
         return 0
 

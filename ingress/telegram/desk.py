@@ -194,13 +194,7 @@ class Desk:
         task = task.strip()
         if not project or not task:
             raise UsageProblem("/run wants a project and a task.", remedy="Write /run PROJECT TASK.")
-        return make_job(
-            "task.custom",
-            {"task": task},
-            project=project,
-            priority=self._bridge.intake.project(project).priority,
-            **self._origin(update_id, message),
-        )
+        return make_job("task.custom", {"task": task}, project=project, **self._origin(update_id, message))
 
     def _origin(self, update_id: int, message: Message) -> dict[str, object]:
         asker = _asker(message)

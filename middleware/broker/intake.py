@@ -15,7 +15,7 @@ import msgspec
 from middleware.broker.approvals import Approvals
 from middleware.broker.scripts import Enqueued, EnqueueRequest, Scripts
 from middleware.job.records import Receipt, new_receipt
-from middleware.job.schema import POLICY_MARK, Job, JobBase, encode_job
+from middleware.job.schema import DEFAULT_PRIORITY, POLICY_MARK, Job, JobBase, encode_job
 from middleware.sinks import Sinks
 from ops.errors import BridgeError, InvalidJob, PolicyDenied, QueueFull, UnknownProject
 from ops.policy import ALLOW, Decision, Policy
@@ -32,65 +32,38 @@ def payload_sha256(job: Job) -> str:
     return hashlib.sha256(_canonical.encode(job.payload)).hexdigest()
 
 
-class Intake:
-    """Takes jobs in.
+class _Rules:
+    """The settings of one moment, and what follows from them.
 
     Args:
-        scripts: Where they go.
-        settings: Limits, projects, resources, policy; see ``follow``.
-        lookup: Gives the receipt of a job that had been taken before.
-
-    Attributes:
-        approvals: Jobs that wait until somebody approves them.
-        latest: Gives the settings that hold now.
+        settings: Limits, projects, resources, policy.
     """
 
-    def __init__(self, scripts: Scripts, settings: Settings, lookup: Callable[[str], Receipt]) -> None:
-        self._scripts = scripts
-        self._lookup = lookup
-        self.latest: Callable[[], Settings] = lambda: settings
-        self._go_by(settings)
-        self.approvals = Approvals(scripts, ttl_s=settings.approval_ttl_s)
-
-    def follow(self, latest: Callable[[], Settings]) -> None:
-        """Go by what this gives from now on; called for each job, so that it has to be quick.
-
-        Args:
-            latest: Gives the settings that hold now; the same object until they have changed.
-        """
-        self.latest = latest
-
-    def _go_by(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.policy = Policy(settings.policy)
+        self.sinks = Sinks(settings)
         self._types: dict[str, TypeSettings] = {}
-        self._policy = Policy(settings.policy)
-        self._sinks = Sinks(settings)
-        # Last: by this another thread knows that the rest is as new.
-        self._settings = settings
 
-    def _refresh(self) -> None:
-        latest = self.latest()
-        if latest is not self._settings:
-            self._go_by(latest)
-
-    def _type_settings(self, job_type: str) -> TypeSettings:
+    def type_settings(self, job_type: str) -> TypeSettings:
+        """Return what holds for jobs of a type."""
         known = self._types.get(job_type)
         if known is None:
-            known = self._types[job_type] = self._settings.type_settings(job_type)
+            known = self._types[job_type] = self.settings.type_settings(job_type)
         return known
 
     def project(self, name: str) -> ProjectSettings:
-        """Give a project's settings.
+        """Return the settings of a project.
 
         Raises:
             UnknownProject: Names the nearest one.
         """
-        self._refresh()
-        project = self._settings.projects.get(name)
+        project = self.settings.projects.get(name)
         if project is not None:
             return project
         import difflib
 
-        near = difflib.get_close_matches(name, self._settings.projects, n=1)
+        near = difflib.get_close_matches(name, self.settings.projects, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise UnknownProject(
             f"there is no project {name!r}.",
@@ -98,35 +71,40 @@ class Intake:
         )
 
     def complete(self, job: Job) -> Job:
-        """Fill in what the job leaves to the settings: its time limit and its retries.
-
-        Raises:
-            UnknownProject: A ``task.custom`` for a project that is not configured.
-        """
-        project = None
+        """Fill in what the job leaves to the settings; see ``Intake.complete``."""
+        project = None if job.project is None else self.settings.projects.get(job.project)
         if job.job_type == "task.custom" and job.project is not None:
             project = self.project(job.project)
-        if job.timeout_seconds is not None and job.max_retries is not None:
+        if None not in {job.priority, job.timeout_seconds, job.max_retries}:
             return job
-        kind = self._type_settings(job.job_type)
-        timeout_s, max_retries = kind.timeout_s, kind.max_retries
+        kind = self.type_settings(job.job_type)
+        priority, timeout_s, max_retries = DEFAULT_PRIORITY, kind.timeout_s, kind.max_retries
         if project is not None:
+            priority = priority if project.priority is None else project.priority
+        if project is not None and job.job_type == "task.custom":
             timeout_s = timeout_s if project.timeout_s is None else project.timeout_s
             max_retries = max_retries if project.max_retries is None else project.max_retries
         return msgspec.structs.replace(
             job,
+            priority=priority if job.priority is None else job.priority,
             timeout_seconds=timeout_s if job.timeout_seconds is None else job.timeout_seconds,
             max_retries=max_retries if job.max_retries is None else job.max_retries,
         )
 
-    def _limits(self, job: Job) -> str:
+    def limits(self, job: Job) -> str:
+        """Return what the job occupies while it runs, as ``enqueue`` takes it.
+
+        Raises:
+            UnknownProject: A ``task.custom`` for a project that is not configured.
+            InvalidJob: A resource is not there, or not in this amount.
+        """
         limits = []
         if job.job_type == "task.custom" and job.project is not None:
             concurrency = self.project(job.project).concurrency
             if concurrency is not None:
                 limits.append(f"project:{job.project}=1/{concurrency}")
         for name, amount in job.resources.items():
-            capacity = self._settings.resources.get(name)
+            capacity = self.settings.resources.get(name)
             if capacity is None:
                 raise InvalidJob(
                     f"there is no resource {name!r}.",
@@ -143,19 +121,12 @@ class Intake:
         return ",".join(limits)
 
     def check(self, job: Job) -> None:
-        """Refuse a job that could not be enqueued.
-
-        Raises:
-            PolicyDenied: The policy does not allow it.
-            UnknownProject: A ``task.custom`` for a project that is not configured.
-            InvalidJob: The payload is too large, or a resource is not there.
-        """
+        """Refuse a job that could not be enqueued; see ``Intake.check``."""
         if not isinstance(job, JobBase):
             raise InvalidJob(
                 f"{type(job).__name__!r} is no job.", remedy="Build it with make_job(type, payload, ...)."
             )
-        self._refresh()
-        self._policy.require(job)
+        self.policy.require(job)
         try:
             payload = _canonical.encode(job.payload)
         except RecursionError as error:
@@ -163,14 +134,103 @@ class Intake:
         if payload.count(b"[") + payload.count(b"{") > PAYLOAD_DEPTH_MAX and _is_nested(job.payload):
             raise _nested()
         size_bytes = len(payload)
-        if size_bytes > self._settings.payload_max_bytes:
+        if size_bytes > self.settings.payload_max_bytes:
             raise InvalidJob(
-                f"the payload has {size_bytes} bytes, at most {self._settings.payload_max_bytes} are taken.",
+                f"the payload has {size_bytes} bytes, at most {self.settings.payload_max_bytes} are taken.",
                 remedy="Put the data into a file and pass its path, or raise payload_max_bytes.",
                 field="payload",
             )
         if job.resources or job.project is not None:
-            self._limits(job)
+            self.limits(job)
+
+    def admit(self, job: Job) -> tuple[Job, str]:
+        """Write down which rule lets a job in, and why it is held for approval, if it is."""
+        decision = self.policy.require(job)
+        if decision.rule == 0:
+            if POLICY_MARK in job.metadata:
+                return _marked(job, None), ""
+            return job, ""
+        held = "" if decision.effect == ALLOW else f"it waits for approval ({decision.name})"
+        return _marked(job, decision), held
+
+    def request(self, job: Job, *, delay_ms: int, approval: str) -> EnqueueRequest:
+        """Make the request that enqueues a job; see ``Intake.request``."""
+        return EnqueueRequest(
+            job_id=job.job_id,
+            priority=job.rank,
+            spec=encode_job(job),
+            job_type=job.job_type,
+            input_sha256=payload_sha256(job),
+            project="" if job.project is None else job.project,
+            delay_ms=max(0, delay_ms),
+            idempotency_key="" if job.idempotency_key is None else job.idempotency_key,
+            limits=self.limits(job) if job.resources or job.project is not None else "",
+            depends_on=job.depends_on,
+            approval=approval,
+            sinks=self.sinks.of(job),
+        )
+
+
+class Intake:
+    """Takes jobs in; each by the settings of one moment, even if 3ox.toml changes meanwhile.
+
+    Args:
+        scripts: Where they go.
+        settings: Limits, projects, resources, policy; see ``follow``.
+        lookup: Gives the receipt of a job that had been taken before.
+
+    Attributes:
+        approvals: Jobs that wait until somebody approves them.
+        latest: Gives the settings that hold now.
+    """
+
+    def __init__(self, scripts: Scripts, settings: Settings, lookup: Callable[[str], Receipt]) -> None:
+        self._scripts = scripts
+        self._lookup = lookup
+        self.latest: Callable[[], Settings] = lambda: settings
+        self._rules = _Rules(settings)
+        self.approvals = Approvals(scripts, ttl_s=settings.approval_ttl_s)
+
+    def follow(self, latest: Callable[[], Settings]) -> None:
+        """Go by what this returns from now on; called for each job, so that it has to be quick.
+
+        Args:
+            latest: Returns the settings that hold now; the same object until they have changed.
+        """
+        self.latest = latest
+
+    def _now(self) -> _Rules:
+        """Return the rules of now, to be used for all of one job."""
+        rules, latest = self._rules, self.latest()
+        if latest is not rules.settings:
+            rules = self._rules = _Rules(latest)
+        return rules
+
+    def project(self, name: str) -> ProjectSettings:
+        """Return a project's settings.
+
+        Raises:
+            UnknownProject: Names the nearest one.
+        """
+        return self._now().project(name)
+
+    def complete(self, job: Job) -> Job:
+        """Fill in what the job leaves to the settings: its priority, its time limit and its retries.
+
+        Raises:
+            UnknownProject: A ``task.custom`` for a project that is not configured.
+        """
+        return self._now().complete(job)
+
+    def check(self, job: Job) -> None:
+        """Refuse a job that could not be enqueued.
+
+        Raises:
+            PolicyDenied: The policy does not allow it.
+            UnknownProject: A ``task.custom`` for a project that is not configured.
+            InvalidJob: The payload is too large, or a resource is not there.
+        """
+        self._now().check(job)
 
     def check_here(self, job: Job) -> None:
         """Refuse a job that may not run in this process, where nobody could approve it.
@@ -178,24 +238,12 @@ class Intake:
         Raises:
             PolicyDenied: The policy does not allow it, or wants it approved.
         """
-        self._refresh()
-        decision = self._policy.require(job)
+        decision = self._now().policy.require(job)
         if decision.effect != ALLOW:
             raise PolicyDenied(
                 f"the policy wants {job.job_type} from {job.source} approved ({decision.name}).",
                 remedy="Without a store it cannot wait for that; start one with '3ox up'.",
             )
-
-    def _admit(self, job: Job) -> tuple[Job, str]:
-        """Write down which rule lets a job in, and why it is held for approval, if it is."""
-        # The rules may be others than those of the check.
-        decision = self._policy.require(job)
-        if decision.rule == 0:
-            if POLICY_MARK in job.metadata:
-                return _marked(job, None), ""
-            return job, ""
-        held = "" if decision.effect == ALLOW else f"it waits for approval ({decision.name})"
-        return _marked(job, decision), held
 
     def request(self, job: Job, *, delay_ms: int = 0, approval: str = "") -> EnqueueRequest:
         """Make the request that enqueues a job.
@@ -205,20 +253,7 @@ class Intake:
             delay_ms: How long it waits before it may start.
             approval: Why somebody has to approve it first; empty if nobody has to.
         """
-        return EnqueueRequest(
-            job_id=job.job_id,
-            priority=job.priority,
-            spec=encode_job(job),
-            job_type=job.job_type,
-            input_sha256=payload_sha256(job),
-            project="" if job.project is None else job.project,
-            delay_ms=max(0, delay_ms),
-            idempotency_key="" if job.idempotency_key is None else job.idempotency_key,
-            limits=self._limits(job) if job.resources or job.project is not None else "",
-            depends_on=job.depends_on,
-            approval=approval,
-            sinks=self._sinks.of(job),
-        )
+        return self._now().request(job, delay_ms=delay_ms, approval=approval)
 
     def submit(self, jobs: Iterable[Job], *, delay_ms: int = 0) -> list[Receipt]:
         """Enqueue jobs.
@@ -237,18 +272,20 @@ class Intake:
             StoreUnreachable: The same jobs again do no harm.
         """
         jobs = _as_trusted_as_their_parent(jobs)
+        rules = self._now()
         checked = isinstance(jobs, Sequence)
         if checked:
             for job in jobs:
-                self.check(job)
+                rules.check(job)
         prepared: list[tuple[Job, EnqueueRequest]] = []
 
         def requests() -> Iterator[EnqueueRequest]:
             for job in jobs:
+                current = rules if checked else self._now()
                 if not checked:
-                    self.check(job)
-                complete, held = self._admit(self.complete(job))
-                prepared.append((complete, self.request(complete, delay_ms=delay_ms, approval=held)))
+                    current.check(job)
+                complete, held = current.admit(current.complete(job))
+                prepared.append((complete, current.request(complete, delay_ms=delay_ms, approval=held)))
                 yield prepared[-1][1]
 
         receipts: list[Receipt] = []

@@ -81,7 +81,7 @@ def make_record(
         on_dependency_failure=job.on_dependency_failure,
         project=job.project,
         session_id=job.session_id,
-        priority=job.priority,
+        priority=job.rank,
         progress=_progress(row),
         progress_message=_text(row["message"]),
         attempt=_number(row["attempt"]),

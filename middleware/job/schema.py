@@ -67,7 +67,7 @@ class JobBase(
         actor: Who commanded it: a login name, a chat id, the name of a token.
         trust: How much the door knows of who commands: ``operator`` (a login on this machine, 3ox.toml),
             ``member`` (a token, a signature, an allowed chat) or ``untrusted`` (what came as a file or text).
-        priority: 1 is first, 10 last.
+        priority: 1 is first, 10 last; its project's when absent, else ``DEFAULT_PRIORITY``.
         timeout_seconds: Bound on one attempt; the job type's default when absent.
         max_retries: Attempts after the first; the job type's default when absent.
         depends_on: Job ids that have to be completed first.
@@ -86,7 +86,7 @@ class JobBase(
     trust: Literal["operator", "member", "untrusted"] = "operator"
     project: Name | None = None
     session_id: Name | None = None
-    priority: Priority = DEFAULT_PRIORITY
+    priority: Priority | None = None
     timeout_seconds: TimeLimit | None = None
     max_retries: Retries | None = None
     depends_on: Dependencies = []
@@ -100,6 +100,11 @@ class JobBase(
     def job_type(self) -> str:
         """The tag: ``ask``, ``shell.cmd``, ..."""
         return _Registry.type_of[type(self)]
+
+    @property
+    def rank(self) -> int:
+        """The priority, which is ``DEFAULT_PRIORITY`` while none has been filled in."""
+        return DEFAULT_PRIORITY if self.priority is None else self.priority
 
     @property
     def trace(self) -> str:

@@ -37,7 +37,7 @@ def test_settings_are_read_once_from_the_environment(
     plain: LoadedSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without set_settings the environment counts, and stays what it was; set_settings wins."""
-    monkeypatch.setattr(context._Process, "loaded", None)
+    monkeypatch.setattr(context._Process, "live", None)
     monkeypatch.setenv("BRIDGE_HOME", str(plain.workspace.home))
     monkeypatch.setenv("BRIDGE_WORKERS", "7")
     assert settings().settings.workers == 7

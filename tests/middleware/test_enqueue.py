@@ -15,7 +15,7 @@ from middleware.job.ids import new_job_id
 from middleware.job.schema import Job, make_job
 from middleware.job.states import State
 from ops.errors import InvalidJob, QueueFull, UnknownProject
-from ops.settings import LoadedSettings, load_settings
+from ops.settings import LoadedSettings, ProjectSettings, load_settings
 from ops.workspace import Workspace
 from tests.middleware.driver import Driver
 
@@ -307,6 +307,34 @@ def test_intake_fills_in_limits_of_type_and_project(intake: Intake, loaded: Load
     assert (custom.timeout_seconds, custom.max_retries) == (7, 2)
     own = intake.complete(make_job("task.custom", task, project="demo", timeout_seconds=1, max_retries=0))
     assert (own.timeout_seconds, own.max_retries) == (1, 0)
+
+
+def test_a_job_without_a_priority_has_that_of_its_project(driver: Driver, loaded: LoadedSettings) -> None:
+    """Whichever interface it came through; without a project, or one that names none, it is 5."""
+    projects = {
+        "fast": ProjectSettings(path=".", command=["true"], priority=2),
+        "any": ProjectSettings(path=".", command=["true"]),
+    }
+    settings = msgspec.structs.replace(loaded.settings, projects=projects)
+    intake = Intake(driver.scripts, settings, driver.reader.receipt)
+    wanted = [("fast", None), ("fast", 7), ("any", None)]
+    jobs = [make_job("task.custom", {"task": "x"}, project=name, priority=own) for name, own in wanted]
+    receipts = intake.submit([*jobs, make_job("heartbeat", {}, project="fast"), make_job("heartbeat", {})])
+    assert [driver.job(receipt.job_id).priority for receipt in receipts] == [2, 7, 5, 2, 5]
+
+
+def test_one_submission_goes_by_the_settings_of_one_moment(driver: Driver, loaded: LoadedSettings) -> None:
+    """A file that changes meanwhile counts from the next one on."""
+    before = loaded.settings
+    project = ProjectSettings(path=".", command=["true"], priority=3)
+    after = msgspec.structs.replace(before, projects={"late": project})
+    answers = [before, after]
+    intake = Intake(driver.scripts, before, driver.reader.receipt)
+    intake.follow(lambda: answers.pop(0) if len(answers) > 1 else answers[0])
+    with pytest.raises(UnknownProject):
+        intake.submit([make_job("task.custom", {"task": "x"}, project="late")])
+    (receipt,) = intake.submit([make_job("task.custom", {"task": "x"}, project="late")])
+    assert driver.job(receipt.job_id).priority == 3
 
 
 def test_intake_turns_projects_and_resources_into_limits(intake: Intake) -> None:

@@ -68,7 +68,8 @@ def test_every_type_survives_the_way_through_the_store(job_type: str, payloads: 
 def test_defaults_are_filled_in_and_left_out_of_the_store(job_type: str) -> None:
     """A plain job is small: only what was said is stored."""
     job = build(job_type)
-    assert (job.priority, job.source, job.trace, job.version) == (DEFAULT_PRIORITY, "python", job.job_id, 1)
+    assert (job.priority, job.source, job.trace, job.version) == (None, "python", job.job_id, 1)
+    assert job.rank == DEFAULT_PRIORITY
     stored = set(msgspec.json.decode(encode_job(job)))
     assert stored <= {"job_type", "job_id", "payload", "project"}
 

@@ -89,3 +89,46 @@ def test_however_many_ask_it_is_read_once(loaded: LoadedSettings) -> None:
     for thread in threads:
         thread.join(10.0)
     assert found == [{"one", "two"}] * 8
+
+
+def test_a_file_that_is_being_written_does_not_count(loaded: LoadedSettings) -> None:
+    """Emptied, then written, as many programs do: no caller sees a bridge without its policy."""
+    file = loaded.workspace.settings_file
+    file.write_text(f"{ONE}{RULE}")
+    live = LiveSettings(load_settings(loaded.workspace.home, environ={}))
+    assert live.now().policy
+    seen, stopping = [], threading.Event()
+
+    def ask() -> None:
+        while not stopping.is_set():
+            seen.append(len(live.now().policy))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    for number in range(10):
+        with file.open("w") as text:
+            known = len(seen) + 2
+            eventually(lambda known=known: len(seen) > known)  # type: ignore[misc]
+            text.write(f"queue_max = {number + 1}\n{ONE}{RULE}")
+    eventually(lambda: live.loaded().settings.queue_max == 10, 5.0)
+    stopping.set()
+    thread.join(10.0)
+    assert set(seen) == {1}
+
+
+def test_all_that_the_file_holds(loaded: LoadedSettings) -> None:
+    """What is built from the settings again and again follows all of them, but never to another store."""
+    live = LiveSettings(loaded)
+    assert live.loaded() is loaded
+    loaded.workspace.settings_file.write_text(f'queue_max = 7\nredis_url = "redis://elsewhere"\n{ONE}')
+    fresh = live.loaded()
+    assert (fresh.settings.queue_max, fresh.settings.redis_url) == (7, loaded.settings.redis_url)
+    assert live.loaded() is fresh
+
+
+def test_the_same_content_is_not_read_again(loaded: LoadedSettings) -> None:
+    """A file that is saved without a change leaves the settings as they are."""
+    live = LiveSettings(loaded)
+    loaded.workspace.settings_file.write_text(ONE)
+    assert live.loaded() is loaded
+    assert live.now() is loaded.settings
