@@ -5,7 +5,7 @@ pool needs.
 """
 
 from actors.registry import ACTORS, build_broker
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 
 __all__ = ["ACTORS", "broker"]
 

@@ -9,7 +9,7 @@ from actors.llm.budget import BudgetSpent
 from actors.llm.fallback import Answer, Fallback, ask_in_order, asking_of_job
 from actors.llm.memory import recall
 from actors.llm.provider import AskRequest, Message
-from middleware.job.payloads import AskPayload
+from middleware.job.types import AskPayload
 
 
 class AskResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -48,7 +48,7 @@ def ask(payload: AskPayload) -> AskResult:
         BudgetSpent: The budget does not cover the question, or not the whole answer.
     """
     # Late, so that a process that never asks does not pay for HTTP and TLS.
-    from actors.llm.choose import choose
+    from actors.llm.provider_selection import choose
 
     context = current_job()
     memory = recall(payload.prompt)

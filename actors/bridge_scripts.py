@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from middleware.broker.factory import make_scripts
 from middleware.broker.scripts import Scripts
-from ops.settings import LoadedSettings
-from ops.store import Store
+from ops.settings.load import LoadedSettings
+from ops.store.client import Store
 
 
 class _Process:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from middleware.context import JobContext, StreamName, current_job
-from ops.settings import LoadedSettings, load_settings
-from ops.settings_live import LiveSettings
+from ops.settings.live import LiveSettings
+from ops.settings.load import LoadedSettings, load_settings
 
 __all__ = ["JobContext", "StreamName", "current_job", "set_settings", "settings"]
 

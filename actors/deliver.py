@@ -13,13 +13,13 @@ import msgspec
 
 from actors.context import current_job, settings
 from actors.egress import notify, outbox, telegram, webhook
-from actors.egress.again import Rests
 from actors.egress.outcome import Delivered, Outcome
-from middleware.job.payloads import DeliverPayload
+from actors.egress.retry_delay import Rests
+from middleware.destinations import NOTIFY, OUTBOX, TELEGRAM, WEBHOOK
 from middleware.job.reader import Reader
-from middleware.sinks import NOTIFY, OUTBOX, TELEGRAM, WEBHOOK
+from middleware.job.types import DeliverPayload
 from ops.errors import JobFailed, JobNotFound, JobRefused
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 
 _REST_FACTOR = 5
 _REST_MAX_S = 300.0

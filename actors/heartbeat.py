@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from actors.context import current_job
-from middleware.job.payloads import HeartbeatPayload
+from middleware.job.types import HeartbeatPayload
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):

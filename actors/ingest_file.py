@@ -15,12 +15,12 @@ from actors.ingest.journal import Journal, read_journal
 from actors.ingest.places import parts_of, require_name
 from actors.ingest.result import IngestResult
 from actors.ingest.steps import Carrier
-from middleware.job.payloads import IngestFilePayload
+from middleware.job.types import IngestFilePayload
 from ops.dropfolder import claim_folder, failed_folder
 from ops.errors import JobRefused
 from ops.files import digest_of, explain
 from ops.filetype import media_type_of
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 from ops.workspace import Workspace
 
 

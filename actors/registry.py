@@ -37,11 +37,11 @@ from middleware.retention import Retention
 from middleware.retries import Retries
 from middleware.time_limit import TimeLimit
 from middleware.tracing import Tracing
-from middleware.wardship import Wardship
+from middleware.watchdog_client import Wardship
 from ops.errors import JobFailed
 from ops.logs import configure_logging
-from ops.settings import LoadedSettings, Settings
-from ops.store import Store
+from ops.settings.load import LoadedSettings, Settings
+from ops.store.client import Store
 
 #: To add a job type: its payload and tagged job in ``middleware/job``, its function here.
 ACTORS: dict[str, Callable[[Any], Any]] = {

@@ -19,11 +19,11 @@ import msgspec
 from msgspec import Struct
 
 from actors.context import current_job, settings
-from middleware.job.payloads import RestRequestPayload
 from middleware.job.records import Receipt
 from middleware.job.schema import Job, make_job
+from middleware.job.types import RestRequestPayload
 from ops.errors import InvalidJob, JobRefused, PolicyDenied, UnknownProject
-from ops.settings_rest import EndpointSettings
+from ops.settings.rest import EndpointSettings
 
 #: A part of the request: where it is, and the way to it.
 _PART = re.compile(r"\{(body|query|headers)((?:\.[^.{}]+)*)\}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from actors.child import CommandResult
-from actors.command import run_command
 from actors.context import settings
-from middleware.job.payloads import ShellCmdPayload
+from actors.process.child import CommandResult
+from actors.process.command import run_command
+from middleware.job.types import ShellCmdPayload
 
 
 def shell_cmd(payload: ShellCmdPayload) -> CommandResult:

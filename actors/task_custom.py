@@ -6,17 +6,17 @@ import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
-from actors.child import CommandFailed, CommandResult, job_marks
-from actors.command import run_command
 from actors.context import current_job, settings
-from actors.track import ProcessEnded, follow_process, tracked_process
-from actors.worktree import Changes, Worktree, prune
-from actors.worktree_git import GitFailed
+from actors.process.child import CommandFailed, CommandResult, job_marks
+from actors.process.command import run_command
+from actors.process.git import GitFailed
+from actors.process.track import ProcessEnded, follow_process, tracked_process
+from actors.process.worktree import Changes, Worktree, prune
 from middleware.interrupts import JobInterrupted, WorkerStopping
-from middleware.job.payloads import TaskCustomPayload
+from middleware.job.types import TaskCustomPayload
 from ops.errors import JobRefused
 from ops.logs import get_logger
-from ops.settings import ProjectSettings
+from ops.settings.load import ProjectSettings
 from ops.workspace import Workspace
 
 PLACEHOLDER = "{task}"
@@ -39,7 +39,7 @@ def task_custom(payload: TaskCustomPayload) -> CommandResult | ProcessEnded:
 
     The command also finds the task in ``BRIDGE_TASK`` and the project in ``BRIDGE_PROJECT``. Its lines
     ``::progress NN message`` become progress. With ``worktree = true`` it runs in a git worktree and branch
-    of its own, see ``actors.worktree``. A job that ``3ox track`` made follows its process instead.
+    of its own, see ``actors.process.worktree``. A job that ``3ox track`` made follows its process instead.
 
     Raises:
         CommandFailed: It ended with a status other than 0.
@@ -79,7 +79,7 @@ def worktree_of(
         project: The project.
         name: Of the project.
         job_id: Of the task.
-        marks: For the git that works on it; see ``actors.child.job_marks``.
+        marks: For the git that works on it; see ``actors.process.child.job_marks``.
     """
     return Worktree(Path(project.path), workspace.worktrees_dir / name, job_id, marks=marks)
 

@@ -6,7 +6,7 @@ The bot (``ingress.telegram``) makes the job with the session ``tg_CHAT`` and sh
 from __future__ import annotations
 
 from actors.ask import AskResult, ask
-from middleware.job.payloads import AskPayload, TelegramPayload
+from middleware.job.types import AskPayload, TelegramPayload
 
 
 def telegram(payload: TelegramPayload) -> AskResult:

@@ -16,18 +16,18 @@ from typing import Any
 
 import msgspec
 
-from ingress.past import lacking, one_job, one_receipt, whole_id
+from ingress.core.lookup import lacking, one_job, one_receipt, whole_id
 from middleware.broker.approvals import Decision
 from middleware.broker.factory import make_intake, make_scripts
 from middleware.job.follow import Follower
-from middleware.job.payloads import Payload
 from middleware.job.reader import Reader
 from middleware.job.records import JobEvent, JobPage, JobRecord, OutputChunk, Receipt
 from middleware.job.schema import Job, make_job
+from middleware.job.types import Payload
 from ops.errors import BridgeError, JobNotFound, WrongState
-from ops.settings import LoadedSettings, load_settings
+from ops.settings.load import LoadedSettings, load_settings
 from ops.spool import Spool
-from ops.store import Store
+from ops.store.client import Store
 
 #: How many jobs one call deletes: a few milliseconds in which the store serves nobody else.
 PURGE_BATCH = 100
@@ -178,7 +178,7 @@ def dispatch(
 
     Args:
         job_type: ``ask``, ``shell.cmd``, ... see ``middleware.job.schema.JOB_TYPES``.
-        payload: What the job type needs, see ``middleware.job.payloads``.
+        payload: What the job type needs, see ``middleware.job.types``.
         delay_s: Start it so many seconds from now.
         **fields: Fields of ``middleware.job.schema.JobBase``: ``source``, ``priority``, ``project``,
             ``idempotency_key``, ``timeout_seconds``, ``max_retries``, ``depends_on``, ...
@@ -254,20 +254,20 @@ def list_jobs(
 
 
 def all_jobs(*, limit: int = 50, cursor: str | None = None, **narrowing: str | None) -> JobPage:
-    """Give a page of the jobs of store and history, the latest id first; see ``ingress.catalog``.
+    """Give a page of the jobs of store and history, the latest id first; see ``ingress.core.listing``.
 
     Args:
         limit: How many at most.
         cursor: ``next`` of the page before.
-        **narrowing: Fields of ``middleware.archive.narrowing.Narrowing``: ``status``, ``job_type``,
+        **narrowing: Fields of ``middleware.archive.search.Narrowing``: ``status``, ``job_type``,
             ``project``, ``source``, ``day`` and ``text``.
 
     Raises:
         InvalidJob: One of these cannot be.
         HistoryBroken: The history cannot be read.
     """
-    from ingress.catalog import Catalog
-    from middleware.archive.narrowing import Narrowing
+    from ingress.core.listing import Catalog
+    from middleware.archive.search import Narrowing
 
     with Catalog(current_bridge()) as catalog:
         return catalog.page(Narrowing(**narrowing), limit=limit, cursor=cursor)
@@ -275,8 +275,8 @@ def all_jobs(*, limit: int = 50, cursor: str | None = None, **narrowing: str | N
 
 def export_jobs(**narrowing: str | None) -> Iterator[JobRecord]:
     """Yield the jobs of store and history in full, each once; see ``all_jobs``."""
-    from ingress.catalog import Catalog
-    from middleware.archive.narrowing import Narrowing
+    from ingress.core.listing import Catalog
+    from middleware.archive.search import Narrowing
 
     with Catalog(current_bridge()) as catalog:
         yield from catalog.every(Narrowing(**narrowing))
@@ -293,14 +293,14 @@ def wait_for(part: str, *, timeout_s: float | None = None) -> JobRecord:
         WaitTimeout: The time ran out.
         JobNotFound: No job fits.
     """
-    from ingress.waiting import wait_for_job
+    from ingress.core.waiting import wait_for_job
 
     return wait_for_job(current_bridge(), part, timeout_s=timeout_s)
 
 
 def follow(part: str, *, timeout_s: float | None = None) -> Iterator[JobRecord]:
     """Yield a job at once and after every change, up to its end; see ``wait_for``."""
-    from ingress.waiting import follow_job
+    from ingress.core.waiting import follow_job
 
     return follow_job(current_bridge(), part, timeout_s=timeout_s)
 
@@ -315,7 +315,7 @@ def read_output(part: str, *, follow: bool = False, after: str = "-") -> Iterato
 
     Of a job that only the history has, the end of it that is kept there; of one in the spool, none.
     """
-    from ingress.waiting import output_of
+    from ingress.core.waiting import output_of
 
     return output_of(current_bridge(), part, follow=follow, after=after)
 
@@ -391,6 +391,6 @@ def bridge_status() -> dict[str, Any]:
     Raises:
         StoreUnreachable: The store is away.
     """
-    from ingress.overview import overview
+    from ingress.core.status_report import overview
 
     return overview(current_bridge())

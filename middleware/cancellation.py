@@ -20,9 +20,9 @@ from middleware.current_job import CurrentJob
 from middleware.interrupts import JobCancelled
 from middleware.job.keys import Keys
 from middleware.receipts import result_of_failure
-from ops.background import start_duty
 from ops.errors import BridgeError, JobRefused
-from ops.resp import Connection, as_error
+from ops.store.resp import Connection, as_error
+from ops.threads import start_duty
 
 #: Cancellations that came before their job had started are remembered, this many at most.
 _EARLY_MAX = 1000

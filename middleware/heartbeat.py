@@ -12,9 +12,9 @@ import dramatiq
 from dramatiq.broker import Broker
 
 from middleware.broker.broker import BridgeBroker
-from ops.background import start_duty
 from ops.errors import BridgeError
-from ops.resp import Argument
+from ops.store.resp import Argument
+from ops.threads import start_duty
 
 
 class Heartbeat(dramatiq.Middleware):

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from middleware.broker.approvals import Approvals
 from middleware.broker.outage import backoff_s
 from middleware.context import current_job
+from middleware.job.policy import APPROVE, Policy
 from middleware.job.schema import Job
 from ops.errors import PolicyDenied, StoreUnreachable
-from ops.policy import APPROVE, Policy
-from ops.settings import Settings
+from ops.settings.load import Settings
 
 #: Deliveries come from the end of a job that was allowed, not from a door.
 DELIVERY_TYPE = "deliver"

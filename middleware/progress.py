@@ -14,9 +14,9 @@ from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
 from middleware.broker.outage import backoff_s
 from middleware.context import StreamName
-from ops.background import start_duty
 from ops.errors import BridgeError, StoreUnreachable
-from ops.resp import Argument, well_formed
+from ops.store.resp import Argument, well_formed
+from ops.threads import start_duty
 
 #: Output is sent when this much has come together, or after the interval.
 _BUNDLE_BYTES = 16_384

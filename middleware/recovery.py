@@ -12,8 +12,8 @@ from dramatiq.broker import Broker
 
 from middleware.broker.broker import BridgeBroker
 from middleware.job.records import utc_now
-from ops.background import start_duty
 from ops.errors import BridgeError
+from ops.threads import start_duty
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from dramatiq.broker import Broker
 from middleware.broker.broker import BridgeBroker
 from middleware.job.keys import QUEUES, Keys
 from middleware.job.states import FINAL, State
-from ops.background import start_duty
 from ops.errors import BridgeError
+from ops.threads import start_duty
 
 #: How many jobs one call deletes: about a millisecond of the store's time.
 _BATCH = 50

@@ -17,11 +17,11 @@ from middleware.broker.scripts import Settlement
 from middleware.interrupts import TimeLimitExceeded, WorkerStopping
 from middleware.job.keys import Keys
 from middleware.job.records import JobError, utc
-from middleware.parking import PARKED, Parks, park_wait_s, read_parks
+from middleware.provider_wait import PARKED, Parks, park_wait_s, read_parks
 from middleware.receipts import result_of_failure
 from middleware.time_limit import time_limit_s
 from ops.errors import BridgeError, JobFailed, JobParked, JobRefused, StoreUnreachable
-from ops.settings import Settings
+from ops.settings.load import Settings
 
 _EXPONENT_MAX = 30
 

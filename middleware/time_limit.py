@@ -13,8 +13,8 @@ from middleware.broker.message import JobMessage
 from middleware.current_job import CurrentJob
 from middleware.interrupts import TimeLimitExceeded
 from middleware.job.schema import Job
-from ops.background import start_duty
-from ops.settings import Settings
+from ops.settings.load import Settings
+from ops.threads import start_duty
 
 _LOOK_EVERY_S = 5.0
 

@@ -10,7 +10,7 @@ from dramatiq.broker import Broker, MessageProxy
 
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
-from ops.tracing import open_spans
+from ops.trace_ids import open_spans
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -23,7 +23,7 @@ class Tracing(dramatiq.Middleware):
 
     The span of a job begins when a door accepts it and ends when a worker starts it for the first time;
     below it stands one span for each attempt. Its trace is that of the job's ``trace_id``, see
-    ``ops.tracing``. What an instrumented library does in the actor joins the attempt's span. Payloads,
+    ``ops.trace_ids``. What an instrumented library does in the actor joins the attempt's span. Payloads,
     results and output are never sent; the reason of a failure is.
 
     Outermost of all, so that the outcome is known when it is asked. A collector that is away costs spans,

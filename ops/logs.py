@@ -21,14 +21,14 @@ from urllib.parse import unquote
 
 import msgspec
 
-from ops.lightly import without
+from ops.import_shim import without
 from ops.logfile import LINE_MAX_BYTES, LogFile
 
 if TYPE_CHECKING:
     from structlog.stdlib import BoundLogger
     from structlog.typing import EventDict, Processor
 
-    from ops.settings import LoadedSettings
+    from ops.settings.load import LoadedSettings
 
 _MASK = "********"
 #: Fields whose values are never written, whatever they are.
@@ -295,7 +295,7 @@ def _shortened(value: Any, length: int) -> Any:
 
 
 def _known_secrets(loaded: LoadedSettings, environ: Mapping[str, str]) -> list[str]:
-    from ops.resp import passwords_in
+    from ops.store.resp import passwords_in
 
     settings = loaded.settings
     endpoints = settings.rest.endpoints.values()

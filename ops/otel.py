@@ -24,7 +24,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from ops.tracing import parent_of, span_number, trace_number
+from ops.trace_ids import parent_of, span_number, trace_number
 
 #: A collector that does not answer costs a batch of spans, and a stopping worker at most this.
 _EXPORT_TIMEOUT_S = 5.0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.settings import LoadedSettings, load_settings
+from ops.settings.load import LoadedSettings, load_settings
 from ops.workspace import Workspace
 from tests.support import RunningValkey, clean_environ, new_prefix
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from ops.store import Store
+from ops.store.client import Store
 
 
 class Commands:

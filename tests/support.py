@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from ops.settings import LoadedSettings
-from ops.valkey import EmbeddedValkey
+from ops.settings.load import LoadedSettings
+from ops.store.embedded import EmbeddedValkey
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from actors.egress.again import ComeBack
+from actors.egress.retry_delay import ComeBack
 from ops.errors import JobFailed, JobRefused
 
 #: Of an answer, so much is read; it is only there to say what was wrong.

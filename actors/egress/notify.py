@@ -6,8 +6,8 @@ import os
 
 from actors.egress.outcome import Delivered, Outcome, request_text, result_text
 from ops.errors import JobFailed, JobRefused
-from ops.settings import LoadedSettings
-from ops.settings_results import NotifySettings
+from ops.settings.load import LoadedSettings
+from ops.settings.results import NotifySettings
 
 #: Before the name of a variable that holds the URL, for one with a secret in it.
 _FROM_ENV = "env:"

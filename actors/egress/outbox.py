@@ -10,7 +10,7 @@ import msgspec
 
 from actors.egress.outcome import Delivered, Outcome, as_json, as_markdown
 from ops.errors import JobFailed
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 
 _DAY_LENGTH = len("2026-01-01")
 #: Of a delivery that was killed while it wrote; the next attempt replaces it.

@@ -1,4 +1,4 @@
-"""Replies in a Telegram chat, for jobs that the bot does not answer itself; see ``middleware.sinks``."""
+"""Deliver results to a Telegram chat, for jobs that the bot does not answer itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from actors.egress.notify import text_of
 from actors.egress.outcome import Delivered, Outcome, result_text
 from middleware.job.records import JobRecord
 from ops.errors import JobRefused
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 
 #: Longest text of one message, by the Bot API.
 MESSAGE_MAX = 4096

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 from actors.egress.http_post import post, require_taken
 from actors.egress.outcome import Delivered, Outcome, as_json
 from ops.errors import JobRefused
-from ops.settings import LoadedSettings
-from ops.settings_results import WebhookSettings
+from ops.settings.load import LoadedSettings
+from ops.settings.results import WebhookSettings
 
 #: Before a secret that is written in Base64.
 _ENCODED = "whsec_"

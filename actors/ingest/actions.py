@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 from actors.ingest.day import day_of
 from actors.ingest.decision import Action, Decision
 from actors.ingest.places import inside, parts_of, plain_name
-from middleware.job.payloads import IngestFilePayload
+from middleware.job.types import IngestFilePayload
 from ops.dropfolder import NOTE_SUFFIX
 from ops.workspace import Workspace
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from actors.ingest.decision import Decision
 from actors.ingest.rules import decide_by_rules, default_decision
-from middleware.job.payloads import IngestFilePayload
+from middleware.job.types import IngestFilePayload
 from ops.files import explain
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 
 
 def decide_what(loaded: LoadedSettings, payload: IngestFilePayload, source: Path) -> Decision:

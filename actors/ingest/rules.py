@@ -7,8 +7,8 @@ import posixpath
 from collections.abc import Sequence
 
 from actors.ingest.decision import Decision
-from middleware.job.payloads import IngestFilePayload
-from ops.settings_station import StationRule
+from middleware.job.types import IngestFilePayload
+from ops.settings.station import StationRule
 
 _TYPE = "type:"
 

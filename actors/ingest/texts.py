@@ -9,12 +9,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import NamedTuple
 
-from actors.child import Child, ChildTimedOut
-from actors.child_output import Tail
-from actors.command import inherited_env
 from actors.context import settings
 from actors.ingest.extract_document import EXIT_MISSING
-from middleware.job.payloads import IngestFilePayload
+from actors.process.child import Child, ChildTimedOut
+from actors.process.command import inherited_env
+from actors.process.output import Tail
+from middleware.job.types import IngestFilePayload
 from ops.files import open_file
 from ops.filetype import EMPTY, is_text
 

@@ -18,9 +18,9 @@ from actors.ingest.decision import Action, Decision
 from actors.ingest.places import OutsideWorkspace, inside
 from actors.ingest.rules import default_decision
 from actors.ingest.texts import text_of
-from middleware.job.payloads import IngestFilePayload
+from middleware.job.types import IngestFilePayload
 from ops.errors import JobFailed, JobParked
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 from ops.workspace import Workspace
 
 _ANSWER_MAX_TOKENS = 400
@@ -65,8 +65,8 @@ def understand(loaded: LoadedSettings, payload: IngestFilePayload, source: Path)
         OSError: The file cannot be read.
     """
     # Late, so that files for which there are rules do not wait for HTTP and TLS to be loaded.
-    from actors.llm.choose import NoProvider, choose
-    from actors.llm.decide import decide
+    from actors.llm.provider_selection import NoProvider, choose
+    from actors.llm.structured_answer import decide
 
     remarks: list[str] = []
     try:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from actors.llm.exchange import Server, decode, events, whole_answer
+from actors.llm.http_exchange import Server, decode, events, whole_answer
 from actors.llm.http_stream import HttpStream
 from actors.llm.provider import AskRequest, ProviderUnavailable, Usage
 

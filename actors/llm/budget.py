@@ -25,7 +25,7 @@ from middleware.broker.spending import NANO_PER_USD, Claimed, Limits, Spender, c
 from middleware.job.records import utc_now
 from ops.errors import JobFailed, JobParked, JobRefused, StoreUnreachable
 from ops.logs import get_logger
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 
 #: A token of English text has about four bytes; three leave some room for other languages.
 _BYTES_PER_TOKEN = 3
@@ -82,7 +82,7 @@ class Purse:
 
     def __init__(self, loaded: LoadedSettings) -> None:
         # Late: that module imports all actors.
-        from actors.local import WORKER_ID
+        from actors.in_process import WORKER_ID
 
         self._loaded = loaded
         self._context = current_job()

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import msgspec
 
-from actors.child import Child, ChildTimedOut
-from actors.child_output import OutputLimit, Tail
-from actors.command import inherited_env
 from actors.context import current_job, settings
 from actors.llm.provider import AskRequest, ProviderUnavailable, Usage
+from actors.process.child import Child, ChildTimedOut
+from actors.process.command import inherited_env
+from actors.process.output import OutputLimit, Tail
 from ops.errors import JobFailed
-from ops.settings import ENV_FOREIGN
+from ops.settings.load import ENV_FOREIGN
 
 #: Of what a failed program wrote to standard error, so much goes into the message.
 _COMPLAINT_CHARS = 300

@@ -11,8 +11,8 @@ from actors.context import current_job
 from actors.llm.openai_http import OpenAIProvider
 from actors.llm.provider import AskRequest, ProviderUnavailable, Usage
 from ops.errors import StartFailed
-from ops.local_model import ModelLease, model_name
-from ops.settings import LoadedSettings
+from ops.local_model.client import ModelLease, model_name
+from ops.settings.load import LoadedSettings
 
 #: A model so small rambles at the temperature of 0.8 that engines use when none is named.
 _SAMPLING: dict[str, object] = {"temperature": 0.2, "top_p": 0.9, "repeat_penalty": 1.1}

@@ -20,15 +20,15 @@ import msgspec
 
 from actors.bridge_scripts import bridge_scripts
 from actors.context import JobContext, current_job, settings
-from actors.llm.about_session import answer_about, is_about_session
 from actors.llm.provider import Message
+from actors.llm.session_title import answer_about, is_about_session
 from middleware.broker.outage import backoff_s
-from middleware.broker.remembering import remember
+from middleware.broker.session_writes import remember
 from middleware.job.records import utc_now
 from middleware.job.sessions import SessionFacts, SessionMessage, Sessions, cut_text
 from ops.errors import JobFailed, SessionNotFound, StoreUnreachable
 from ops.logs import get_logger
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 
 #: A store that goes away while a question is answered is waited for so long; without it the job cannot be
 #: settled anyway.
@@ -86,7 +86,7 @@ def recall(prompt: str) -> Memory:
         JobInterrupted: The job has been cancelled or has run out of time meanwhile.
     """
     # Late: that module imports all actors.
-    from actors.local import WORKER_ID
+    from actors.in_process import WORKER_ID
 
     context = current_job()
     session_id = context.job.session_id

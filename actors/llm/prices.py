@@ -7,7 +7,7 @@ import importlib.util
 import threading
 from collections.abc import Sequence
 
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 
 _MILLION = 1_000_000
 #: A price list has a price for every length of question; this one is the first of most.

@@ -73,7 +73,7 @@ def _list(*, as_json: bool) -> int:
     if not waiting:
         click.echo("No job waits for approval.")
         return 0
-    from ingress.cli.render import one_line, print_table, since
+    from ingress.core.text import one_line, print_table, since
 
     print_table(
         ("JOB", "TYPE", "FROM", "WAITS", "WHAT"),

@@ -16,7 +16,7 @@ def demo() -> int:
     prefix of the demo's own, else the embedded one. Exits 0 if every job is completed.
     """
     from ingress.demo.tour import run_tour
-    from ops.settings import load_settings
+    from ops.settings.load import load_settings
 
     with signals_interrupt():
         return run_tour(load_settings())

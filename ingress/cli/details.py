@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ingress.cli.changes import changes_of
-from ingress.cli.render import count_of, one_line, print_fields, print_table, safe, since
+from ingress.cli.diff import changes_of
+from ingress.core.text import count_of, one_line, print_fields, print_table, safe, since
 
 if TYPE_CHECKING:
     from middleware.job.delivery import Delivery

@@ -20,7 +20,7 @@ def drop(*, files: tuple[Path, ...], text: str | None, as_json: bool) -> int:
     The station makes a job of each; '3ox jobs --type ingest.file' lists them. Needs no store.
     """
     from ingress.station.drop import drop as put
-    from ops.settings import load_settings
+    from ops.settings.load import load_settings
 
     loaded = load_settings()
     loaded.workspace.create()
@@ -70,7 +70,7 @@ def undo(*, job: str, as_json: bool) -> int:
     """
     from actors.ingest.undo import undo as take_back
     from ingress.dispatch import resolve_id
-    from ops.settings import load_settings
+    from ops.settings.load import load_settings
 
     workspace = load_settings().workspace
     job_id = resolve_id(job)

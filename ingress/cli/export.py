@@ -7,8 +7,8 @@ from typing import BinaryIO
 
 import click
 
-from ingress.cli.render import count_of
 from ingress.cli.shared import note, require_job_type, utf8
+from ingress.core.text import count_of
 from ingress.dispatch import export_jobs
 from middleware.job.states import State
 

@@ -6,7 +6,6 @@ import click
 import msgspec
 
 from ingress.cli.output import OutputWriter
-from ingress.cli.render import JOB_COLUMNS, count_of, job_rows, print_table, summary_line
 from ingress.cli.shared import (
     emit_json,
     exit_code_of,
@@ -16,6 +15,7 @@ from ingress.cli.shared import (
     require_job_type,
     utf8,
 )
+from ingress.core.text import JOB_COLUMNS, count_of, job_rows, print_table, summary_line
 from ingress.dispatch import (
     all_jobs,
     current_bridge,
@@ -201,11 +201,11 @@ def _one(part: str, *, way: str, as_json: bool) -> int:
     try:
         record = get_job(part)
     except JobNotFound as error:
-        from ingress.proofs import last_trace
+        from ingress.core.ledger_proofs import last_trace
 
         raise last_trace(current_bridge(), part, error) from error
     if way == "--diff":
-        from ingress.cli.changes import show_diff
+        from ingress.cli.diff import show_diff
 
         show_diff(record, current_bridge().loaded, as_json=as_json)
     elif way == "--tree":
@@ -265,7 +265,7 @@ def _page(filters: dict[str, str | None], *, limit: int | None, cursor: str | No
 
 def _spooled_page(filters: dict[str, str | None], limit: int | None) -> JobPage:
     """Give the jobs of the spool, as far as they fit; needs no store."""
-    from ingress.spooled import listed
+    from ingress.core.spooled_jobs import listed
 
     wanted = [(name, value) for name, value in filters.items() if value is not None]
     fitting = [
@@ -334,7 +334,7 @@ def receipt(*, job_id: str, prove: bool, as_json: bool) -> int:
             remedy="Ask again when the store has taken it.",
         )
     if prove:
-        from ingress.proofs import verify_receipt
+        from ingress.core.ledger_proofs import verify_receipt
 
         proof = verify_receipt(current_bridge(), found.job_id)
     if as_json:

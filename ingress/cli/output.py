@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from ingress.cli.render import safe
+from ingress.core.text import safe
 from middleware.job.records import OutputChunk
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from middleware.job.keys import Keys
 from ops.errors import SettingsError, StoreUnreachable
-from ops.program import Program, Vital
-from ops.settings import LoadedSettings
-from ops.store import Store
+from ops.settings.load import LoadedSettings
+from ops.store.client import Store
+from ops.supervision.program import Program, Vital
 
 if TYPE_CHECKING:
-    from ops.valkey import EmbeddedValkey
+    from ops.store.embedded import EmbeddedValkey
 
 #: How often it is asked whether a new worker or daemon has registered itself; there is no event for that.
 _ASK_AGAIN_S = 0.02
@@ -74,10 +74,10 @@ def daemon_program(loaded: LoadedSettings, name: str, command: str) -> Program:
 
     Args:
         loaded: Settings and workspace.
-        name: As it calls itself, see ``ingress.daemon``.
+        name: As it calls itself, see ``ingress.core.daemon``.
         command: Of ``3ox``.
     """
-    from ingress.daemon import ready_file
+    from ingress.core.daemon import ready_file
 
     file = ready_file(loaded.workspace, name)
 
@@ -118,7 +118,7 @@ def warden_program(loaded: LoadedSettings) -> Program:
     """Give the warden, which answers for this host's workers when they cannot."""
     return Program(
         name="warden",
-        argv=[sys.executable, "-m", "middleware.broker.warden"],
+        argv=[sys.executable, "-m", "middleware.broker.watchdog"],
         env=_environment(loaded),
         cwd=loaded.workspace.run_dir,
         # Stopped after the workers: one that dies while it stops is seen to as well.

@@ -39,21 +39,21 @@ def _plain(words: Sequence[str]) -> bool:
 
 
 def _run(project: str, words: Sequence[str]) -> int:
-    from ingress.cli.handing import hand_in, task, task_line
+    from ingress.cli.job_builder import hand_in, task, task_line
 
     job = task(project, words)
     return hand_in(job, line=task_line(job))
 
 
 def _ask(words: Sequence[str]) -> int:
-    from ingress.cli.handing import hand_in, question
+    from ingress.cli.job_builder import hand_in, question
 
     job = question(words)
     return hand_in(job, line=job.job_id)
 
 
 def _sh(argv: Sequence[str]) -> int:
-    from ingress.cli.handing import command, hand_in
+    from ingress.cli.job_builder import command, hand_in
 
     job = command(argv)
     return hand_in(job, line=job.job_id)

@@ -15,8 +15,8 @@ from ingress.cli.shared import emit_json, json_option, note
 from ops.errors import SettingsError
 
 if TYPE_CHECKING:
-    from ops.settings import LoadedSettings
-    from ops.valkey import EmbeddedValkey
+    from ops.settings.load import LoadedSettings
+    from ops.store.embedded import EmbeddedValkey
 
 #: Bound on the time until all is ready; a store that loads a large append-only file needs some of it.
 START_TIMEOUT_S = 60.0
@@ -47,8 +47,8 @@ def up(*, detach: bool, workers: int | None, threads: int | None) -> int:
     That is the store, the workers, the station, the REST API with its dashboard, the clock, and with a
     token the Telegram bot. Ctrl-C or '3ox down' stops the whole tree and leaves nothing running.
     """
-    from ops.settings import load_settings
-    from ops.upstate import require_not_running
+    from ops.settings.load import load_settings
+    from ops.supervision.state_file import require_not_running
 
     loaded = load_settings(overrides={"workers": workers, "threads": threads})
     loaded.workspace.create()
@@ -110,11 +110,11 @@ def _require_store(loaded: LoadedSettings) -> None:
         StoreUnreachable: The store that the settings name does not answer.
     """
     if loaded.embedded_store:
-        from ops.valkey import find_binary
+        from ops.store.embedded import find_binary
 
         find_binary()
         return
-    from ops.store import Store
+    from ops.store.client import Store
 
     Store.open(loaded).call("PING")
 
@@ -123,9 +123,9 @@ def _serve(loaded: LoadedSettings, *, on_ready: Callable[[], None]) -> int:
     """Be the supervisor until told to stop."""
     from ingress.cli.programs import bridge_programs
     from ops.logs import configure_logging
-    from ops.settings import mask_url
-    from ops.supervisor import Supervisor
-    from ops.upstate import claim
+    from ops.settings.load import mask_url
+    from ops.supervision.state_file import claim
+    from ops.supervision.supervisor import Supervisor
 
     settings, workspace = loaded.settings, loaded.workspace
     with claim(workspace, grace_s=settings.kill_grace_s):
@@ -147,7 +147,7 @@ def _embedded(loaded: LoadedSettings) -> Iterator[EmbeddedValkey | None]:
     if not loaded.embedded_store:
         yield None
         return
-    from ops.valkey import EmbeddedValkey
+    from ops.store.embedded import EmbeddedValkey
 
     store = EmbeddedValkey(loaded)
     store.prepare()
@@ -158,8 +158,8 @@ def _embedded(loaded: LoadedSettings) -> Iterator[EmbeddedValkey | None]:
 
 
 def _tell_where(loaded: LoadedSettings, *, stop: str) -> None:
-    from ingress.rest.address import known_url
-    from ops.settings import mask_url
+    from ingress.core.api_address import known_url
+    from ops.settings.load import mask_url
 
     settings = loaded.settings
     click.echo("The bridge is up.")
@@ -182,8 +182,8 @@ def _tell_where(loaded: LoadedSettings, *, stop: str) -> None:
 def down() -> int:
     """Stop the bridge of this workspace, with all that it has started."""
     from ops.processes import wait_ended
-    from ops.settings import Settings, load_settings
-    from ops.upstate import running_pid, sweep_leftovers
+    from ops.settings.load import Settings, load_settings
+    from ops.supervision.state_file import running_pid, sweep_leftovers
     from ops.workspace import Workspace, default_home
 
     workspace = Workspace(default_home(os.environ))
@@ -217,8 +217,8 @@ def worker(*, threads: int | None) -> int:
     """Run one worker in the foreground, for systemd or another host."""
     from ingress.cli.programs import warden_program, worker_program
     from ops.logs import configure_logging
-    from ops.settings import load_settings
-    from ops.supervisor import Supervisor
+    from ops.settings.load import load_settings
+    from ops.supervision.supervisor import Supervisor
 
     loaded = load_settings(overrides={"threads": threads})
     name = f"worker-{os.getpid()}"
@@ -238,8 +238,8 @@ def worker(*, threads: int | None) -> int:
 @json_option
 def config(*, as_json: bool) -> int:
     """Print every setting with value, source and help; secrets are masked."""
-    from ops.settings import load_settings
-    from ops.settings_rows import foreign_rows
+    from ops.settings.load import load_settings
+    from ops.settings.rows import foreign_rows
 
     loaded = load_settings()
     rows = loaded.rows()
@@ -293,7 +293,7 @@ def _toml_key(key: str) -> str:
 @json_option
 def doctor(*, as_json: bool) -> int:
     """Check the set-up, one line each, with a remedy for what is wrong; exits 1 if something is."""
-    from ingress.cli.checks import run_checks
+    from ingress.cli.doctor_checks import run_checks
 
     findings = list(run_checks(os.environ))
     healthy = all(finding.verdict != "bad" for finding in findings)

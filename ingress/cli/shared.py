@@ -71,7 +71,7 @@ def seconds_or_zero(text: str) -> float:
 
 def note(text: str) -> None:
     """Tell the user something that is not the answer: one line on stderr."""
-    from ingress.cli.render import one_line
+    from ingress.core.text import one_line
 
     click.echo(f"3ox: {one_line(text)}", err=True)
 
@@ -82,8 +82,8 @@ def note_if_spooled(part: str) -> None:
     Args:
         part: The job's id, or a unique part of it.
     """
+    from ingress.core.spooled_jobs import in_spool
     from ingress.dispatch import current_bridge
-    from ingress.spooled import in_spool
 
     record = in_spool(current_bridge(), part)
     if record is not None:
@@ -97,7 +97,7 @@ def exit_code_of(record: JobRecord) -> int:
 
 def explain(record: JobRecord) -> None:
     """Say on stderr why a job did not complete; nothing if it did, or has not ended."""
-    from ingress.cli.render import short_id
+    from ingress.core.text import short_id
 
     if record.error is not None:
         said = f"{record.error.message} {record.error.remedy}".strip()

@@ -69,7 +69,7 @@ def _import_msgspec_lightly() -> None:
 
     It then takes the functions of ``typing`` itself, as it does where that library is not installed.
     """
-    from ops.lightly import without
+    from ops.import_shim import without
 
     with without("typing_extensions"):
         import msgspec  # noqa: F401

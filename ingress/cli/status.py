@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from ingress.cli.render import count_of, duration, one_line, print_fields, print_table, short_id
 from ingress.cli.shared import emit_json, json_option, note
+from ingress.core.text import count_of, duration, one_line, print_fields, print_table, short_id
 from ingress.dispatch import Bridge, bridge_status, connect
 from ops.errors import StoreUnreachable
-from ops.model_place import running_models
+from ops.local_model.paths import running_models
 
 #: A store that has not answered by then is reported as away; the whole command has to end within 2 s.
 STORE_TIMEOUT_S = 1.2

@@ -62,7 +62,7 @@ def revoke(*, name: str, as_json: bool) -> int:
 
 
 def _tokens() -> Tokens:
-    from ops.settings import load_settings
+    from ops.settings.load import load_settings
     from ops.tokens import Tokens
 
     loaded = load_settings()

@@ -27,9 +27,9 @@ def track(*, pid: int, project: str | None, name: str | None, as_json: bool) -> 
     known to its parent only. Returns at once, and prints agent:PROJECT:JOB_ID; a process in the background
     follows, also when this terminal is closed. Cancelling the job ends the following, not the process.
     """
-    from actors.track import find_process
+    from actors.process.track import find_process
     from ingress.cli.detach import run_detached
-    from ingress.track import TIMEOUT_S, follow_as_job
+    from ingress.cli.track_process import TIMEOUT_S, follow_as_job
 
     bridge = current_bridge()
     if project is not None and project != PROJECT:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from ingress.cli.render import kind, print_table, short_id, what, why
 from ingress.cli.shared import emit_json, note
+from ingress.core.text import kind, print_table, short_id, what, why
 from ingress.dispatch import current_bridge, list_jobs
 
 if TYPE_CHECKING:

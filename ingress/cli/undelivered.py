@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 import msgspec
 
-from ingress.cli.render import one_line, print_table
 from ingress.cli.shared import emit_json, for_each, login_name
-from ingress.deliveries import count_undelivered, list_undelivered
-from ingress.deliveries import redeliver as deliver_again
+from ingress.core.deliveries import count_undelivered, list_undelivered
+from ingress.core.deliveries import redeliver as deliver_again
+from ingress.core.text import one_line, print_table
 from middleware.job.states import State
 
 _LIMIT = 50

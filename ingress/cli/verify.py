@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ingress.cli.render import count_of
 from ingress.cli.shared import emit_json, json_option, note
+from ingress.core.text import count_of
 from ops.errors import UsageProblem
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ def verify(*, day: str | None, rotate_key: bool, as_json: bool) -> int:
 
     Exits 1 if it does not hold, and names the first bad line.
     """
+    from ingress.core.ledger_proofs import key_ring, verify_ledger
     from ingress.dispatch import connect
-    from ingress.proofs import key_ring, verify_ledger
 
     if rotate_key:
         if day is not None:
             raise UsageProblem("--rotate-key proves nothing.", remedy="Leave out --day.")
-        from ops.settings import load_settings
+        from ops.settings.load import load_settings
 
         loaded = load_settings()
         loaded.workspace.create()

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ingress.cli.render import STATE_STYLES, kind, one_line, short_id, since, summary_line, what, why
 from ingress.cli.shared import explain
+from ingress.core.text import STATE_STYLES, kind, one_line, short_id, since, summary_line, what, why
 from ingress.dispatch import current_bridge, follow, follow_all, get_job, list_jobs
 from middleware.job.records import JobPage
 from middleware.job.states import FINAL, State

@@ -12,7 +12,7 @@ from ops.errors import BridgeError, HistoryBroken
 from ops.logs import get_logger
 
 if TYPE_CHECKING:
-    from ingress.daemon import Daemon
+    from ingress.core.daemon import Daemon
 
 #: Between two looks at what has ended.
 _INTERVAL_S = 0.5

@@ -24,7 +24,7 @@ from ops.errors import BridgeError, JobNotFound
 from ops.logs import get_logger
 
 if TYPE_CHECKING:
-    from ingress.daemon import Daemon
+    from ingress.core.daemon import Daemon
 
 _RETENTION_INTERVAL_S = 60.0
 _SPOOL_INTERVAL_S = 10.0

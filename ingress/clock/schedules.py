@@ -15,8 +15,8 @@ from middleware.job.records import utc
 from middleware.job.schema import Job, make_job
 from ops.errors import BridgeError, SettingsError
 from ops.logs import get_logger
-from ops.settings import ScheduleSettings
-from ops.settings_live import LiveSettings
+from ops.settings.live import LiveSettings
+from ops.settings.load import ScheduleSettings
 
 SOURCE = "clock"
 #: With missed = "skip" and no latest_s, a run that is later than this is missed: about what a change of the

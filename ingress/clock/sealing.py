@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ingress.proofs import key_ring
+from ingress.core.ledger_proofs import key_ring
 from middleware.archive.ledger import Ledger
 from middleware.archive.sealer import BATCH, Sealer
 from middleware.broker.leadership import Leadership
@@ -14,8 +14,8 @@ from ops.errors import BridgeError, LeadershipLost, LedgerBroken, SettingsError,
 from ops.logs import get_logger
 
 if TYPE_CHECKING:
-    from ingress.daemon import Daemon
-    from ops.resp import Connection
+    from ingress.core.daemon import Daemon
+    from ops.store.resp import Connection
 
 #: So many events are written with one flush to the disk: those of a quarter of a second.
 _GATHER_S = 0.25

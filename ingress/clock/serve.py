@@ -14,12 +14,12 @@ from ingress.clock.sealing import SealingDuty
 from ingress.dispatch import Bridge
 from middleware.broker.leadership import Claim, Leadership, Term, steady_s
 from middleware.broker.outage import Outage, backoff_s
-from ops.background import start_duty
 from ops.errors import QueueFull, StoreError, StoreUnreachable
 from ops.logs import get_logger
+from ops.threads import start_duty
 
 if TYPE_CHECKING:
-    from ingress.daemon import Daemon
+    from ingress.core.daemon import Daemon
 
 #: Changed schedules, a jump of the store's clock and our own lease are seen to so often.
 _TURN_S = 1.0

@@ -14,13 +14,13 @@ from litestar import Request, Response, Router
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
-from ingress.dashboard import acts, live, pages
-from ingress.dashboard.acts import go
-from ingress.dashboard.desk import Desk
+from ingress.dashboard import actions, live, pages
+from ingress.dashboard.actions import go
+from ingress.dashboard.context import Desk
 from ingress.dashboard.sessions import cookies_of
 from ingress.dashboard.view import FRAGMENT_HEADER, SignInNeeded, page, visitor_of
+from ingress.rest.app_state import Door
 from ingress.rest.auth import Extension
-from ingress.rest.door import Door
 from ingress.rest.problems import ApiProblem, answer, of_bridge_error, of_http_exception
 from ops.errors import BridgeError
 from ops.tokens import Principal
@@ -30,7 +30,7 @@ _PLACES_BELOW = ("/jobs/", "/ui/")
 #: Whoever is not known and asks for these is shown the way in; all else of ours is closed as the API is.
 _OPEN = {
     "GET": re.compile(r"/|/jobs|/jobs/[^/]+|/sign-in|/ui/static/[^/]+"),
-    "POST": re.compile(rf"/sign-in|/sign-out|/ui/theme|/jobs/[^/]+/({'|'.join(acts.ACTS)})"),
+    "POST": re.compile(rf"/sign-in|/sign-out|/ui/theme|/jobs/[^/]+/({'|'.join(actions.ACTS)})"),
 }
 
 
@@ -58,7 +58,7 @@ def extension(door: Door) -> Extension:
 
     router = Router(
         path="/",
-        route_handlers=[*pages.ROUTES, *acts.ROUTES, *live.ROUTES],
+        route_handlers=[*pages.ROUTES, *actions.ROUTES, *live.ROUTES],
         dependencies={"desk": Provide(lambda: desk, sync_to_thread=False)},
         exception_handlers={
             SignInNeeded: on_sign_in_needed,

@@ -6,12 +6,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from ingress.cli.render import seconds_between
-from ingress.dashboard.desk import Desk
-from ingress.dashboard.words import output_text
-from ingress.past import one_job, one_receipt, whole_id
-from ingress.proofs import verify_receipt
-from ingress.spooled import SPOOLED, in_spool
+from ingress.core.ledger_proofs import verify_receipt
+from ingress.core.lookup import one_job, one_receipt, whole_id
+from ingress.core.spooled_jobs import SPOOLED, in_spool
+from ingress.core.text import seconds_between
+from ingress.dashboard.context import Desk
+from ingress.dashboard.labels import output_text
 from middleware.archive.proof import Proof
 from middleware.job.records import JobRecord, Receipt
 from middleware.job.states import State

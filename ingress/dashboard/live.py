@@ -17,14 +17,14 @@ from litestar import Request, get
 from litestar.concurrency import sync_to_thread
 from litestar.response import Stream
 
-from ingress.dashboard.desk import Desk, OpenDesk
+from ingress.dashboard.context import Desk, OpenDesk
 from ingress.dashboard.job import resolve
+from ingress.dashboard.labels import output_text
 from ingress.dashboard.sessions import cookies_of
 from ingress.dashboard.view import visitor_of
-from ingress.dashboard.words import output_text
-from ingress.rest.fanout import BEHIND, END, Group, Mark
-from ingress.rest.slots import Slot
-from ingress.rest.wakes import OUTPUT
+from ingress.rest.event_broadcast import BEHIND, END, Group, Mark
+from ingress.rest.output_notifications import OUTPUT
+from ingress.rest.stream_limit import Slot
 from middleware.job.records import OutputChunk
 from ops.errors import StoreUnreachable
 

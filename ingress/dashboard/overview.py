@@ -8,14 +8,14 @@ from msgspec import Struct
 
 from ingress.clock.firing import MARKS, Mark
 from ingress.clock.schedules import run_job_id
+from ingress.core.status_report import overview
 from ingress.dashboard.charts import Latency, Throughput, latency, throughput
-from ingress.dashboard.desk import Desk
-from ingress.overview import overview
-from middleware.archive.narrowing import Narrowing
+from ingress.dashboard.context import Desk
+from middleware.archive.search import Narrowing
 from middleware.job.metrics import Metrics
 from middleware.job.records import JobRecord, ms_of, utc
 from ops.errors import BridgeError, JobNotFound
-from ops.settings_work import ScheduleSettings
+from ops.settings.work import ScheduleSettings
 
 _LATEST = 12
 _APPROVALS_MAX = 20

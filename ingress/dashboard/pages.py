@@ -9,9 +9,9 @@ from litestar.concurrency import sync_to_thread
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 
-from ingress.dashboard.desk import Desk, OpenDesk
+from ingress.dashboard.context import Desk, OpenDesk
 from ingress.dashboard.job import Output, is_on_disk, read_job, read_output, read_proof, resolve
-from ingress.dashboard.joblist import Wanted, choices, read_jobs
+from ingress.dashboard.job_list import Wanted, choices, read_jobs
 from ingress.dashboard.overview import read_overview
 from ingress.dashboard.view import MEDIA_TYPES, page, static_file, visitor_of
 from middleware.archive.proof import Proof

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from litestar import Request, Response
 from msgspec import Struct
 
-from ingress.cli.render import one_line, short_id, since
+from ingress.core.text import one_line, short_id, since
 from ingress.dashboard.charts import span
-from ingress.dashboard.desk import Desk
-from ingress.dashboard.words import age, clock, output_text, pretty, title
+from ingress.dashboard.context import Desk
+from ingress.dashboard.labels import age, clock, output_text, pretty, title
 from ingress.rest.auth import principal_of
 from ingress.rest.problems import ApiProblem
 from ops.tokens import Scope

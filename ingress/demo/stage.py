@@ -19,9 +19,9 @@ import msgspec
 
 from ingress.dispatch import Bridge
 from ops.errors import StartFailed, WaitTimeout
-from ops.launch import launch_argv
 from ops.processes import find_marked, stop_processes
-from ops.settings import ENV_FOREIGN, LoadedSettings, load_settings
+from ops.settings.load import ENV_FOREIGN, LoadedSettings, load_settings
+from ops.supervision.launch import launch_argv
 from ops.workspace import Workspace
 
 #: The one chat that the bot hears, and what signs the webhook.

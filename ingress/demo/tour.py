@@ -14,15 +14,15 @@ import click
 import msgspec
 from msgspec import Struct
 
-from ingress.cli.render import one_line, short_id, since
 from ingress.cli.shared import note
+from ingress.core.api_address import known_url
+from ingress.core.text import one_line, short_id, since
 from ingress.demo.bot_api import BotApi
 from ingress.demo.stage import CHAT_ID, HOOK, Stage, open_stage
-from ingress.rest.address import known_url
 from ingress.rest.hooks import SIGNATURE, signature_of
 from middleware.job.records import JobRecord
 from ops.errors import BridgeError, JobFailed, WaitTimeout
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 
 #: Bound on one door, from knocking to the end of its job.
 DOOR_TIMEOUT_S = 15.0

@@ -19,16 +19,16 @@ from litestar.openapi.spec import Components, SecurityScheme
 from ingress.cli.main import version
 from ingress.dashboard.extension import extension
 from ingress.dispatch import CancelReply
-from ingress.rest import events, files, frames, health, hooks, jobs, keys, problems
+from ingress.rest import events, files, health, hooks, jobs, problems, sse_frames, token_routes
+from ingress.rest.app_state import Door
 from ingress.rest.auth import Extension
 from ingress.rest.contract import Document, StrictRequest
-from ingress.rest.door import Door
-from ingress.rest.gate import Gate
 from ingress.rest.models import AnyJobRequest, Decision, Health, JobResult, OutputPage, Upload, Version
+from ingress.rest.request_filter import Gate
 from middleware.job.records import JobPage, JobRecord, Receipt
 from ops.errors import BridgeError
 
-ROUTE_MODULES = (health, jobs, events, files, hooks, keys)
+ROUTE_MODULES = (health, jobs, events, files, hooks, token_routes)
 #: Everything of ours that a route takes or gives.
 _TYPES: list[Any] = [
     AnyJobRequest,
@@ -41,7 +41,7 @@ _TYPES: list[Any] = [
     OutputPage,
     problems.Problem,
     Receipt,
-    *keys.TYPES,
+    *token_routes.TYPES,
     Upload,
     Version,
 ]
@@ -109,6 +109,6 @@ def _document() -> OpenAPIConfig:
         ),
         security=[{"bearer": []}],
         render_plugins=[
-            Document(_TYPES, {**files.BODIES, **hooks.BODIES, **jobs.BODIES}, frames.STREAM_SCHEMA)
+            Document(_TYPES, {**files.BODIES, **hooks.BODIES, **jobs.BODIES}, sse_frames.STREAM_SCHEMA)
         ],
     )

@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 
 from ops.errors import StoreSilent, StoreUnreachable
-from ops.resp import Argument, Reply
-from ops.store import Store
+from ops.store.client import Store
+from ops.store.resp import Argument, Reply
 
 #: Bound on one answer. A person waits for a page, and a program may ask again.
 READ_S = 1.0

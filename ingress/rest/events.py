@@ -24,11 +24,15 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import HeaderParameter, QueryParameter
 from litestar.response import Stream
 
+from ingress.core.spooled_jobs import in_spool
+from ingress.rest.app_state import Door, OpenDoor
 from ingress.rest.auth import principal_of, requires
 from ingress.rest.contract import problems
-from ingress.rest.door import Door, OpenDoor
-from ingress.rest.fanout import BEHIND, END, Subscription
-from ingress.rest.frames import (
+from ingress.rest.event_broadcast import BEHIND, END, Subscription
+from ingress.rest.job_queries import find_followed, is_waiting
+from ingress.rest.jobs import JobPart
+from ingress.rest.output_notifications import OUTPUT, Watch
+from ingress.rest.sse_frames import (
     ASIDE,
     BEGINNING,
     as_event,
@@ -39,11 +43,7 @@ from ingress.rest.frames import (
     order,
     places,
 )
-from ingress.rest.jobs import JobPart
-from ingress.rest.reading import find_followed, is_waiting
-from ingress.rest.slots import Slot
-from ingress.rest.wakes import OUTPUT, Watch
-from ingress.spooled import in_spool
+from ingress.rest.stream_limit import Slot
 from middleware.job.records import JobEvent, JobRecord
 from middleware.job.states import FINAL
 from ops.errors import JobNotFound, StoreUnreachable

@@ -16,12 +16,12 @@ from multipart import (  # type: ignore[import-untyped]
     PushMultipartParser,
 )
 
+from ingress.rest.app_state import OpenDoor
 from ingress.rest.auth import requires
 from ingress.rest.contract import BODY, problems
-from ingress.rest.door import OpenDoor
 from ingress.rest.models import Upload, UploadedFile
-from ingress.rest.placing import Draft, Place
 from ingress.rest.problems import MEDIA_TYPE, ApiProblem, Problem
+from ingress.rest.upload_storage import Draft, Place
 
 FILES_MAX = 100
 #: What a person writes about a file, in characters; the station reads no more.

@@ -9,9 +9,9 @@ from litestar.concurrency import sync_to_thread
 from litestar.openapi.datastructures import ResponseSpec
 
 from ingress.cli.main import version
+from ingress.rest.app_state import Door, OpenDoor
 from ingress.rest.auth import requires
 from ingress.rest.contract import problems
-from ingress.rest.door import Door, OpenDoor
 from ingress.rest.models import Health, Version
 from middleware.job.schema import SCHEMA_VERSION
 from ops.errors import BridgeError

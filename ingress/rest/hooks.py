@@ -20,17 +20,17 @@ from litestar import Request, Response, post
 from litestar.concurrency import sync_to_thread
 from litestar.params import Parameter
 
+from ingress.rest.app_state import Door, OpenDoor
 from ingress.rest.auth import unauthorized
 from ingress.rest.contract import BODY, problems, require_json
-from ingress.rest.door import Door, OpenDoor
 from ingress.rest.jobs import accept
 from ingress.rest.problems import ApiProblem
-from middleware.job.payloads import RestRequestPayload
 from middleware.job.records import Receipt
 from middleware.job.schema import make_job
+from middleware.job.types import RestRequestPayload
 from ops.errors import StoreUnreachable
 from ops.logs import get_logger
-from ops.settings_rest import EndpointSettings
+from ops.settings.rest import EndpointSettings
 
 SIGNATURE, TIMESTAMP = "X-Hub-Signature-256", "X-Hub-Timestamp"
 _SIGNATURE = re.compile(r"sha256=([0-9a-fA-F]{64})")

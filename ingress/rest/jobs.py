@@ -12,26 +12,26 @@ from litestar.concurrency import sync_to_thread
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import HeaderParameter, JSONBody, Parameter
 
+from ingress.core.lookup import one_receipt, past_pieces
+from ingress.core.spooled_jobs import SPOOLED
 from ingress.dispatch import CancelReply
-from ingress.past import one_receipt, past_pieces
+from ingress.rest.app_state import Door, OpenDoor
 from ingress.rest.auth import principal_of, requires
 from ingress.rest.contract import BODY, problems
-from ingress.rest.door import Door, OpenDoor
+from ingress.rest.job_queries import find_any, find_id, find_job, wait_for_end
 from ingress.rest.listing import list_jobs
 from ingress.rest.models import KEY_MAX, AnyJobRequest, Decision, JobResult, OutputPage
 from ingress.rest.problems import ApiProblem, refused
-from ingress.rest.reading import find_any, find_id, find_job, wait_for_end
-from ingress.spooled import SPOOLED
+from middleware.broker.admission import payload_sha256
 from middleware.broker.approvals import APPROVED
-from middleware.broker.intake import payload_sha256
+from middleware.job.policy import GUARDED
 from middleware.job.reader import LIMIT_MAX
 from middleware.job.records import JobRecord, Receipt
 from middleware.job.schema import Job, make_job
 from middleware.job.states import State
 from ops.errors import InvalidJob, JobNotFound
-from ops.policy import GUARDED
 from ops.tokens import Principal, Scope
-from ops.tracing import traceparent
+from ops.trace_ids import traceparent
 
 _DAY_S = 86_400
 #: Before the keys of clients, so that they cannot be those of another door.

@@ -8,12 +8,12 @@ from litestar import Request, get
 from litestar.concurrency import sync_to_thread
 from litestar.params import Parameter, QueryParameter
 
-from ingress.catalog import Catalog
+from ingress.core.listing import Catalog
+from ingress.rest.app_state import Door, OpenDoor
 from ingress.rest.auth import requires
 from ingress.rest.contract import problems
-from ingress.rest.door import Door, OpenDoor
 from ingress.rest.problems import ApiProblem
-from middleware.archive.narrowing import Narrowing
+from middleware.archive.search import Narrowing
 from middleware.job.ids import ID_LENGTH
 from middleware.job.reader import LIMIT_MAX
 from middleware.job.records import JobPage
@@ -21,7 +21,7 @@ from middleware.job.states import State
 from ops.errors import InvalidJob
 
 _ID = f"[0-9a-hjkmnp-tv-z]{{{ID_LENGTH}}}"
-#: Before the cursors of lists that run through the history, see ``ingress.catalog``.
+#: Before the cursors of lists that run through the history, see ``ingress.core.listing``.
 _KINDS = "isw"
 _WORDS_MAX_CHARS = 200
 

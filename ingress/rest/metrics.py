@@ -19,11 +19,11 @@ from prometheus_client.registry import Collector
 from ingress.dispatch import Bridge
 from middleware.job.records import JobEvent
 from middleware.job.states import FINAL
-from ops.background import start_duty
 from ops.errors import BridgeError
+from ops.threads import start_duty
 
 if TYPE_CHECKING:
-    from ops.resp import Reply
+    from ops.store.resp import Reply
 
 #: Jobs that ended and whose times are still to be read.
 _BACKLOG_MAX = 10_000
@@ -189,7 +189,7 @@ class _Now(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Ask the store, in a few round trips."""
-        from ingress.overview import overview
+        from ingress.core.status_report import overview
 
         yield GaugeMetricFamily("bridge_http_streams", "Event streams and waits open.", self._streams())
         yield GaugeMetricFamily(

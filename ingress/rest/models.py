@@ -10,15 +10,6 @@ from typing import Annotated, Any, TypeAlias
 
 from msgspec import Meta, Struct
 
-from middleware.job.payloads import (
-    AskPayload,
-    HeartbeatPayload,
-    IngestFilePayload,
-    RestRequestPayload,
-    ShellCmdPayload,
-    TaskCustomPayload,
-    TelegramPayload,
-)
 from middleware.job.records import OutputChunk
 from middleware.job.schema import (
     Dependencies,
@@ -30,6 +21,15 @@ from middleware.job.schema import (
     Retries,
     Short,
     TimeLimit,
+)
+from middleware.job.types import (
+    AskPayload,
+    HeartbeatPayload,
+    IngestFilePayload,
+    RestRequestPayload,
+    ShellCmdPayload,
+    TaskCustomPayload,
+    TelegramPayload,
 )
 
 #: An idempotency key gets a prefix of ours and may not exceed the 256 characters of the job's field.

@@ -16,13 +16,13 @@ from typing import Any
 import uvicorn
 from litestar.concurrency import set_asyncio_executor
 
-from ingress.daemon import Daemon
-from ingress.rest.address import url_file, url_of
+from ingress.core.api_address import url_file, url_of
+from ingress.core.daemon import Daemon
 from ingress.rest.app import build_app
-from ingress.rest.door import Door
+from ingress.rest.app_state import Door
 from ops.errors import StartFailed
 from ops.logs import get_logger
-from ops.settings import Settings
+from ops.settings.load import Settings
 
 #: Requests that talk to the store at a time; more wait for their turn.
 THREADS = 16

@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from ingress.cli.render import kind, one_line, short_id, since, what
+from ingress.core.text import kind, one_line, short_id, since, what
 from ingress.dispatch import Bridge
 from middleware.broker.outage import backoff_s
 from middleware.job.records import JobRecord
 from middleware.job.states import FINAL
-from ops.background import start_duty
 from ops.errors import JobNotFound, StoreError, StoreUnreachable
+from ops.threads import start_duty
 
 #: Without an event it is read anew so often: workers come and go without one.
 IDLE_S = 5.0

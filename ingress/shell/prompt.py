@@ -15,12 +15,12 @@ from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 
-from ingress.cli.render import one_line, short_id
 from ingress.cli.shared import Ended, signals_interrupt
+from ingress.core.text import one_line, short_id
 from ingress.shell.history import LineHistory, history_file
 from ingress.shell.line import COMMANDS
 from ingress.shell.shell import Leave, Shell
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 
 PROMPT = "3ox> "
 #: More news than this, while nobody looks, and the oldest are let go.

@@ -9,7 +9,7 @@ from ingress.cli.shared import note, signals_interrupt
 from ingress.shell.history import LineHistory, history_file
 from ingress.shell.shell import Leave, Shell
 from ops.errors import UsageProblem
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 
 #: A longer line is no command that somebody wrote.
 LINE_MAX_BYTES = 1_048_576

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from ingress.acceptance import Acceptance
-from ingress.cli.carry import Mode, carry_out
-from ingress.cli.render import count_of, one_line, print_fields, short_id
+from ingress.cli.run_and_follow import Mode, carry_out
 from ingress.cli.shared import Ended, login_name, note, utf8
+from ingress.core.acceptance import Acceptance
+from ingress.core.spooled_jobs import SPOOLED
+from ingress.core.text import count_of, one_line, print_fields, short_id
 from ingress.dispatch import Bridge, connect, current_bridge
 from ingress.shell.feed import Feed
 from ingress.shell.history import LineHistory
 from ingress.shell.line import COMMANDS, Line, read_line
-from ingress.spooled import SPOOLED
 from middleware.job.schema import Job, Name, make_job
 from middleware.job.sessions import Sessions
 from ops.errors import BridgeError, SessionNotFound, UsageProblem
-from ops.settings import LoadedSettings
-from ops.settings_live import LiveSettings
+from ops.settings.live import LiveSettings
+from ops.settings.load import LoadedSettings
 
 if TYPE_CHECKING:
     from middleware.job.records import Receipt

@@ -17,14 +17,14 @@ from typing import NamedTuple
 
 from ingress.station.claims import utf8_name
 from ingress.station.inbox import Inbox
-from ingress.station.laying import lay
+from ingress.station.placing import lay
 from middleware.job.ids import new_job_id
-from middleware.job.payloads import IngestFilePayload
+from middleware.job.types import IngestFilePayload
 from ops.dropfolder import NAME_MAX_BYTES, NOTE_MAX_BYTES, NOTE_SUFFIX, claim_folder, shortened
 from ops.errors import BridgeError, UsageProblem
 from ops.files import NotAFile, open_file
 from ops.filetype import HEAD_BYTES, media_type_of_head
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 from ops.workspace import Workspace
 
 

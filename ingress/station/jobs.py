@@ -12,7 +12,7 @@ from middleware.job.schema import Job, make_job
 from ops.dropfolder import NOTE_MAX_BYTES
 from ops.files import Pulse, open_file
 from ops.filetype import HEAD_BYTES, media_type_of_head
-from ops.settings_station import StationSettings
+from ops.settings.station import StationSettings
 
 _CHUNK_BYTES = 1_048_576
 _KEY_PREFIX = "file:"

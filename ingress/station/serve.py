@@ -10,15 +10,15 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 
-from ingress.daemon import Daemon
-from ingress.spooled import id_of
+from ingress.core.daemon import Daemon
+from ingress.core.spooled_jobs import id_of
+from ingress.station.claiming import Taking
 from ingress.station.claims import Claim, Claims
-from ingress.station.endings import Endings
-from ingress.station.entrance import BATCH, Entrance, refuse, wait_s
+from ingress.station.cleanup import forget_days, remove_empty_folders, remove_old_drafts
+from ingress.station.completion import Endings
 from ingress.station.inbox import Inbox
-from ingress.station.leftovers import forget_days, remove_empty_folders, remove_old_drafts
 from ingress.station.stability import Stability, ignore_lease_breaks
-from ingress.station.taking import Taking
+from ingress.station.submission import BATCH, Entrance, refuse, wait_s
 from ingress.station.watch import Watch
 from ops.errors import JobFailed, SettingsError, StoreUnreachable
 from ops.files import require_room

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from ops.background import start_duty
 from ops.logs import get_logger
+from ops.threads import start_duty
 
 #: Their servers tell nobody of what other machines do (``mount(8)``, the list of the kernel's file systems).
 _REMOTE = frozenset(

@@ -35,12 +35,12 @@ from telegram.error import (
 )
 from telegram.request import HTTPXRequest
 
-from ingress.telegram.pace import Pace, backoff_s
+from ingress.telegram.rate_limiter import Pace, backoff_s
 from ops.errors import BridgeError
 from ops.logs import get_logger
 
 if TYPE_CHECKING:
-    from ops.settings import Settings
+    from ops.settings.load import Settings
 
 #: How long Telegram holds a poll without news.
 POLL_S = 25

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ingress.cli.render import kind, short_id
+from ingress.core.text import kind, short_id
 from ingress.telegram.api import Api, Refused
-from ingress.telegram.desk import APPROVE, DENY
-from ingress.telegram.text import head
+from ingress.telegram.message_text import head
+from ingress.telegram.update_handler import APPROVE, DENY
 from middleware.broker.outage import backoff_s
-from ops.background import start_duty
 from ops.errors import BridgeError, JobNotFound, StoreUnreachable
 from ops.logs import get_logger
+from ops.threads import start_duty
 
 if TYPE_CHECKING:
     from ingress.dispatch import Bridge

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ingress.core.lookup import one_job
+from ingress.core.spooled_jobs import find, record_of
+from ingress.core.status_report import overview
 from ingress.dispatch import Bridge
-from ingress.overview import overview
-from ingress.past import one_job
-from ingress.spooled import find, record_of
-from ingress.telegram import answers
+from ingress.telegram import messages
 from ops.errors import StoreUnreachable, UsageProblem
 
 HELP = """Write anything: it is answered as a question, in this chat's own session.
@@ -37,7 +37,7 @@ class Asker(NamedTuple):
 def status(bridge: Bridge, words: str, asker: Asker) -> str:
     """Tell the state of the bridge."""
     del words, asker
-    return answers.bridge_state(overview(bridge))
+    return messages.bridge_state(overview(bridge))
 
 
 def jobs(bridge: Bridge, words: str, asker: Asker) -> str:
@@ -46,13 +46,13 @@ def jobs(bridge: Bridge, words: str, asker: Asker) -> str:
     if words and not words.isdecimal():
         raise UsageProblem(f"{words!r} is not a number.", remedy="Write /jobs or /jobs 20.")
     limit = min(int(words[:4]), _LISTED_MAX) if words else _LISTED
-    return answers.job_list(bridge.reader.page(limit=max(1, limit)))
+    return messages.job_list(bridge.reader.page(limit=max(1, limit)))
 
 
 def job(bridge: Bridge, words: str, asker: Asker) -> str:
     """Describe one job."""
     del asker
-    return answers.one_job(one_job(bridge, _the_id(words, "/job")))
+    return messages.one_job(one_job(bridge, _the_id(words, "/job")))
 
 
 def job_on_disk(bridge: Bridge, words: str, asker: Asker) -> str:
@@ -67,7 +67,7 @@ def job_on_disk(bridge: Bridge, words: str, asker: Asker) -> str:
     record = None if found is None else record_of(bridge, found, away)
     if record is None:
         raise away
-    return answers.one_job(record)
+    return messages.one_job(record)
 
 
 def cancel(bridge: Bridge, words: str, asker: Asker) -> str:
@@ -91,7 +91,7 @@ def _the_id(words: str, command: str) -> str:
     return words
 
 
-#: Commands that are answered at once; ``/run`` makes a job, see ``ingress.telegram.desk``.
+#: Commands that are answered at once; ``/run`` makes a job, see ``ingress.telegram.update_handler``.
 AT_ONCE: dict[str, Callable[[Bridge, str, Asker], str]] = {
     "status": status,
     "jobs": jobs,

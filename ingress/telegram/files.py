@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from ingress.station.inbox import Inbox
-from ingress.station.laying import lay
-from ingress.telegram.owed import Attachment
+from ingress.station.placing import lay
+from ingress.telegram.pending_reply import Attachment
 from ops.dropfolder import shortened
 
 #: Of a name in the drop folder; with the counter, the note's ending and ``.part`` it stays below 255 bytes.

@@ -15,15 +15,15 @@ from telegram import Update
 from telegram.error import Conflict, RetryAfter, TelegramError
 
 from ingress.telegram.api import POLL_S, REFUSED_TOKEN_S, Api, TokenRefused, retry_after_s
-from ingress.telegram.book import Book
-from ingress.telegram.desk import Desk
-from ingress.telegram.pace import backoff_s
+from ingress.telegram.rate_limiter import backoff_s
 from ingress.telegram.replies import Replies
+from ingress.telegram.update_handler import Desk
+from ingress.telegram.update_log import Book
 from ops.errors import SpoolFull
 from ops.logs import get_logger
 
 if TYPE_CHECKING:
-    from ingress.telegram.owed import Owed
+    from ingress.telegram.pending_reply import Owed
 
 #: An update that could not be handled so often, by this process or ones that it killed, is set aside.
 TRIES_MAX = 5

@@ -12,20 +12,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ingress.station.inbox import Inbox
-from ingress.telegram import answers
+from ingress.telegram import messages
 from ingress.telegram.api import FILE_MAX_BYTES, Api, Gone, Refused
-from ingress.telegram.book import Book
-from ingress.telegram.ear import Ear
 from ingress.telegram.files import lay_down
-from ingress.telegram.following import Following, Watch
-from ingress.telegram.owed import Owed
-from ingress.telegram.pace import backoff_s
-from ingress.telegram.text import split
+from ingress.telegram.job_listener import Ear
+from ingress.telegram.message_text import split
+from ingress.telegram.pending_reply import Owed
+from ingress.telegram.rate_limiter import backoff_s
+from ingress.telegram.reply_progress import Following, Watch
+from ingress.telegram.update_log import Book
 from ops.errors import BridgeError, SpoolFull
 from ops.logs import get_logger
 
 if TYPE_CHECKING:
-    from ingress.acceptance import Acceptance
+    from ingress.core.acceptance import Acceptance
     from ingress.dispatch import Bridge
 
 #: While so many replies are owed, no more updates are taken; Telegram keeps them for a day.
@@ -142,7 +142,7 @@ class Replies:
         watch = self._watches.setdefault(owed.job_id, Watch())
         await asyncio.to_thread(self._ear.listen, owed.job_id)
         try:
-            first = answers.spooled if owed.spooled else answers.working
+            first = messages.spooled if owed.spooled else messages.working
             await self._show_first(owed, first(owed.job_id))
             text = await self._following.to_end(owed, watch)
         finally:

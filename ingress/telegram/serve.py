@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ingress.daemon import Daemon
+from ingress.core.daemon import Daemon
 
 
 def serve(daemon: Daemon) -> None:
@@ -12,6 +12,6 @@ def serve(daemon: Daemon) -> None:
     over already, and Telegram keeps what is written meanwhile.
     """
     daemon.ready()
-    from ingress.telegram.door import serve_telegram
+    from ingress.telegram.bot import serve_telegram
 
     serve_telegram(daemon)

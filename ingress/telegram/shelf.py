@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ingress.telegram.owed import Owed, decode_owed
+from ingress.telegram.pending_reply import Owed, decode_owed
 from ops.durable import write_durably
 from ops.errors import SpoolFull, StoreError
 from ops.logs import get_logger

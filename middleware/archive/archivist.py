@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable
 
 from middleware.archive.history import History, Row
-from middleware.archive.whole import read_whole
+from middleware.archive.snapshot import read_whole
 from middleware.job.deliveries import job_of
 from middleware.job.keys import DELIVER_QUEUE
 from middleware.job.reader import Reader
 from middleware.job.states import FINAL
-from ops.resp import Reply
+from ops.store.resp import Reply
 
 #: Jobs in one transaction.
 BATCH = 200

@@ -11,7 +11,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Sequence
 
-from middleware.archive.narrowing import Narrowing, searchable
+from middleware.archive.search import Narrowing, searchable
 from middleware.job.records import JobRecord
 from ops.errors import InvalidJob
 

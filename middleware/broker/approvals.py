@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from middleware.job.keys import Keys
-from ops.resp import well_formed
+from ops.store.resp import well_formed
 
 if TYPE_CHECKING:
     from middleware.broker.scripts import Scripts

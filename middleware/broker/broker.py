@@ -17,9 +17,9 @@ from dramatiq import Message
 from dramatiq.errors import QueueJoinTimeout
 from dramatiq.middleware import MiddlewareError
 
-from middleware.broker.commits import Commits
+from middleware.broker.admission import Intake
 from middleware.broker.consumer import BridgeConsumer
-from middleware.broker.intake import Intake
+from middleware.broker.group_commit import Commits
 from middleware.broker.message import JobMessage
 from middleware.broker.outage import Outage
 from middleware.broker.scripts import Scripts

@@ -24,7 +24,7 @@ from middleware.job.keys import DELIVER_QUEUE, QUEUE
 from middleware.job.records import JobError
 from middleware.job.schema import decode_job
 from ops.errors import InvalidJob, StoreError, StoreUnreachable
-from ops.resp import Connection, as_error
+from ops.store.resp import Connection, as_error
 
 if TYPE_CHECKING:
     from middleware.broker.broker import BridgeBroker

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from middleware.broker.intake import Intake
+from middleware.broker.admission import Intake
 from middleware.broker.scripts import Bounds, Scripts
 from middleware.job.reader import Reader
-from ops.settings import Settings
-from ops.store import Store
+from ops.settings.load import Settings
+from ops.store.client import Store
 
 
 def make_scripts(store: Store, settings: Settings) -> Scripts:

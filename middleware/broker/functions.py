@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import hiredis
 from msgspec import Struct
 
-from ops.resp import Argument, Reply, as_error
+from ops.store.resp import Argument, Reply, as_error
 
 if TYPE_CHECKING:
-    from ops.store import Store
+    from ops.store.client import Store
 
 #: A store whose memory is full takes no more jobs in, but those that it has are carried out and committed.
 REFUSED_WHEN_FULL = frozenset({"adopt", "enqueue", "requeue"})

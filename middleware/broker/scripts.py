@@ -17,10 +17,10 @@ from msgspec import Struct
 from middleware.broker.functions import is_unknown, library, load
 from middleware.job.keys import QUEUE, QUEUES
 from ops.errors import StoreError
-from ops.resp import Argument, Reply, as_error, well_formed
+from ops.store.resp import Argument, Reply, as_error, well_formed
 
 if TYPE_CHECKING:
-    from ops.store import Store
+    from ops.store.client import Store
 
 #: How many jobs one call of ``enqueue`` takes: the store serves nobody else meanwhile (about 1 ms).
 BATCH_MAX = 50

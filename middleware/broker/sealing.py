@@ -12,7 +12,7 @@ from middleware.job.keys import Keys
 
 if TYPE_CHECKING:
     from middleware.broker.scripts import Scripts
-    from ops.resp import Argument
+    from ops.store.resp import Argument
 
 #: A job's specification can be a megabyte, of which a few words are needed: so many at a time.
 _SPECS_MAX = 50

@@ -12,8 +12,8 @@ import time
 
 from middleware.broker.outage import Outage, backoff_s
 from middleware.broker.scripts import Scripts
-from ops.background import start_duty
 from ops.errors import BridgeError
+from ops.threads import start_duty
 
 #: Longer waits are cut: the next fetch, at most seconds away, says anew when a job is due.
 _LONGEST_WAIT_S = 60.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 
 
 class WardPlace(Struct, frozen=True):

@@ -18,11 +18,11 @@ import hiredis
 from msgspec import Struct
 
 from middleware.job.keys import Keys
-from ops.background import start_duty
 from ops.errors import StoreUnreachable
 from ops.logs import get_logger
-from ops.resp import Connection, Reply, as_error
-from ops.store import Store
+from ops.store.client import Store
+from ops.store.resp import Connection, Reply, as_error
+from ops.threads import start_duty
 
 #: What is told of jobs that nobody asks for is taken in so often, or it would pile up in the store.
 #: To be woken by each message would cost a busy bridge thousands of wake-ups a second.

@@ -16,10 +16,10 @@ from middleware.job.keys import Keys
 from middleware.job.reader import Reader
 from middleware.job.records import JobEvent, JobRecord, OutputChunk, utc
 from ops.errors import JobNotFound, StoreUnreachable, WaitTimeout
-from ops.resp import Connection, Reply, as_error
+from ops.store.resp import Connection, Reply, as_error
 
 if TYPE_CHECKING:
-    from ops.store import Store
+    from ops.store.client import Store
 
 #: Ends a silent wait now and then, to see whether the store is still there.
 _LISTEN_S = 10.0

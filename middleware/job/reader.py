@@ -17,10 +17,10 @@ from middleware.job.records import JobPage, JobRecord, OutputChunk, Receipt
 from middleware.job.schema import JOB_TYPES, decode_job
 from middleware.job.states import State
 from ops.errors import AmbiguousJobId, InvalidJob, JobNotFound
-from ops.resp import Reply, as_error
+from ops.store.resp import Reply, as_error
 
 if TYPE_CHECKING:
-    from ops.store import Store
+    from ops.store.client import Store
 
 LIMIT_MAX = 1000
 #: How many ids one call looks at while it filters; it returns a cursor when that was not enough.

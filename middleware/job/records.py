@@ -14,7 +14,7 @@ from middleware.job.delivery import Delivery
 from middleware.job.schema import POLICY_MARK, Job
 from middleware.job.states import FINAL
 from ops.errors import BridgeError
-from ops.resp import well_formed
+from ops.store.resp import well_formed
 
 #: Of a traceback, this much of its end is kept with the job; of what is said in an error, the beginning.
 TRACEBACK_MAX_CHARS = 4_000

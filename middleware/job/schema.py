@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from middleware.job.ids import new_job_id
-from middleware.job.payloads import (
+from middleware.job.types import (
     AskPayload,
     DeliverPayload,
     HeartbeatPayload,

@@ -15,10 +15,10 @@ from msgspec import Struct
 from middleware.job.keys import Keys
 from middleware.job.records import utc
 from ops.errors import SessionNotFound
-from ops.resp import Reply, as_error
+from ops.store.resp import Reply, as_error
 
 if TYPE_CHECKING:
-    from ops.store import Store
+    from ops.store.client import Store
 
 #: More sessions than this are not kept: those that were silent longest go first.
 SESSIONS_MAX = 10_000

@@ -8,7 +8,7 @@ import pytest
 
 from actors import context
 from actors.context import set_settings
-from ops.settings import ENV_FOREIGN, LoadedSettings, load_settings
+from ops.settings.load import ENV_FOREIGN, LoadedSettings, load_settings
 from ops.workspace import Workspace
 from tests.fake_anthropic import FakeAnthropic
 from tests.fake_openai import FakeOpenAI

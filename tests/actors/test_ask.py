@@ -14,7 +14,7 @@ import pytest
 
 from middleware.interrupts import JobCancelled, TimeLimitExceeded
 from ops.errors import JobFailed, JobRefused
-from ops.local_model import INSTALL
+from ops.local_model.client import INSTALL
 from tests.actors.conftest import Configure
 from tests.actors.running import JobRun
 from tests.fake_openai import FakeOpenAI, Reply, answers, drops, hangs, refuses

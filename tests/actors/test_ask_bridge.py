@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from ingress.cli.render import count_of
+from ingress.core.text import count_of
 from ingress.dispatch import Bridge
 from middleware.job.records import JobRecord
 from middleware.job.schema import make_job
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.fake_anthropic import FakeAnthropic
 from tests.fake_openai import FakeOpenAI, Reply, answers, hangs, refuses
 from tests.support import clean_environ, eventually, run_3ox

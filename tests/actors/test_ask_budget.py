@@ -13,7 +13,7 @@ from actors.llm.budget import BudgetSpent
 from middleware.broker.spending import Limits, Spender, claim, day_use_command, read_day_use, settle
 from middleware.job.records import utc_now
 from ops.errors import JobFailed, JobParked, JobRefused
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 from tests.actors.conftest import Configure
 from tests.actors.running import JobRun
 from tests.fake_openai import FakeOpenAI, answers, drops, refuses

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 from actors.ask import AskResult
-from actors.llm.choose import KNOWN
+from actors.llm.provider_selection import KNOWN
 from ingress.cli.main import MODULES
 from middleware.context import set_current_job
-from ops.settings import load_settings
-from ops.settings_ask import AskSettings, BudgetSettings, LocalSettings
+from ops.settings.ask import AskSettings, BudgetSettings, LocalSettings
+from ops.settings.load import load_settings
 from tests.actors.conftest import Configure
 from tests.actors.running import JobRun
 from tests.fake_openai import FakeOpenAI, answers

@@ -14,8 +14,8 @@ import pytest
 
 from middleware.interrupts import JobCancelled
 from ops.errors import JobFailed, JobRefused
-from ops.local_model import ModelLease, model_name
-from ops.model_place import model_place, running_models
+from ops.local_model.client import ModelLease, model_name
+from ops.local_model.paths import model_place, running_models
 from ops.processes import find_marked, stop_processes, wait_ended
 from ops.workspace import Workspace
 from tests.actors.conftest import Configure
@@ -46,7 +46,7 @@ def servers(workspace: Workspace) -> list[int]:
     found = []
     for pid in find_marked("BRIDGE_HOME", str(workspace.home)):
         with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123 (as ps does)
-            if b"ops.local_model_server" in file.read():
+            if b"ops.local_model.server" in file.read():
                 found.append(pid)
     return found
 
@@ -100,7 +100,7 @@ def test_it_ends_with_its_last_user(configure: Configure, workspace: Workspace) 
     ask().run()
     pid = model_pid(workspace)
     program = (
-        "from ops.local_model import ModelLease; from ops.settings import load_settings\n"
+        "from ops.local_model.client import ModelLease; from ops.settings.load import load_settings\n"
         "lease = ModelLease(load_settings()); print(lease.open().model, flush=True); lease.close(); input()"
     )
     other = subprocess.Popen(

@@ -7,7 +7,7 @@ import dataclasses
 import msgspec
 import pytest
 
-from actors.llm.choose import _ollama_url, choose
+from actors.llm.provider_selection import _ollama_url, choose
 from middleware.interrupts import JobCancelled
 from ops.errors import JobFailed, JobParked, JobRefused
 from tests.actors.conftest import Configure

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.child_output import NOTE_BYTES, OutputLimit, ProgressLines, Tail
+from actors.process.output import NOTE_BYTES, OutputLimit, ProgressLines, Tail
 from middleware.context import StreamName
 
 Pieces = list[tuple[StreamName, str]]

@@ -9,8 +9,8 @@ import pytest
 from msgspec import Meta, Struct
 
 from actors.context import current_job
-from actors.llm.choose import NoProvider
-from actors.llm.decide import Decision, NoDecision, decide, schema_of
+from actors.llm.provider_selection import NoProvider
+from actors.llm.structured_answer import Decision, NoDecision, decide, schema_of
 from middleware.context import set_current_job
 from ops.errors import JobRefused
 from tests.actors.conftest import Configure

@@ -14,7 +14,7 @@ from actors.context import set_settings
 from actors.ingest.decision import ACTIONS
 from actors.ingest.undo import undo
 from ops.errors import JobFailed, JobNotFound, JobRefused, WrongState
-from ops.settings import LoadedSettings, load_settings
+from ops.settings.load import LoadedSettings, load_settings
 from ops.workspace import Workspace
 from tests.actors.conftest import Configure
 from tests.actors.running import JobRun

@@ -16,7 +16,7 @@ import pytest
 
 from actors.ingest.texts import text_of
 from middleware.context import set_current_job
-from middleware.job.payloads import IngestFilePayload
+from middleware.job.types import IngestFilePayload
 from ops.filetype import media_type_of
 from ops.workspace import Workspace
 from tests.actors.conftest import Configure

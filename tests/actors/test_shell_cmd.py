@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from actors.child import CommandFailed
-from actors.child_output import NOTE_BYTES
+from actors.process.child import CommandFailed
+from actors.process.output import NOTE_BYTES
 from ops.errors import JobFailed, JobParked, JobRefused
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 from tests.actors.conftest import Configure
 from tests.actors.running import JobRun
 from tests.support import clean_environ, eventually

@@ -12,7 +12,7 @@ import pytest
 
 from actors import context
 from actors.context import current_job, set_settings, settings
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 from tests.actors.running import JobRun
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from actors.child import CommandFailed
+from actors.process.child import CommandFailed
 from middleware.interrupts import JobCancelled
 from ops.errors import JobRefused
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.actors.conftest import Configure
 from tests.actors.running import JobRun
 from tests.support import eventually

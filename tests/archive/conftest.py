@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ingress.core.ledger_proofs import key_ring, verify_ledger
 from ingress.dispatch import Bridge, connect
-from ingress.proofs import key_ring, verify_ledger
 from middleware.archive.archivist import Archivist
 from middleware.archive.history import History
 from middleware.archive.ledger import Ledger, day_files
@@ -18,7 +18,7 @@ from middleware.archive.sealer import Sealer
 from middleware.archive.verification import Verdict
 from middleware.broker.leadership import Leadership, Term
 from middleware.broker.sealing import Sealing
-from ops.settings import LoadedSettings, load_settings
+from ops.settings.load import LoadedSettings, load_settings
 from tests.support import RunningValkey
 
 

@@ -8,7 +8,7 @@ import time
 import msgspec
 import pytest
 
-from ingress.catalog import Catalog
+from ingress.core.listing import Catalog
 from ingress.dispatch import Bridge
 from middleware.archive.archivist import BATCH, OVERLAP_MS, Archivist
 from middleware.archive.history import History, Narrowing

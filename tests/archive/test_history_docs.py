@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ops.settings_table import Settings
+from ops.settings.table import Settings
 
 PAGE = (Path(__file__).parents[2] / "docs/how-to/history.md").read_text()
 

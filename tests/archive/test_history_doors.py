@@ -14,7 +14,7 @@ import pytest
 
 from ingress.dispatch import Bridge, all_jobs, connect, get_job, read_output, wait_for
 from middleware.archive.history import History
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.clock.conftest import running_clocks
 from tests.rest.conftest import running_api
 from tests.support import eventually, run_3ox
@@ -110,7 +110,8 @@ def test_commands_show_a_job_as_before_when_only_the_history_has_it(desk: Desk) 
 def test_sqlite_is_not_loaded_for_what_the_store_has() -> None:
     """Whoever types waits for it: lists, jobs and receipts of the store come without."""
     code = (
-        "import sys, ingress.cli.jobs, ingress.cli.export, ingress.cli.acts; print('sqlite3' in sys.modules)"
+        "import sys, ingress.cli.jobs, ingress.cli.export, ingress.cli.actions\n"
+        "print('sqlite3' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"False\n"
 

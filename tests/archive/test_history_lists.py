@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ingress.catalog import Catalog
+from ingress.core.listing import Catalog
 from ingress.dispatch import Bridge
 from middleware.archive.archivist import Archivist
 from middleware.archive.history import Narrowing

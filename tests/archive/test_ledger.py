@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingress.core.ledger_proofs import verify_receipt
 from ingress.dispatch import Bridge, dispatch
-from ingress.proofs import verify_receipt
 from middleware.archive.ledger import LINE_MAX_BYTES, lines_backwards
 from middleware.archive.ledger_line import NO_LINE, line_hash, read_line
 from middleware.archive.sealer import BATCH

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from ingress.deliveries import list_undelivered, redeliver
+from ingress.core.deliveries import list_undelivered, redeliver
 from ingress.dispatch import Bridge, connect, get_job
 from middleware.archive.archivist import Archivist
 from middleware.archive.history import History
 from middleware.job.schema import make_job
 from middleware.job.states import State
 from ops.errors import JobNotFound, WrongState
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.archive.conftest import Scribe
 from tests.cli.support import Cli
 

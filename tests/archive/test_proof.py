@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingress.core.ledger_proofs import seals, verify_receipt
 from ingress.dispatch import Bridge, dispatch
-from ingress.proofs import seals, verify_receipt
 from middleware.archive.ledger import Ledger, Transition
 from middleware.archive.ledger_line import canonical, read_line, signed_part
 from middleware.archive.proof import prove_past

@@ -19,7 +19,7 @@ import pytest
 from ingress.dispatch import Bridge, connect, dispatch, wait_for
 from middleware.archive.ledger import day_files
 from middleware.job.schema import make_job
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.clock.conftest import ClockProcess, running_clocks
 from tests.support import ROOT, eventually, run_3ox, threeox
 from tests.workers import running_worker, sweep

@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Self
 
 from ops.errors import StartFailed
-from ops.settings import load_settings
-from ops.store import Store
+from ops.settings.load import load_settings
+from ops.store.client import Store
 from tests.bench.contestants import Contestant, make_contestant
 from tests.bench.job import SOCKET_VARIABLE, make_nonce
 from tests.support import ROOT, RunningValkey, clean_environ

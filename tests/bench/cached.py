@@ -15,8 +15,8 @@ from pathlib import Path
 from middleware.job.cached import CachedReader
 from middleware.job.ids import new_job_id
 from middleware.job.keys import Keys
-from ops.settings import load_settings
-from ops.store import Store
+from ops.settings.load import load_settings
+from ops.store.client import Store
 from tests.support import RunningValkey
 
 _READS = 20_000

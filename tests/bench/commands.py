@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.support import ROOT, RunningValkey, clean_environ
 
 SAMPLES = 30

@@ -10,8 +10,8 @@ from middleware.job.keys import Keys
 from middleware.job.schema import make_job
 from middleware.job.states import State
 from ops.errors import BridgeError
-from ops.settings import LoadedSettings
-from ops.store import Store
+from ops.settings.load import LoadedSettings
+from ops.store.client import Store
 from tests.bench.stock import RESULTS_VARIABLE, URL_VARIABLE, make_stock
 
 OURS = "ours"

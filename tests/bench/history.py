@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from middleware.archive.history import History, Row
-from middleware.archive.narrowing import Narrowing
+from middleware.archive.search import Narrowing
 from middleware.job.ids import new_job_id
 from middleware.job.records import Attempt, JobRecord, new_receipt, receipt_id_of, utc
 from middleware.job.schema import make_job

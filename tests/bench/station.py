@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from ingress.dispatch import Bridge
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.station.running import RunningStation
 from tests.support import RunningValkey, clean_environ, eventually
 from tests.workers import running_worker, sweep

@@ -16,9 +16,9 @@ from ingress.dispatch import Bridge
 from middleware.broker.vitals import read_signs
 from ops.errors import StartFailed
 from ops.processes import marked, pid_alive, process_start_time, stop_processes
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from ops.spool import Spool
-from ops.upstate import read_state
+from ops.supervision.state_file import read_state
 from tests.chaos.keeper import Keeper
 from tests.chaos.plan import Plan
 from tests.chaos.proxy import Proxy
@@ -173,7 +173,7 @@ class Arena:
 
     def wardens(self) -> list[int]:
         """Give the process ids of all wardens."""
-        return [pid for pid in self.everything() if b"middleware.broker.warden" in _command_line(pid)]
+        return [pid for pid in self.everything() if b"middleware.broker.watchdog" in _command_line(pid)]
 
     def everything(self) -> list[int]:
         """Give the process ids of all that this run has started, wherever it hides."""

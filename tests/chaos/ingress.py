@@ -15,12 +15,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ingress.acceptance import Acceptance
+from ingress.core.acceptance import Acceptance
 from ingress.dispatch import connect
 from middleware.job.schema import Job, make_job
 from ops.errors import QueueFull, SpoolFull
 from ops.logs import configure_logging
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 
 TASK = Path(__file__).with_name("task.py")
 #: Kinds of jobs and their shares; a heartbeat is all bridge and no work.

@@ -9,7 +9,7 @@ import pytest
 from ingress.dispatch import Bridge
 from middleware.broker.scripts import Settlement
 from middleware.job.schema import make_job
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 from tests.chaos.faults import Kill
 from tests.chaos.verdict import Accepted, Journal, Judge, Verdict
 from tests.support import eventually

@@ -14,7 +14,7 @@ from msgspec import Struct, field
 
 from middleware.job.keys import Keys
 from middleware.job.states import FINAL, State
-from ops.store import Store
+from ops.store.client import Store
 from tests.chaos.faults import Kill
 
 _BATCH = 500

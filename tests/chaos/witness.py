@@ -10,8 +10,8 @@ from pathlib import Path
 from middleware.job.keys import Keys
 from middleware.job.states import FINAL, State
 from ops.errors import StoreError, StoreUnreachable
-from ops.settings import LoadedSettings
-from ops.store import Store
+from ops.settings.load import LoadedSettings
+from ops.store.client import Store
 
 _PAUSE_S = 0.03
 _PING_TIMEOUT_S = 0.1

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ingress.dispatch import bridge_status, connect
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.cli.support import Cli
 from tests.support import bridge_environ, eventually
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingress.cli.render import count_of, duration, one_line, safe, seconds_between, summary_line
+from ingress.core.text import count_of, duration, one_line, safe, seconds_between, summary_line
 
 
 @given(st.text())

@@ -15,10 +15,10 @@ import pytest
 
 from middleware.broker.vitals import read_signs
 from ops.processes import descendants, find_marked, pid_alive, wait_ended
-from ops.settings import LoadedSettings, load_settings
-from ops.store import Store
-from ops.upstate import INSTANCE_MARK, UpState, read_state, running_pid
-from ops.valkey import EmbeddedValkey
+from ops.settings.load import LoadedSettings, load_settings
+from ops.store.client import Store
+from ops.store.embedded import EmbeddedValkey
+from ops.supervision.state_file import INSTANCE_MARK, UpState, read_state, running_pid
 from ops.workspace import Workspace
 from tests.support import clean_environ, eventually, run_3ox, threeox
 

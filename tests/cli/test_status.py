@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.cli.support import Cli
 from tests.cli.test_jobs import queue
 from tests.support import RunningValkey, clean_environ, frozen

@@ -275,7 +275,7 @@ def test_a_change_shows_in_less_than_50_ms(five: Cli, tmp_path: Path) -> None:
 def five(environ: dict[str, str]) -> Iterator[Cli]:
     """A bridge of the test's own with a worker of eight threads."""
     from ingress.dispatch import connect
-    from ops.settings import load_settings
+    from ops.settings.load import load_settings
     from tests.cli.conftest import settle_workspace
     from tests.workers import running_worker, sweep
 

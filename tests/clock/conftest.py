@@ -13,8 +13,8 @@ from ingress.dispatch import Bridge, connect
 from middleware.broker.leadership import Leadership
 from middleware.broker.scripts import Scripts
 from middleware.job.records import JobRecord
-from ops.settings import LoadedSettings, load_settings
-from ops.store import Store
+from ops.settings.load import LoadedSettings, load_settings
+from ops.store.client import Store
 from tests.support import eventually, threeox
 
 

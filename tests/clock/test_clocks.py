@@ -9,7 +9,7 @@ import msgspec
 
 from ingress.dispatch import Bridge, bridge_status, connect
 from middleware.job.metrics import POINTS_MAX, SPACING_S, Metrics
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.clock.conftest import running_clocks, runs_of, write_schedules
 from tests.dispatch.test_faults import mortal
 from tests.support import RunningValkey, eventually, frozen, run_3ox

@@ -8,7 +8,7 @@ import tomllib
 import msgspec
 
 from ingress.clock.schedules import SKIP_LATEST_S, make_schedules
-from ops.settings import ScheduleSettings, Settings
+from ops.settings.load import ScheduleSettings, Settings
 from tests.support import ROOT
 
 PAGE = (ROOT / "docs/how-to/schedules.md").read_text()

@@ -12,7 +12,7 @@ from ingress.dispatch import Bridge
 from middleware.broker.leadership import Leadership, Term
 from middleware.broker.scripts import Bounds, Scripts
 from ops.errors import QueueFull, SettingsError
-from ops.settings import ScheduleSettings
+from ops.settings.load import ScheduleSettings
 from tests.clock.conftest import runs_of
 
 #: A Sunday noon; any time does.

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 from ingress.dispatch import Bridge
 from middleware.job.records import JobRecord
 from middleware.job.schema import make_job
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from ops.tokens import Scope
 from tests.clock.conftest import running_clocks
 from tests.dashboard.browser import running_browser

@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Page
 from ingress.dispatch import Bridge
 from middleware.job.metrics import POINTS_MAX, MetricPoint
 from middleware.job.schema import make_job
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.clock.conftest import running_clocks
 from tests.dashboard.browser import running_browser
 from tests.rest.conftest import Api, running_api

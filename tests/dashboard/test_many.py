@@ -16,7 +16,7 @@ from middleware.archive.history import History, Row
 from middleware.job.ids import new_job_id
 from middleware.job.records import JobRecord, OutputChunk, Receipt, Transition, utc
 from middleware.job.schema import make_job
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.dashboard.conftest import Desk, own_environ
 from tests.rest.conftest import Api, running_api
 from tests.workers import sweep

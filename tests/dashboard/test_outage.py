@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from middleware.job.schema import make_job
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.dashboard.conftest import Desk, own_environ
 from tests.rest.conftest import Api, running_api
 from tests.support import RunningValkey

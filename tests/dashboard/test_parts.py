@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingress.daemon import Daemon
-from ingress.dashboard.acts import safe_next
+from ingress.core.daemon import Daemon
+from ingress.dashboard.actions import safe_next
 from ingress.dashboard.charts import HEIGHT, WIDTH, latency, span, throughput
-from ingress.dashboard.desk import Desk
+from ingress.dashboard.context import Desk
+from ingress.dashboard.labels import output_text
 from ingress.dashboard.overview import read_overview
 from ingress.dashboard.sessions import COOKIE, IDLE_S, LIFE_S, Sessions, cookies_of, is_same
 from ingress.dashboard.tries import TRIES_MAX, WINDOW_S, Tries
-from ingress.dashboard.words import output_text
-from ingress.rest.door import Door
+from ingress.rest.app_state import Door
 from middleware.job.metrics import MetricPoint, Metrics
 from middleware.job.schema import make_job
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 from ops.tokens import Tokens
 from ops.workspace import Workspace
 from tests.workers import running_worker

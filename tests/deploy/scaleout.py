@@ -24,8 +24,8 @@ from ingress.dispatch import Bridge
 from middleware.job.records import Receipt
 from middleware.job.states import FINAL
 from ops.processes import find_marked, stop_processes
-from ops.settings import load_settings
-from ops.valkey import find_binary
+from ops.settings.load import load_settings
+from ops.store.embedded import find_binary
 from tests.deploy.hosts import Host, Network, network
 from tests.support import clean_environ, eventually, threeox
 

@@ -13,16 +13,16 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
-from ops.settings import ENV_FOREIGN
-from ops.settings_kinds import SECRET
-from ops.settings_table import Settings
+from ops.settings.kinds import SECRET
+from ops.settings.load import ENV_FOREIGN
+from ops.settings.table import Settings
 from tests.support import ROOT
 
 DOCUMENT = ROOT / "docs/reference/configuration.md"
 _INTRODUCTION = """\
 # Configuration
 
-Every setting, as it stands in `ops/settings_table.py`. Made by `python -m tests.deploy.settings_page`;
+Every setting, as it stands in `ops/settings/table.py`. Made by `python -m tests.deploy.settings_page`;
 `make test` fails when it is out of date.
 
 Settings come from `3ox.toml` in the workspace, then from the environment (`BRIDGE_` and the name in upper

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ingress.cli.main import MODULES, PROGRAM, cli
 from ops.errors import SettingsError
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.rest.conftest import Api
 from tests.support import ROOT, eventually
 from tests.tools import require_tool

@@ -20,7 +20,7 @@ from ingress.cli.main import MODULES
 from middleware.job.keys import Keys
 from middleware.job.schema import JOB_TYPES
 from middleware.job.states import State
-from ops.settings import Settings, load_settings
+from ops.settings.load import Settings, load_settings
 from tests.deploy.guide import NEW_COMMANDS, new_files
 from tests.deploy.settings_page import DOCUMENT, render
 from tests.deploy.test_deploy import require_command

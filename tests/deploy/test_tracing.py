@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from ingress.dispatch import Bridge
 from middleware.job.schema import make_job
-from ops.settings import load_settings
-from ops.tracing import open_spans, parent_of, span_number, trace_number, traceparent
+from ops.settings.load import load_settings
+from ops.trace_ids import open_spans, parent_of, span_number, trace_number, traceparent
 from tests.deploy.collector import Collector, attributes
 from tests.rest.conftest import running_api
 from tests.support import ROOT, clean_environ, eventually
@@ -154,7 +154,11 @@ def test_without_the_extra_it_says_so(tmp_path: Path, there: tuple[str, ...]) ->
         (folder / "__init__.py").touch()
     own = clean_environ({"PYTHONPATH": f"{tmp_path}:{ROOT}"})
     ran = subprocess.run(
-        [sys.executable, "-c", "from ops.tracing import open_spans; print(open_spans('http://127.0.0.1:9'))"],
+        [
+            sys.executable,
+            "-c",
+            "from ops.trace_ids import open_spans; print(open_spans('http://127.0.0.1:9'))",
+        ],
         env=own,
         capture_output=True,
         text=True,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ingress.dispatch import Bridge
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.deploy.guide import GUIDES, copy_tree, follow, new_files
 from tests.support import ROOT, clean_environ
 from tests.workers import running_worker, sweep

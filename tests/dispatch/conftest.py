@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ingress.dispatch import Bridge, connect
-from ops.settings import LoadedSettings, load_settings
+from ops.settings.load import LoadedSettings, load_settings
 from tests.support import bridge_environ
 from tests.workers import Worker, running_worker, sweep
 

@@ -20,7 +20,7 @@ from ingress.dispatch import (
     wait_for,
 )
 from middleware.job.schema import make_job
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from ops.workspace import Workspace
 from tests.support import RunningValkey, clean_environ, eventually, frozen
 from tests.workers import known_workers, running_worker, sweep

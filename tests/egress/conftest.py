@@ -11,7 +11,7 @@ import pytest
 from actors.egress.outcome import Outcome
 from ingress.dispatch import Bridge, connect
 from middleware.job.records import JobError, JobRecord, Receipt
-from ops.settings import LoadedSettings, load_settings
+from ops.settings.load import LoadedSettings, load_settings
 from tests.egress.receiver import Receiver
 from tests.workers import sweep
 

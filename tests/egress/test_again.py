@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from dramatiq.errors import Retry
 
-from actors.egress.again import ComeBack, Rests
+from actors.egress.retry_delay import ComeBack, Rests
 from ops.errors import JobFailed
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ingress.deliveries import count_undelivered, list_undelivered, redeliver
+from ingress.core.deliveries import count_undelivered, list_undelivered, redeliver
 from ingress.dispatch import dispatch_many, get_job, retry, wait_for
 from middleware.job.schema import make_job
 from ops.errors import WrongState

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from actors.egress import notify, telegram
-from actors.egress.again import ComeBack
+from actors.egress.retry_delay import ComeBack
 from ops.errors import JobFailed, JobRefused
 from tests.egress.conftest import JOB_ID, Configured, outcome
 from tests.egress.receiver import Receiver

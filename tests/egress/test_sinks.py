@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from middleware.destinations import Sinks
 from middleware.job.schema import make_job
-from middleware.sinks import Sinks
 from ops.errors import SettingsError
-from ops.settings_results import DeliverSettings, NotifySettings, WebhookSettings
-from ops.settings_table import Settings
+from ops.settings.results import DeliverSettings, NotifySettings, WebhookSettings
+from ops.settings.table import Settings
 from tests.egress.conftest import Configured
 
 PAYLOADS: dict[str, dict[str, object]] = {

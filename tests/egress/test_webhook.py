@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from actors.egress import webhook
-from actors.egress.again import ComeBack
+from actors.egress.retry_delay import ComeBack
 from ops.errors import JobFailed, JobRefused
 from tests.egress.conftest import JOB_ID, Configured, outcome
 from tests.egress.receiver import Receiver

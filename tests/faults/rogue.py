@@ -19,7 +19,7 @@ from dramatiq.middleware import raise_thread_exception
 
 import actors
 from actors.context import current_job
-from middleware.job.payloads import HeartbeatPayload
+from middleware.job.types import HeartbeatPayload
 
 
 def misbehave(payload: HeartbeatPayload) -> None:

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ingress.daemon import Daemon, ready_file
+from ingress.core.daemon import Daemon, ready_file
 from middleware.broker.ward_place import ward_place
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 from tests.support import clean_environ
 from tests.workers import worker_unit
 

@@ -12,7 +12,7 @@ import pytest
 from ingress.dispatch import Bridge
 from middleware.job.schema import make_job
 from ops.processes import descendants
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 from tests.support import eventually, threeox
 
 

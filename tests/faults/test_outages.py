@@ -14,9 +14,9 @@ import pytest
 from ingress.dispatch import Bridge, connect, dispatch, get_job, wait_for
 from middleware.job.records import Receipt
 from ops.errors import StoreUnreachable
-from ops.settings import load_settings
-from ops.store import Store
-from ops.valkey import find_binary
+from ops.settings.load import load_settings
+from ops.store.client import Store
+from ops.store.embedded import find_binary
 from ops.workspace import Workspace
 from tests.dispatch.test_faults import mortal
 from tests.support import RunningValkey, clean_environ, eventually

@@ -8,18 +8,18 @@ from collections.abc import Iterator
 
 import pytest
 
+from ingress.core.daemon_heartbeat import Presence
+from ingress.core.status_report import overview
 from ingress.dispatch import Bridge
-from ingress.overview import overview
-from ingress.presence import Presence
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 from tests.support import eventually
 
 #: A process that says it is a daemon of the name it is given, until it is killed.
 BEATING = """
 import sys, time
 from ingress.dispatch import Bridge
-from ingress.presence import Presence
-from ops.settings import load_settings
+from ingress.core.daemon_heartbeat import Presence
+from ops.settings.load import load_settings
 bridge = Bridge(load_settings())
 Presence(bridge.store, bridge.reader.keys, sys.argv[1], stall_s=600).start()
 time.sleep(600)
@@ -50,7 +50,7 @@ def test_a_killed_daemon_is_missed_only_while_nobody_took_its_place(
     bridge: Bridge, clock: Presence, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two clocks and one station, one each is killed: that clock is soon gone, the station is missing."""
-    monkeypatch.setattr("ingress.presence.REPLACED_S", 0.5)
+    monkeypatch.setattr("ingress.core.daemon_heartbeat.REPLACED_S", 0.5)
     killed = [
         subprocess.Popen([sys.executable, "-c", BEATING, name], env=environ) for name in ("clock", "station")
     ]

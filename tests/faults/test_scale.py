@@ -10,7 +10,7 @@ from ingress.dispatch import Bridge, connect
 from middleware.job.keys import Keys
 from middleware.job.schema import make_job
 from middleware.job.states import State
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from ops.workspace import Workspace
 from tests.support import RunningValkey, clean_environ
 

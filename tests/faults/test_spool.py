@@ -10,14 +10,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ingress.acceptance import Acceptance
+from ingress.core.acceptance import Acceptance
+from ingress.core.spooled_jobs import SPOOLED, Spooled
 from ingress.dispatch import Bridge, connect
-from ingress.spooled import SPOOLED, Spooled
 from middleware.job.records import Receipt
 from middleware.job.schema import Job, encode_job, make_job
 from middleware.job.states import State
 from ops.errors import InvalidJob, SpoolFull
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from ops.spool import Spool
 from tests.dispatch.test_faults import mortal
 from tests.support import RunningValkey, eventually, frozen

@@ -10,13 +10,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ingress.acceptance import Acceptance
+from ingress.core.acceptance import Acceptance
+from ingress.core.spooled_jobs import SPOOLED, Spooled
 from ingress.dispatch import Bridge, connect, get_job, get_receipt, wait_for
-from ingress.spooled import SPOOLED, Spooled
 from middleware.job.records import JobRecord
 from middleware.job.schema import Job, encode_job, make_job
 from ops.errors import AmbiguousJobId, JobNotFound, WaitTimeout, WrongState
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.cli.support import Cli
 from tests.dispatch.test_faults import mortal
 from tests.support import RunningValkey, frozen

@@ -194,7 +194,7 @@ def test_a_new_warden_sees_to_what_died_while_there_was_none(
 
 def _is_warden(pid: int) -> bool:
     try:
-        return b"middleware.broker.warden" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"middleware.broker.watchdog" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ingress.dispatch import Bridge, connect
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.middleware.conftest import driver
 from tests.workers import sweep
 

@@ -12,7 +12,7 @@ from middleware.broker.approvals import Approvals, Decision
 from middleware.broker.scripts import Scripts
 from middleware.job.schema import decode_job, encode_job
 from middleware.job.states import State
-from ops.store import Store
+from ops.store.client import Store
 from tests.lossy_link import LossyLink
 from tests.middleware.driver import Driver
 

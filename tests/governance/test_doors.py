@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ingress.acceptance import Acceptance
+from ingress.core.acceptance import Acceptance
 from ingress.dispatch import approve, deny, dispatch, dispatch_many, get_job, list_approvals, list_jobs
 from middleware.context import JobContext, set_current_job
 from middleware.job.schema import Job, make_job

@@ -8,11 +8,11 @@ from types import MappingProxyType
 
 import pytest
 
+from middleware.job.policy import ALLOW, APPROVE, DENY, Policy
 from middleware.job.schema import Job, make_job
 from ops.errors import PolicyDenied, SettingsError
-from ops.policy import ALLOW, APPROVE, DENY, Policy
-from ops.settings import load_settings
-from ops.settings_work import PolicyRule
+from ops.settings.load import load_settings
+from ops.settings.work import PolicyRule
 
 NOTHING: Mapping[str, object] = MappingProxyType({})
 PAYLOADS: dict[str, dict[str, object]] = {

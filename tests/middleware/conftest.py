@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.middleware.driver import Driver
 from tests.support import RunningValkey
 

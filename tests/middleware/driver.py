@@ -16,7 +16,7 @@ from middleware.job.reader import Reader
 from middleware.job.records import JobRecord
 from middleware.job.schema import encode_job, make_job
 from middleware.job.states import State
-from ops.store import Store
+from ops.store.client import Store
 
 LEASE_MS = 60_000
 

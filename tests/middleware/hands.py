@@ -8,14 +8,14 @@ import signal
 import threading
 from collections.abc import Iterator
 
+from middleware.broker.admission import Intake
 from middleware.broker.broker import BridgeBroker
-from middleware.broker.intake import Intake
 from middleware.broker.message import JobMessage
 from middleware.broker.scripts import Scripts, Settlement
 from middleware.job.reader import Reader
 from middleware.job.schema import decode_job
-from ops.settings import Settings
-from ops.store import Store
+from ops.settings.load import Settings
+from ops.store.client import Store
 from tests.middleware.driver import Driver
 from tests.support import RunningValkey
 

@@ -13,8 +13,8 @@ from middleware.current_job import CurrentJob
 from middleware.interrupts import JobCancelled, JobInterrupted, TimeLimitExceeded
 from middleware.job.schema import decode_job
 from middleware.time_limit import TimeLimit
-from ops.settings import Settings
-from ops.settings_work import TypeOverrides
+from ops.settings.load import Settings
+from ops.settings.work import TypeOverrides
 from tests.middleware.driver import Driver
 from tests.middleware.hands import make_broker
 from tests.support import eventually

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from middleware.broker.intake import Intake, payload_sha256
+from middleware.broker.admission import Intake, payload_sha256
 from middleware.broker.scripts import BATCH_MAX, Bounds
 from middleware.job.ids import new_job_id
 from middleware.job.schema import Job, make_job
 from middleware.job.states import State
 from ops.errors import InvalidJob, QueueFull, UnknownProject
-from ops.settings import LoadedSettings, ProjectSettings, load_settings
+from ops.settings.load import LoadedSettings, ProjectSettings, load_settings
 from ops.workspace import Workspace
 from tests.middleware.driver import Driver
 

@@ -9,7 +9,7 @@ import pytest
 
 from middleware.broker.functions import load
 from middleware.broker.scripts import Scripts, Settlement
-from ops.store import Store
+from ops.store.client import Store
 from tests.lossy_link import LossyLink
 from tests.middleware.driver import Driver
 

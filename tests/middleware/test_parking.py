@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from middleware.parking import PARKED, park_wait_s, read_parks
+from middleware.provider_wait import PARKED, park_wait_s, read_parks
 
 
 def line(at: int, status: str, attempt: int = 0, reason: str = "") -> bytes:

@@ -10,7 +10,7 @@ from middleware.broker.scripts import Settlement
 from middleware.job.schema import decode_job
 from middleware.retries import Retries
 from ops.errors import JobFailed
-from ops.settings import Settings
+from ops.settings.load import Settings
 from tests.middleware.driver import Driver
 from tests.middleware.hands import make_broker
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from middleware.job.ids import ALPHABET, ID_LENGTH, is_id_part, new_job_id
-from middleware.job.payloads import HeartbeatPayload
 from middleware.job.schema import DEFAULT_PRIORITY, JOB_TYPES, decode_job, encode_job, make_job
+from middleware.job.types import HeartbeatPayload
 from ops.errors import InvalidJob
 
 SHA = "a" * 64

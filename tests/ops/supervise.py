@@ -16,10 +16,10 @@ from typing import Any
 
 from ops.errors import BridgeError
 from ops.logs import configure_logging
-from ops.program import Program, Vital
-from ops.settings import load_settings
-from ops.supervisor import Supervisor
-from ops.upstate import claim
+from ops.settings.load import load_settings
+from ops.supervision.program import Program, Vital
+from ops.supervision.state_file import claim
+from ops.supervision.supervisor import Supervisor
 
 
 def _file_check(file: Path) -> Callable[[int], Coroutine[Any, Any, Vital]]:

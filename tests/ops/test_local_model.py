@@ -12,11 +12,11 @@ from collections.abc import Iterator
 import pytest
 
 from ops.errors import StartFailed
-from ops.local_model import ModelLease
+from ops.local_model.client import ModelLease
+from ops.local_model.paths import model_place
 from ops.lockfile import await_lock
-from ops.model_place import model_place
 from ops.processes import find_marked, stop_processes
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 from tests.support import eventually
 
 #: Far below what it would wait for the weights.

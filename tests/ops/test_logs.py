@@ -15,7 +15,7 @@ import pytest
 from ops.errors import SettingsError
 from ops.logfile import LINE_MAX_BYTES, LogFile
 from ops.logs import configure_logging, get_logger
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.support import clean_environ
 
 
@@ -157,7 +157,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from ops.logs import configure_logging, get_logger
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 environ = {"BRIDGE_LOG_MAX_BYTES": "40000", "BRIDGE_LOG_KEEP": "1000"}
 loaded = load_settings(Path(sys.argv[1]), environ=environ)
 configure_logging(loaded, process=sys.argv[2], console=False)

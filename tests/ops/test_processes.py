@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from ops.launch import launch_argv
 from ops.processes import (
     descendants,
     find_marked,
@@ -22,6 +21,7 @@ from ops.processes import (
     stop_processes,
     wait_ended,
 )
+from ops.supervision.launch import launch_argv
 from tests.support import clean_environ, eventually, frozen
 from tests.tools import require_tool
 
@@ -117,7 +117,7 @@ def test_wait_is_bounded(mark: str) -> None:
 #: Stays until it is killed.
 PARENT = """
 import subprocess, sys, time
-from ops.launch import launch_argv
+from ops.supervision.launch import launch_argv
 print(subprocess.Popen(launch_argv(["sleep", "60"], 15)).pid, flush=True)
 time.sleep(60)
 """

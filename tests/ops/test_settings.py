@@ -8,10 +8,10 @@ import pytest
 
 from middleware.job.schema import JOB_TYPES
 from ops.errors import SettingsError
-from ops.resp import mask_password, passwords_in
-from ops.settings import LoadedSettings, load_settings
-from ops.settings_work import TYPE_DEFAULTS
-from ops.store import Store
+from ops.settings.load import LoadedSettings, load_settings
+from ops.settings.work import TYPE_DEFAULTS
+from ops.store.client import Store
+from ops.store.resp import mask_password, passwords_in
 from ops.workspace import default_home
 
 
@@ -209,7 +209,7 @@ def test_home() -> None:
 
 def test_store_url_is_quoted(tmp_path: Path) -> None:
     """A workspace with odd letters in its path gives a URL that reads back as the same path."""
-    from ops.resp import parse_endpoint
+    from ops.store.resp import parse_endpoint
 
     loaded = load_settings(tmp_path / "a%41 ?#b", environ={})
     assert parse_endpoint(loaded.store_url).path == str(loaded.workspace.store_socket)

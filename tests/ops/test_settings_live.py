@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ops.logs import configure_logging
-from ops.settings import LoadedSettings, load_settings
-from ops.settings_live import LiveSettings
+from ops.settings.live import LiveSettings
+from ops.settings.load import LoadedSettings, load_settings
 from tests.support import eventually
 
 ONE = '[projects.one]\npath = "."\ncommand = ["true"]\n'

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from ops.errors import AlreadyRunning
 from ops.processes import find_marked, pid_alive, stop_processes
-from ops.supervisor import BACKOFF_MAX_S, BACKOFF_MIN_S, backoff_s
-from ops.upstate import UpState, claim, read_state, running_pid, sweep_leftovers
+from ops.supervision.state_file import UpState, claim, read_state, running_pid, sweep_leftovers
+from ops.supervision.supervisor import BACKOFF_MAX_S, BACKOFF_MIN_S, backoff_s
 from ops.workspace import Workspace
 from tests.support import clean_environ, eventually
 from tests.tools import require_tool

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from ops.errors import AlreadyRunning
-from ops.settings import LoadedSettings, load_settings
-from ops.store import Store
-from ops.valkey import EmbeddedValkey
+from ops.settings.load import LoadedSettings, load_settings
+from ops.store.client import Store
+from ops.store.embedded import EmbeddedValkey
 from tests.support import RunningValkey, eventually
 
 

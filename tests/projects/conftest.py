@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ingress.dispatch import Bridge, connect
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.cli.support import Cli
 from tests.tools import require_tool
 from tests.workers import Worker, running_worker, sweep

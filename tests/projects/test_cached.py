@@ -15,8 +15,8 @@ import pytest
 from middleware.job.cached import CachedReader, JobState
 from middleware.job.ids import new_job_id
 from middleware.job.keys import Keys
-from ops.settings import load_settings
-from ops.store import Store
+from ops.settings.load import load_settings
+from ops.store.client import Store
 from ops.workspace import Workspace
 from tests.middleware.driver import Driver
 from tests.support import ROOT, RunningValkey, clean_environ, eventually
@@ -24,7 +24,7 @@ from tests.support import ROOT, RunningValkey, clean_environ, eventually
 #: Counts up in a job's record; after each write that was answered, in memory shared with the test.
 WRITER = """
 import mmap, struct, sys
-from ops.store import Store
+from ops.store.client import Store
 url, key, board = sys.argv[1:]
 store = Store(url)
 with open(board, "r+b") as file, mmap.mmap(file.fileno(), 16) as shared:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.projects.conftest import Site, project
 from tests.support import ROOT, threeox
 from tests.tools import require_tool

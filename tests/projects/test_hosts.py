@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ingress.dispatch import Bridge, get_job, read_output, wait_for
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.projects.conftest import SETTINGS, Site, git, project
 from tests.support import eventually
 from tests.workers import Worker, running_worker, sweep

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.track import Tracked, find_process
+from actors.process.track import Tracked, find_process
 from ingress.dispatch import get_job, list_jobs, wait_for
 from ops.errors import JobRefused
 from ops.processes import pid_alive

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.child import CommandFailed
-from actors.worktree import bounded
+from actors.process.child import CommandFailed
+from actors.process.worktree import bounded
 from middleware.interrupts import JobCancelled
 from middleware.job.ids import new_job_id
 from ops.errors import JobRefused
-from ops.settings import LoadedSettings
+from ops.settings.load import LoadedSettings
 from tests.actors.conftest import Configure, configure
 from tests.actors.running import JobRun
 from tests.projects.conftest import git, make_repository, project

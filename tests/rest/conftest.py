@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ingress.dispatch import Bridge
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from ops.tokens import Tokens
 from tests.rest.client import Client
 from tests.support import bridge_environ, eventually, threeox

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.rest.client import Client
 from tests.rest.conftest import running_api
 from tests.support import RunningValkey, clean_environ

@@ -13,11 +13,11 @@ import pytest
 from litestar import Litestar
 from litestar.routes import HTTPRoute
 
-from ingress.daemon import Daemon
+from ingress.core.daemon import Daemon
 from ingress.dashboard.extension import is_open
 from ingress.rest.app import build_app
-from ingress.rest.door import Door
-from ops.settings import LoadedSettings
+from ingress.rest.app_state import Door
+from ops.settings.load import LoadedSettings
 from ops.tokens import Tokens
 from tests.rest.client import Answer, Client
 from tests.rest.conftest import Api

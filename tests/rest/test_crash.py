@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from ingress.dispatch import Bridge
-from ops.settings import load_settings
-from ops.upstate import read_state
+from ops.settings.load import load_settings
+from ops.supervision.state_file import read_state
 from ops.workspace import Workspace
 from tests.rest.client import Client
 from tests.rest.test_jobs import beat

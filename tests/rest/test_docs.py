@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ops.settings_rest import RestSettings
+from ops.settings.rest import RestSettings
 from tests.rest.conftest import HOOK_SECRET, Api
 from tests.support import ROOT
 from tests.tools import require_tool

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from ops.workspace import Workspace
 from tests.rest.conftest import SETTINGS, Api, running_api
 from tests.rest.test_auth import assert_problem

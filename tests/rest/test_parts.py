@@ -7,15 +7,15 @@ import socket
 
 import pytest
 
-from ingress.rest.address import url_of
-from ingress.rest.fanout import BEHIND, QUEUE_MAX, Subscription
+from ingress.core.api_address import url_of
+from ingress.rest.event_broadcast import BEHIND, QUEUE_MAX, Subscription
 from ingress.rest.problems import ApiProblem
-from ingress.rest.rates import Rates
+from ingress.rest.rate_limit import Rates
 from ingress.rest.server import bind
-from ingress.rest.slots import Slots
+from ingress.rest.stream_limit import Slots
 from middleware.job.records import JobEvent
 from ops.errors import StartFailed
-from ops.settings import Settings
+from ops.settings.load import Settings
 
 
 def test_a_bucket_fills_again() -> None:

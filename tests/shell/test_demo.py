@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ops.processes import find_marked
-from ops.store import Store
+from ops.store.client import Store
 from ops.workspace import Workspace
 from tests.cli.support import Cli
 from tests.support import clean_environ, eventually

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ingress.shell.line import COMMANDS
-from ops.settings import Settings
+from ops.settings.load import Settings
 from tests.cli.support import Cli
 from tests.support import ROOT
 

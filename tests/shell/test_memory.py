@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.llm.about_session import answer_about, is_about_session
 from actors.llm.memory import count_tokens, within
+from actors.llm.session_title import answer_about, is_about_session
 from middleware.job.sessions import SessionFacts, SessionMessage
 from tests.cli.support import Cli
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ingress.dispatch import Bridge
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.cli.conftest import settle_workspace
 from tests.cli.support import Cli
 from tests.shell.conftest import Open

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from middleware.broker.remembering import remember
+from middleware.broker.session_writes import remember
 from middleware.job import sessions as sessions_module
 from middleware.job.sessions import SessionMessage, Sessions, cut_text
 from ops.errors import SessionNotFound
@@ -167,7 +167,7 @@ def test_the_number_of_sessions_is_bounded(
     driver: Driver, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The one that was silent longest goes, with all its keys."""
-    monkeypatch.setattr("middleware.broker.remembering.SESSIONS_MAX", 2)
+    monkeypatch.setattr("middleware.broker.session_writes.SESSIONS_MAX", 2)
     assert sessions_module.SESSIONS_MAX == 10_000
     for name in ("s1", "s2", "s3"):
         assert say(driver, take_new(driver), session=name)

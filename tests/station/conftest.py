@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ingress.dispatch import Bridge, connect
-from ops.settings import LoadedSettings, load_settings
+from ops.settings.load import LoadedSettings, load_settings
 from ops.workspace import Workspace
 from tests.station.running import SETTINGS, RunningStation
 from tests.support import RunningValkey, bridge_environ

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ingress.station.inbox import Found, Inbox
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 
 IGNORE = load_settings(Path("/nonexistent"), environ={}).settings.station.ignore
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ingress.daemon import ready_file
+from ingress.core.daemon import ready_file
 from ingress.dispatch import Bridge
 from middleware.job.records import JobRecord
 from tests.support import eventually, threeox

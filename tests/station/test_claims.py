@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ingress.station.claiming import Taking
 from ingress.station.claims import Claims
 from ingress.station.inbox import Inbox
-from ingress.station.taking import Taking
 from ops.workspace import Workspace
 from tests.station.parts import IGNORE, Clock, found
 

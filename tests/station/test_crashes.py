@@ -12,7 +12,7 @@ from ingress.dispatch import Bridge
 from ingress.station.claims import Claims
 from ingress.station.inbox import Inbox
 from middleware.job.states import State
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from ops.workspace import Workspace
 from tests.station.running import RunningStation, files_below
 from tests.support import RunningValkey, eventually, frozen

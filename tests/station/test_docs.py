@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from ingress.cli.main import MODULES
-from ops.settings import load_settings
-from ops.settings_station import StationSettings
+from ops.settings.load import load_settings
+from ops.settings.station import StationSettings
 from tests.station.running import RunningStation
 from tests.support import ROOT, run_3ox
 

@@ -10,10 +10,10 @@ from actors.ingest.rules import decide_by_rules, matches
 from ingress.station.claims import Claim
 from ingress.station.drop import file_name
 from ingress.station.jobs import content_key
-from middleware.job.payloads import IngestFilePayload
+from middleware.job.types import IngestFilePayload
 from ops.dropfolder import shortened
 from ops.filetype import media_type_of_head
-from ops.settings_station import StationRule, StationSettings
+from ops.settings.station import StationRule, StationSettings
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ingress.station.laying import lay
+from ingress.station.placing import lay
 
 
 def draft(inbox: Path, text: str) -> Path:

@@ -13,7 +13,7 @@ from ingress.station.drop import drop
 from ingress.station.inbox import Inbox
 from ingress.station.stability import Stability, is_being_written
 from ingress.station.watch import Watch, file_system_of, is_remote
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from ops.workspace import Workspace
 from tests.station.parts import IGNORE, Clock
 from tests.support import eventually

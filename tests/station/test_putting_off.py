@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from ingress.acceptance import Acceptance
+from ingress.core.acceptance import Acceptance
 from ingress.dispatch import Bridge
+from ingress.station.claiming import Taking
 from ingress.station.claims import Claims
-from ingress.station.endings import Endings
-from ingress.station.entrance import LONGEST_WAIT_S, Entrance
+from ingress.station.completion import Endings
 from ingress.station.inbox import Inbox
-from ingress.station.taking import Taking
+from ingress.station.submission import LONGEST_WAIT_S, Entrance
 from ops.logs import get_logger
-from ops.settings_station import StationSettings
+from ops.settings.station import StationSettings
 from ops.workspace import Workspace
 from tests.station.parts import Clock, found
 from tests.station.running import RunningStation

@@ -17,7 +17,7 @@ import pytest
 from ingress.dispatch import bridge_status, cancel, connect
 from ingress.station.drop import stage
 from middleware.job.schema import make_job
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.station.running import RunningStation, files_below
 from tests.support import RunningValkey, eventually, run_3ox
 from tests.workers import running_worker
@@ -290,7 +290,7 @@ def test_many_files_at_once_are_ingested_once(station: RunningStation, tmp_path:
 def test_it_stops_when_it_is_told_to(own_environ: dict[str, str]) -> None:
     """SIGTERM ends it in order within seconds, and takes it out of the list."""
     from ingress.dispatch import Bridge
-    from ops.settings import load_settings
+    from ops.settings.load import load_settings
 
     bridge = Bridge(load_settings(environ=own_environ))
     bridge.loaded.workspace.create()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
+from ingress.station.cleanup import forget_days, remove_empty_folders, remove_old_drafts
 from ingress.station.inbox import Inbox
-from ingress.station.leftovers import forget_days, remove_empty_folders, remove_old_drafts
-from ops.settings_station import StationRule, StationSettings
+from ops.settings.station import StationRule, StationSettings
 from ops.workspace import Workspace
 from tests.station.parts import IGNORE
 

@@ -9,7 +9,7 @@ import pytest
 
 from ingress.demo.bot_api import BotApi
 from ingress.dispatch import Bridge
-from ops.settings import load_settings
+from ops.settings.load import load_settings
 from tests.fake_openai import FakeOpenAI
 from tests.support import bridge_environ
 from tests.telegram.running import Door, open_door, telegram_environ

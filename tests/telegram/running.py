@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ingress.daemon import ready_file
+from ingress.core.daemon import ready_file
 from ingress.demo.bot_api import BotApi
 from ingress.dispatch import Bridge
-from ingress.telegram.owed import Owed, decode_owed
-from ops.settings import load_settings
+from ingress.telegram.pending_reply import Owed, decode_owed
+from ops.settings.load import load_settings
 from ops.workspace import Workspace
 from tests.support import eventually, threeox
 

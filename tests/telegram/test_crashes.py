@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from ingress.demo.bot_api import BotApi, conflict
-from ingress.telegram.desk import job_id_for
+from ingress.telegram.update_handler import job_id_for
 from tests.dispatch.test_faults import mortal
 from tests.fake_openai import FakeOpenAI
 from tests.support import RunningValkey, eventually, frozen

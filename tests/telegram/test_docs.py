@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from ingress.telegram.commands import AT_ONCE, HELP
-from ops.settings import Settings, load_settings
+from ops.settings.load import Settings, load_settings
 from tests.support import ROOT, clean_environ
 
 PAGE = (ROOT / "docs/how-to/telegram.md").read_text()

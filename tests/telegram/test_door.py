@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from ingress.demo.bot_api import BotApi, broken, dropped, flood, units
-from ingress.telegram.desk import job_id_for
+from ingress.telegram.update_handler import job_id_for
 from tests.fake_openai import answers, hangs
 from tests.support import eventually, run_3ox
 from tests.telegram.conftest import Scene

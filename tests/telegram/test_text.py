@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingress.demo.bot_api import units as counted
-from ingress.telegram.answers import bridge_state
 from ingress.telegram.files import harmless_name
-from ingress.telegram.text import MESSAGE_MAX_UNITS, PARTS_MAX, head, split, tail, units
+from ingress.telegram.message_text import MESSAGE_MAX_UNITS, PARTS_MAX, head, split, tail, units
+from ingress.telegram.messages import bridge_state
 
 TEXTS = st.text(
     st.one_of(st.sampled_from(" \n\t😀é"), st.characters(exclude_categories=["Cs"])), max_size=400

@@ -1,0 +1,133 @@
+"""Runs one job in this process, when there is no store: the same actor, the same receipt."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from actors.context import set_settings
+from actors.registry import ACTORS
+from middleware.broker.admission import payload_sha256
+from middleware.context import JobContext, Sink, set_current_job
+from middleware.interrupts import JobCancelled, JobInterrupted, TimeLimitExceeded
+from middleware.job.records import Attempt, JobError, JobRecord, Receipt, Transition, new_receipt, utc
+from middleware.job.schema import Job
+from middleware.job.states import State
+from middleware.receipts import result_of_failure
+from middleware.time_limit import time_limit_s
+from ops.errors import BridgeError, JobFailed
+from ops.settings.load import LoadedSettings
+
+WORKER_ID = "in-process"
+
+
+def run_local(job: Job, loaded: LoadedSettings, sink: Sink) -> tuple[JobRecord, Receipt]:
+    """Carry out a job here and now, once: without a store there is nobody who could retry it.
+
+    Args:
+        job: What to do.
+        loaded: The settings.
+        sink: Takes its progress and output.
+
+    Returns:
+        The job as it ended, and its receipt, of the same form as from a worker.
+    """
+    set_settings(loaded)
+    context = JobContext(job, sink, worker_id=WORKER_ID)
+    limit_s = time_limit_s(job, loaded.settings)
+    begun_ms = _now_ms()
+    data, error, status, reason = _attempt(context, ACTORS[job.job_type], limit_s)
+    ended_ms = _now_ms()
+    attempt = Attempt(1, WORKER_ID, str(utc(begun_ms)), utc(ended_ms), status, reason)
+    receipt = _receipt(job, attempt, data, begun_ms)
+    record = JobRecord(
+        job_id=job.job_id,
+        trace_id=job.trace,
+        job_type=job.job_type,
+        status=status,
+        source=job.source,
+        actor=job.actor,
+        trust=job.trust,
+        project=job.project,
+        session_id=job.session_id,
+        priority=job.rank,
+        progress=100.0 if status == State.COMPLETED else 0.0,
+        attempt=1,
+        max_retries=0,
+        worker_id=WORKER_ID,
+        payload=msgspec.to_builtins(job.payload),
+        result=msgspec.json.decode(data) if data else None,
+        error=error,
+        created_at=utc(begun_ms),
+        queued_at=utc(begun_ms),
+        started_at=utc(begun_ms),
+        completed_at=utc(ended_ms),
+        receipt_id=receipt.receipt_id,
+        reason=reason,
+        attempts=[attempt],
+        timeout_seconds=limit_s,
+        metadata=dict(job.metadata),
+    )
+    return record, receipt
+
+
+def _attempt(
+    context: JobContext, actor: Callable[[Any], Any], limit_s: float
+) -> tuple[bytes, JobError | None, str, str]:
+    """Run the actor; gives its result as JSON, its error, the final status and the reason."""
+    clock = threading.Timer(limit_s, context.interrupt, args=(TimeLimitExceeded,))
+    clock.daemon = True
+    clock.start()
+    # Ctrl-C is a cancellation: the actor then stops what it has started before it ends.
+    before = signal.signal(signal.SIGINT, lambda *_: context.interrupt(JobCancelled))
+    set_current_job(context)
+    try:
+        result = actor(context.job.payload)
+        data = b"" if result is None else msgspec.json.encode(result)
+    except JobCancelled:
+        return b"", None, State.CANCELLED, "cancelled at the keyboard"
+    except TimeLimitExceeded:
+        error = JobError.of(JobFailed(f"the attempt took longer than its limit of {limit_s:g} s."))
+        return b"", error, State.FAILED, error.message
+    except JobInterrupted as interrupt:
+        return b"", None, State.CANCELLED, type(interrupt).__name__
+    except BridgeError as failure:
+        error = JobError.of(failure)
+        return result_of_failure(failure), error, State.FAILED, f"failed in its only attempt: {failure}"
+    except Exception as surprise:  # noqa: BLE001 (as in a worker: whatever an actor raises ends its job, not us)
+        error = JobError.of(surprise, traceback="".join(traceback.format_exception(surprise)))
+        return b"", error, State.FAILED, f"failed in its only attempt: {error.type}: {error.message}"
+    else:
+        return data, None, State.COMPLETED, "attempt 1 succeeded in-process"
+    finally:
+        set_current_job(None)
+        signal.signal(signal.SIGINT, before)
+        clock.cancel()
+
+
+def _receipt(job: Job, attempt: Attempt, result: bytes, begun_ms: int) -> Receipt:
+    import hashlib
+
+    began, ended = attempt.started_at, str(attempt.ended_at)
+    return msgspec.structs.replace(
+        new_receipt(job, status=attempt.status, at_ms=begun_ms, input_sha256=payload_sha256(job)),
+        attempt=1,
+        worker_id=WORKER_ID,
+        result_sha256=hashlib.sha256(result).hexdigest() if result else None,
+        updated_at=ended,
+        transitions=[
+            Transition(began, State.QUEUED),
+            Transition(began, State.PROCESSING, 1, WORKER_ID),
+            Transition(ended, attempt.status, 1, WORKER_ID, attempt.reason),
+        ],
+    )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,193 @@
+"""Which providers are configured, and in which order they are asked."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from typing import NoReturn, TypedDict
+
+from actors.llm.prices import warm_prices
+from actors.llm.provider import Provider
+from ops.errors import JobRefused, SettingsError
+from ops.local_model.client import INSTALL, model_file
+from ops.settings.load import AnthropicSettings, LoadedSettings, OpenAISettings
+
+#: The order in which they are asked unless ``[ask] providers`` gives another; ``local`` only if none else is.
+KNOWN = ("openai", "anthropic", "ollama", "command", "local")
+_OLLAMA_PORT = 11434
+
+
+class NoProvider(JobRefused):
+    """Nothing is configured that could answer."""
+
+
+def choose(loaded: LoadedSettings, wanted: str | None, *, fit_to_decide: bool = False) -> list[Provider]:
+    """Give the providers to ask, in order; at least one.
+
+    Args:
+        loaded: Settings; keys and base URLs come from the environment where they are absent there.
+        wanted: The only provider to ask, by name; None asks those of ``[ask] providers``, or every
+            configured one when that is empty, or the offline model when there is none.
+        fit_to_decide: The answers are acted upon: the offline model is asked only if it is listed.
+
+    Raises:
+        JobRefused: A provider is unknown, or not configured.
+        NoProvider: None is configured.
+    """
+    listed = [wanted] if wanted is not None else loaded.settings.ask.providers
+    for name in listed:
+        if name not in KNOWN:
+            _refuse_unknown(name)
+    usual = [name for name in KNOWN if name != "local"]
+    found = [(name, _MAKERS[name](loaded)) for name in (listed or usual)]
+    providers = [provider for _, provider in found if provider is not None]
+    missing = [name for name, provider in found if provider is None]
+    if listed and missing:
+        raise JobRefused(
+            f"the provider {missing[0]!r} is not configured.", remedy=_how_to(missing[0], loaded)
+        )
+    if not providers and not fit_to_decide:
+        local = _local(loaded)
+        providers = [] if local is None else [local]
+    if not providers:
+        raise NoProvider(
+            "no provider of answers is configured.",
+            remedy=" Or: ".join(_how_to(name, loaded) for name in ("openai", "command", "local")),
+        )
+    if any(not provider.free for provider in providers):
+        warm_prices()
+    return providers
+
+
+class _Access(TypedDict):
+    """How a service with a key is reached."""
+
+    base_url: str
+    model: str
+    key: str
+    silence_s: float
+    key_variable: str
+
+
+def _access(
+    values: OpenAISettings | AnthropicSettings, url_variable: str, official_url: str
+) -> _Access | None:
+    """Give how a service is reached; None if neither a key nor a base URL is set."""
+    key, base_url = _environ(values.api_key_env), _first(values.base_url, _environ(url_variable))
+    if key == "" and base_url == "":
+        return None
+    return _Access(
+        base_url=_first(base_url, official_url),
+        model=values.model,
+        key=key,
+        silence_s=values.timeout_s,
+        key_variable=values.api_key_env,
+    )
+
+
+def _openai(loaded: LoadedSettings) -> Provider | None:
+    from actors.llm.openai_http import OFFICIAL_BASE_URL, OpenAIProvider
+
+    access = _access(loaded.settings.ask.openai, "OPENAI_BASE_URL", OFFICIAL_BASE_URL)
+    return None if access is None else OpenAIProvider(**access)
+
+
+def _anthropic(loaded: LoadedSettings) -> Provider | None:
+    from actors.llm.anthropic_http import OFFICIAL_BASE_URL, AnthropicProvider
+
+    ask = loaded.settings.ask
+    access = _access(ask.anthropic, "ANTHROPIC_BASE_URL", OFFICIAL_BASE_URL)
+    return None if access is None else AnthropicProvider(**access, answer_max_tokens=ask.answer_max_tokens)
+
+
+def _ollama(loaded: LoadedSettings) -> Provider | None:
+    from actors.llm.openai_http import OpenAIProvider
+
+    values = loaded.settings.ask.ollama
+    host = _environ("OLLAMA_HOST")
+    if values is None and host == "":
+        return None
+    from ops.settings.load import OllamaSettings
+
+    values = OllamaSettings() if values is None else values
+    return OpenAIProvider(
+        base_url=f"{_ollama_url(_first(values.base_url, host))}/v1",
+        model=values.model,
+        key="",
+        silence_s=values.timeout_s,
+        name="ollama",
+        free=True,
+    )
+
+
+def _ollama_url(host: str) -> str:
+    """Complete an OLLAMA_HOST, which may be a URL, ``host:port``, ``host`` or ``:port``."""
+    scheme, given, place = host.rpartition("://")
+    place = place.rstrip("/").removesuffix("/v1")
+    name, colon, port = place.rpartition(":") if not place.endswith("]") else (place, "", "")
+    if not (colon and port.isdecimal()):
+        name, port = place, "" if given else str(_OLLAMA_PORT)
+    # An address to listen on, as the server's own OLLAMA_HOST may be, is none to call.
+    name = "127.0.0.1" if name in ("", "0.0.0.0", "[::]") else name  # noqa: S104
+    return f"{_first(scheme, 'http')}://{name}{':' if port else ''}{port}"
+
+
+def _command(loaded: LoadedSettings) -> Provider | None:
+    from actors.llm.local_command import CommandProvider, program_name
+
+    values = loaded.settings.ask.command
+    if values is None:
+        return None
+    desk = loaded.workspace.workdesk
+    desk.mkdir(parents=True, exist_ok=True)
+    # A program of this machine costs nothing, unless the operator says what it does: it may ask a service.
+    free = program_name(values.argv) not in loaded.settings.ask.prices
+    return CommandProvider(values.argv, cwd=desk, timeout_s=values.timeout_s, free=free)
+
+
+def _local(loaded: LoadedSettings) -> Provider | None:
+    from actors.llm.local_offline import LocalProvider
+
+    try:
+        path = model_file(loaded)
+    except SettingsError as error:
+        raise JobRefused(error.message, remedy=error.remedy) from error
+    return None if path is None else LocalProvider(loaded, path)
+
+
+_MAKERS: dict[str, Callable[[LoadedSettings], Provider | None]] = {
+    "openai": _openai,
+    "anthropic": _anthropic,
+    "ollama": _ollama,
+    "command": _command,
+    "local": _local,
+}
+
+
+def _environ(name: str) -> str:
+    return os.environ.get(name, "").strip()
+
+
+def _first(*texts: str) -> str:
+    """Give the first text that is not empty, or an empty one."""
+    return next((text for text in texts if text != ""), "")
+
+
+def _how_to(name: str, loaded: LoadedSettings) -> str:
+    file, ask = loaded.workspace.settings_file, loaded.settings.ask
+    remedies = {
+        "openai": f"Set {ask.openai.api_key_env} (and OPENAI_BASE_URL for another server) where the workers"
+        " are started.",
+        "anthropic": f"Set {ask.anthropic.api_key_env} where the workers are started.",
+        "ollama": f"Set OLLAMA_HOST where the workers are started, or add [ask.ollama] to {file}.",
+        "command": f'Add [ask.command] with argv = ["PROGRAM", ...] to {file}.',
+        "local": f"Install the offline model: {INSTALL}.",
+    }
+    return remedies[name]
+
+
+def _refuse_unknown(name: str) -> NoReturn:
+    near = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.5)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Use one of: {', '.join(KNOWN)}."
+    raise JobRefused(f"there is no provider {name!r}.", remedy=hint)

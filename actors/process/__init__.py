@@ -1,0 +1,1 @@
+"""Child processes of jobs: commands, their groups, pipes, output, and worktrees."""

@@ -1,0 +1,98 @@
+"""Run one command as the whole of a job; shared by ``shell.cmd`` and ``task.custom``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from actors.context import StreamName, current_job, settings
+from actors.process.child import Child, CommandFailed, CommandResult
+from actors.process.output import OutputLimit, ProgressLines, Tail
+
+
+def inherited_env(*more: str) -> dict[str, str]:
+    """Give what a command inherits of our environment: the names in ``shell_env``, and no other.
+
+    Args:
+        *more: Names allowed in addition.
+    """
+    names = (*settings().settings.shell_env, *more)
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def run_command(
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    stdin: str | None = None,
+    progress: bool = False,
+) -> CommandResult:
+    """Run a command to its end, its output going to the job's output as it comes.
+
+    Args:
+        argv: Program and arguments.
+        cwd: Where it runs.
+        env: Added to what every command inherits.
+        stdin: Text for its standard input.
+        progress: Take lines ``::progress NN message`` on its standard output for progress reports.
+
+    Raises:
+        CommandFailed: It ended with a status other than 0.
+        JobRefused: It cannot be run at all.
+        JobInterrupted: The job was cancelled or ran out of time; nothing of the command is left.
+    """
+    context = current_job()
+    values = settings().settings
+    child = Child(
+        argv,
+        cwd=cwd,
+        env={**inherited_env(), **env},
+        kill_grace_s=values.kill_grace_s,
+        stdin=stdin,
+    )
+    limit = OutputLimit(lambda text, stream: context.write(text, stream=stream), values.output_max_bytes)
+    tails: dict[StreamName, Tail] = {"out": Tail(), "err": Tail()}
+
+    def take(text: str, stream: StreamName) -> None:
+        if text != "":
+            tails[stream].write(text)
+            limit.write(text, stream)
+
+    lines = ProgressLines(_report) if progress else None
+    try:
+        with contextlib.closing(child.pieces()) as pieces:
+            for stream, text in pieces:
+                take(lines.feed(text) if lines is not None and stream == "out" else text, stream)
+    finally:
+        if lines is not None:
+            take(lines.finish(), "out")
+        limit.close()
+    return _judge(child, tails, truncated=limit.truncated)
+
+
+def _report(percent: float, message: str) -> None:
+    context = current_job()
+    # A report from a command that is being stopped must not break into its orderly end.
+    if context.interrupt_requested is None:
+        context.progress(percent, message)
+
+
+def _judge(child: Child, tails: Mapping[StreamName, Tail], *, truncated: bool) -> CommandResult:
+    if child.exit is None:
+        raise LookupError("the child has not ended")
+    result = CommandResult(
+        exit_status=child.exit.exit_status,
+        signal=child.exit.signal,
+        stdout_tail=str(tails["out"]),
+        stderr_tail=str(tails["err"]),
+        duration_s=child.exit.duration_s,
+        truncated=truncated,
+    )
+    if result.signal is not None:
+        raise CommandFailed(f"the command was ended by {result.signal}", result=result)
+    if result.exit_status != 0:
+        raise CommandFailed(f"exit status {result.exit_status}", result=result)
+    return result

@@ -1,0 +1,358 @@
+"""A git worktree and branch of its own for each task of a project.
+
+    .3ox/worktrees/PROJECT/JOB_ID         the files, while the task runs and after it has failed
+    .3ox/worktrees/PROJECT/JOB_ID.base    the commit it started from
+    .3ox/worktrees/PROJECT/JOB_ID.lock    held by the process that runs the task
+    3ox/JOB_ID                            the branch; after success the changes are committed to it
+
+The files are compared with the commit they started from by writing them to the repository through an index
+of our own: the task's own index, commits and branches are left as they are, and untracked files count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from actors.process.git import Git, GitFailed
+from middleware.job.ids import ID_LENGTH
+from ops.errors import JobFailed, JobRefused
+from ops.lockfile import try_lock
+
+#: The author of what a task leaves uncommitted, unless git knows one on this host.
+_NAME, _EMAIL = "CMD.BRIDGE", "3ox@localhost"
+_SUBJECT_MAX_CHARS = 72
+#: Tasks of one repository that start at the same moment may fail over each other so often.
+_ADD_TRIES = 5
+
+
+class Changes(Struct, frozen=True, kw_only=True):
+    """What a task has changed; part of the result of ``task.custom``.
+
+    Attributes:
+        branch: That the changes are committed to; None if there are none, or they are not committed.
+        base: The commit that the task started from.
+        commit: Head of the branch; None if nothing was committed by us.
+        path: Of the worktree, if it was kept.
+        host: Where branch and worktree are.
+        files: How many files differ.
+        insertions: Lines.
+        deletions: Lines.
+        diff: As ``git apply`` takes it; its beginning if ``diff_truncated``.
+        diff_truncated: Whether a part is missing, since it was longer than ``diff_max_bytes``.
+    """
+
+    branch: str | None
+    base: str
+    commit: str | None
+    path: str | None
+    host: str
+    files: int
+    insertions: int
+    deletions: int
+    diff: str
+    diff_truncated: bool = False
+
+
+class Worktree:
+    """The worktree of one job.
+
+    Parameters:
+        repository: The project's directory, somewhere in a git repository.
+        folder: Where the worktrees of this project lie.
+        job_id: Gives worktree and branch their names.
+        marks: See ``Git``.
+    """
+
+    def __init__(
+        self, repository: Path, folder: Path, job_id: str, *, marks: Mapping[str, str] | None = None
+    ) -> None:
+        self.path = folder / job_id
+        self.branch = f"3ox/{job_id}"
+        self.repository = Git(repository, marks)
+        self.inside = Git(self.path, marks)
+        self._base_file = folder / f"{job_id}.base"
+        self._lock_file = folder / f"{job_id}.lock"
+        self._folder = folder
+
+    def stop(self) -> None:
+        """End the git that runs; called from another thread."""
+        self.repository.stop()
+        self.inside.stop()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Within this block no other process uses or removes this worktree.
+
+        Raises:
+            JobFailed: Another process does.
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = try_lock(self._lock_file)
+        if fd is None:
+            raise JobFailed(
+                f"another attempt of this job still uses {self.path}.",
+                remedy="Retry the job when that one has ended.",
+            )
+        try:
+            yield
+        finally:
+            self._lock_file.unlink(missing_ok=True)
+            os.close(fd)
+
+    def in_use(self) -> bool:
+        """Tell whether a process holds it."""
+        if not self._lock_file.exists():
+            return False
+        fd = try_lock(self._lock_file)
+        if fd is not None:
+            os.close(fd)
+        return fd is None
+
+    def begin(self, base: str) -> Path:
+        """Make the worktree, clean, on a new branch; what an earlier attempt left is removed.
+
+        Args:
+            base: Branch, tag or commit that it starts from.
+
+        Returns:
+            The directory in it that corresponds to the project's.
+
+        Raises:
+            JobRefused: The project is in no repository, or there is no such base.
+            GitFailed: Git did not succeed.
+        """
+        prefix = self._prefix()
+        try:
+            commit = self.repository("rev-parse", "--verify", "--end-of-options", f"{base}^{{commit}}")
+        except GitFailed as error:
+            raise JobRefused(
+                f"the worktree cannot start from {base!r}: there is no such commit"
+                f" in {self.repository.directory}.",
+                remedy="Make a first commit, or correct base of the project in 3ox.toml.",
+            ) from error
+        self.remove()
+        # A git that was killed while it wrote the branch leaves this; nobody else writes that branch.
+        ref = Path(self.repository("rev-parse", "--path-format=absolute", "--git-path", self._ref()))
+        ref.with_name(ref.name + ".lock").unlink(missing_ok=True)
+        self._base_file.write_text(commit)
+        self._add(commit)
+        return self.path / prefix
+
+    def _add(self, commit: str) -> None:
+        add = ("worktree", "add", "--quiet", "--no-track", "--force", "--force")
+        for left in reversed(range(_ADD_TRIES)):
+            try:
+                self.repository(*add, "-B", self.branch, self.path, commit)
+            except GitFailed as error:
+                # Git takes no lock: it fails over what another `git worktree` has half written.
+                if left == 0 or "/worktrees/" not in error.message:
+                    raise
+            else:
+                return
+
+    def _ref(self) -> str:
+        return f"refs/heads/{self.branch}"
+
+    def _prefix(self) -> str:
+        try:
+            return self.repository("rev-parse", "--show-prefix")
+        except GitFailed as error:
+            raise JobRefused(
+                f"{str(self.repository.directory)!r} is in no git repository: {error.message}",
+                remedy="Run 'git init' and make a first commit there, or remove worktree = true.",
+            ) from error
+
+    @property
+    def base(self) -> str | None:
+        """The commit that the worktree started from, None if there is no worktree."""
+        try:
+            return self._base_file.read_text() if self.path.is_dir() else None
+        except FileNotFoundError:
+            return None
+
+    def diff(self, limit_bytes: int | None = None) -> bytes:
+        """Give the difference between the commit it started from and the files as they are now.
+
+        Args:
+            limit_bytes: Read so much of it at most.
+        """
+        return self._diff(self._base(), self._written(), limit_bytes)
+
+    def _base(self) -> str:
+        base = self.base
+        if base is None:
+            raise JobFailed(
+                f"there is no worktree {self.path} any more.", remedy="The task must not remove it."
+            )
+        return base
+
+    def _diff(self, base: str, tree: str, limit_bytes: int | None) -> bytes:
+        return self.inside.raw(*DIFF, base, tree, limit_bytes=limit_bytes)
+
+    def _written(self) -> str:
+        """Write the files into the repository and give the tree's id."""
+        with tempfile.TemporaryDirectory(prefix="index-", dir=self._folder) as own:
+            index = Path(own) / "index"
+            # With what the worktree's index knows already, unchanged files are not read again.
+            with contextlib.suppress(OSError):
+                known = self.inside("rev-parse", "--path-format=absolute", "--git-path", "index")
+                shutil.copyfile(known, index)
+            environ = {"GIT_INDEX_FILE": str(index)}
+            self.inside("add", "--all", "--", ":/", environ=environ)
+            return self.inside("write-tree", environ=environ)
+
+    def describe(self, limit_bytes: int, *, kept: bool, commit: str | None = None) -> Changes:
+        """Describe the changes.
+
+        Args:
+            limit_bytes: Bound on the diff as a JSON text.
+            kept: The worktree stays.
+            commit: What the changes are committed as.
+        """
+        base, tree = self._base(), self._written()
+        files = insertions = deletions = 0
+        for line in self.inside("diff", "--numstat", "--no-renames", base, tree).splitlines():
+            added, removed, _ = line.split("\t", 2)
+            files += 1
+            insertions += int(added) if added.isdecimal() else 0
+            deletions += int(removed) if removed.isdecimal() else 0
+        text, truncated = bounded(self._diff(base, tree, limit_bytes + 1), limit_bytes)
+        return Changes(
+            branch=None if commit is None else self.branch,
+            base=base,
+            commit=commit,
+            path=str(self.path) if kept else None,
+            host=socket.gethostname(),
+            files=files,
+            insertions=insertions,
+            deletions=deletions,
+            diff=text,
+            diff_truncated=truncated,
+        )
+
+    def commit(self, task: str, job_id: str) -> str | None:
+        """Commit all changes to the branch, whatever branch the task has checked out in the meantime.
+
+        Returns:
+            The head of the branch; None if nothing differs from the commit it started from.
+        """
+        tree, head = self._written(), self.inside("rev-parse", "HEAD")
+        if tree != self.inside("rev-parse", f"{head}^{{tree}}"):
+            message = f"{_subject(task)}\n\n3ox job {job_id}\n"
+            arguments = ("commit-tree", tree, "-p", head, "-m", message)
+            head = self.inside(*arguments, environ=self._author())
+        if head == self._base():
+            return None
+        self.inside("update-ref", self._ref(), head)
+        return head
+
+    def _author(self) -> dict[str, str]:
+        known = self.inside.answers("config", "user.email")
+        if known:
+            return {}
+        who = ("GIT_AUTHOR", "GIT_COMMITTER")
+        return {f"{one}_NAME": _NAME for one in who} | {f"{one}_EMAIL": _EMAIL for one in who}
+
+    def remove(self, *, branch: bool = False) -> None:
+        """Remove the worktree, whatever state it is in; with ``branch``, the branch too."""
+        with contextlib.suppress(GitFailed):
+            self.repository("worktree", "remove", "--force", "--force", self.path)
+        if os.path.lexists(self.path):
+            shutil.rmtree(self.path, onerror=_insist)
+            # A worktree that another task is adding just now may look stale, too: no more often than needed.
+            with contextlib.suppress(GitFailed):
+                self.repository("worktree", "prune")
+        self._base_file.unlink(missing_ok=True)
+        if branch:
+            with contextlib.suppress(GitFailed):
+                self.repository("update-ref", "-d", self._ref())
+
+    def forget(self) -> None:
+        """Remove the worktree, and the branch unless there are commits that nothing else leads to."""
+        unique: str | None = None
+        with contextlib.suppress(GitFailed):
+            others = ("--single-worktree", f"--exclude={self._ref()}", "--all")
+            unique = self.repository("rev-list", "--max-count=1", self._ref(), "--not", *others)
+        self.remove(branch=unique == "")
+
+
+#: What it prints can be applied anywhere, and no program of the repository's choice is run for it.
+DIFF = (
+    "diff",
+    "--no-ext-diff",
+    "--no-textconv",
+    "--no-color",
+    "--full-index",
+    "--binary",
+    "--src-prefix=a/",
+    "--dst-prefix=b/",
+)
+
+
+def bounded(diff: bytes, limit_bytes: int) -> tuple[str, bool]:
+    """Give as many whole lines of a diff as fit into ``limit_bytes`` of JSON, and whether it is cut."""
+    import msgspec
+
+    text, cut = diff.decode(errors="replace"), False
+    while (excess := len(msgspec.json.encode(text)) - 2 - limit_bytes) > 0:
+        # A control character takes up to six bytes in JSON: what is cut off may be as little as a sixth.
+        text, cut = text[: max(0, len(text) - max(1, excess // 6))], True
+    return (text[: text.rfind("\n") + 1], True) if cut else (text, False)
+
+
+def prune(repository: Path, folder: Path, keep: int) -> int:
+    """Remove the oldest worktrees that no task uses.
+
+    Args:
+        repository: The project's directory.
+        folder: Where its worktrees lie.
+        keep: How many of them stay.
+
+    Returns:
+        How many were removed.
+    """
+    found: list[tuple[float, Path]] = []
+    for path in folder.iterdir():
+        if len(path.name) == ID_LENGTH:
+            # It may be removed by another process meanwhile.
+            with contextlib.suppress(OSError):
+                found.append((path.stat().st_mtime, path))
+    kept = removed = 0
+    for _, path in sorted(found, reverse=True):
+        old = Worktree(repository, folder, path.name)
+        if old.in_use():
+            continue
+        kept += 1
+        if kept > keep:
+            with old.held():
+                old.forget()
+            removed += 1
+    return removed
+
+
+def _subject(task: str) -> str:
+    lines = task.strip().splitlines()
+    line = lines[0] if lines else "task"
+    return line if len(line) <= _SUBJECT_MAX_CHARS else line[: _SUBJECT_MAX_CHARS - 1] + "…"
+
+
+def _insist(function: object, path: str, error: object) -> None:
+    """Make a read-only directory writable and try once more; caches of build tools have such."""
+    del error
+    with contextlib.suppress(OSError):
+        Path(path).parent.chmod(0o700)
+        Path(path).chmod(0o700)
+        if function is os.rmdir:
+            Path(path).rmdir()
+        elif Path(path).is_dir():
+            shutil.rmtree(path)
+        else:
+            Path(path).unlink()

@@ -1,0 +1,87 @@
+"""Commands that open a door: ``serve``, ``rest``, ``telegram``, ``clock`` (each a daemon) and ``shell``."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+def serve() -> int:
+    """Run the station: takes files out of the drop folder IN1N.3OX and has each of them ingested.
+
+    Any number may run on one folder; a file is taken by one of them.
+    """
+    from ingress.core.daemon import run_daemon
+    from ingress.station.serve import serve as keep
+    from ops.settings.load import load_settings
+
+    return run_daemon("station", load_settings(), keep)
+
+
+@click.command()
+def clock() -> int:
+    """Run the clock: fires the schedules of 3ox.toml and does what a bridge needs done periodically.
+
+    Any number may run; one leads, and another takes over within 5 s. It seals the ledger, too.
+    """
+    from ingress.clock.serve import serve
+    from ingress.core.daemon import run_daemon
+    from ops.settings.load import load_settings
+
+    return run_daemon("clock", load_settings(), serve)
+
+
+@click.command()
+@click.option("--session", metavar="S", help="Conversation to go on with; one of your own by default.")
+def shell(*, session: str | None) -> int:
+    """Ask and command in a terminal; background jobs say when they have ended.
+
+    A line is a question unless it fits a command; 'help' lists them. Ctrl-C cancels what runs, Ctrl-D leaves.
+    Without a terminal it reads its lines from stdin and exits as the last of them did.
+    """
+    import sys
+
+    from ops.logs import configure_logging
+    from ops.settings.load import load_settings
+
+    loaded = load_settings()
+    configure_logging(loaded, process="shell", console=False)
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        from ingress.shell.prompt import run_prompt
+
+        return run_prompt(loaded, session=session)
+    from ingress.shell.script import run_script
+
+    return run_script(loaded, session=session)
+
+
+@click.command()
+def rest() -> int:
+    """Run the REST API with its webhooks, metrics and dashboard, on api_host and api_port.
+
+    It needs a token; without any, one is made and shown once.
+    """
+    from ingress.core.daemon import run_daemon
+    from ingress.rest.server import serve
+    from ops.settings.load import load_settings
+
+    return run_daemon("rest", load_settings(), serve)
+
+
+@click.command()
+def telegram() -> int:
+    """Run the Telegram bot: hears the chats in telegram_allow and answers them.
+
+    It needs the token of a bot (telegram_token or BRIDGE_TELEGRAM_TOKEN), which @BotFather gives.
+    """
+    from ingress.cli.programs import require_telegram
+    from ingress.core.daemon import run_daemon
+    from ingress.telegram.serve import serve
+    from ops.settings.load import load_settings
+
+    loaded = load_settings()
+    require_telegram(loaded)
+    return run_daemon("telegram", loaded, serve)
+
+
+COMMANDS: list[click.Command] = [serve, rest, telegram, clock, shell]

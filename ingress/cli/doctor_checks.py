@@ -1,0 +1,249 @@
+"""What ``3ox doctor`` looks at: one finding each, with a remedy for what is wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from ops.errors import BridgeError, StoreUnreachable
+
+if TYPE_CHECKING:
+    from ops.settings.load import LoadedSettings
+
+Verdict = Literal["ok", "note", "bad"]
+
+PYTHON_MIN = (3, 11)
+#: Streams with blocked readers, ZADD GT and the scripts' replies need it.
+STORE_MAJOR_MIN = 7
+DISK_FREE_MIN_BYTES = 256 * 1024 * 1024
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One line of the report.
+
+    Attributes:
+        verdict: ``ok``; ``note``: works, but know it; ``bad``: does not work.
+    """
+
+    name: str
+    verdict: Verdict
+    found: str
+    remedy: str = ""
+
+
+def run_checks(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Look at everything, cheapest first; what needs valid settings is left out without them.
+
+    Args:
+        environ: Where the settings are read from.
+    """
+    from ops.settings.load import load_settings
+
+    yield _python()
+    yield _platform()
+    try:
+        loaded = load_settings(environ=environ)
+    except BridgeError as error:
+        yield Finding("settings", "bad", error.message, error.remedy)
+        return
+    source = loaded.workspace.settings_file
+    yield Finding("settings", "ok", str(source) if source.exists() else f"defaults; {source} does not exist")
+    checks: tuple[Callable[[LoadedSettings], Iterator[Finding]], ...] = (
+        _workspace,
+        _log,
+        _projects,
+        _model,
+        _store,
+    )
+    for check in checks:
+        yield from check(loaded)
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] < PYTHON_MIN:  # pragma: no cover (the package cannot be installed there)
+        return Finding("python", "bad", version, "Use Python 3.11 or later.")
+    return Finding("python", "ok", f"{version} ({sys.executable})")
+
+
+def _platform() -> Finding:
+    if sys.platform.startswith("linux") and hasattr(os, "pidfd_open"):
+        return Finding("platform", "ok", "Linux with pidfd, subreaper and parent death signal")
+    return Finding(
+        "platform",
+        "note",
+        f"{sys.platform}: without pidfd and parent death signal",
+        "A killed supervisor leaves its programs running here; '3ox down' ends them.",
+    )
+
+
+def _workspace(loaded: LoadedSettings) -> Iterator[Finding]:
+    workspace = loaded.workspace
+    try:
+        workspace.create()
+    except BridgeError as error:
+        yield Finding("workspace", "bad", error.message, error.remedy)
+        return
+    closed = [folder for folder in (workspace.home, workspace.state_dir) if not os.access(folder, os.W_OK)]
+    if closed:
+        yield Finding("workspace", "bad", f"{closed[0]} is not writable", "Correct its owner or mode.")
+        return
+    free_bytes = shutil.disk_usage(workspace.home).free
+    free = f"{workspace.home}, {free_bytes / 1024**3:.1f} GiB free"
+    if free_bytes < DISK_FREE_MIN_BYTES:
+        yield Finding("workspace", "bad", free, "Make room: the store stops to write on a full disk.")
+        return
+    yield Finding("workspace", "ok", free)
+
+
+def _log(loaded: LoadedSettings) -> Iterator[Finding]:
+    from ops.logfile import LogFile
+
+    settings = loaded.settings
+    path = loaded.workspace.log_file
+    try:
+        LogFile(path, max_bytes=settings.log_max_bytes, keep=settings.log_keep).close()
+    except BridgeError as error:
+        yield Finding("log", "bad", error.message, error.remedy)
+        return
+    yield Finding("log", "ok", f"{path}, {path.stat().st_size} bytes")
+
+
+def _projects(loaded: LoadedSettings) -> Iterator[Finding]:
+    projects = loaded.settings.projects
+    for name, project in projects.items():
+        label = f"project {name}"
+        if not os.path.isdir(project.path):  # noqa: PTH112 (a path of the settings)
+            yield Finding(label, "bad", f"{project.path} is no directory", f"Correct [projects.{name}] path.")
+        elif shutil.which(project.command[0], path=project.env.get("PATH")) is None and not os.access(
+            os.path.join(project.path, project.command[0]),  # noqa: PTH118
+            os.X_OK,
+        ):
+            yield Finding(
+                label,
+                "bad",
+                f"there is no program {project.command[0]!r}",
+                f"Install it, or correct [projects.{name}] command.",
+            )
+        else:
+            yield Finding(label, "ok", project.path)
+    if not projects:
+        yield Finding("projects", "note", "none", "'3ox run' needs [projects.NAME] in 3ox.toml.")
+
+
+def _model(loaded: LoadedSettings) -> Iterator[Finding]:
+    from ops.local_model.client import load_engine, model_file, model_name
+
+    try:
+        path = model_file(loaded)
+        if path is None:
+            return
+        load_engine()
+    except BridgeError as error:
+        yield Finding("offline model", "note", error.message, error.remedy)
+        return
+    yield Finding("offline model", "ok", model_name(path))
+
+
+def _store(loaded: LoadedSettings) -> Iterator[Finding]:
+    from ops.settings.load import mask_url
+    from ops.store.client import Store
+    from ops.supervision.state_file import running_pid
+
+    pid = running_pid(loaded.workspace)
+    yield from _bridge(loaded, pid)
+    if loaded.embedded_store:
+        from ops.store.embedded import find_binary
+
+        try:
+            yield Finding("store binary", "ok", str(find_binary()))
+        except BridgeError as error:
+            yield Finding("store binary", "bad", error.message, error.remedy)
+            return
+    url = mask_url(loaded.store_url)
+    store = Store.open(loaded, timeout_s=min(2.0, loaded.settings.store_timeout_s))
+    try:
+        information = _information(store)
+    except BridgeError as error:
+        expected = loaded.embedded_store and pid is None and isinstance(error, StoreUnreachable)
+        remedy = "Start it with '3ox up'." if expected else error.remedy
+        yield Finding(
+            "store", "note" if expected else "bad", "not running" if expected else error.message, remedy
+        )
+        return
+    yield from _store_findings(url, information)
+    yield from _workers(loaded, store)
+    store.close()
+
+
+def _bridge(loaded: LoadedSettings, pid: int | None) -> Iterator[Finding]:
+    from ops.supervision.state_file import read_state
+
+    if pid is None:
+        yield Finding("bridge", "note", "not up", "Start it with '3ox up'.")
+        return
+    yield Finding("bridge", "ok", f"up, pid {pid}")
+    state = read_state(loaded.workspace)
+    for program in () if state is None else state.programs:
+        if not program.ready and program.restarts:
+            said = f"; it said: {program.said}" if program.said else ""
+            found = f"is started again and again, {program.restarts} times so far{said}"
+            yield Finding(program.name, "bad", found, "See 3ox.log; '3ox down' and '3ox up' begin anew.")
+
+
+def _information(store: Any) -> dict[str, str]:
+    text = store.call("INFO").decode()
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+
+
+def _store_findings(url: str, information: Mapping[str, str]) -> Iterator[Finding]:
+    name = information.get("server_name", "redis")
+    version = information.get("valkey_version", information.get("redis_version", "0"))
+    found = f"{name} {version} at {url}"
+    if int(version.split(".")[0]) < STORE_MAJOR_MIN:
+        yield Finding("store", "bad", found, "Use Redis 7 or Valkey, or later.")
+    else:
+        yield Finding("store", "ok", found)
+    policy = information.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        yield Finding(
+            "store memory",
+            "bad",
+            f"maxmemory-policy is {policy}: it may drop jobs",
+            "Set maxmemory-policy noeviction.",
+        )
+    if information.get("aof_enabled") == "0":
+        yield Finding(
+            "store durability",
+            "note",
+            "no append-only file: a crash of the store loses jobs",
+            "Set appendonly yes.",
+        )
+
+
+def _workers(loaded: LoadedSettings, store: Any) -> Iterator[Finding]:
+    from middleware.job.keys import Keys
+
+    keys = Keys(loaded.settings.key_prefix)
+    seconds, micros = store.call("TIME")
+    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    known = store.call("ZRANGE", keys.workers, 0, -1, "WITHSCORES")
+    leases_ms = dict(zip(known[::2], (float(score) for score in known[1::2]), strict=True))
+    alive = sum(lease_ms > now_ms for lease_ms in leases_ms.values())
+    late = len(leases_ms) - alive
+    if alive == 0:
+        yield Finding("workers", "note", "none", "Start some with '3ox up' or '3ox worker'.")
+    else:
+        yield Finding("workers", "ok", f"{alive} alive")
+    if late:
+        yield Finding(
+            "lost workers",
+            "note",
+            f"{late} not heard of for {loaded.settings.lease_s:g} s",
+            "Their jobs are taken over by the next worker.",
+        )

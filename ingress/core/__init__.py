@@ -1,0 +1,1 @@
+"""What all ingress adapters share; it imports none of them."""

@@ -1,0 +1,134 @@
+"""Answers about the ledger for every door: does it hold, is this receipt sealed, who signs.
+
+The ledger lies in the workspace of the host whose clock leads; a bridge over several hosts has several.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from middleware.archive.proof import Proof, Seal, prove, prove_past, seals_of
+from middleware.archive.verification import Verdict, Verification
+from middleware.broker.sealing import Sealing
+from middleware.job.ids import ID_LENGTH, id_named, is_id_part, made_ms
+from middleware.job.records import ms_of, utc
+from ops.errors import JobNotFound, StoreUnreachable
+from ops.signing import KeyRing, PublicKey
+
+if TYPE_CHECKING:
+    from ingress.dispatch import Bridge
+    from middleware.job.records import Receipt
+    from ops.settings.load import LoadedSettings
+
+#: A transition is sealed within two seconds; who asks sooner waits for it, and a little longer.
+_SEAL_WAIT_S = 3.0
+_ASK_AGAIN_S = 0.1
+
+
+def key_ring(loaded: LoadedSettings) -> KeyRing:
+    """Give the keys of a workspace."""
+    return KeyRing(loaded.workspace.keys_dir, lifetime_s=loaded.settings.ledger_key_days * 86_400.0)
+
+
+def public_keys(loaded: LoadedSettings) -> list[PublicKey]:
+    """Give the public keys that sign, or signed, the ledger of this workspace; none before the first line."""
+    return key_ring(loaded).public_keys(time.time())
+
+
+def verify_ledger(bridge: Bridge, *, day: str | None = None) -> Verdict:
+    """Prove the ledger of this workspace.
+
+    Args:
+        bridge: Its bridge; while the store is away only the files are proven, and a note says so.
+        day: Only this day, ``YYYY-MM-DD``.
+
+    Raises:
+        LedgerBroken: There is no such day.
+    """
+    folder, keys = bridge.loaded.workspace.ledger_dir, key_ring(bridge.loaded)
+    if day is not None:
+        return Verification(folder, keys).run(day=day)
+    try:
+        return Verification(folder, keys).run(sealing=Sealing(bridge.scripts), reader=bridge.reader)
+    except StoreUnreachable:
+        import msgspec
+
+        verdict = Verification(folder, keys).run()
+        note = "the store is away: the ledger was not compared with it."
+        return msgspec.structs.replace(verdict, notes=[*verdict.notes, note])
+
+
+def seals(bridge: Bridge, job_id: str) -> list[Seal]:
+    """Give the sealed lines of a job, in their order; of one that the store has forgotten, too.
+
+    Args:
+        bridge: Its bridge.
+        job_id: The whole id.
+    """
+    created = bridge.store.call("HGET", bridge.reader.keys.job(job_id), "created")
+    since_ms = 0 if created is None else int(created)
+    return seals_of(bridge.loaded.workspace.ledger_dir, job_id, since_ms=since_ms)
+
+
+def last_trace(bridge: Bridge, part: str, missing: JobNotFound) -> JobNotFound:
+    """Give the error for a job that neither store nor history has, with what the ledger says of it.
+
+    Args:
+        bridge: Its bridge.
+        part: What was asked for; only a whole id is looked for.
+        missing: The error if the ledger has nothing either.
+    """
+    job_id = id_named(part)
+    if len(job_id) != ID_LENGTH or not is_id_part(job_id):
+        return missing
+    found = seals_of(bridge.loaded.workspace.ledger_dir, job_id, since_ms=made_ms(job_id))
+    if not found:
+        return missing
+    entry = found[-1].line.entry
+    why = f", {entry['reason']}" if entry.get("reason") else ""
+    return JobNotFound(
+        f"there is no job {job_id} any more: the ledger has it last as {entry['status']}"
+        f" at {utc(entry['at'])}{why}; store and history have let go of it.",
+        remedy="3ox.log says when, if it was purged: jobs.purged.",
+    )
+
+
+def verify_receipt(bridge: Bridge, part: str) -> Proof:
+    """Prove the receipt of a job, also of one that only the history has.
+
+    Waits a moment for transitions that are to be sealed yet.
+
+    Args:
+        bridge: Its bridge.
+        part: The job's id, or a unique part of it.
+
+    Raises:
+        JobNotFound: No job fits.
+    """
+    from ingress.core.lookup import or_past
+
+    return or_past(
+        bridge, lambda: _verify_live(bridge, part), lambda past: _verify_past(bridge, past.receipt(part))
+    )
+
+
+def _verify_past(bridge: Bridge, receipt: Receipt) -> Proof:
+    created_ms = ms_of(receipt.created_at) if receipt.created_at else 0
+    found = seals_of(bridge.loaded.workspace.ledger_dir, receipt.job_id, since_ms=created_ms)
+    return prove_past(receipt, found, key_ring(bridge.loaded))
+
+
+def _verify_live(bridge: Bridge, part: str) -> Proof:
+    job_id = bridge.reader.resolve(part)
+    keys = bridge.reader.keys
+    ends_s = time.monotonic() + _SEAL_WAIT_S
+    while True:
+        waits, chain = bridge.reader.read(
+            [("SISMEMBER", keys.unsealed, job_id), ("LRANGE", keys.receipts(job_id), 0, -1)]
+        )
+        if not chain:
+            raise JobNotFound(f"there is no job {part!r}.", remedy="'3ox jobs' lists all jobs.")
+        if not waits or time.monotonic() > ends_s:
+            return prove(job_id, chain, seals(bridge, job_id), key_ring(bridge.loaded))
+        time.sleep(_ASK_AGAIN_S)

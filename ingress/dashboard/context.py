@@ -1,0 +1,62 @@
+"""What every page of the dashboard may use."""
+
+from __future__ import annotations
+
+import threading
+from typing import TypeAlias
+
+from litestar.di import NamedDependency
+
+from ingress.clock.schedules import ScheduleBook
+from ingress.core.listing import Catalog
+from ingress.dashboard.sessions import Sessions
+from ingress.dashboard.tries import Tries
+from ingress.rest.app_state import Door
+from middleware.archive.history import History
+
+
+class Desk:
+    """The dashboard of one process.
+
+    Args:
+        door: Of the API that it is served with.
+
+    Attributes:
+        bridge: For what is read; what is done to jobs goes through ``door.bridge``.
+        sessions: Who has signed in.
+        tries: Bounds sign-ins that fail.
+    """
+
+    def __init__(self, door: Door) -> None:
+        self.door = door
+        self.bridge = door.reading
+        self.sessions = Sessions(door.tokens)
+        self.tries = Tries()
+        self._local = threading.local()
+        self._book: ScheduleBook | None = None
+        self._book_lock = threading.Lock()
+
+    def catalog(self) -> Catalog:
+        """Give store and history as one, for this thread: a connection to the history is bound to its own."""
+        path = self.door.loaded.workspace.history_db
+        inode = path.stat().st_ino if path.exists() else 0
+        known: tuple[int, Catalog] | None = getattr(self._local, "catalog", None)
+        if known is None or known[0] != inode:
+            known = self._local.catalog = (inode, Catalog(self.bridge, History(path)))
+        return known[1]
+
+    def schedules(self) -> ScheduleBook:
+        """Give the schedules as they stand in the file now.
+
+        Raises:
+            SettingsError: One of them cannot be.
+        """
+        with self._book_lock:
+            if self._book is None:
+                self._book = ScheduleBook(self.door.daemon.live)
+            self._book.refresh()
+            return self._book
+
+
+#: What a handler writes to be given the desk: ``desk: OpenDesk``.
+OpenDesk: TypeAlias = NamedDependency[Desk]

@@ -1,0 +1,84 @@
+"""What every route of the REST door may use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from litestar.di import NamedDependency
+
+from ingress.core.daemon import Daemon
+from ingress.dispatch import Bridge
+from ingress.rest.brief import READ_S, BriefStore
+from ingress.rest.event_broadcast import Fanout
+from ingress.rest.metrics import Metrics
+from ingress.rest.output_notifications import Wakes
+from ingress.rest.stream_limit import Slots
+from ops.settings.load import LoadedSettings, ProjectSettings
+from ops.settings.rest import RestSettings
+from ops.store.client import Store
+from ops.tokens import Tokens
+
+#: Whoever asks whether we live waits for a second, seldom for longer: the default of Kubernetes' probes.
+PROBE_S = 0.8
+
+
+class Door:
+    """The REST door of one process.
+
+    Args:
+        daemon: Takes jobs in, reads, says when to stop.
+
+    Attributes:
+        tokens: Who may.
+        bridge: For what is done to jobs, and what outlives a request.
+        reading: For what is only read: it answers within a second or says that the store is away.
+        probe: The store, for whoever asks only whether it answers.
+        fanout: Hands the store's events to streams and waits.
+        wakes: Tell of output.
+        metrics: What ``/metrics`` tells.
+        streams: How many streams and waits are open.
+    """
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+        self.bridge = daemon.bridge
+        read_s = min(READ_S, daemon.loaded.settings.store_timeout_s)
+        self.reading = Bridge(daemon.loaded, store=BriefStore.open(daemon.loaded, timeout_s=read_s))
+        self.acceptance = daemon.acceptance
+        self.tokens = Tokens(daemon.loaded.workspace, daemon.loaded.settings.api_token)
+        self.probe = Store.open(daemon.loaded, timeout_s=PROBE_S)
+        self.fanout = Fanout(daemon.bridge)
+        self.wakes = Wakes(daemon.bridge)
+        self.streams = Slots(self.rest.streams_max)
+        self.metrics = Metrics(daemon.bridge, self.reading, lambda: self.streams.taken)
+        self.fanout.listen(self.metrics.hear)
+
+    @property
+    def loaded(self) -> LoadedSettings:
+        """Settings and workspace."""
+        return self.daemon.loaded
+
+    @property
+    def rest(self) -> RestSettings:
+        """The settings of this door."""
+        return self.daemon.loaded.settings.rest
+
+    @property
+    def projects(self) -> Mapping[str, ProjectSettings]:
+        """The projects as they stand in the file now."""
+        return self.bridge.intake.latest().projects
+
+    def start(self) -> None:
+        """Start what runs beside the requests; called in the event loop."""
+        self.fanout.start()
+        self.metrics.start()
+
+    def stop(self) -> None:
+        """End the streams, so that nobody has to wait for them; safe to call from a signal handler."""
+        self.fanout.stop()
+        self.metrics.stop()
+
+
+#: What a handler writes to be given the door: ``door: OpenDoor``.
+OpenDoor: TypeAlias = NamedDependency[Door]

@@ -1,0 +1,268 @@
+"""What every request passes before a route is chosen: host, origin, who asks, how often, how slowly.
+
+It stands outside the framework, which answers unknown routes and methods before its own middleware runs:
+nobody without a token is to learn even which routes there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ingress.rest.app_state import Door
+from ingress.rest.auth import Extension, bearer_of, remember, unauthorized
+from ingress.rest.problems import MEDIA_TYPE, ApiProblem, encode, of_bridge_error
+from ingress.rest.rate_limit import Rates
+from ops.errors import BridgeError
+from ops.tokens import Principal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from litestar.types import ASGIApp, Message, Receive, Send
+
+#: Anybody may ask for these.
+OPEN_PATHS = frozenset({"/health", "/version"})
+#: Signed instead; see ``hooks.py``.
+HOOKS_PREFIX = "/v1/hooks/"
+#: A client that sends nothing of its body for so long is given up.
+_BODY_PAUSE_S = 30.0
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+
+
+class Gate:
+    """Wraps the application.
+
+    Args:
+        app: The application.
+        door: Tokens, settings, metrics.
+        extensions: Say what else is open, and who else is known.
+
+    Attributes:
+        app: The application.
+    """
+
+    def __init__(self, app: ASGIApp, door: Door, extensions: Sequence[Extension] = ()) -> None:
+        self.app = app
+        self._door = door
+        self._extensions = extensions
+        rest, settings = door.rest, door.loaded.settings
+        self._hosts = _LOOPBACK | {settings.api_host.lower(), *(name.lower() for name in rest.allowed_hosts)}
+        self._origins = frozenset(origin.lower().rstrip("/") for origin in rest.allowed_origins)
+        self._rates = Rates(rest.rate_per_s, rest.burst)
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Let a request pass, or answer it.
+
+        Args:
+            scope: An HTTP request, another kind of connection, or the life of the application.
+            receive: Of the server.
+            send: Of the server.
+        """
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            # There are no websockets here; closed before it is accepted, which clients see as a 403.
+            await send({"type": "websocket.close", "code": 1000, "reason": ""})
+            return
+        method = scope["method"]
+        answering = _Answer(send, method)
+        try:
+            if method == "HEAD":
+                # Of the framework no route takes it; all that a GET would answer but the body is the answer.
+                scope = {**scope, "method": "GET"}
+            self._admit(scope)
+            if method == "OPTIONS":
+                # The framework's own answer knows the methods of one handler of a path only; its refusal of
+                # a method that there is not names those of all.
+                scope = {**scope, "method": "NONE"}
+            await self.app(scope, _patient(receive), answering)
+        except ApiProblem as problem:
+            await answering.refuse(problem)
+        except BridgeError as error:
+            await answering.refuse(of_bridge_error(error))
+        finally:
+            self._door.metrics.answered(method if method in _METHODS else "OTHER", answering.status)
+
+    def _admit(self, scope: Any) -> None:
+        """Let a request pass.
+
+        Raises:
+            ApiProblem: It may not.
+        """
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        self._check_host(headers.get("host", ""), scope.get("server"))
+        self._check_origin(headers.get("origin"), headers.get("host", ""))
+        principal = self._identify(scope["path"], headers)
+        client = scope.get("client")
+        wait_s = self._rates.take(
+            f"address {client[0] if client else ''}" if principal is None else f"token {principal.name}"
+        )
+        if wait_s:
+            raise ApiProblem(
+                429,
+                "too-many-requests",
+                "there are too many requests.",
+                remedy=f"Wait {wait_s} s, or raise [rest] rate_per_s in 3ox.toml.",
+                headers={"Retry-After": str(wait_s)},
+            )
+        remember(scope, principal)
+        if principal is None and not self._is_open(scope["method"], scope["path"]):
+            raise unauthorized()
+
+    def _identify(self, path: str, headers: dict[str, str]) -> Principal | None:
+        token = bearer_of(headers)
+        if token is not None:
+            return self._door.tokens.check(token)
+        for extension in self._extensions:
+            found = extension.identify(path, headers)
+            if found is not None:
+                return found
+        return None
+
+    def _is_open(self, method: str, path: str) -> bool:
+        if path in OPEN_PATHS or (method == "POST" and path.startswith(HOOKS_PREFIX)):
+            return True
+        return any(extension.is_open(method, path) for extension in self._extensions)
+
+    def _check_host(self, host: str, server: tuple[str, int | None] | None) -> None:
+        """Refuse names that are not ours: a page elsewhere may have pointed its own name at this machine."""
+        name = _host_name(host)
+        # An address in figures cannot be pointed elsewhere; ours is that at which we were reached.
+        if name in self._hosts or (server is not None and _is_address(name) and name == server[0]):
+            return
+        raise ApiProblem(
+            421,
+            "host",
+            f"this bridge is not called {name!r}.",
+            remedy="Add the name to [rest] allowed_hosts in 3ox.toml.",
+        )
+
+    def _check_origin(self, origin: str | None, host: str) -> None:
+        """Refuse pages of others; also for methods that change nothing, whose answers they could read."""
+        if origin is None:
+            return
+        shown = origin.lower().rstrip("/")
+        if shown in self._origins or shown in {f"http://{host.lower()}", f"https://{host.lower()}"}:
+            return
+        raise ApiProblem(
+            403,
+            "origin",
+            f"pages of {origin!r} may not call this bridge.",
+            remedy="Add it to [rest] allowed_origins in 3ox.toml.",
+        )
+
+
+_NO_CONTENT, _METHOD_NOT_ALLOWED = 204, 405
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"})
+
+
+def _host_name(host: str) -> str:
+    try:
+        name = urlsplit(f"//{host}").hostname
+    except ValueError:
+        return ""
+    return "" if name is None else name
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _patient(receive: Receive) -> Receive:
+    """Give up a client that is silent in the middle of its body; after it, silence means nothing."""
+    done = False
+
+    async def take() -> Any:
+        nonlocal done
+        if done:
+            return await receive()
+        try:
+            message = await asyncio.wait_for(receive(), _BODY_PAUSE_S)
+        except TimeoutError as error:
+            raise ApiProblem(
+                408, "slow", f"nothing of the body came for {_BODY_PAUSE_S:g} s.", remedy="Send it again."
+            ) from error
+        done = not message.get("more_body", False)
+        return message
+
+    return take
+
+
+class _Answer:
+    """Adds our headers to the response, leaves out what the method does not want, knows whether it has begun.
+
+    Args:
+        send: Where it goes.
+        method: HEAD wants no body; OPTIONS asks for the methods, so a refusal that names them is the answer.
+
+    Attributes:
+        status: What was answered.
+    """
+
+    def __init__(self, send: Send, method: str) -> None:
+        self._send = send
+        self._asks_methods = method == "OPTIONS"
+        self._wants_no_body = method == "HEAD"
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await self._send(self._begin(message))
+            if self._wants_no_body:
+                # At once: the body of a stream would never end. The server then says that the client is gone.
+                await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        elif self._wants_no_body:
+            return
+        elif self._asks_methods and self.status == _NO_CONTENT and message["type"] == "http.response.body":
+            await self._send({**message, "body": b""})
+        else:
+            await self._send(message)
+
+    def _begin(self, message: Any) -> Any:
+        headers = [
+            (name, _with_head(value) if name.lower() == b"allow" else value)
+            for name, value in message["headers"]
+        ]
+        self.status = message["status"]
+        if self._asks_methods and self.status == _METHOD_NOT_ALLOWED:
+            self.status = _NO_CONTENT
+            headers = [item for item in headers if item[0].lower() == b"allow"]
+        present = {name.lower() for name, _ in headers}
+        added = [(name, value) for name, value in _HEADERS if name not in present]
+        return {**message, "status": self.status, "headers": [*headers, *added]}
+
+    async def refuse(self, problem: ApiProblem) -> None:
+        """Answer with a problem, unless an answer has begun already."""
+        if self.status:
+            return
+        document = encode(problem)
+        headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(document)).encode())]
+        headers += [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
+        await self(
+            {
+                "type": "http.response.start",
+                "status": problem.problem.status,
+                "headers": headers,
+            }
+        )
+        await self({"type": "http.response.body", "body": document, "more_body": False})
+
+
+def _with_head(allow: bytes) -> bytes:
+    """Name HEAD among the methods that a path takes where GET is one of them."""
+    names = [name.strip() for name in allow.split(b",")]
+    return b", ".join([*names, b"HEAD"] if b"GET" in names and b"HEAD" not in names else names)

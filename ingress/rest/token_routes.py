@@ -1,0 +1,71 @@
+"""What proves a receipt to whoever holds it: the public keys of the ledger, and the sealed lines of a job."""
+
+from __future__ import annotations
+
+from litestar import get
+from litestar.concurrency import sync_to_thread
+from msgspec import Struct
+
+from ingress.core.ledger_proofs import public_keys, seals
+from ingress.rest.app_state import Door, OpenDoor
+from ingress.rest.auth import requires
+from ingress.rest.contract import problems
+from ingress.rest.job_queries import find_any
+from ingress.rest.jobs import JobPart
+from ops.signing import PublicKey
+
+
+class Keys(Struct, frozen=True):
+    """The public keys.
+
+    Attributes:
+        keys: Oldest first, those included that sign no more or not yet.
+    """
+
+    keys: list[PublicKey]
+
+
+class Seals(Struct, frozen=True):
+    """The sealed transitions of a job.
+
+    Attributes:
+        job_id: Whose.
+        lines: Of the ledger, each as it was signed; none until the clock has sealed them.
+    """
+
+    job_id: str
+    lines: list[str]
+
+
+@get(
+    "/v1/keys",
+    operation_id="getKeys",
+    summary="Public keys of the ledger",
+    guards=[requires("view")],
+    responses=problems(),
+)
+async def get_keys(door: OpenDoor) -> Keys:
+    """Give the public keys."""
+    return Keys(await sync_to_thread(public_keys, door.loaded))
+
+
+def _seals(door: Door, part: str) -> Seals:
+    job_id = find_any(door, part).job_id
+    return Seals(job_id, [seal.raw.decode() for seal in seals(door.reading, job_id)])
+
+
+@get(
+    "/v1/jobs/{job_id:str}/seals",
+    operation_id="getSeals",
+    summary="A job's sealed transitions",
+    description="With a key of /v1/keys each line proves itself; see docs/reference/ledger.md.",
+    guards=[requires("view")],
+    responses=problems(404, 409),
+)
+async def get_seals(door: OpenDoor, job_id: JobPart) -> Seals:
+    """Give the sealed lines of a job."""
+    return await sync_to_thread(_seals, door, job_id)
+
+
+ROUTES = [get_keys, get_seals]
+TYPES = [Keys, Seals, PublicKey]

@@ -1,0 +1,194 @@
+"""One job in the hands of a process that is no worker pool: the same scripts, the same fence, no Dramatiq.
+
+Such a process takes in one job that only it may begin, carries it out and ends. It beats like a worker, hears
+cancellations and commits the end; if it is lost, its lease ends and the job goes to the ordinary queue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from middleware.broker.adoption import adopt
+from middleware.broker.broker import new_worker_id
+from middleware.broker.outage import Outage, backoff_s
+from middleware.broker.scripts import EnqueueRequest, Scripts, Settlement
+from middleware.context import JobContext, StreamName, set_current_job
+from middleware.interrupts import JobCancelled
+from middleware.job.keys import Keys
+from middleware.job.schema import Job
+from ops.errors import BridgeError, QueueFull, StoreUnreachable, WrongState
+from ops.store.resp import Connection, well_formed
+from ops.threads import start_duty
+
+_LISTEN_S = 5.0
+
+
+class SoloWorker:
+    """A worker for one job.
+
+    Args:
+        scripts: The atomic scripts.
+        lease_s: How long the store waits for a sign of life.
+        heartbeat_s: Between two of them.
+        unit: What it is, for ``3ox status``.
+
+    Attributes:
+        worker_id: Of this process.
+    """
+
+    def __init__(self, scripts: Scripts, *, lease_s: float, heartbeat_s: float, unit: str) -> None:
+        self._scripts = scripts
+        self._keys = Keys(scripts.prefix)
+        self._lease_ms = int(lease_s * 1000)
+        self._heartbeat_s = min(heartbeat_s, lease_s / 3)
+        self._unit = unit
+        self.worker_id = new_worker_id()
+        self._delivery = secrets.token_hex(8)
+        self._outage = Outage()
+        self._ended = threading.Event()
+        self._context: JobContext | None = None
+
+    def take(self, job: Job, request: EnqueueRequest) -> JobContext:
+        """Take a job in, straight into our hands: nobody else can begin it.
+
+        Args:
+            job: What to do.
+            request: Its own, of the ordinary queue.
+
+        Raises:
+            WrongState: It had been taken in before.
+            QueueFull: The queue is at its limit.
+            StoreUnreachable: Nothing was taken, or the job is recovered when our lease has ended.
+        """
+        reply = adopt(
+            self._scripts,
+            request,
+            worker_id=self.worker_id,
+            delivery=self._delivery,
+            lease_ms=self._lease_ms,
+        )
+        if reply.outcome == "full":
+            raise QueueFull(
+                f"the queue is full: {reply.waiting} jobs wait.",
+                remedy="Try again later, start more workers, or raise queue_max.",
+            )
+        if not reply.is_ours:
+            raise WrongState(f"the job has been taken in before; it is {reply.status}.", remedy="Try again.")
+        sink = _Sink(self._scripts, self.worker_id, job.job_id, self._delivery)
+        self._context = JobContext(job, sink, attempt=1, worker_id=self.worker_id)
+        return self._context
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Within this block the worker beats and listens, and this thread runs the job."""
+        heartbeat = start_duty("heartbeat", self._beat, ended=self._ended.is_set)
+        # Ends with the process, or within its next wait.
+        start_duty("control", self._listen, ended=self._ended.is_set)
+        set_current_job(self._context)
+        try:
+            yield
+        finally:
+            set_current_job(None)
+            self._ended.set()
+            # A beat after the lease was given up would bring it back.
+            heartbeat.join(timeout=2 * self._scripts.store.timeout_s)
+
+    def settle(self, settlement: Settlement) -> str:
+        """Commit the end, when the store is there; gives ``settled``, ``already`` or ``superseded``."""
+        if self._context is None:
+            raise LookupError("no job has been taken")
+        tries = 0
+        while True:
+            try:
+                outcome, _ = self._scripts.settle(
+                    self.worker_id, self._context.job_id, self._delivery, settlement
+                )
+                self._scripts.leave(self.worker_id)
+            except StoreUnreachable as error:
+                self._outage.begin(error)
+                tries += 1
+                # Not bounded: the end of the job is known here and nowhere else.
+                time.sleep(backoff_s(tries))
+            else:
+                return outcome
+
+    def _beat(self) -> None:
+        facts: dict[str, Any] = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "threads": 1,
+            "unit": self._unit,
+            "completed": 0,
+            "failed": 0,
+        }
+        while not self._ended.is_set():
+            try:
+                self._scripts.beat(self.worker_id, self._lease_ms, facts)
+                self._outage.end()
+                pause_s = self._heartbeat_s
+            except BridgeError as error:
+                self._outage.begin(error)
+                pause_s = min(self._heartbeat_s, 0.5)
+            self._ended.wait(pause_s)
+
+    def _listen(self) -> None:
+        tries = 0
+        while not self._ended.is_set():
+            link: Connection | None = None
+            try:
+                link = self._scripts.store.connect()
+                link.send([("SUBSCRIBE", self._keys.control_channel(self.worker_id))])
+                while not self._ended.is_set():
+                    # What was published while nobody listened stands with the job.
+                    self._look()
+                    tries = 0
+                    with contextlib.suppress(TimeoutError):
+                        link.read(_LISTEN_S)
+            except BridgeError as error:
+                self._outage.begin(error)
+                tries += 1
+                self._ended.wait(backoff_s(tries))
+            finally:
+                if link is not None:
+                    link.close()
+
+    def _look(self) -> None:
+        context = self._context
+        if context is not None and self._scripts.store.call("HGET", self._keys.job(context.job_id), "cancel"):
+            context.interrupt(JobCancelled)
+
+
+class _Sink:
+    """Takes what the job reports; what the store does not take now is old by the time it does."""
+
+    def __init__(self, scripts: Scripts, worker_id: str, job_id: str, delivery: str) -> None:
+        self._scripts = scripts
+        self._of = (worker_id, job_id, delivery)
+        self._bundle = 0
+
+    def progress(self, percent: float, message: str) -> None:
+        """Hand on a progress report."""
+        self._report(f"{percent:g}", well_formed(message[:500]), [])
+
+    def output(self, text: str, stream: StreamName) -> None:
+        """Hand on a piece of output."""
+        self._report("", "", [(stream, well_formed(text))])
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def _report(self, percent: str, message: str, output: list[tuple[str, str]]) -> None:
+        self._bundle += 1
+        command = self._scripts.report_command(
+            *self._of, percent=percent, message=message, output=output, bundle=self._bundle
+        )
+        # The heartbeat notes the outage; here the next report is the next try.
+        with contextlib.suppress(StoreUnreachable):
+            self._scripts.run_many([command])

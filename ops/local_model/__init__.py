@@ -1,0 +1,1 @@
+"""The offline language model: its server and a client of it."""

@@ -1,0 +1,141 @@
+"""The settings of a process that keeps running, read again when ``3ox.toml`` has changed.
+
+A new project or policy rule counts without a restart. What a process is built from (addresses, limits,
+threads) is built once, at its start.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import NamedTuple
+
+import msgspec
+
+from ops.errors import SettingsError
+from ops.logs import get_logger
+from ops.settings.load import LoadedSettings, Settings, load_settings
+
+#: A file that changed less than this ago may be half written.
+_SETTLE_S = 0.02
+#: Many programs empty a file before they write it: only one that has been empty for this long is meant so.
+_EMPTY_S = 1.0
+#: Bound on waiting for a file that keeps changing; the settings read before stay in force then.
+_SETTLE_TRIES = 10
+
+log = get_logger(__name__)
+
+
+class _Version(NamedTuple):
+    """What identifies a version of the file; all zero while it is missing."""
+
+    mtime_ns: int = 0
+    size_bytes: int = 0
+    inode: int = 0
+
+    @property
+    def age_s(self) -> float:
+        """How long ago it was written."""
+        return time.time() - self.mtime_ns / 1e9
+
+
+class LiveSettings:
+    """The one reader of a changed ``3ox.toml`` in a process; threads may share it.
+
+    Each call looks at the file, which costs one ``stat`` (2 us): a worker whose settings are older than those
+    of the process that accepted a job would refuse a job of a new project for good. A file that is not valid,
+    or missing, is logged once, and the settings read before stay in force.
+
+    Args:
+        loaded: The settings that the process has started with.
+    """
+
+    def __init__(self, loaded: LoadedSettings) -> None:
+        self._started = loaded
+        self._file = os.fspath(loaded.workspace.settings_file)
+        #: None: a file of this version may still have another content than the one that was read.
+        self._version: _Version | None = None
+        self._content = loaded.content
+        self._loaded = loaded
+        self._admission = loaded.settings
+        self._lock = threading.Lock()
+
+    def loaded(self) -> LoadedSettings:
+        """Return everything as it is in the file now, except where the store is.
+
+        The same object until the file has changed.
+        """
+        self._look()
+        return self._loaded
+
+    def now(self) -> Settings:
+        """Return the settings of the start with the projects and policy rules of now.
+
+        The same object until one of them has changed.
+        """
+        self._look()
+        return self._admission
+
+    def _look(self) -> None:
+        if self._find() == self._version:
+            return
+        # A thread that comes while the file is read waits for it, or it would use the settings before.
+        with self._lock:
+            for _ in range(_SETTLE_TRIES):
+                version = self._find()
+                if version == self._version or self._adopt(version):
+                    return
+
+    def _find(self) -> _Version:
+        try:
+            found = os.stat(self._file)  # noqa: PTH116 (half the time of Path.stat, for each job)
+        except OSError:
+            return _Version()
+        return _Version(found.st_mtime_ns, found.st_size, found.st_ino)
+
+    def _adopt(self, version: _Version) -> bool:
+        """Take over this version of the file; returns False if the file changed meanwhile."""
+        content = self._read()
+        if content == self._content:
+            self._version = None if version.age_s < _SETTLE_S else version
+            return True
+        if content == b"" and version.age_s < _EMPTY_S:
+            return True
+        if version.age_s < _SETTLE_S:
+            time.sleep(_SETTLE_S)
+        if self._find() != version:
+            return False
+        if content is None:
+            log.warning("settings.gone", file=self._file)
+        elif not self._load(content):
+            return False
+        self._content, self._version = content, version
+        return True
+
+    def _read(self) -> bytes | None:
+        try:
+            return self._started.workspace.settings_file.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError:  # why it cannot be read is said when the settings are loaded
+            return b""
+
+    def _load(self, content: bytes | None) -> bool:
+        try:
+            fresh = load_settings(self._started.workspace.home)
+        except SettingsError as error:
+            log.warning("settings.not_reloaded", reason=str(error))
+            return True
+        if fresh.content != content:
+            return False
+        started = self._started.settings
+        settings = msgspec.structs.replace(
+            fresh.settings, redis_url=started.redis_url, key_prefix=started.key_prefix
+        )
+        admission = msgspec.structs.replace(started, projects=settings.projects, policy=settings.policy)
+        self._loaded = msgspec.structs.replace(fresh, settings=settings)
+        if admission != self._admission:
+            self._admission = admission
+            log.info("settings.reloaded", projects=list(admission.projects), rules=len(admission.policy))
+        return True

@@ -1,0 +1,309 @@
+"""Settings come from ``3ox.toml``, then the environment, then options of the command line.
+
+What there is to set stands in ``ops.settings.table``; here it is read, checked and told where it came from.
+"""
+
+import functools
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
+
+import msgspec
+
+from ops.errors import SettingsError
+from ops.settings.ask import (
+    AnthropicSettings,
+    AskSettings,
+    CommandSettings,
+    LocalSettings,
+    OllamaSettings,
+    OpenAISettings,
+)
+from ops.settings.kinds import SECRET, bare, meta_of, plain, table_type
+from ops.settings.table import Settings
+from ops.settings.work import TYPE_DEFAULTS, ProjectSettings, ScheduleSettings, TypeOverrides, TypeSettings
+from ops.workspace import Workspace, default_home
+
+if TYPE_CHECKING:
+    from ops.settings.rows import SettingRow
+
+__all__ = [
+    "AnthropicSettings",
+    "AskSettings",
+    "CommandSettings",
+    "LoadedSettings",
+    "LocalSettings",
+    "OllamaSettings",
+    "OpenAISettings",
+    "ProjectSettings",
+    "ScheduleSettings",
+    "Settings",
+    "TypeOverrides",
+    "TypeSettings",
+    "load_settings",
+    "mask_url",
+]
+
+ENV_PREFIX = "BRIDGE_"
+#: Variables of the same prefix that name a place, a process or a job, and are no settings.
+ENV_MARKS = frozenset(
+    {
+        "BRIDGE_HOME",
+        "BRIDGE_SUPERVISED",
+        "BRIDGE_UNIT",
+        "BRIDGE_WORKER_ID",
+        "BRIDGE_JOB_ID",
+        "BRIDGE_PROJECT",
+        "BRIDGE_TASK",
+    },
+)
+#: Variables of other tools that the ``ask`` actor honours; ``3ox config`` shows them beside the settings.
+ENV_FOREIGN = (
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_BASE_URL",
+    "OLLAMA_HOST",
+)
+_LIST_REMEDY = "`3ox config` lists all settings."
+
+_FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
+
+
+class LoadedSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings, and where each came from.
+
+    Attributes:
+        settings: The values.
+        sources: Per setting ``default``, ``3ox.toml``, the environment variable or the option.
+        written: What stands in 3ox.toml, with the names of its tables: ``rest``, ``rest.rate_per_s``.
+        workspace: Where the bridge lives.
+        content: What 3ox.toml held; None if it was missing.
+    """
+
+    settings: Settings
+    sources: dict[str, str]
+    workspace: Workspace
+    written: frozenset[str] = frozenset()
+    content: bytes | None = None
+
+    @property
+    def embedded_store(self) -> bool:
+        """Whether the bridge brings its own store."""
+        return self.settings.redis_url == ""
+
+    @property
+    def store_url(self) -> str:
+        """Where the store is, password included; show ``mask_url`` of it."""
+        if not self.embedded_store:
+            return self.settings.redis_url
+        from urllib.parse import quote
+
+        return f"unix://{quote(os.fsencode(self.workspace.store_socket))}"
+
+    def rows(self) -> "list[SettingRow]":
+        """Give every setting with value, source and help, secrets masked, in the order of the table.
+
+        After a table that is fixed (``rest``, ``ask``) comes what stands in it.
+        """
+        from ops.settings.rows import rows_of
+
+        return rows_of(self)
+
+
+def load_settings(
+    home: Path | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, object] | None = None,
+) -> LoadedSettings:
+    """Read and check all settings.
+
+    Args:
+        home: The workspace; ``BRIDGE_HOME`` or ``~/cmd.bridge`` when None.
+        environ: Environment to read; the process's own when None.
+        overrides: Options of the command line by setting name; an option that is None was not given.
+
+    Raises:
+        SettingsError: A key is unknown or a value cannot be; names file or variable, key and remedy.
+    """
+    surroundings = os.environ if environ is None else environ
+    place = default_home(surroundings) if home is None else default_home({"BRIDGE_HOME": str(home)})
+    workspace = Workspace(place)
+    values: dict[str, Any] = {}
+    sources = dict.fromkeys(_FIELDS, "default")
+    content = _read_file(workspace.settings_file)
+    written = frozenset(_take_file(content, workspace.settings_file, values, sources))
+    _take_environment(surroundings, values, sources)
+    for name, value in ({} if overrides is None else overrides).items():
+        if value is None:
+            continue
+        option = "--" + name.replace("_", "-")
+        _require_known(name, _scalars(), "option", where="")
+        values[name] = _leaf(value, _FIELDS[name].type, option)
+        sources[name] = option
+    if "projects" in values:
+        values["projects"] = {
+            name: msgspec.structs.replace(project, path=_project_path(place, project.path))
+            for name, project in values["projects"].items()
+        }
+    settings = Settings(**values)
+    _check_together(settings, sources)
+    return LoadedSettings(
+        settings=settings, sources=sources, workspace=workspace, written=written, content=content
+    )
+
+
+def mask_url(url: str) -> str:
+    """Give a URL without its password, fit for logs and listings."""
+    from ops.store.resp import mask_password
+
+    return mask_password(url)
+
+
+def _read_file(path: Path) -> bytes | None:
+    """Return what the file holds; None if it is missing."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be read: {error.strerror}.", remedy="Correct its mode."
+        ) from error
+
+
+def _take_file(
+    content: bytes | None, path: Path, values: dict[str, Any], sources: dict[str, str]
+) -> Iterable[str]:
+    """Take the values over; returns all that is written, with the names of its tables."""
+    if not content:
+        return ()
+    import tomllib
+
+    try:
+        document = tomllib.loads(content.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is no valid TOML: {error}.", remedy="Correct that place.") from error
+    listed = document.get("types")
+    for job_type in listed if isinstance(listed, dict) else ():
+        _require_known(job_type, TYPE_DEFAULTS, "job type", where=f" in [types] of {path}")
+    for name, value in document.items():
+        _require_known(name, _FIELDS, "setting", where=f" in {path}")
+        values[name] = _value(value, _FIELDS[name].type, name, str(path))
+        sources[name] = path.name
+    return _written("", document)
+
+
+def _written(place: str, table: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in table.items():
+        yield place + name
+        if isinstance(value, dict):
+            yield from _written(f"{place}{name}.", value)
+
+
+def _take_environment(environ: Mapping[str, str], values: dict[str, Any], sources: dict[str, str]) -> None:
+    known = {ENV_PREFIX + name.upper(): name for name in _scalars()}
+    for variable, text in environ.items():
+        if not variable.startswith(ENV_PREFIX) or variable in ENV_MARKS:
+            continue
+        _require_known(variable, (*known, *ENV_MARKS), "setting", where=" (environment)")
+        name = known[variable]
+        kind = _FIELDS[name].type
+        parsed = [part for part in re.split(r"[,\s]+", text) if part] if plain(kind) is list else text
+        values[name] = _leaf(parsed, kind, variable, strict=False)
+        sources[name] = variable
+
+
+def _value(value: Any, kind: Any, key: str, file: str) -> Any:
+    """Check a value from the file against its type, table by table, so that an error can name the key."""
+    table = table_type(kind)
+    if table is not None:
+        if not isinstance(value, dict):
+            _fail(f"{key} in {file}", "has to be a table", f"Write it as [{key}].")
+        fields = {field.name: field for field in msgspec.structs.fields(table)}
+        for name in value:
+            _require_known(name, fields, "key", where=f" in [{key}] of {file}")
+        for name, field in fields.items():
+            if field.required and name not in value:
+                _fail(f"[{key}] in {file}", f"lacks {name!r}", "Add it.")
+        return table(
+            **{name: _value(item, fields[name].type, f"{key}.{name}", file) for name, item in value.items()},
+        )
+    if plain(kind) is list and isinstance(value, list) and table_type(get_args(bare(kind))[0]) is not None:
+        item_type = get_args(bare(kind))[0]
+        return [_value(item, item_type, f"{key} {n}", file) for n, item in enumerate(value, start=1)]
+    if plain(kind) is dict and isinstance(value, dict):
+        key_type, item_type = get_args(bare(kind))
+        return {
+            _leaf(name, key_type, f"the name {name!r} in [{key}] of {file}"): _value(
+                item, item_type, f"{key}.{name}", file
+            )
+            for name, item in value.items()
+        }
+    return _leaf(value, kind, f"{key} in {file}")
+
+
+def _leaf(value: Any, kind: Any, where: str, *, strict: bool = True) -> Any:
+    try:
+        return msgspec.convert(value, kind, strict=strict)
+    except msgspec.ValidationError as error:
+        meta = meta_of(kind)
+        choices = get_args(bare(kind)) if get_origin(bare(kind)) is Literal else ()
+        if choices:
+            _fail(where, f"cannot be {value!r}", f"Use one of: {', '.join(choices)}.")
+        shown = "" if meta.extra == SECRET or isinstance(value, dict | list) else f", not {value!r}"
+        if meta.pattern is not None and isinstance(value, str):
+            _fail(where, f"does not have the right form{shown and f': {value!r}'}", meta.description or "")
+        _fail(where, f"is not valid: {error}{shown}", "Correct the value.")
+
+
+def _fail(where: str, complaint: str, remedy: str) -> NoReturn:
+    raise SettingsError(f"{where} {complaint}.", remedy=remedy)
+
+
+def _require_known(name: str, known: Iterable[str], what: str, *, where: str) -> None:
+    names = list(known)
+    if name in names:
+        return
+    import difflib
+
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    remedy = f"Did you mean {near[0]!r}?" if near else _LIST_REMEDY
+    raise SettingsError(f"there is no {what} {name!r}{where}.", remedy=remedy)
+
+
+def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
+    for low, high in (("heartbeat_s", "lease_s"), ("backoff_min_s", "backoff_max_s")):
+        least, most = getattr(settings, low), getattr(settings, high)
+        if least > most:
+            raise SettingsError(
+                f"{low} ({least:g}, {sources[low]}) is greater than {high} ({most:g}, {sources[high]}).",
+                remedy=f"Lower {low} or raise {high}.",
+            )
+    _require_unique([hook.name for hook in settings.webhook], "[[webhook]]")
+    _require_unique([entry.name for entry in settings.notify if entry.name], "[[notify]]")
+
+
+def _require_unique(names: list[str], what: str) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SettingsError(f"there are two of {what} with the name {twice!r}.", remedy="Rename one of them.")
+
+
+def _project_path(home: Path, path: str) -> str:
+    return str(home / Path(path).expanduser())
+
+
+@functools.cache
+def _scalars() -> tuple[str, ...]:
+    """Give the settings that a variable or an option can hold: all that are no table in the file."""
+    return tuple(name for name, field in _FIELDS.items() if not _is_table(field.type))
+
+
+def _is_table(kind: Any) -> bool:
+    outer = plain(kind)
+    inner = get_args(bare(kind))[0] if outer is list else kind
+    return outer is dict or table_type(inner) is not None

@@ -1,0 +1,1 @@
+"""The connection to Redis or Valkey, and the embedded server."""

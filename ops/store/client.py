@@ -1,0 +1,171 @@
+"""The store as every other part sees it: call, pipeline, block, subscribe.
+
+Thread-safe: each call borrows a connection of its own. A connection that turns out dead is replaced
+and the call tried once more, which is sound because every script of ours is idempotent.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import hiredis
+
+from ops.errors import StoreSilent, StoreUnreachable
+from ops.store.resp import Argument, Connection, RawConnection, Reply, as_error, mask_password, parse_endpoint
+
+if TYPE_CHECKING:
+    from ops.settings.load import LoadedSettings
+
+#: More idle connections than this are closed instead of kept.
+_IDLE_MAX = 32
+#: Commands of a stream that are under way at a time.
+_AHEAD_MAX = 3
+
+
+class Store:
+    """A Redis 7 or Valkey server.
+
+    Args:
+        url: ``redis://``, ``unix://``, ``rediss://`` or ``sentinel://``.
+        timeout_s: Bound on connecting and on each reply.
+
+    Raises:
+        SettingsError: The URL is malformed.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
+        self.url = mask_password(url)
+        self.timeout_s = timeout_s
+        self._idle: deque[Connection] = deque()
+        self._lock = threading.Lock()
+        self._new: Callable[[], Connection]
+        if url.startswith(("rediss://", "sentinel://")):
+            from ops.store.tls_sentinel import RedisClients
+
+            self._new = RedisClients(url, timeout_s).connect
+        else:
+            endpoint = parse_endpoint(url)
+            self._new = lambda: RawConnection(endpoint, timeout_s)
+
+    @classmethod
+    def open(cls, loaded: LoadedSettings, *, timeout_s: float | None = None) -> Store:
+        """Give the store that the settings name: ``redis_url``, else the workspace's embedded one."""
+        limit_s = loaded.settings.store_timeout_s if timeout_s is None else timeout_s
+        return cls(loaded.store_url, timeout_s=limit_s)
+
+    def connect(self) -> Connection:
+        """Open a connection of the caller's own, for blocking reads and subscriptions.
+
+        Raises:
+            StoreUnreachable: Nobody listens there.
+        """
+        return self._new()
+
+    def call(self, *command: Argument) -> Reply:
+        """Run one command.
+
+        Raises:
+            StoreUnreachable: No answer in time, or the store cannot serve now.
+            StoreError: The store answered with an error.
+        """
+        reply = self.pipeline([command])[0]
+        if isinstance(reply, hiredis.ReplyError):
+            raise as_error(reply)
+        return reply
+
+    def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
+        """Run several commands in one round trip; error replies stand in the list, unraised.
+
+        Raises:
+            StoreUnreachable: No answer in time.
+        """
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        if connection is not None:
+            try:
+                return self._exchange(connection, commands)
+            except StoreSilent:
+                raise
+            except StoreUnreachable:
+                # The store was restarted since this connection was last used: one more try on a new one.
+                self._forget_idle()
+        return self._exchange(self._new(), commands)
+
+    def stream(self, commands: Iterable[Sequence[Argument]]) -> Iterator[Reply]:
+        """Run commands one after the other, some of them under way while the next one is being made.
+
+        Args:
+            commands: What to run; made as they are needed.
+
+        Yields:
+            Their replies, in order; error replies among them, unraised.
+
+        Raises:
+            StoreUnreachable: No answer in time; any of them may have been carried out.
+        """
+        connection = self._new()
+        owed = 0
+        try:
+            for command in commands:
+                connection.send([command])
+                owed += 1
+                if owed > _AHEAD_MAX:
+                    owed -= 1
+                    yield self._await(connection)
+            while owed:
+                owed -= 1
+                yield self._await(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._put_back(connection)
+
+    def _await(self, connection: Connection) -> Reply:
+        try:
+            return connection.read(self.timeout_s)
+        except TimeoutError as error:
+            raise self._silent() from error
+
+    def _silent(self) -> StoreSilent:
+        return StoreSilent(
+            f"the store at {self.url} did not answer within {self.timeout_s:g} s.",
+            remedy="Check whether it is paused or overloaded.",
+        )
+
+    def _exchange(self, connection: Connection, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
+        try:
+            connection.send(commands)
+            replies = [connection.read(self.timeout_s) for _ in commands]
+        except TimeoutError as error:
+            connection.close()
+            raise self._silent() from error
+        except BaseException:
+            connection.close()
+            raise
+        if any(isinstance(reply, hiredis.ReplyError) and str(reply)[:8] == "READONLY" for reply in replies):
+            # Another server is the primary now; over this connection we would never reach it.
+            connection.close()
+            self._forget_idle()
+        else:
+            self._put_back(connection)
+        return replies
+
+    def _put_back(self, connection: Connection) -> None:
+        with self._lock:
+            if len(self._idle) < _IDLE_MAX:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _forget_idle(self) -> None:
+        with self._lock:
+            stale, self._idle = list(self._idle), deque()
+        for connection in stale:
+            connection.close()
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        self._forget_idle()

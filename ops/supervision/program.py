@@ -1,0 +1,206 @@
+"""One program under the supervisor: what it is, its running process, its output."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from ops.errors import StartFailed
+from ops.logs import get_logger
+from ops.program_output import LineSplitter, parse_line
+from ops.supervision.launch import launch_argv
+
+_READ_BYTES = 65_536
+#: Lines of output kept to explain an early end.
+_TAIL_LINES = 20
+
+log = get_logger(__name__)
+
+
+class Vital(NamedTuple):
+    """What a program's check found out about it.
+
+    Attributes:
+        pids: Processes without which the program is as good as dead: it is ended when one of them ends.
+        marks: Environment variables (name, value) of processes that must not outlive the program, however
+            far they have detached themselves.
+    """
+
+    pids: tuple[int, ...] = ()
+    marks: tuple[tuple[str, str], ...] = ()
+
+
+async def either(*waits: Awaitable[object], timeout_s: float | None = None) -> None:
+    """Wait until one of these is done or the time is out; coroutines that are not done then are cancelled."""
+    futures = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(futures, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for future in futures:
+            if isinstance(future, asyncio.Task):
+                future.cancel()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What the supervisor keeps running.
+
+    Attributes:
+        name: In logs and in ``3ox status``.
+        argv: Runs it in the foreground.
+        env: Added to the supervisor's environment.
+        cwd: Working directory; the supervisor's when None.
+        stop_timeout_s: Time between SIGTERM and SIGKILL when it is stopped.
+        ready: Given its process id, waits until it serves; the supervisor sets the bound.
+        gate: Whether all that comes after it is started only when it is ready, and stopped before it.
+        restart: Whether it is started again when it ends; if not, its end stops the supervisor.
+        pass_fds: File descriptors that it inherits.
+    """
+
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+    stop_timeout_s: float = 10.0
+    ready: Callable[[int], Awaitable[Vital]] | None = None
+    gate: bool = False
+    restart: bool = True
+    pass_fds: tuple[int, ...] = ()
+
+
+class RunningProgram:
+    """A process of a program, in a session of its own, that dies with us.
+
+    Args:
+        program: What to run; starts it at once.
+        environ: Its whole environment.
+
+    Attributes:
+        ended: Done when the process has ended; its result is the exit code, negative for a signal.
+        tail: The last lines of its output.
+
+    Raises:
+        StartFailed: It cannot be started.
+    """
+
+    def __init__(self, program: Program, environ: Mapping[str, str]) -> None:
+        self.program = program
+        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._lines = LineSplitter()
+        self._vital_fds: list[int] = []
+        try:
+            self._popen = subprocess.Popen(
+                launch_argv(program.argv, signal.SIGTERM),
+                env=dict(environ),
+                cwd=program.cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=program.pass_fds,
+            )
+        except OSError as error:
+            raise StartFailed(
+                f"{program.name} cannot be started: {error}.",
+                remedy="Check the installation.",
+            ) from error
+        self.pid = self._popen.pid
+        if self._popen.stdout is None:  # pragma: no cover (it was asked for)
+            raise StartFailed(f"{program.name} has no output.")
+        self._output_fd = os.dup(self._popen.stdout.fileno())
+        self._popen.stdout.close()
+        os.set_blocking(self._output_fd, False)
+        asyncio.get_running_loop().add_reader(self._output_fd, self._read)
+
+    def set_ended(self, exit_code: int) -> None:
+        """Take note of the end of the process, which the supervisor has reaped."""
+        # Popen would otherwise wait for the process once more.
+        self._popen.returncode = exit_code
+        self._unwatch()
+        self._read()
+        if not self.ended.done():
+            self.ended.set_result(exit_code)
+
+    def watch(self, vital: Vital) -> None:
+        """End the program when one of its vital processes ends (Linux; elsewhere it has to notice itself)."""
+        if not hasattr(os, "pidfd_open"):
+            return
+        for pid in vital.pids:
+            with contextlib.suppress(ProcessLookupError):
+                pidfd = os.pidfd_open(pid)
+                self._vital_fds.append(pidfd)
+                asyncio.get_running_loop().add_reader(pidfd, self._vital_ended, pid)
+
+    def _vital_ended(self, pid: int) -> None:
+        self._unwatch()
+        log.warning("program.lost_process", program=self.program.name, lost_pid=pid)
+        self.kill()
+
+    def _unwatch(self) -> None:
+        for pidfd in self._vital_fds:
+            asyncio.get_running_loop().remove_reader(pidfd)
+            os.close(pidfd)
+        self._vital_fds.clear()
+
+    def kill(self) -> None:
+        """Send SIGKILL to the process and its group."""
+        if not self.ended.done():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    async def stop(self, hurry: asyncio.Event) -> None:
+        """Send SIGTERM, wait for the end, then SIGKILL.
+
+        Args:
+            hurry: Ends the wait early.
+        """
+        self._unwatch()
+        if self.ended.done():
+            return
+        # To the process alone: Dramatiq's master passes it on, and a worker that hears it twice gives up.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+        await either(self.ended, hurry.wait(), timeout_s=self.program.stop_timeout_s)
+        if not self.ended.done():
+            log.warning("program.killed", program=self.program.name, after_s=self.program.stop_timeout_s)
+            self.kill()
+            await self.ended
+
+    def _read(self) -> None:
+        # Its end comes after that of the process if something that it started has inherited the pipe.
+        while self._output_fd >= 0:
+            try:
+                data = os.read(self._output_fd, _READ_BYTES)
+            except BlockingIOError:
+                return
+            self._take(data)
+            if not data:
+                self._forget_output()
+
+    def _take(self, data: bytes) -> None:
+        for line in self._lines.feed(data):
+            self.tail.append(line)
+            level, text, logger = parse_line(line)
+            named = {} if logger is None else {"source": logger}
+            getattr(log, level)("program.output", program=self.program.name, text=text, **named)
+
+    def _forget_output(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._output_fd)
+        os.close(self._output_fd)
+        self._output_fd = -1
+
+    def close(self) -> None:
+        """Read what there is, and no more."""
+        self._read()
+        if self._output_fd >= 0:
+            self._take(b"")
+            self._forget_output()
