@@ -9,7 +9,7 @@ from actors.llm.budget import BudgetSpent
 from actors.llm.fallback import Answer, Fallback, ask_in_order, asking_of_job
 from actors.llm.memory import recall
 from actors.llm.provider import AskRequest, Message
-from middleware.job.types import AskPayload
+from middleware.job.types import AskPayload, TelegramPayload
 
 
 class AskResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -86,3 +86,13 @@ def _result(answer: Answer) -> AskResult:
         note=answer.note,
         fallbacks=answer.fallbacks,
     )
+
+
+def telegram(payload: TelegramPayload) -> AskResult:
+    """Ask the configured providers what the message says; the job's session goes along.
+
+    Raises:
+        JobFailed: No provider answered; worth another attempt.
+        JobRefused: Nothing is configured, or the question is refused.
+    """
+    return ask(AskPayload(prompt=payload.text))

@@ -14,8 +14,14 @@ import msgspec
 from actors.context import set_settings
 from actors.registry import ACTORS
 from middleware.broker.admission import payload_sha256
-from middleware.context import JobContext, Sink, set_current_job
-from middleware.interrupts import JobCancelled, JobInterrupted, TimeLimitExceeded
+from middleware.context import (
+    JobCancelled,
+    JobContext,
+    JobInterrupted,
+    Sink,
+    TimeLimitExceeded,
+    set_current_job,
+)
 from middleware.job.records import Attempt, JobError, JobRecord, Receipt, Transition, new_receipt, utc
 from middleware.job.schema import Job
 from middleware.job.states import State

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from actors.context import current_job, settings
 from actors.ingest.actions import Subject
-from actors.ingest.decide import decide_what
+from actors.ingest.decision import Decision, IngestResult, decide_by_rules, default_decision
 from actors.ingest.journal import Journal, read_journal
 from actors.ingest.places import parts_of, require_name
-from actors.ingest.result import IngestResult
 from actors.ingest.steps import Carrier
 from middleware.job.types import IngestFilePayload
 from ops.dropfolder import claim_folder, failed_folder
@@ -117,3 +116,30 @@ def _result(subject: Subject, journal: Journal) -> IngestResult:
         priority=decision.priority,
         remarks=decision.notes,
     )
+
+
+def decide_what(loaded: LoadedSettings, payload: IngestFilePayload, source: Path) -> Decision:
+    """Give what is to be done with a file.
+
+    Args:
+        loaded: Rules and settings.
+        payload: The file.
+        source: Where it lies.
+
+    Raises:
+        JobFailed: The file cannot be read.
+        JobParked: The model's server has said when to come back.
+        JobInterrupted: The job was cancelled or ran out of time.
+    """
+    station = loaded.settings.station
+    ruled = decide_by_rules(station.rules, payload)
+    if ruled is not None:
+        return ruled
+    if not station.understand:
+        return default_decision()
+    from actors.ingest.understand import understand
+
+    try:
+        return understand(loaded, payload, source)
+    except OSError as error:
+        raise explain(error, f"{payload.name!r} cannot be read") from error

@@ -8,7 +8,7 @@ from typing import Any
 
 import dramatiq
 
-from actors.ask import ask
+from actors.ask import ask, telegram
 from actors.context import current_job, set_settings
 from actors.context import settings as settings_now
 from actors.deliver import Deliver
@@ -17,15 +17,14 @@ from actors.ingest_file import ingest_file
 from actors.rest_request import rest_request
 from actors.shell_cmd import shell_cmd
 from actors.task_custom import task_custom
-from actors.telegram import telegram
 from middleware.approval_expiry import ApprovalExpiry
+from middleware.broker.admission import make_intake, make_scripts
 from middleware.broker.broker import BridgeBroker
-from middleware.broker.factory import make_intake, make_scripts
-from middleware.broker.ward_place import ward_place
+from middleware.broker.vitals import ward_place
 from middleware.cancellation import Cancellation
+from middleware.context import JobInterrupted
 from middleware.current_job import CurrentJob
 from middleware.heartbeat import Heartbeat
-from middleware.interrupts import JobInterrupted
 from middleware.job.keys import DELIVER_QUEUE, QUEUE
 from middleware.job.reader import Reader
 from middleware.lifecycle import Lifecycle

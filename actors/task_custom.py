@@ -12,7 +12,7 @@ from actors.process.command import run_command
 from actors.process.git import GitFailed
 from actors.process.track import ProcessEnded, follow_process, tracked_process
 from actors.process.worktree import Changes, Worktree, prune
-from middleware.interrupts import JobInterrupted, WorkerStopping
+from middleware.context import JobInterrupted, WorkerStopping
 from middleware.job.types import TaskCustomPayload
 from ops.errors import JobRefused
 from ops.logs import get_logger

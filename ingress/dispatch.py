@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from ingress.core.lookup import lacking, one_job, one_receipt, whole_id
+from middleware.broker.admission import make_intake, make_scripts
 from middleware.broker.approvals import Decision
-from middleware.broker.factory import make_intake, make_scripts
 from middleware.job.follow import Follower
 from middleware.job.reader import Reader
 from middleware.job.records import JobEvent, JobPage, JobRecord, OutputChunk, Receipt

@@ -16,8 +16,8 @@ from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
 from middleware.broker.outage import backoff_s
 from middleware.broker.scripts import Settlement
+from middleware.context import JobCancelled
 from middleware.current_job import CurrentJob
-from middleware.interrupts import JobCancelled
 from middleware.job.keys import Keys
 from middleware.receipts import result_of_failure
 from ops.errors import BridgeError, JobRefused

@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, Protocol
 
-from middleware.interrupts import JobInterrupted
+from dramatiq.middleware import Interrupt
+
 from middleware.job.schema import Job
 
 StreamName = Literal["out", "err"]
@@ -150,3 +151,19 @@ def current_job() -> JobContext:
 def set_current_job(context: JobContext | None) -> None:
     """Set or clear the context of the current thread."""
     _current.context = context
+
+
+class JobInterrupted(Interrupt):
+    """Base: somebody or something asked the running job to stop."""
+
+
+class JobCancelled(JobInterrupted):
+    """Somebody cancelled the job."""
+
+
+class WorkerStopping(JobInterrupted):
+    """The worker is being stopped and its running jobs have had their time: the job is handed back."""
+
+
+class TimeLimitExceeded(JobInterrupted):
+    """The attempt has run for longer than the job allows."""

@@ -12,8 +12,7 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import raise_thread_exception
 
 from middleware.broker.message import JobMessage
-from middleware.context import JobContext, Sink, set_current_job
-from middleware.interrupts import JobInterrupted
+from middleware.context import JobContext, JobInterrupted, Sink, set_current_job
 
 logger = logging.getLogger(__name__)
 

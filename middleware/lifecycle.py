@@ -15,8 +15,8 @@ from dramatiq.broker import Broker
 
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.work_queue import WorkQueue
+from middleware.context import WorkerStopping
 from middleware.current_job import CurrentJob
-from middleware.interrupts import WorkerStopping
 from ops.processes import set_parent_death_signal
 
 #: After the last hook of its boot a worker process has still to tell Dramatiq's master that it is up.

@@ -11,7 +11,7 @@ from dramatiq.broker import Broker, MessageProxy
 
 from middleware.broker.message import JobMessage
 from middleware.broker.scripts import Settlement
-from middleware.interrupts import JobInterrupted
+from middleware.context import JobInterrupted
 from middleware.job.records import JobError
 from ops.errors import JobFailed
 

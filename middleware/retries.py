@@ -14,7 +14,7 @@ from dramatiq.errors import Retry
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
 from middleware.broker.scripts import Settlement
-from middleware.interrupts import TimeLimitExceeded, WorkerStopping
+from middleware.context import TimeLimitExceeded, WorkerStopping
 from middleware.job.keys import Keys
 from middleware.job.records import JobError, utc
 from middleware.provider_wait import PARKED, Parks, park_wait_s, read_parks

@@ -10,8 +10,8 @@ import dramatiq
 from dramatiq.broker import Broker, MessageProxy
 
 from middleware.broker.message import JobMessage
+from middleware.context import TimeLimitExceeded
 from middleware.current_job import CurrentJob
-from middleware.interrupts import TimeLimitExceeded
 from middleware.job.schema import Job
 from ops.settings.load import Settings
 from ops.threads import start_duty

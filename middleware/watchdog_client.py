@@ -19,8 +19,7 @@ from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
 from middleware.broker.outage import backoff_s
 from middleware.broker.scripts import Settlement
-from middleware.broker.vitals import Vitals
-from middleware.broker.ward_place import WardPlace
+from middleware.broker.vitals import Vitals, WardPlace
 from middleware.time_limit import time_limit_s
 from ops.processes import process_start_time
 from ops.settings.load import Settings

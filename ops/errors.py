@@ -2,7 +2,7 @@
 
 An error carries what happened (its message), what to do about it (``remedy``) and the exit code
 of the command line. Interrupts (cancellation, time limit) are signals, not errors: see
-``middleware.interrupts``.
+``middleware.context``.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ops.durable import write_durably
 from ops.errors import SpoolFull, StartFailed
+from ops.files import write_durably
 
 _SUFFIX = ".job"
 #: Room of the entries that can never be handed over, and how many of them are kept.

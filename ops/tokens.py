@@ -22,8 +22,8 @@ from typing import Literal, NamedTuple, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from ops.durable import write_durably
 from ops.errors import SettingsError, UsageProblem
+from ops.files import write_durably
 from ops.lockfile import take_lock
 from ops.workspace import Workspace
 

@@ -10,8 +10,7 @@ import posixpath
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeAlias
 
-from actors.ingest.day import day_of
-from actors.ingest.decision import Action, Decision
+from actors.ingest.decision import Action, Decision, day_of
 from actors.ingest.places import inside, parts_of, plain_name
 from middleware.job.types import IngestFilePayload
 from ops.dropfolder import NOTE_SUFFIX

@@ -14,8 +14,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from actors.ingest.day import day_of
-from actors.ingest.decision import Decision
+from actors.ingest.decision import Decision, day_of
 from ops.files import replace_file
 from ops.workspace import Workspace
 

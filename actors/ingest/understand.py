@@ -14,9 +14,8 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from actors.context import current_job
-from actors.ingest.decision import Action, Decision
+from actors.ingest.decision import Action, Decision, default_decision
 from actors.ingest.places import OutsideWorkspace, inside
-from actors.ingest.rules import default_decision
 from actors.ingest.texts import text_of
 from middleware.job.types import IngestFilePayload
 from ops.errors import JobFailed, JobParked

@@ -17,8 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from actors.bridge_scripts import bridge_scripts
-from actors.context import current_job
+from actors.context import bridge_scripts, current_job
 from actors.llm.prices import cost_usd, token_prices_usd
 from actors.llm.provider import AskRequest, Provider, Usage
 from middleware.broker.spending import NANO_PER_USD, Claimed, Limits, Spender, claim, settle

@@ -18,8 +18,7 @@ from typing import TypeVar
 
 import msgspec
 
-from actors.bridge_scripts import bridge_scripts
-from actors.context import JobContext, current_job, settings
+from actors.context import JobContext, bridge_scripts, current_job, settings
 from actors.llm.provider import Message
 from actors.llm.session_title import answer_about, is_about_session
 from middleware.broker.outage import backoff_s

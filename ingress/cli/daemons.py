@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from ingress.cli.shared import signals_interrupt
+
 
 @click.command()
 def serve() -> int:
@@ -76,7 +78,7 @@ def telegram() -> int:
     """
     from ingress.cli.programs import require_telegram
     from ingress.core.daemon import run_daemon
-    from ingress.telegram.serve import serve
+    from ingress.telegram.bot import serve
     from ops.settings.load import load_settings
 
     loaded = load_settings()
@@ -84,4 +86,19 @@ def telegram() -> int:
     return run_daemon("telegram", loaded, serve)
 
 
-COMMANDS: list[click.Command] = [serve, rest, telegram, clock, shell]
+@click.command()
+def demo() -> int:
+    """Show the bridge: one real job through every door, in a temporary workspace.
+
+    Starts a whole bridge with a local Telegram, shows receipts, outputs and the log, and ends by itself in
+    less than a minute; nothing is left running or on disk. A store of your settings is used under a key
+    prefix of the demo's own, else the embedded one. Exits 0 if every job is completed.
+    """
+    from ingress.demo.tour import run_tour
+    from ops.settings.load import load_settings
+
+    with signals_interrupt():
+        return run_tour(load_settings())
+
+
+COMMANDS: list[click.Command] = [serve, rest, telegram, clock, shell, demo]

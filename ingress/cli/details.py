@@ -10,8 +10,7 @@ from ingress.cli.diff import changes_of
 from ingress.core.text import count_of, one_line, print_fields, print_table, safe, since
 
 if TYPE_CHECKING:
-    from middleware.job.delivery import Delivery
-    from middleware.job.records import JobRecord, Receipt
+    from middleware.job.records import Delivery, JobRecord, Receipt
 
 #: Longer values are cut in the text view; --json has them whole.
 _SHOWN_MAX = 2000

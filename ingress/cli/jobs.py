@@ -151,7 +151,7 @@ def _view(
 ) -> int:
     """Show the jobs in another way than as a list; only what goes with that way may have been given."""
     if way == "--undelivered":
-        from ingress.cli.undelivered import show_undelivered
+        from ingress.cli.export import show_undelivered
 
         _refuse(way, [*narrowed, *besides])
         show_undelivered(limit=limit, as_json=as_json)

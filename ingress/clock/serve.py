@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import os
 import random
+import secrets
+import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingress.clock.archiving import ArchivingDuty
 from ingress.clock.duties import Duties
 from ingress.clock.firing import Firing
-from ingress.clock.members import is_dead_neighbour, member_name
 from ingress.clock.schedules import ScheduleBook
 from ingress.clock.sealing import SealingDuty
 from ingress.dispatch import Bridge
@@ -16,6 +21,7 @@ from middleware.broker.leadership import Claim, Leadership, Term, steady_s
 from middleware.broker.outage import Outage, backoff_s
 from ops.errors import QueueFull, StoreError, StoreUnreachable
 from ops.logs import get_logger
+from ops.processes import pid_alive
 from ops.threads import start_duty
 
 if TYPE_CHECKING:
@@ -141,3 +147,29 @@ def serve(daemon: Daemon) -> None:
     start_duty("archiving", archiving.run, ended=daemon.stopping.is_set)
     daemon.ready()
     clock.run()
+
+
+@functools.cache
+def _place() -> str:
+    """Give a word for where a process id means the same process; empty if there is no telling.
+
+    Containers can share a host's name, and have processes of the same number.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        return hashlib.sha256(f"{boot} {Path('/proc/self/ns/pid').readlink()}".encode()).hexdigest()[:8]
+    except OSError:
+        return ""
+
+
+def member_name(name: str) -> str:
+    """Make a name for this process: ``clock@HOST:PID:PLACE:TOKEN``."""
+    return f"{name}@{socket.gethostname()}:{os.getpid()}:{_place()}:{secrets.token_hex(4)}"
+
+
+def is_dead_neighbour(member: str) -> bool:
+    """Tell whether the process of this name ran beside us and has ended."""
+    parts = member.rsplit(":", 3)
+    if len(parts) != 4 or not parts[1].isdigit():  # noqa: PLR2004 (of a name)
+        return False
+    return parts[2] != "" and parts[2] == _place() and not pid_alive(int(parts[1]))

@@ -14,13 +14,11 @@ import msgspec
 
 from middleware.archive.archivist import OVERLAP_MS
 from middleware.archive.history import History, Past
-from middleware.archive.search import Narrowing, check_day
+from middleware.archive.search import Narrowing, check_day, having_words
 from middleware.archive.snapshot import read_whole
-from middleware.archive.words import having_words
 from middleware.job.deliveries import read_deliveries
-from middleware.job.delivery import Delivery
 from middleware.job.ids import id_named, is_id_part
-from middleware.job.records import JobPage, JobRecord, OutputChunk, Receipt
+from middleware.job.records import Delivery, JobPage, JobRecord, OutputChunk, Receipt
 from middleware.job.states import FINAL, State
 from ops.errors import AmbiguousJobId, InvalidJob, JobNotFound
 

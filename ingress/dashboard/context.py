@@ -9,8 +9,7 @@ from litestar.di import NamedDependency
 
 from ingress.clock.schedules import ScheduleBook
 from ingress.core.listing import Catalog
-from ingress.dashboard.sessions import Sessions
-from ingress.dashboard.tries import Tries
+from ingress.dashboard.sessions import Sessions, Tries
 from ingress.rest.app_state import Door
 from middleware.archive.history import History
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from litestar.di import NamedDependency
 
 from ingress.core.daemon import Daemon
 from ingress.dispatch import Bridge
-from ingress.rest.brief import READ_S, BriefStore
 from ingress.rest.event_broadcast import Fanout
 from ingress.rest.metrics import Metrics
 from ingress.rest.output_notifications import Wakes
 from ingress.rest.stream_limit import Slots
+from ops.errors import StoreSilent, StoreUnreachable
 from ops.settings.load import LoadedSettings, ProjectSettings
 from ops.settings.rest import RestSettings
 from ops.store.client import Store
+from ops.store.resp import Argument, Reply
 from ops.tokens import Tokens
 
 #: Whoever asks whether we live waits for a second, seldom for longer: the default of Kubernetes' probes.
@@ -82,3 +84,37 @@ class Door:
 
 #: What a handler writes to be given the door: ``door: OpenDoor``.
 OpenDoor: TypeAlias = NamedDependency[Door]
+
+
+#: Bound on one answer. A person waits for a page, and a program may ask again.
+READ_S = 1.0
+#: After a question in vain nobody asks for so long: each would hold one of the few threads all the while.
+PAUSE_S = 0.5
+
+
+class BriefStore(Store):
+    """A store that is given up soon; see ``Store`` for its arguments."""
+
+    def __init__(self, url: str, *, timeout_s: float = READ_S) -> None:
+        super().__init__(url, timeout_s=timeout_s)
+        self._ask_again_s = 0.0
+
+    def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
+        """Run several commands in one round trip; see ``Store.pipeline``.
+
+        Raises:
+            StoreUnreachable: No answer in time, or none a moment ago.
+        """
+        began_s = time.monotonic()
+        if began_s < self._ask_again_s:
+            raise StoreSilent(
+                f"the store at {self.url} did not answer a moment ago.",
+                remedy="Check whether it is paused or overloaded.",
+            )
+        try:
+            return super().pipeline(commands)
+        except StoreUnreachable:
+            now_s = time.monotonic()
+            if now_s - began_s > self.timeout_s / 2:
+                self._ask_again_s = now_s + PAUSE_S
+            raise

@@ -15,7 +15,7 @@ from pathlib import Path
 from ingress.rest.problems import ApiProblem
 from ingress.station.inbox import Inbox
 from ingress.station.placing import lay
-from ops.durable import sync_folder, write_all
+from ops.files import sync_folder, write_all
 from ops.settings.load import LoadedSettings
 
 #: A file name has room for 255 bytes; some are left for a number and the note's suffix.

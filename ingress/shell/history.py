@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from prompt_toolkit.history import History
 
-from ops.durable import write_durably
+from ops.files import write_durably
 from ops.lockfile import try_lock
 from ops.logs import get_logger
 from ops.workspace import Workspace

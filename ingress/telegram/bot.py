@@ -13,9 +13,8 @@ from ingress.telegram.api import Api, TokenRefused
 from ingress.telegram.approvals import Approvals
 from ingress.telegram.poller import Poller, Trouble, wait_out
 from ingress.telegram.replies import Replies
-from ingress.telegram.shelf import Shelf
 from ingress.telegram.update_handler import Bot, Desk, bot_number
-from ingress.telegram.update_log import Book
+from ingress.telegram.update_log import Book, Shelf
 from middleware.broker.outage import backoff_s
 from ops.errors import StoreUnreachable
 from ops.logs import get_logger
@@ -153,3 +152,15 @@ class Door:
                 continue
             self._trouble.end()
             return username
+
+
+def serve(daemon: Daemon) -> None:
+    """Serve until the daemon is told to stop.
+
+    The daemon is ready before python-telegram-bot is imported, which takes half a second: the spool is handed
+    over already, and Telegram keeps what is written meanwhile.
+    """
+    daemon.ready()
+    from ingress.telegram.bot import serve_telegram
+
+    serve_telegram(daemon)

@@ -18,8 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from middleware.archive.history_schema import migrate
-from middleware.archive.search import Narrowing, check_day, day_of, searchable
-from middleware.archive.words import tags, tags_query, text_query
+from middleware.archive.search import Narrowing, check_day, day_of, searchable, tags, tags_query, text_query
 from middleware.job.records import JobRecord, OutputChunk, Receipt
 from ops.errors import HistoryBroken
 

@@ -13,13 +13,15 @@ from typing import Any
 import msgspec
 
 from middleware.broker.approvals import Approvals
-from middleware.broker.scripts import Enqueued, EnqueueRequest, Scripts
+from middleware.broker.scripts import Bounds, Enqueued, EnqueueRequest, Scripts
 from middleware.destinations import Sinks
 from middleware.job.policy import ALLOW, Decision, Policy
+from middleware.job.reader import Reader
 from middleware.job.records import Receipt, new_receipt
 from middleware.job.schema import DEFAULT_PRIORITY, POLICY_MARK, Job, JobBase, encode_job
 from ops.errors import BridgeError, InvalidJob, PolicyDenied, QueueFull, UnknownProject
 from ops.settings.load import ProjectSettings, Settings, TypeSettings
+from ops.store.client import Store
 
 #: The store's JSON reader gives up at 1000 (``cjson.decode_max_depth``), in the middle of a transition.
 PAYLOAD_DEPTH_MAX = 200
@@ -365,3 +367,25 @@ def _as_trusted_as_their_parent(jobs: Iterable[Job]) -> Iterable[Job]:
         for job in jobs
     )
     return list(capped) if isinstance(jobs, Sequence) else capped
+
+
+def make_scripts(store: Store, settings: Settings) -> Scripts:
+    """Give the scripts with the limits that the settings set."""
+    return Scripts(
+        store,
+        settings.key_prefix,
+        Bounds(
+            events_max=settings.events_max,
+            queue_max=settings.queue_max,
+            idempotency_ttl_ms=settings.idempotency_ttl_s * 1000,
+            retention_ms=settings.retention_s * 1000,
+            finished_max=settings.finished_max,
+            max_crashes=settings.max_crashes,
+        ),
+    )
+
+
+def make_intake(scripts: Scripts, settings: Settings) -> Intake:
+    """Give the intake."""
+    reader = Reader(scripts.store, settings.key_prefix)
+    return Intake(scripts, settings, lambda job_id: reader.receipt(job_id, duplicate=True))

@@ -15,12 +15,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from middleware.broker.adoption import adopt
+from msgspec import Struct
+
 from middleware.broker.broker import new_worker_id
 from middleware.broker.outage import Outage, backoff_s
 from middleware.broker.scripts import EnqueueRequest, Scripts, Settlement
-from middleware.context import JobContext, StreamName, set_current_job
-from middleware.interrupts import JobCancelled
+from middleware.context import JobCancelled, JobContext, StreamName, set_current_job
 from middleware.job.keys import Keys
 from middleware.job.schema import Job
 from ops.errors import BridgeError, QueueFull, StoreUnreachable, WrongState
@@ -192,3 +192,57 @@ class _Sink:
         # The heartbeat notes the outage; here the next report is the next try.
         with contextlib.suppress(StoreUnreachable):
             self._scripts.run_many([command])
+
+
+class Adopted(Struct, frozen=True):
+    """Reply of ``adopt``.
+
+    Attributes:
+        outcome: ``new`` or ``already`` (the job is this worker's), ``duplicate`` or ``full`` (nothing done).
+        status: Of the job.
+        waiting: How many jobs wait, if there are too many.
+    """
+
+    outcome: str
+    status: str = ""
+    waiting: int = 0
+
+    @property
+    def is_ours(self) -> bool:
+        """Tell whether the worker has the job."""
+        return self.outcome in {"new", "already"}
+
+
+def adopt(
+    scripts: Scripts, request: EnqueueRequest, *, worker_id: str, delivery: str, lease_ms: int
+) -> Adopted:
+    """Take a new job in and give it to a worker, in one step.
+
+    Args:
+        scripts: Where.
+        request: The job; of the ordinary queue, without delay, dependencies, limits, key and approval.
+        worker_id: Whose processing set it goes to.
+        delivery: A token that this worker uses for this job only, and again if the reply was lost.
+        lease_ms: Of the worker, from now.
+
+    Raises:
+        StoreUnreachable: No answer; the same again is safe.
+    """
+    reply = scripts.run(
+        "adopt",
+        worker_id,
+        delivery,
+        lease_ms,
+        scripts.bounds.queue_max,
+        request.job_id,
+        request.priority,
+        request.spec,
+        request.job_type,
+        request.project,
+        request.input_sha256,
+        request.sinks,
+    )
+    outcome = reply[0].decode()
+    if outcome == "full":
+        return Adopted(outcome, waiting=reply[1])
+    return Adopted(outcome, reply[1].decode())

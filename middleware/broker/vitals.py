@@ -8,6 +8,7 @@ nanoseconds of ``CLOCK_MONOTONIC``, which all processes of a host share.
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 import struct
@@ -17,8 +18,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from ops.durable import write_all
 from ops.errors import StartFailed
+from ops.files import write_all
+from ops.settings.load import LoadedSettings
 
 #: A job's id has 64 characters at most, of which a delivery's is made with a dash and a number.
 _ID_BYTES = 80
@@ -181,3 +183,30 @@ def read_signs(path: Path) -> Signs:
         if job_id[0]:
             jobs.append(RunningJob(job_id.rstrip(b"\0").decode(errors="replace"), started_ns, allowed_ns))
     return Signs(pid, start_time, round_ns, beat_ns, store_ns, bool(stopping), jobs)
+
+
+class WardPlace(Struct, frozen=True):
+    """Paths that belong to one workspace and one store.
+
+    Attributes:
+        socket: On which the warden listens.
+        lock: Held by the one warden there is.
+        vitals_dir: Of the workers' files.
+    """
+
+    socket: Path
+    lock: Path
+    vitals_dir: Path
+
+
+def ward_place(loaded: LoadedSettings) -> WardPlace:
+    """Give the paths for these settings: workers of another store have a warden of their own."""
+    what = f"{loaded.store_url} {loaded.settings.key_prefix}"
+    mark = hashlib.sha256(what.encode()).hexdigest()[:4]
+    run_dir = loaded.workspace.run_dir
+    return WardPlace(
+        # As long as the store's socket, whose directory was chosen so that the path is not too long.
+        socket=loaded.workspace.store_socket.with_name(f"w-{mark}.sock"),
+        lock=run_dir / f"warden-{mark}.lock",
+        vitals_dir=run_dir / f"vitals-{mark}",
+    )

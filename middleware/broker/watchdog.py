@@ -22,11 +22,10 @@ import threading
 import time
 from pathlib import Path
 
-from middleware.broker.factory import make_scripts
+from middleware.broker.admission import make_scripts
 from middleware.broker.outage import Outage, backoff_s
 from middleware.broker.scripts import Scripts, Settlement
-from middleware.broker.vitals import Signs, read_signs
-from middleware.broker.ward_place import WardPlace, ward_place
+from middleware.broker.vitals import Signs, WardPlace, read_signs, ward_place
 from middleware.job.keys import Keys
 from middleware.job.records import utc_now
 from ops.errors import BridgeError, StartFailed

@@ -12,9 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from middleware.job.delivery import Delivery
 from middleware.job.keys import DELIVER_QUEUE, Keys
-from middleware.job.records import utc
+from middleware.job.records import Delivery, utc
 from middleware.job.states import State
 
 _Read = Callable[[Sequence[tuple[str | int, ...]]], list[Any]]

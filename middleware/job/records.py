@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from middleware.job.delivery import Delivery
 from middleware.job.schema import POLICY_MARK, Job
 from middleware.job.states import FINAL
 from ops.errors import BridgeError
@@ -230,3 +229,22 @@ def new_receipt(job: Job, *, status: str, at_ms: int, input_sha256: str) -> Rece
         transitions=[Transition(at, status)],
         policy=job.metadata.get(POLICY_MARK, ""),
     )
+
+
+class Delivery(Struct, frozen=True, kw_only=True):
+    """The way of a job's result to one sink.
+
+    Attributes:
+        sink: ``outbox``, ``webhook:NAME``, ``notify:NAME:NUMBER`` or ``telegram``.
+        status: Of the delivery, which is a job of its own: ``completed`` when it has arrived, ``failed`` when
+            it was given up.
+        due_at: When it is tried again.
+    """
+
+    delivery_id: str
+    sink: str
+    status: str
+    attempt: int = 0
+    reason: str = ""
+    delivered_at: str | None = None
+    due_at: str | None = None

@@ -6,16 +6,14 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from actors.ask import ask
+from actors.ask import ask, telegram
 from actors.context import JobContext, StreamName
 from actors.heartbeat import heartbeat
 from actors.ingest_file import ingest_file
 from actors.rest_request import rest_request
 from actors.shell_cmd import shell_cmd
 from actors.task_custom import task_custom
-from actors.telegram import telegram
-from middleware.context import set_current_job
-from middleware.interrupts import JobInterrupted
+from middleware.context import JobInterrupted, set_current_job
 from middleware.job.schema import make_job
 from ops.processes import find_marked
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from actors.bridge_scripts import bridge_scripts
+from actors.context import bridge_scripts
 from actors.llm.budget import BudgetSpent
 from middleware.broker.spending import Limits, Spender, claim, day_use_command, read_day_use, settle
 from middleware.job.records import utc_now

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ingress.clock.members import is_dead_neighbour, member_name
+from ingress.clock.serve import is_dead_neighbour, member_name
 from middleware.broker.leadership import Leadership
 from tests.clock.conftest import Office
 from tests.support import eventually

@@ -14,8 +14,17 @@ from ingress.dashboard.charts import HEIGHT, WIDTH, latency, span, throughput
 from ingress.dashboard.context import Desk
 from ingress.dashboard.labels import output_text
 from ingress.dashboard.overview import read_overview
-from ingress.dashboard.sessions import COOKIE, IDLE_S, LIFE_S, Sessions, cookies_of, is_same
-from ingress.dashboard.tries import TRIES_MAX, WINDOW_S, Tries
+from ingress.dashboard.sessions import (
+    COOKIE,
+    IDLE_S,
+    LIFE_S,
+    TRIES_MAX,
+    WINDOW_S,
+    Sessions,
+    Tries,
+    cookies_of,
+    is_same,
+)
 from ingress.rest.app_state import Door
 from middleware.job.metrics import MetricPoint, Metrics
 from middleware.job.schema import make_job

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from ingress.core.daemon import Daemon, ready_file
-from middleware.broker.ward_place import ward_place
+from middleware.broker.vitals import ward_place
 from ops.settings.load import LoadedSettings
 from tests.support import clean_environ
 from tests.workers import worker_unit

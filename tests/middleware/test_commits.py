@@ -14,8 +14,7 @@ from dramatiq.middleware import raise_thread_exception
 
 from middleware.broker.scripts import Settlement
 from middleware.broker.vitals import Vitals, read_signs
-from middleware.context import JobContext
-from middleware.interrupts import JobCancelled
+from middleware.context import JobCancelled, JobContext
 from ops.errors import StartFailed
 from tests.middleware.hands import Hands, frozen
 from tests.support import RunningValkey, eventually

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from middleware.broker.message import JobMessage
-from middleware.context import StreamName
+from middleware.context import JobCancelled, JobInterrupted, StreamName, TimeLimitExceeded
 from middleware.current_job import CurrentJob
-from middleware.interrupts import JobCancelled, JobInterrupted, TimeLimitExceeded
 from middleware.job.schema import decode_job
 from middleware.time_limit import TimeLimit
 from ops.settings.load import Settings

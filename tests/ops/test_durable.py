@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ops.durable import write_durably
 from ops.errors import SpoolFull
-from ops.files import replace_file
+from ops.files import replace_file, write_durably
 from ops.spool import Spool
 
 _ROOM_BYTES = 5_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops.program_output import LineSplitter, OutputLine, parse_line
+from ops.supervision.program import LineSplitter, OutputLine, parse_line
 
 
 @given(st.lists(st.text(alphabet="ab \u00e9", min_size=1).filter(str.strip)), st.data())

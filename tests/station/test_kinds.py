@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.ingest.rules import decide_by_rules, matches
+from actors.ingest.decision import decide_by_rules, matches
 from ingress.station.claims import Claim
 from ingress.station.drop import file_name
 from ingress.station.jobs import content_key
