@@ -80,8 +80,8 @@ def test_every_test_that_reliability_names_exists() -> None:
 
 
 def test_the_state_diagram_shows_every_move() -> None:
-    """docs/explanation/architecture.md draws the table of transitions, no more and no less."""
-    drawn = set(re.findall(r"^    (\w+) --> (\w+):", read("docs/explanation/architecture.md"), re.MULTILINE))
+    """docs/reference/states.md draws the table of transitions, no more and no less."""
+    drawn = set(re.findall(r"^    (\w+) --> (\w+):", read("docs/reference/states.md"), re.MULTILINE))
     table = {(str(start), str(end)) for start, ends in TRANSITIONS.items() for end in ends}
     assert drawn == table
     assert {state for pair in drawn for state in pair} == set(State)

@@ -159,8 +159,8 @@ def test_rules_come_from_the_settings(tmp_path: Path) -> None:
 
 
 def test_the_rules_of_the_page_do_what_it_says(tmp_path: Path) -> None:
-    """docs/explanation/security.md can be copied."""
-    page = (Path(__file__).parents[2] / "docs/explanation/security.md").read_text()
+    """docs/how-to/policy.md can be copied."""
+    page = (Path(__file__).parents[2] / "docs/how-to/policy.md").read_text()
     (tmp_path / "3ox.toml").write_text(page.split("```toml\n")[1].split("```")[0])
     policy = Policy(load_settings(tmp_path, environ={}).settings.policy)
 

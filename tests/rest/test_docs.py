@@ -27,7 +27,7 @@ def test_the_examples_run(api: Api, tmp_path: Path) -> None:
             "sh",
             "-eu",
             "-c",
-            f"SECRET='{HOOK_SECRET}'\n{script.replace('curl -s', 'curl -sS --fail-with-body')}",
+            f"BEAT_WEBHOOK_SECRET='{HOOK_SECRET}'\n{script.replace('curl -s', 'curl -sS --fail-with-body')}",
         ],
         env=api.environ,
         cwd=tmp_path,
