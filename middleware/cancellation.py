@@ -14,12 +14,12 @@ from dramatiq.middleware import SkipMessage
 
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
-from middleware.broker.outage import backoff_s
 from middleware.broker.scripts import Settlement
 from middleware.context import JobCancelled
 from middleware.current_job import CurrentJob
 from middleware.job.keys import Keys
 from middleware.receipts import result_of_failure
+from ops.backoff import Backoff
 from ops.errors import BridgeError, JobRefused
 from ops.store.resp import Connection, as_error
 from ops.threads import start_duty
@@ -84,7 +84,7 @@ class Cancellation(dramatiq.Middleware):
 
     def _run(self, broker: BridgeBroker) -> None:
         keys = Keys(broker.scripts.prefix)
-        tries = 0
+        backoff = Backoff()
         while not self._stopping.is_set():
             link: Connection | None = None
             try:
@@ -92,15 +92,14 @@ class Cancellation(dramatiq.Middleware):
                 link.send([("SUBSCRIBE", keys.control_channel(broker.worker_id))])
                 self._hear(link)
                 self._look_again(broker, keys)
-                tries = 0
+                backoff.reset()
                 while not self._stopping.is_set():
                     if not self._hear(link):
                         # Silence: the link may be dead without knowing, or a job had not started yet before.
                         self._look_again(broker, keys)
             except BridgeError as error:
                 broker.outage.begin(error)
-                tries += 1
-                self._stopping.wait(backoff_s(tries))
+                backoff.wait(self._stopping)
             finally:
                 if link is not None:
                     link.close()

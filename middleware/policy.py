@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 from middleware.broker.approvals import Approvals
-from middleware.broker.outage import backoff_s
 from middleware.context import current_job
 from middleware.job.policy import APPROVE, Policy
 from middleware.job.schema import Job
+from ops.backoff import Backoff
 from ops.errors import PolicyDenied, StoreUnreachable
 from ops.settings.load import Settings
 
@@ -62,12 +61,11 @@ class PolicyGate:
             )
 
     def _is_approved(self, job_id: str) -> bool:
-        tries = 0
+        backoff = Backoff()
         while True:
             try:
                 return self._approvals.is_approved(job_id)
             except StoreUnreachable:
                 # Nobody may take silence for a yes; the job's time limit bounds the wait.
-                tries += 1
-                time.sleep(backoff_s(tries))
+                backoff.sleep()
                 current_job().check_cancelled()

@@ -12,8 +12,8 @@ from dramatiq.broker import Broker
 
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
-from middleware.broker.outage import backoff_s
 from middleware.context import StreamName
+from ops.backoff import Backoff
 from ops.errors import BridgeError, StoreUnreachable
 from ops.store.resp import Argument, well_formed
 from ops.threads import start_duty
@@ -183,7 +183,7 @@ class Progress(dramatiq.Middleware):
                 self._changed.notify()
 
     def _run(self, broker: BridgeBroker) -> None:
-        last_s, tries = 0.0, 0
+        last_s, backoff = 0.0, Backoff()
         while True:
             with self._changed:
                 while not self._stopping and not self._waiting:
@@ -198,9 +198,8 @@ class Progress(dramatiq.Middleware):
             for sink in sinks:
                 try:
                     sink.flush()
-                    tries = 0
+                    backoff.reset()
                 except BridgeError as error:
                     broker.outage.begin(error)
-                    tries += 1
-                    broker.stopping.wait(backoff_s(tries))
+                    backoff.wait(broker.stopping)
                     self.wants(sink)

@@ -20,10 +20,9 @@ from middleware.job.records import JobError, utc
 from middleware.provider_wait import PARKED, Parks, park_wait_s, read_parks
 from middleware.receipts import result_of_failure
 from middleware.time_limit import time_limit_s
+from ops.backoff import exponential_s
 from ops.errors import BridgeError, JobFailed, JobParked, JobRefused, StoreUnreachable
 from ops.settings.load import Settings
-
-_EXPONENT_MAX = 30
 
 
 def backoff_s(retries_used: int, *, min_s: float, max_s: float, fraction: float) -> float:
@@ -38,7 +37,7 @@ def backoff_s(retries_used: int, *, min_s: float, max_s: float, fraction: float)
         max_s: The longest wait after any attempt, in seconds.
         fraction: 0 to 1, random: which part of the longest wait it is.
     """
-    return float(min(max_s, min_s * 2.0 ** min(retries_used, _EXPONENT_MAX)) * fraction)
+    return exponential_s(retries_used + 1, first_s=min_s, max_s=max_s) * fraction
 
 
 class Retries(dramatiq.Middleware):

@@ -17,13 +17,16 @@ from dramatiq.middleware import MiddlewareError, SkipMessage
 
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
-from middleware.broker.outage import backoff_s
 from middleware.broker.scripts import Settlement
 from middleware.broker.vitals import Vitals, WardPlace
 from middleware.time_limit import time_limit_s
+from ops.backoff import FIRST_S, Backoff
 from ops.processes import process_start_time
 from ops.settings.load import Settings
 from ops.threads import start_duty
+
+#: Failed connections after which a watchdog is started again.
+_START_EVERY = 20
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +103,7 @@ class Wardship(dramatiq.Middleware):
             broker.vitals.remove()
 
     def _stay_linked(self, broker: BridgeBroker) -> None:
-        tries = 0
+        backoff = Backoff()
         while not self._stopping.is_set():
             try:
                 with socket.socket(socket.AF_UNIX) as link:
@@ -108,13 +111,14 @@ class Wardship(dramatiq.Middleware):
                     link.connect(str(self._place.socket))
                     link.sendall(f"{broker.worker_id}\n".encode())
                     link.settimeout(None)
-                    tries = 0
+                    backoff.reset()
                     link.recv(1)  # says nothing; returns when the warden is gone
             except OSError:
-                if tries % 20 == 0 and "BRIDGE_SUPERVISED" not in os.environ:
+                if backoff.failures % _START_EVERY == 0 and "BRIDGE_SUPERVISED" not in os.environ:
                     self._start_warden()
-                tries += 1
-            self._stopping.wait(backoff_s(tries))
+                backoff.wait(self._stopping)
+            else:
+                self._stopping.wait(FIRST_S)
 
     def _start_warden(self) -> None:
         """Start a warden; where one runs already, it ends at once by itself."""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from dramatiq.errors import Retry
 
+from ops.backoff import exponential_s
 from ops.errors import JobFailed
 
 #: Failures in a row after which a sink rests.
@@ -77,5 +78,5 @@ class Rests:
                 self._until_s.clear()
             count = self._failures[sink] = self._failures.get(sink, 0) + 1
             if count >= _PATIENCE and self._until_s.get(sink, 0.0) <= self._clock():
-                rest_s = min(self._max_s, self._min_s * 2.0 ** min(count - _PATIENCE, 10))
+                rest_s = exponential_s(count - _PATIENCE + 1, first_s=self._min_s, max_s=self._max_s)
                 self._until_s[sink] = self._clock() + rest_s

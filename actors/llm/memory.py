@@ -21,10 +21,10 @@ import msgspec
 from actors.context import JobContext, bridge_scripts, current_job, settings
 from actors.llm.provider import Message
 from actors.llm.session_title import answer_about, is_about_session
-from middleware.broker.outage import backoff_s
 from middleware.broker.session_writes import remember
 from middleware.job.records import utc_now
 from middleware.job.sessions import SessionFacts, SessionMessage, Sessions, cut_text
+from ops.backoff import Backoff
 from ops.errors import JobFailed, SessionNotFound, StoreUnreachable
 from ops.logs import get_logger
 from ops.settings.load import LoadedSettings
@@ -229,7 +229,7 @@ def _patiently(context: JobContext, act: Callable[[], T]) -> T:
     """
     ends_at_s = time.monotonic() + PATIENCE_S
     stopped = threading.Event()
-    tries = 0
+    backoff = Backoff()
     with context.on_interrupt(lambda _kind: stopped.set()):
         while True:
             context.check_cancelled()
@@ -238,5 +238,4 @@ def _patiently(context: JobContext, act: Callable[[], T]) -> T:
             except StoreUnreachable:
                 if time.monotonic() > ends_at_s:
                     raise
-            tries += 1
-            stopped.wait(backoff_s(tries))
+            backoff.wait(stopped)

@@ -18,7 +18,8 @@ from ingress.clock.schedules import ScheduleBook
 from ingress.clock.sealing import SealingDuty
 from ingress.dispatch import Bridge
 from middleware.broker.leadership import Claim, Leadership, Term, steady_s
-from middleware.broker.outage import Outage, backoff_s
+from middleware.broker.outage import Outage
+from ops.backoff import Backoff
 from ops.errors import QueueFull, StoreError, StoreUnreachable
 from ops.logs import get_logger
 from ops.processes import pid_alive
@@ -56,7 +57,7 @@ class Clock:
         )
         self._firing = Firing(daemon.bridge, self.leadership, catch_up_max=settings.clock_catch_up_max)
         self._outage = Outage()
-        self._tries = 0
+        self._backoff = Backoff()
         self._first = 0
 
     def run(self) -> None:
@@ -81,13 +82,12 @@ class Clock:
         except (StoreUnreachable, StoreError) as error:
             # Who leads cannot be known now: nothing is fired until it can, and then by each policy.
             self._outage.begin(error)
-            self._tries += 1
-            return backoff_s(self._tries)
+            return self._backoff.next_s()
         except QueueFull as error:
             log.warning("clock.queue_full", reason=str(error))
             return _FULL_WAIT_S
         self._outage.end()
-        self._tries = 0
+        self._backoff.reset()
         return wait_s
 
     def _follow(self, claim: Claim) -> float:

@@ -19,9 +19,9 @@ import msgspec
 from ingress.core.spooled_jobs import SPOOLED, Aside, Spooled, read_entry
 from ingress.dispatch import Bridge
 from middleware.broker.admission import payload_sha256
-from middleware.broker.outage import backoff_s
 from middleware.job.records import JobError, Receipt, new_receipt
 from middleware.job.schema import Job, encode_job
+from ops.backoff import Backoff
 from ops.errors import (
     InvalidJob,
     JobNotFound,
@@ -224,7 +224,7 @@ class Acceptance:
         self.spool.set_aside(entry, _why(JobError("Duplicate", said), "cancelled"))
 
     def _run(self) -> None:
-        tries = 0
+        backoff = Backoff()
         while not self._stopping.is_set():
             try:
                 if self.away.is_set():
@@ -235,14 +235,12 @@ class Acceptance:
                     handed = self.hand_over()
                     if handed:
                         log.info("spool.handed_over", jobs=handed)
-                tries = 0
             except (StoreUnreachable, StoreError, QueueFull, StartFailed) as error:
-                tries += 1
                 if isinstance(error, StoreError | StartFailed):
                     log.warning("spool.not_handed_over", reason=str(error))
-            if tries:
-                self._stopping.wait(backoff_s(tries))
+                backoff.wait(self._stopping)
             else:
+                backoff.reset()
                 self._wake.wait(_LOOK_S)
                 self._wake.clear()
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
 from ingress.dispatch import Bridge
-from middleware.broker.outage import backoff_s
 from middleware.job.records import JobEvent
+from ops.backoff import Backoff
 from ops.errors import StoreUnreachable
 from ops.logs import get_logger
 from ops.threads import start_duty
@@ -148,7 +148,7 @@ class Fanout:
     def _follow(self) -> None:
         """Follow for as long as the process serves; pick up after an outage where it broke off."""
         after = ""
-        tries = 0
+        backoff = Backoff()
         while not self._stopping.is_set():
             try:
                 after = after if after else self._bridge.follower.newest_event()
@@ -156,15 +156,14 @@ class Fanout:
                 for group in self._bridge.follower.follow_groups(after=after, idle_s=_IDLE_S):
                     if self._stopping.is_set():
                         return
-                    tries = 0
+                    backoff.reset()
                     if group:
                         after = group[0].event_id
                         self._hand(group)
             except StoreUnreachable as error:
-                if tries == 0:
+                if backoff.failures == 0:
                     log.warning("rest.events_away", reason=str(error))
-                tries += 1
-                self._stopping.wait(backoff_s(tries))
+                backoff.wait(self._stopping)
 
     def _hand(self, item: Group | Mark) -> None:
         """Pass something to the event loop; one wake-up serves all that has come up to then."""

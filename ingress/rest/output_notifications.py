@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 from collections.abc import Iterator
 from typing import Final
 
 from ingress.dispatch import Bridge
 from ingress.rest.event_broadcast import Mark, Subscription
-from middleware.broker.outage import backoff_s
+from ops.backoff import Backoff
 from ops.errors import StoreUnreachable
 from ops.logs import get_logger
 from ops.store.resp import Connection
@@ -81,7 +80,7 @@ class Wakes:
                     del self._watches[job_id]
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        tries = 0
+        backoff = Backoff()
         while not self._is_over(loop):
             try:
                 link = self._bridge.store.connect()
@@ -91,10 +90,9 @@ class Wakes:
                 finally:
                     link.close()
             except StoreUnreachable as error:
-                tries += 1
-                if tries == 1:
+                if backoff.failures == 0:
                     log.warning("rest.output_away", reason=str(error))
-                time.sleep(backoff_s(tries))
+                backoff.sleep()
 
     def _listen(self, link: Connection, loop: asyncio.AbstractEventLoop) -> None:
         link.send([("PSUBSCRIBE", f"{_literal(self._channels)}*")])

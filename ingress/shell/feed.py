@@ -12,9 +12,9 @@ from msgspec import Struct
 
 from ingress.core.text import kind, one_line, short_id, since, what
 from ingress.dispatch import Bridge
-from middleware.broker.outage import backoff_s
 from middleware.job.records import JobRecord
 from middleware.job.states import FINAL
+from ops.backoff import Backoff
 from ops.errors import JobNotFound, StoreError, StoreUnreachable
 from ops.threads import start_duty
 
@@ -98,13 +98,13 @@ class Feed:
 
     def _listen(self) -> None:
         """Hear events, and hear them on from where the connection was lost."""
-        tries = 0
+        backoff = Backoff()
         while not self._stopping.is_set():
             try:
                 if self._after is None:
                     self._after = self._bridge.follower.newest_event()
                 for event in self._bridge.follower.follow_all(after=self._after, idle_s=IDLE_S):
-                    tries = 0
+                    backoff.reset()
                     if self._stopping.is_set():
                         return
                     if event is None:
@@ -114,9 +114,8 @@ class Feed:
                     if event.status in FINAL and self._untrack(event.job_id):
                         self._announce(event.job_id)
             except (StoreUnreachable, StoreError):
-                tries += 1
                 self._stale.set()
-                self._stopping.wait(backoff_s(tries))
+                backoff.wait(self._stopping)
 
     def _keep_fresh(self) -> None:
         while not self._stopping.is_set():

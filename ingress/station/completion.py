@@ -12,9 +12,9 @@ from typing import Any
 
 from ingress.dispatch import Bridge
 from ingress.station.claims import Claims
-from middleware.broker.outage import backoff_s
 from middleware.job.records import JobRecord
 from middleware.job.states import FINAL, State
+from ops.backoff import Backoff
 from ops.errors import JobNotFound, StoreUnreachable
 from ops.logs import get_logger
 from ops.threads import start_duty
@@ -100,11 +100,11 @@ class Endings:
         return [job_id for job_id, status in zip(ids, statuses, strict=True) if status is None]
 
     def _run(self) -> None:
-        after, tries = "$", 0
+        after, backoff = "$", Backoff()
         while not self._stopping.is_set():
             try:
                 for event in self._bridge.follower.follow_all(after=after, idle_s=_IDLE_S):
-                    tries = 0
+                    backoff.reset()
                     if self._stopping.is_set():
                         return
                     if event is None:
@@ -113,8 +113,7 @@ class Endings:
                         self._ended(event.job_id, event.status)
                     after = event.event_id
             except StoreUnreachable:
-                tries += 1
-                self._stopping.wait(backoff_s(tries))
+                backoff.wait(self._stopping)
 
     def _ended(self, job_id: str, status: str) -> None:
         """Settle a claim, and those that its job answers, if there are any."""

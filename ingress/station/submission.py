@@ -15,6 +15,7 @@ from ingress.station.completion import Endings
 from ingress.station.jobs import content_key, job_of, note_of, read_through
 from ingress.station.stability import is_being_written
 from middleware.job.schema import Job
+from ops.backoff import exponential_s
 from ops.errors import (
     InvalidJob,
     PolicyDenied,
@@ -30,14 +31,13 @@ from ops.settings.station import StationSettings
 BATCH = 100
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 60.0
-_EXPONENT_MAX = 10
 
 log = get_logger(__name__)
 
 
 def wait_s(tries: int) -> float:
-    """Give how long to wait after so many tries in vain: twice as long each time, at most a minute."""
-    return float(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(tries - 1, _EXPONENT_MAX)))
+    """Return the wait after a number of failures: it doubles each time, up to one minute."""
+    return exponential_s(tries, first_s=FIRST_WAIT_S, max_s=LONGEST_WAIT_S)
 
 
 #: The machine's doing, not the file's: no room, a disk that takes nothing, too little memory or descriptors.

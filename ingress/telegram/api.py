@@ -35,7 +35,7 @@ from telegram.error import (
 )
 from telegram.request import HTTPXRequest
 
-from ingress.telegram.rate_limiter import Pace, backoff_s
+from ingress.telegram.rate_limiter import Pace, telegram_backoff
 from ops.errors import BridgeError
 from ops.logs import get_logger
 
@@ -276,7 +276,7 @@ class Api:
 
     async def _patiently(self, chat_id: int, call: Callable[[], Awaitable[T]]) -> T:
         """Repeat a call until Telegram takes or refuses it."""
-        tries = 0
+        backoff = telegram_backoff()
         while True:
             await self.pace.turn(chat_id)
             try:
@@ -293,10 +293,9 @@ class Api:
             except (BadRequest, Forbidden, ChatMigrated) as error:
                 raise self._refused(error) from error
             except (NetworkError, Conflict) as error:
-                tries += 1
-                if tries == 1:
+                if backoff.failures == 0:
                     log.warning("telegram.call_failed", reason=self.safe(str(error)))
-                await asyncio.sleep(backoff_s(tries))
+                await asyncio.sleep(backoff.next_s())
                 continue
             return result
 

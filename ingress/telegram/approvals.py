@@ -14,7 +14,7 @@ from ingress.core.text import kind, short_id
 from ingress.telegram.api import Api, Refused
 from ingress.telegram.message_text import head
 from ingress.telegram.update_handler import APPROVE, DENY
-from middleware.broker.outage import backoff_s
+from ops.backoff import Backoff
 from ops.errors import BridgeError, JobNotFound, StoreUnreachable
 from ops.logs import get_logger
 from ops.threads import start_duty
@@ -76,7 +76,7 @@ class Approvals:
 
     def _hear(self) -> None:
         """Wake whenever a job is held, or one that is asked about changes."""
-        after, tries = "", 0
+        after, backoff = "", Backoff()
         while not self._stopping.is_set():
             try:
                 if after == "":
@@ -84,7 +84,7 @@ class Approvals:
                     after = self._bridge.follower.newest_event()
                     self._wake()
                 for event in self._bridge.follower.follow_all(after=after, idle_s=5.0):
-                    tries = 0
+                    backoff.reset()
                     if self._stopping.is_set():
                         return
                     if event is None:
@@ -93,8 +93,7 @@ class Approvals:
                     if event.kind == "state" and (event.status == "held" or event.job_id in self._open):
                         self._wake()
             except StoreUnreachable:
-                tries += 1
-                self._stopping.wait(backoff_s(tries))
+                backoff.wait(self._stopping)
                 self._wake()
 
     def _wake(self) -> None:

@@ -15,7 +15,7 @@ from ingress.telegram.poller import Poller, Trouble, wait_out
 from ingress.telegram.replies import Replies
 from ingress.telegram.update_handler import Bot, Desk, bot_number
 from ingress.telegram.update_log import Book, Shelf
-from middleware.broker.outage import backoff_s
+from ops.backoff import Backoff
 from ops.errors import StoreUnreachable
 from ops.logs import get_logger
 
@@ -108,7 +108,7 @@ class Door:
         """Bring the book up to date whenever the store is back, and adopt what it says is owed."""
         self._replies.start()
         self._away.set()
-        tries = 0
+        backoff = Backoff()
         while True:
             await self._away.wait()
             # Before it is mended: a loss in between sets it again.
@@ -116,14 +116,13 @@ class Door:
             try:
                 await asyncio.to_thread(self._book.mend)
             except StoreUnreachable:
-                tries += 1
-                if tries == 1:
+                if backoff.failures == 0:
                     # What is on disk needs no store to be said.
                     await self._replies.adopt_all()
-                await asyncio.sleep(backoff_s(tries))
+                await asyncio.sleep(backoff.next_s())
                 self._away.set()
                 continue
-            tries = 0
+            backoff.reset()
             await self._replies.adopt_all()
 
     async def _poll(self) -> None:

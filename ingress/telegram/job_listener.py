@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import hiredis
 
-from middleware.broker.outage import backoff_s
 from middleware.job.keys import Keys
+from ops.backoff import Backoff
 from ops.errors import StoreUnreachable
 from ops.store.client import Store
 from ops.store.resp import Connection, Reply, as_error
@@ -37,7 +37,7 @@ class Ear:
         # Guards the set, the link and what is sent on it; it is read by one thread only.
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._tries = 0
+        self._backoff = Backoff()
         self._events = keys.event_channel("")
         self._outputs = keys.output("")
 
@@ -80,8 +80,7 @@ class Ear:
             try:
                 self._listen()
             except StoreUnreachable:
-                self._tries += 1
-                self._stopping.wait(backoff_s(self._tries))
+                self._backoff.wait(self._stopping)
 
     def _listen(self) -> None:
         link = self._store.connect()
@@ -101,7 +100,7 @@ class Ear:
                     asked = True
                     continue
                 asked = False
-                self._tries = 0
+                self._backoff.reset()
                 self._hear(reply)
         finally:
             with self._lock:

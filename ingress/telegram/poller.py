@@ -15,7 +15,7 @@ from telegram import Update
 from telegram.error import Conflict, RetryAfter, TelegramError
 
 from ingress.telegram.api import POLL_S, REFUSED_TOKEN_S, Api, TokenRefused, retry_after_s
-from ingress.telegram.rate_limiter import backoff_s
+from ingress.telegram.rate_limiter import telegram_backoff
 from ingress.telegram.replies import Replies
 from ingress.telegram.update_handler import Desk
 from ingress.telegram.update_log import Book
@@ -43,11 +43,10 @@ class Trouble:
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
         self._said = ""
-        self.tries = 0
+        self.backoff = telegram_backoff()
 
     def begin(self, event: str, reason: str, remedy: str = "") -> None:
         """Note a failure; the first of its kind is logged."""
-        self.tries += 1
         if event != self._said:
             log.warning(event, reason=reason, remedy=remedy)
             self._tell(f"{reason} {remedy}".strip())
@@ -58,7 +57,8 @@ class Trouble:
         if self._said:
             log.warning("telegram.polling_again")
             self._tell("")
-        self._said, self.tries = "", 0
+        self._said = ""
+        self.backoff.reset()
 
 
 class Poller:
@@ -104,7 +104,7 @@ class Poller:
 
     async def _take(self, update: Update) -> None:
         """Handle an update unless that has been done; ends when the book knows it as taken."""
-        failures = 0
+        backoff = telegram_backoff()
         while True:
             try:
                 turn = await asyncio.to_thread(self._book.begin, update.update_id)
@@ -116,12 +116,11 @@ class Poller:
             except SpoolFull as error:
                 # Neither store nor disk takes it: Telegram keeps it until they do.
                 self._trouble.begin("telegram.no_room", str(error))
-                await asyncio.sleep(backoff_s(self._trouble.tries))
+                await asyncio.sleep(self._trouble.backoff.next_s())
                 continue
             except Exception:
-                failures += 1
                 log.exception("telegram.update_failed", update_id=update.update_id)
-                await asyncio.sleep(backoff_s(failures))
+                await asyncio.sleep(backoff.next_s())
                 continue
             if owed is not None:
                 self._replies.adopt(owed)
@@ -146,7 +145,7 @@ async def wait_out(error: Exception, api: Api, trouble: Trouble) -> None:
             f"another program takes this bot's updates ({api.safe(error.message)}).",
             "Stop it, or give the bridge a bot of its own; it goes on as soon as the other one ends.",
         )
-        await asyncio.sleep(backoff_s(trouble.tries))
+        await asyncio.sleep(trouble.backoff.next_s())
     else:
         trouble.begin("telegram.away", f"Telegram cannot be reached: {api.safe(str(error))}.")
-        await asyncio.sleep(backoff_s(trouble.tries))
+        await asyncio.sleep(trouble.backoff.next_s())

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 
-_FIRST_WAIT_S = 0.25
-_LONGEST_WAIT_S = 30.0
+from ops.backoff import Backoff
+
+_FIRST_S = 0.25
+_MAX_S = 30.0
 #: Telegram allows 20 messages a minute in a group: https://core.telegram.org/bots/faq#broadcasting-to-users
 GROUP_FACTOR = 3.0
 
 
-def backoff_s(tries: int) -> float:
-    """Give how long to wait before try number ``tries`` + 1, with jitter, at most 30 s."""
-    longest_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** min(tries - 1, 10))
-    return float(longest_s * random.uniform(0.5, 1.0))  # noqa: S311 (no secret)
+def telegram_backoff() -> Backoff:
+    """Return the backoff of calls to Telegram: 0.25 s to 30 s."""
+    return Backoff(_FIRST_S, _MAX_S)
 
 
 class Pace:

@@ -18,7 +18,7 @@ from ingress.telegram.files import lay_down
 from ingress.telegram.job_listener import Ear
 from ingress.telegram.message_text import split
 from ingress.telegram.pending_reply import Owed
-from ingress.telegram.rate_limiter import backoff_s
+from ingress.telegram.rate_limiter import telegram_backoff
 from ingress.telegram.reply_progress import Following, Watch
 from ingress.telegram.update_log import Book
 from ops.errors import BridgeError, SpoolFull
@@ -110,6 +110,7 @@ class Replies:
 
     async def _give(self, owed: Owed) -> None:
         """Give one reply, whatever happens on the way."""
+        backoff = telegram_backoff()
         for tries in range(1, _TRIES_MAX + 1):
             try:
                 await self._give_once(owed)
@@ -118,7 +119,7 @@ class Replies:
             except Exception:
                 log.exception("telegram.reply_failed", **_about(owed), tries=tries)
                 if tries < _TRIES_MAX:
-                    await asyncio.sleep(backoff_s(tries))
+                    await asyncio.sleep(backoff.next_s())
                     continue
                 log.error("telegram.reply_set_aside", **_about(owed))  # noqa: TRY400 (told above)
             break
@@ -180,6 +181,7 @@ class Replies:
             return ""
         if attachment.size_bytes is not None and attachment.size_bytes > FILE_MAX_BYTES:
             return f"The file is too large: Telegram gives bots at most {FILE_MAX_BYTES // 1_000_000} MB."
+        backoff = telegram_backoff()
         for tries in range(1, _TRIES_MAX + 1):
             try:
                 name, size_bytes = await lay_down(
@@ -191,7 +193,7 @@ class Replies:
                 log.warning("telegram.file_failed", **_about(owed), reason=str(error), tries=tries)
                 if tries == _TRIES_MAX:
                     return f"The file could not be stored: {error.strerror}."
-                await asyncio.sleep(backoff_s(tries))
+                await asyncio.sleep(backoff.next_s())
                 continue
             log.info("telegram.file_taken", **_about(owed), name=name, size_bytes=size_bytes)
             noted = " with your note" if attachment.caption else ""
@@ -200,14 +202,13 @@ class Replies:
 
     async def _write(self, act: Callable[[Owed], None], owed: Owed) -> None:
         """Write something into the book; with the store away and the disk full, as soon as there is room."""
-        tries = 0
+        backoff = telegram_backoff()
         while True:
             try:
                 await asyncio.to_thread(act, owed)
             except SpoolFull as error:
-                tries += 1
                 log.warning("telegram.book_full", **_about(owed), reason=str(error))
-                await asyncio.sleep(backoff_s(tries))
+                await asyncio.sleep(backoff.next_s())
                 continue
             except BridgeError as error:
                 log.error("telegram.book_refuses", **_about(owed), reason=str(error))  # noqa: TRY400

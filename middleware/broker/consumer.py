@@ -17,12 +17,12 @@ from dramatiq import Consumer
 from dramatiq.broker import MessageProxy
 
 from middleware.broker.message import JobMessage
-from middleware.broker.outage import backoff_s
 from middleware.broker.scripts import Delivered, Settlement
 from middleware.broker.slots import Share
 from middleware.job.keys import DELIVER_QUEUE, QUEUE
 from middleware.job.records import JobError
 from middleware.job.schema import decode_job
+from ops.backoff import Backoff
 from ops.errors import InvalidJob, StoreError, StoreUnreachable
 from ops.store.resp import Connection, as_error
 
@@ -56,7 +56,7 @@ class BridgeConsumer(Consumer):
         self._rung = True
         self._backlog = False
         self._looked_s = 0.0
-        self._tries = 0
+        self._backoff = Backoff()
         self._look_every_s = _LOOK_EVERY_S.get(queue, _LOOK_EVERY_S[QUEUE])
         self._share = Share(broker.slots, None if queue == QUEUE else _DELIVER_PART)
 
@@ -84,7 +84,7 @@ class BridgeConsumer(Consumer):
         except (StoreUnreachable, StoreError) as error:
             self._wait_out(error)
         else:
-            self._tries = 0
+            self._backoff.reset()
             broker.store_answered()
         return self._ready.popleft() if self._ready else None
 
@@ -146,8 +146,7 @@ class BridgeConsumer(Consumer):
     def _wait_out(self, error: Exception) -> None:
         self._broker.outage.begin(error)
         self._rung = True
-        self._tries += 1
-        self._broker.stopping.wait(min(backoff_s(self._tries), self._timeout_s))
+        self._broker.stopping.wait(min(self._backoff.next_s(), self._timeout_s))
 
     def _hang_up(self) -> None:
         if self._bell is not None:

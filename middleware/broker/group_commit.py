@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
@@ -20,9 +19,9 @@ import hiredis
 from dramatiq.middleware import Interrupt
 
 from middleware.broker.message import JobMessage
-from middleware.broker.outage import backoff_s
 from middleware.broker.scripts import Settlement
 from middleware.job.records import JobError
+from ops.backoff import Backoff
 from ops.errors import StoreError, StoreUnreachable
 from ops.logs import journal
 from ops.store.resp import Reply, as_error, well_formed
@@ -128,14 +127,13 @@ class Commits:
 
     def _flush(self, message: JobMessage) -> None:
         """Send the rest of the output; what the store refuses must not cost the job its result."""
-        tries = 0
+        backoff = Backoff()
         while message.context is not None:
             try:
                 message.context.flush()
             except StoreUnreachable as error:
                 self._broker.outage.begin(error)
-                tries += 1
-                time.sleep(backoff_s(tries))
+                backoff.sleep()
             except Exception:
                 logger.exception("job.output_lost: %s", message.job.job_id)
                 return
@@ -143,14 +141,13 @@ class Commits:
                 return
 
     def _commit(self, together: list[_Commit]) -> None:
-        tries = 0
+        backoff = Backoff()
         while together:
             answers = zip(together, self._ask(together), strict=True)
             # All are looked at before any is tried again: each has its own answer.
             together = [each for each, answer in answers if not self._is_through(each, answer)]
             if together:
-                tries += 1
-                time.sleep(backoff_s(tries))
+                backoff.sleep()
 
     def _is_through(self, commit: _Commit, answer: Reply | Exception) -> bool:
         """Tell whether nothing is left to be done for a commit; what goes wrong with it is its own affair."""

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
-
-FIRST_WAIT_S = 0.02
-LONGEST_WAIT_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +39,3 @@ class Outage:
         """For how long the store has been away; 0 if it is not."""
         since_s = self._since_s
         return 0.0 if since_s is None else time.monotonic() - since_s
-
-
-def backoff_s(tries: int) -> float:
-    """Give how long to wait before try number ``tries`` + 1, with jitter, at most a second."""
-    return float(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(tries, 10)) * random.uniform(0.5, 1.0))  # noqa: S311

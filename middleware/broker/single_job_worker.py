@@ -11,18 +11,18 @@ import os
 import secrets
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 from msgspec import Struct
 
 from middleware.broker.broker import new_worker_id
-from middleware.broker.outage import Outage, backoff_s
+from middleware.broker.outage import Outage
 from middleware.broker.scripts import EnqueueRequest, Scripts, Settlement
 from middleware.context import JobCancelled, JobContext, StreamName, set_current_job
 from middleware.job.keys import Keys
 from middleware.job.schema import Job
+from ops.backoff import Backoff
 from ops.errors import BridgeError, QueueFull, StoreUnreachable, WrongState
 from ops.store.resp import Connection, well_formed
 from ops.threads import start_duty
@@ -104,7 +104,7 @@ class SoloWorker:
         """Commit the end, when the store is there; gives ``settled``, ``already`` or ``superseded``."""
         if self._context is None:
             raise LookupError("no job has been taken")
-        tries = 0
+        backoff = Backoff()
         while True:
             try:
                 outcome, _ = self._scripts.settle(
@@ -113,9 +113,8 @@ class SoloWorker:
                 self._scripts.leave(self.worker_id)
             except StoreUnreachable as error:
                 self._outage.begin(error)
-                tries += 1
                 # Not bounded: the end of the job is known here and nowhere else.
-                time.sleep(backoff_s(tries))
+                backoff.sleep()
             else:
                 return outcome
 
@@ -139,7 +138,7 @@ class SoloWorker:
             self._ended.wait(pause_s)
 
     def _listen(self) -> None:
-        tries = 0
+        backoff = Backoff()
         while not self._ended.is_set():
             link: Connection | None = None
             try:
@@ -148,13 +147,12 @@ class SoloWorker:
                 while not self._ended.is_set():
                     # What was published while nobody listened stands with the job.
                     self._look()
-                    tries = 0
+                    backoff.reset()
                     with contextlib.suppress(TimeoutError):
                         link.read(_LISTEN_S)
             except BridgeError as error:
                 self._outage.begin(error)
-                tries += 1
-                self._ended.wait(backoff_s(tries))
+                backoff.wait(self._ended)
             finally:
                 if link is not None:
                     link.close()

@@ -10,8 +10,9 @@ from __future__ import annotations
 import threading
 import time
 
-from middleware.broker.outage import Outage, backoff_s
+from middleware.broker.outage import Outage
 from middleware.broker.scripts import Scripts
+from ops.backoff import Backoff
 from ops.errors import BridgeError
 from ops.threads import start_duty
 
@@ -59,7 +60,7 @@ class DueTimer:
                 self._changed.notify()
 
     def _run(self) -> None:
-        tries = 0
+        backoff = Backoff()
         while True:
             with self._changed:
                 while self._running and (self._due_s is None or self._due_s > time.monotonic()):
@@ -72,8 +73,7 @@ class DueTimer:
                 next_due_ms = self._scripts.promote()
             except BridgeError as error:
                 self._outage.begin(error)
-                tries += 1
-                self.note(int(backoff_s(tries) * 1000))
+                self.note(int(backoff.next_s() * 1000))
             else:
-                tries = 0
+                backoff.reset()
                 self.note(next_due_ms)

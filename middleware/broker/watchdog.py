@@ -23,11 +23,12 @@ import time
 from pathlib import Path
 
 from middleware.broker.admission import make_scripts
-from middleware.broker.outage import Outage, backoff_s
+from middleware.broker.outage import Outage
 from middleware.broker.scripts import Scripts, Settlement
 from middleware.broker.vitals import Signs, WardPlace, read_signs, ward_place
 from middleware.job.keys import Keys
 from middleware.job.records import utc_now
+from ops.backoff import Backoff
 from ops.errors import BridgeError, StartFailed
 from ops.lockfile import await_lock, try_lock
 from ops.logs import configure_logging, get_logger
@@ -230,7 +231,7 @@ class Warden:
 
     def _recover(self, ward: Ward, started: set[str]) -> bool:
         """Take a dead worker's jobs back once the store answers; False if we were told to stop first."""
-        tries = 0
+        backoff = Backoff()
         while not self._stopping.is_set():
             try:
                 held = self._scripts.store.call("HKEYS", self._keys.processing(ward.worker_id))
@@ -240,8 +241,7 @@ class Warden:
                 )
             except BridgeError as error:
                 self._outage.begin(error)
-                tries += 1
-                self._stopping.wait(backoff_s(tries))
+                backoff.wait(self._stopping)
                 continue
             self._outage.end()
             for _, job_id, status in taken:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
 
+from ops.backoff import Backoff
 from ops.errors import BridgeError, SettingsError, StartFailed
 from ops.logs import get_logger
 from ops.processes import (
@@ -31,8 +32,8 @@ from ops.supervision.state_file import INSTANCE_MARK, ProgramState, UpState, sta
 from ops.workspace import Workspace
 
 #: Waits between the end of a program and its next start: doubled each time, from the first to the last.
-BACKOFF_MIN_S = 0.05
-BACKOFF_MAX_S = 10.0
+_RESTART_FIRST_S = 0.05
+_RESTART_MAX_S = 10.0
 #: Who has lived so long starts again with the shortest wait.
 STEADY_S = 10.0
 #: Ends before its first readiness that make the whole start fail.
@@ -46,15 +47,6 @@ _SEE_OFF_LOOK_S = 0.05
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 log = get_logger(__name__)
-
-
-def backoff_s(ends: int) -> float:
-    """Give the wait before the next start, in seconds.
-
-    Args:
-        ends: How often the program has ended without a steady life in between, from 1.
-    """
-    return min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0 ** min(ends - 1, 32))
 
 
 def _now() -> str:
@@ -202,7 +194,7 @@ class Supervisor:
 
     async def _keep(self, program: Program) -> None:
         """Run a program again and again until we are stopping."""
-        ends, was_ready = 0, False
+        backoff, was_ready = Backoff(_RESTART_FIRST_S, _RESTART_MAX_S, jitter=0.0), False
         state = self._states[program.name]
         while not self._stopping.is_set():
             started_s = time.monotonic()
@@ -212,8 +204,7 @@ class Supervisor:
                 if not was_ready:
                     self._fail(failure)
                     return
-                ends += 1
-                await self._put_off(program, failure, backoff_s(ends))
+                await self._put_off(program, failure, backoff.next_s())
                 continue
             vital = await self._live(running)
             exit_code = running.ended.result()
@@ -230,15 +221,15 @@ class Supervisor:
                 self._exit_code = exit_code if exit_code >= 0 else 128 - exit_code
                 self._stopping.set()
                 return
-            ends = 1 if time.monotonic() - started_s > STEADY_S else ends + 1
-            log.error(
-                "program.ended", program=program.name, exit_code=exit_code, restart_in_s=backoff_s(ends)
-            )
-            if not was_ready and ends >= EARLY_ENDS_MAX:
+            if time.monotonic() - started_s > STEADY_S:
+                backoff.reset()
+            wait_s = backoff.next_s()
+            log.error("program.ended", program=program.name, exit_code=exit_code, restart_in_s=wait_s)
+            if not was_ready and backoff.failures >= EARLY_ENDS_MAX:
                 self._fail(_never_ready(running, exit_code))
                 return
             state.restarts += 1
-            await self._pause(backoff_s(ends))
+            await self._pause(wait_s)
 
     def _outlived(self, program: Program, vital: Vital) -> bool:
         """Note workers that live on since only Dramatiq's master was killed: they stop in good order now."""

@@ -1,12 +1,10 @@
-"""Waits between attempts, as properties of the arithmetic."""
+"""Waits between the attempts of a job, as properties of the arithmetic."""
 
 from __future__ import annotations
 
 import hypothesis.strategies as st
 from hypothesis import given
 
-from middleware.broker.outage import LONGEST_WAIT_S
-from middleware.broker.outage import backoff_s as outage_backoff_s
 from middleware.retries import backoff_s
 
 bounds = st.tuples(st.floats(0, 1e4), st.floats(0, 1e4)).map(sorted)
@@ -31,7 +29,7 @@ def test_the_longest_wait_grows_until_it_is_capped(used: int, bound: list[float]
 
 @given(bounds)
 def test_the_first_wait_is_at_most_the_shortest(bound: list[float]) -> None:
-    """After one failure nobody waits longer than ``min_s``."""
+    """After one failure the wait is at most ``min_s``."""
     assert backoff_s(0, min_s=bound[0], max_s=bound[1], fraction=1.0) == bound[0]
 
 
@@ -42,9 +40,3 @@ def test_jitter_is_full(used: int, bound: list[float], one: float, other: float)
     waits = [backoff_s(used, min_s=bound[0], max_s=bound[1], fraction=part) for part in (0.0, low, high, 1.0)]
     assert waits == sorted(waits)
     assert waits[0] == 0.0
-
-
-@given(tries)
-def test_waiting_for_the_store_is_short(number: int) -> None:
-    """An outage is noticed to be over within a second, and is not hammered at."""
-    assert 0 < outage_backoff_s(number) <= LONGEST_WAIT_S

@@ -15,13 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ops.errors import AlreadyRunning
 from ops.processes import find_marked, pid_alive, stop_processes
 from ops.supervision.state_file import UpState, claim, read_state, running_pid, sweep_leftovers
-from ops.supervision.supervisor import BACKOFF_MAX_S, BACKOFF_MIN_S, backoff_s
 from ops.workspace import Workspace
 from tests.support import clean_environ, eventually
 from tests.tools import require_tool
@@ -104,12 +101,6 @@ def stubborn(workspace: Workspace, **more: Any) -> dict[str, Any]:
     """Describe a program that ignores SIGTERM from the moment it is ready."""
     ready = workspace.home / "stubborn-ready"
     return shell("stubborn", STUBBORN.format(ready=ready), ready=str(ready), **more)
-
-
-@given(st.integers(min_value=1, max_value=10_000))
-def test_backoff(ends: int) -> None:
-    """The wait is within its bounds and never shrinks."""
-    assert BACKOFF_MIN_S <= backoff_s(ends) <= backoff_s(ends + 1) <= BACKOFF_MAX_S
 
 
 def test_starts_and_stops_in_order(supervised: Supervised) -> None:
