@@ -64,10 +64,11 @@ def rest() -> int:
     It needs a token; without any, one is made and shown once.
     """
     from ingress.core.daemon import run_daemon
+    from ingress.dashboard.extension import extension as dashboard
     from ingress.rest.server import serve
     from ops.settings.load import load_settings
 
-    return run_daemon("rest", load_settings(), serve)
+    return run_daemon("rest", load_settings(), lambda daemon: serve(daemon, [dashboard]))
 
 
 @click.command()

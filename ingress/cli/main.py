@@ -13,6 +13,7 @@ from typing import TextIO
 
 import click
 
+from ingress.core.version import version
 from ops.errors import BridgeError, UsageProblem
 
 #: Command -> module of ``ingress.cli`` that holds it; the order is that of ``3ox --help``.
@@ -109,21 +110,6 @@ def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> No
     if value and not ctx.resilient_parsing:
         click.echo(f"{PROGRAM} {version()}")
         ctx.exit()
-
-
-def version() -> str:
-    """Give the version: of the installed distribution, or of the checkout that this file lies in."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed_version
-
-    try:
-        return installed_version("cmd-bridge")
-    except PackageNotFoundError:
-        import tomllib
-        from pathlib import Path
-
-        with (Path(__file__).parents[2] / "pyproject.toml").open("rb") as file:
-            return str(tomllib.load(file)["project"]["version"])
 
 
 @click.group(

@@ -13,11 +13,11 @@ from litestar.datastructures import Cookie
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 
-from ingress.dashboard.context import Desk, OpenDesk
+from ingress.core.http.auth import BEARER_MAX
+from ingress.core.http.problems import ApiProblem
 from ingress.dashboard.sessions import COOKIE, FORM_COOKIE, LIFE_S, is_same
+from ingress.dashboard.state import DashboardDependency, DashboardState
 from ingress.dashboard.view import FRAGMENT_HEADER, HEADERS, THEME_COOKIE, THEMES, Visitor, page, visitor_of
-from ingress.rest.auth import BEARER_MAX
-from ingress.rest.problems import ApiProblem
 
 _THEME_S = 365 * 86_400
 _SEE_OTHER = 303
@@ -26,30 +26,30 @@ _FORM = "application/x-www-form-urlencoded"
 AnyRequest = Request[Any, Any, Any]
 
 
-def _cancel(desk: Desk, job_id: str, actor: str) -> str:
-    reply = desk.door.bridge.cancel(job_id, f"cancelled by {actor}")
+def _cancel(dashboard: DashboardState, job_id: str, actor: str) -> str:
+    reply = dashboard.app_state.bridge.cancel(job_id, f"cancelled by {actor}")
     return {"finished": "It had ended before.", "cancelling": "It is being stopped."}.get(
         reply.outcome, "Cancelled."
     )
 
 
-def _retry(desk: Desk, job_id: str, actor: str) -> str:
-    desk.door.bridge.retry(job_id, f"retried by {actor}")
+def _retry(dashboard: DashboardState, job_id: str, actor: str) -> str:
+    dashboard.app_state.bridge.retry(job_id, f"retried by {actor}")
     return "It runs again."
 
 
-def _approve(desk: Desk, job_id: str, actor: str) -> str:
-    desk.door.bridge.approve(job_id, actor)
+def _approve(dashboard: DashboardState, job_id: str, actor: str) -> str:
+    dashboard.app_state.bridge.approve(job_id, actor)
     return "Approved."
 
 
-def _deny(desk: Desk, job_id: str, actor: str) -> str:
-    desk.door.bridge.deny(job_id, actor)
+def _deny(dashboard: DashboardState, job_id: str, actor: str) -> str:
+    dashboard.app_state.bridge.deny(job_id, actor)
     return "Denied."
 
 
 #: What can be done to a job; each needs the scope admin.
-ACTS: dict[str, Callable[[Desk, str, str], str]] = {
+ACTS: dict[str, Callable[[DashboardState, str, str], str]] = {
     "cancel": _cancel,
     "retry": _retry,
     "approve": _approve,
@@ -57,17 +57,17 @@ ACTS: dict[str, Callable[[Desk, str, str], str]] = {
 }
 
 
-class Said(msgspec.Struct, frozen=True):
+class ActionReply(msgspec.Struct, frozen=True):
     """What came of an act, for the script."""
 
     said: str
 
 
 @get("/sign-in")
-async def show_sign_in(request: AnyRequest, desk: OpenDesk) -> Response[Any]:
+async def show_sign_in(request: AnyRequest, dashboard: DashboardDependency) -> Response[Any]:
     """Show the way in."""
     wanted = safe_next(request.query_params.get("next"))
-    if desk.sessions.find(request.cookies) is not None:
+    if dashboard.sessions.find(request.cookies) is not None:
         return go(wanted)
     return _sign_in_page(request, wanted)
 
@@ -87,20 +87,20 @@ def _sign_in_page(request: AnyRequest, wanted: str, fault: str = "", status: int
 
 
 @post("/sign-in", status_code=200)
-async def sign_in(request: AnyRequest, desk: OpenDesk) -> Response[Any]:
+async def sign_in(request: AnyRequest, dashboard: DashboardDependency) -> Response[Any]:
     """Begin a session."""
     form = await _form(request)
     wanted = safe_next(form.get("next"))
     if not is_same(form.get("csrf"), request.cookies.get(FORM_COOKIE)):
         return _sign_in_page(request, wanted, "The form had expired. Please try again.", 403)
     who = "" if request.client is None else request.client.host
-    wait_s = desk.tries.wait_s(who)
+    wait_s = dashboard.tries.wait_s(who)
     if wait_s:
         return _sign_in_page(request, wanted, f"Too many tries. Wait {wait_s} s.", 429)
     token = form.get("token", "").strip()
-    key = desk.sessions.begin(token) if 0 < len(token) <= BEARER_MAX else None
+    key = dashboard.sessions.begin(token) if 0 < len(token) <= BEARER_MAX else None
     if key is None:
-        desk.tries.note(who)
+        dashboard.tries.note(who)
         return _sign_in_page(request, wanted, "This token is not valid.", 401)
     answer = go(wanted)
     answer.cookies.append(_cookie(request, COOKIE, key, max_age=int(LIFE_S)))
@@ -108,19 +108,19 @@ async def sign_in(request: AnyRequest, desk: OpenDesk) -> Response[Any]:
 
 
 @post("/sign-out", status_code=200)
-async def sign_out(request: AnyRequest, desk: OpenDesk) -> Response[Any]:
+async def sign_out(request: AnyRequest, dashboard: DashboardDependency) -> Response[Any]:
     """End a session."""
-    await _checked_form(request, visitor_of(request, desk))
-    desk.sessions.end(request.cookies)
+    await _checked_form(request, visitor_of(request, dashboard))
+    dashboard.sessions.end(request.cookies)
     answer = go("/sign-in")
     answer.cookies.append(_cookie(request, COOKIE, "", max_age=0))
     return answer
 
 
 @post("/ui/theme", status_code=200)
-async def choose_theme(request: AnyRequest, desk: OpenDesk) -> Response[Any]:
+async def choose_theme(request: AnyRequest, dashboard: DashboardDependency) -> Response[Any]:
     """Keep the theme in a cookie; the script does it without us."""
-    form = await _checked_form(request, visitor_of(request, desk))
+    form = await _checked_form(request, visitor_of(request, dashboard))
     theme = form.get("theme", "")
     answer = go(safe_next(form.get("next")))
     answer.cookies.append(
@@ -131,10 +131,10 @@ async def choose_theme(request: AnyRequest, desk: OpenDesk) -> Response[Any]:
 
 @post("/jobs/{job_id:str}/{act:str}", status_code=200)
 async def act_on_job(
-    request: AnyRequest, desk: OpenDesk, job_id: FromPath[str], act: FromPath[str]
+    request: AnyRequest, dashboard: DashboardDependency, job_id: FromPath[str], act: FromPath[str]
 ) -> Response[Any]:
     """Do something to a job."""
-    visitor = visitor_of(request, desk)
+    visitor = visitor_of(request, dashboard)
     await _checked_form(request, visitor)
     if visitor.scope != "admin":
         raise ApiProblem(
@@ -146,9 +146,11 @@ async def act_on_job(
     do = ACTS.get(act)
     if do is None:
         raise NotFoundException
-    said = await sync_to_thread(do, desk, job_id, f"dashboard:{visitor.name}")
+    said = await sync_to_thread(do, dashboard, job_id, f"dashboard:{visitor.name}")
     if FRAGMENT_HEADER in request.headers:
-        return Response(msgspec.json.encode(Said(said)), media_type="application/json", headers=HEADERS)
+        return Response(
+            msgspec.json.encode(ActionReply(said)), media_type="application/json", headers=HEADERS
+        )
     return go(f"/jobs/{job_id}")
 
 

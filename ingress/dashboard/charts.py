@@ -29,7 +29,7 @@ _LINES: tuple[tuple[str, str, Callable[[MetricPoint], float | None]], ...] = (
 )
 
 
-class Bar(Struct, frozen=True):
+class ThroughputBar(Struct, frozen=True):
     """One minute of throughput."""
 
     x: float
@@ -40,7 +40,7 @@ class Bar(Struct, frozen=True):
     failed_height: float
 
 
-class Tick(Struct, frozen=True):
+class AxisTick(Struct, frozen=True):
     """A line across, with its label.
 
     Attributes:
@@ -55,15 +55,15 @@ class Tick(Struct, frozen=True):
 class Throughput(Struct, frozen=True, kw_only=True):
     """Jobs that ended, by the minute."""
 
-    bars: list[Bar]
-    ticks: list[Tick]
+    bars: list[ThroughputBar]
+    ticks: list[AxisTick]
     completed: int
     failed: int
     peak: int
     last_minute: int
 
 
-class Line(Struct, frozen=True, kw_only=True):
+class LatencyLine(Struct, frozen=True, kw_only=True):
     """One line of the latency.
 
     Attributes:
@@ -82,8 +82,8 @@ class Line(Struct, frozen=True, kw_only=True):
 class Latency(Struct, frozen=True, kw_only=True):
     """How long jobs waited and ran."""
 
-    lines: list[Line]
-    ticks: list[Tick]
+    lines: list[LatencyLine]
+    ticks: list[AxisTick]
 
 
 def throughput(points: Sequence[MetricPoint], now_ms: int) -> Throughput:
@@ -108,7 +108,7 @@ def throughput(points: Sequence[MetricPoint], now_ms: int) -> Throughput:
             continue
         height, failed_height = (value / top * HEIGHT for value in (done[at], failed[at]))
         bars.append(
-            Bar(
+            ThroughputBar(
                 _round(at * step + _GAP / 2),
                 _round(step - _GAP),
                 _round(HEIGHT - height),
@@ -138,7 +138,7 @@ def latency(points: Sequence[MetricPoint], now_ms: int) -> Latency:
     known = [value for values in series for value in values if value is not None]
     decades = max(3, math.ceil(math.log10(max([*known, _LOW_MS]) / _LOW_MS)))
     lines = [
-        Line(
+        LatencyLine(
             name=name,
             style=style,
             path=_path(values, decades),
@@ -209,8 +209,8 @@ def _nice_above(value: float) -> float:
         base *= 10
 
 
-def _tick(share: float, label: str) -> Tick:
-    return Tick(_round(HEIGHT * (1 - share)), label)
+def _tick(share: float, label: str) -> AxisTick:
+    return AxisTick(_round(HEIGHT * (1 - share)), label)
 
 
 def _decade(at: int) -> str:

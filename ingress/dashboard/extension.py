@@ -14,14 +14,14 @@ from litestar import Request, Response, Router
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
+from ingress.core.http.app_state import AppState
+from ingress.core.http.auth import Extension
+from ingress.core.http.problems import ApiProblem, answer, of_bridge_error, of_http_exception
 from ingress.dashboard import actions, live, pages
 from ingress.dashboard.actions import go
-from ingress.dashboard.context import Desk
 from ingress.dashboard.sessions import cookies_of
+from ingress.dashboard.state import DashboardState
 from ingress.dashboard.view import FRAGMENT_HEADER, SignInNeeded, page, visitor_of
-from ingress.rest.app_state import Door
-from ingress.rest.auth import Extension
-from ingress.rest.problems import ApiProblem, answer, of_bridge_error, of_http_exception
 from ops.errors import BridgeError
 from ops.tokens import Principal
 
@@ -34,32 +34,32 @@ _OPEN = {
 }
 
 
-def extension(door: Door) -> Extension:
-    """Make the dashboard of a door."""
-    desk = Desk(door)
+def extension(app_state: AppState) -> Extension:
+    """Return the dashboard as an extension of the API server."""
+    dashboard = DashboardState(app_state)
 
     def identify(path: str, headers: dict[str, str]) -> Principal | None:
         if not is_ours(path) or "cookie" not in headers:
             return None
-        found = desk.sessions.find(cookies_of(headers["cookie"]))
+        found = dashboard.sessions.find(cookies_of(headers["cookie"]))
         return None if found is None else found[1]
 
     def on_sign_in_needed(request: Request[Any, Any, Any], _: SignInNeeded) -> Response[Any]:
         return _ask_to_sign_in(request)
 
     def on_problem(request: Request[Any, Any, Any], error: ApiProblem) -> Response[Any]:
-        return _show(request, desk, error)
+        return _show(request, dashboard, error)
 
     def on_bridge_error(request: Request[Any, Any, Any], error: BridgeError) -> Response[Any]:
-        return _show(request, desk, of_bridge_error(error))
+        return _show(request, dashboard, of_bridge_error(error))
 
     def on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
-        return _show(request, desk, of_http_exception(error))
+        return _show(request, dashboard, of_http_exception(error))
 
     router = Router(
         path="/",
         route_handlers=[*pages.ROUTES, *actions.ROUTES, *live.ROUTES],
-        dependencies={"desk": Provide(lambda: desk, sync_to_thread=False)},
+        dependencies={"dashboard": Provide(lambda: dashboard, sync_to_thread=False)},
         exception_handlers={
             SignInNeeded: on_sign_in_needed,
             ApiProblem: on_problem,
@@ -91,12 +91,12 @@ def _ask_to_sign_in(request: Request[Any, Any, Any]) -> Response[Any]:
     return go(f"/sign-in?next={quote(here, safe='/')}")
 
 
-def _show(request: Request[Any, Any, Any], desk: Desk, error: ApiProblem) -> Response[Any]:
+def _show(request: Request[Any, Any, Any], dashboard: DashboardState, error: ApiProblem) -> Response[Any]:
     """Show an error to a person, or tell it to the script."""
     if FRAGMENT_HEADER in request.headers:
         return answer(error)
     try:
-        visitor = visitor_of(request, desk)
+        visitor = visitor_of(request, dashboard)
     except SignInNeeded:
         return _ask_to_sign_in(request)
     return page(

@@ -10,8 +10,8 @@ from ingress.core.ledger_proofs import verify_receipt
 from ingress.core.lookup import one_job, one_receipt, whole_id
 from ingress.core.spooled_jobs import SPOOLED, in_spool
 from ingress.core.text import seconds_between
-from ingress.dashboard.context import Desk
 from ingress.dashboard.labels import output_text
+from ingress.dashboard.state import DashboardState
 from middleware.archive.proof import Proof
 from middleware.job.records import JobRecord, Receipt
 from middleware.job.states import State
@@ -23,14 +23,14 @@ _START = "0-0"
 _RETRIED = frozenset({State.FAILED, State.CANCELLED})
 
 
-class Piece(Struct, frozen=True):
+class OutputPiece(Struct, frozen=True):
     """A piece of output, harmless."""
 
     stream: str
     text: str
 
 
-class Output(Struct, frozen=True, kw_only=True):
+class JobOutput(Struct, frozen=True, kw_only=True):
     """What a job has written.
 
     Attributes:
@@ -39,12 +39,12 @@ class Output(Struct, frozen=True, kw_only=True):
         cut: There is more before.
     """
 
-    pieces: list[Piece]
+    pieces: list[OutputPiece]
     last: str = _START
     cut: bool = False
 
 
-class Step(Struct, frozen=True, kw_only=True):
+class TimelineStep(Struct, frozen=True, kw_only=True):
     """One transition, with the time since the one before."""
 
     at: str
@@ -55,7 +55,7 @@ class Step(Struct, frozen=True, kw_only=True):
     after_ms: float | None
 
 
-class Relative(Struct, frozen=True):
+class JobDependency(Struct, frozen=True):
     """A job that this one waited for.
 
     Attributes:
@@ -79,41 +79,41 @@ class JobView(Struct, frozen=True, kw_only=True):
 
     record: JobRecord
     receipt: Receipt
-    steps: list[Step]
-    needs: list[Relative]
+    steps: list[TimelineStep]
+    needs: list[JobDependency]
     acts: list[str]
     text: str | None
     is_on_disk: bool
 
 
-def resolve(desk: Desk, part: str) -> str:
+def resolve(dashboard: DashboardState, part: str) -> str:
     """Complete a shortened job id; blocks on the store.
 
     Raises:
         JobNotFound: Neither store nor history nor spool has it.
     """
-    return whole_id(desk.bridge, part)
+    return whole_id(dashboard.bridge, part)
 
 
-def read_job(desk: Desk, part: str) -> JobView:
+def read_job(dashboard: DashboardState, part: str) -> JobView:
     """Read a job; blocks on the store.
 
     Args:
-        desk: Where.
+        dashboard: Where.
         part: Its id, or a unique part of it.
 
     Raises:
         JobNotFound: Neither store nor history nor spool has it.
         StoreUnreachable: The store is away, and the spool has none.
     """
-    record = one_job(desk.bridge, part)
-    receipt = one_receipt(desk.bridge, record.job_id)
+    record = one_job(dashboard.bridge, part)
+    receipt = one_receipt(dashboard.bridge, record.job_id)
     on_disk = receipt.transitions[0].status == SPOOLED
     return JobView(
         record=record,
         receipt=receipt,
         steps=_steps(receipt),
-        needs=[_relative(desk, job_id) for job_id in record.depends_on],
+        needs=[_relative(dashboard, job_id) for job_id in record.depends_on],
         # What is on disk only nothing can be done to: the store has to take it first.
         acts=[] if on_disk else acts_of(record),
         text=_text(record.result),
@@ -130,50 +130,52 @@ def acts_of(record: JobRecord) -> list[str]:
     return [] if record.is_final else ["cancel"]
 
 
-def read_output(desk: Desk, view: JobView) -> Output:
+def read_output(dashboard: DashboardState, view: JobView) -> JobOutput:
     """Read the end of a job's output; blocks on the store."""
     if view.is_on_disk:
-        return Output(pieces=[])
+        return JobOutput(pieces=[])
     job_id = view.record.job_id
-    key = desk.bridge.reader.keys.output(job_id)
-    rows = desk.bridge.store.call("XREVRANGE", key, "+", "-", "COUNT", OUTPUT_PIECES_MAX + 1)
-    if not rows and desk.bridge.reader.status_of(job_id) is None:
-        past = desk.catalog().past_pieces(job_id)
-        return Output(pieces=[Piece(chunk.stream, output_text(chunk.text)) for chunk in past])
+    key = dashboard.bridge.reader.keys.output(job_id)
+    rows = dashboard.bridge.store.call("XREVRANGE", key, "+", "-", "COUNT", OUTPUT_PIECES_MAX + 1)
+    if not rows and dashboard.bridge.reader.status_of(job_id) is None:
+        past = dashboard.catalog().past_pieces(job_id)
+        return JobOutput(pieces=[OutputPiece(chunk.stream, output_text(chunk.text)) for chunk in past])
     kept = rows[:OUTPUT_PIECES_MAX][::-1]
-    pieces = [Piece(row[1][1].decode(), output_text(row[1][3].decode(errors="replace"))) for row in kept]
+    pieces = [
+        OutputPiece(row[1][1].decode(), output_text(row[1][3].decode(errors="replace"))) for row in kept
+    ]
     last = rows[0][0].decode() if rows else _START
-    return Output(pieces=pieces, last=last, cut=len(rows) > OUTPUT_PIECES_MAX)
+    return JobOutput(pieces=pieces, last=last, cut=len(rows) > OUTPUT_PIECES_MAX)
 
 
-def read_proof(desk: Desk, job_id: str) -> Proof | None:
+def read_proof(dashboard: DashboardState, job_id: str) -> Proof | None:
     """Prove a job's receipt; waits a moment for what is to be sealed yet.
 
     Args:
-        desk: Where.
+        dashboard: Where.
         job_id: The whole id.
 
     Returns:
         The proof; None if neither store nor history has the job, so that there is nothing to compare.
     """
     try:
-        return verify_receipt(desk.bridge, job_id)
+        return verify_receipt(dashboard.bridge, job_id)
     except JobNotFound:
         return None
 
 
-def is_on_disk(desk: Desk, job_id: str) -> bool:
+def is_on_disk(dashboard: DashboardState, job_id: str) -> bool:
     """Tell whether the store does not have a job, but the spool does; blocks on the store, briefly."""
-    return in_spool(desk.bridge, job_id) is not None
+    return in_spool(dashboard.bridge, job_id) is not None
 
 
-def _steps(receipt: Receipt) -> list[Step]:
-    steps: list[Step] = []
+def _steps(receipt: Receipt) -> list[TimelineStep]:
+    steps: list[TimelineStep] = []
     before: str | None = None
     for line in receipt.transitions:
         seconds = None if before is None else seconds_between(before, line.at)
         steps.append(
-            Step(
+            TimelineStep(
                 at=line.at,
                 status=line.status,
                 attempt=line.attempt,
@@ -186,13 +188,13 @@ def _steps(receipt: Receipt) -> list[Step]:
     return steps
 
 
-def _relative(desk: Desk, job_id: str) -> Relative:
+def _relative(dashboard: DashboardState, job_id: str) -> JobDependency:
     try:
-        return Relative(job_id, one_job(desk.bridge, job_id))
+        return JobDependency(job_id, one_job(dashboard.bridge, job_id))
     except JobNotFound:
-        return Relative(job_id, None)
+        return JobDependency(job_id, None)
     except StoreUnreachable:
-        return Relative(job_id, None, is_away=True)
+        return JobDependency(job_id, None, is_away=True)
 
 
 def _text(result: Any) -> str | None:

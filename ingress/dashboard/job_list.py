@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from msgspec import Struct
 
-from ingress.dashboard.context import Desk
+from ingress.dashboard.state import DashboardState
 from middleware.archive.search import Narrowing, check_day
 from middleware.job.ids import is_id_part
 from middleware.job.records import JobPage, JobRecord
@@ -22,7 +22,7 @@ _QUERY_MAX_CHARS = 200
 _ID_PART_MIN = 4
 
 
-class Wanted(Struct, frozen=True, kw_only=True):
+class JobFilters(Struct, frozen=True, kw_only=True):
     """What the address asks for; empty: not narrowed by this."""
 
     q: str = ""
@@ -34,7 +34,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
     cursor: str = ""
 
     @classmethod
-    def read(cls, query: Mapping[str, str]) -> Wanted:
+    def read(cls, query: Mapping[str, str]) -> JobFilters:
         """Read a query; what is not known is left out."""
         return cls(
             **{
@@ -71,23 +71,23 @@ class Wanted(Struct, frozen=True, kw_only=True):
         )
 
 
-def read_jobs(desk: Desk, wanted: Wanted) -> JobPage:
+def read_jobs(dashboard: DashboardState, wanted: JobFilters) -> JobPage:
     """Read a page of jobs; blocks on the store.
 
     Raises:
         InvalidJob: There is no such state, type or day, or the cursor is of another list.
     """
-    catalog, narrowing = desk.catalog(), wanted.narrowing()
+    catalog, narrowing = dashboard.catalog(), wanted.narrowing()
     page = catalog.page(narrowing, limit=PAGE_SIZE, cursor=_given(wanted.cursor))
-    meant = None if wanted.cursor else _by_id(desk, wanted.q)
+    meant = None if wanted.cursor else _by_id(dashboard, wanted.q)
     if meant is None or any(record.job_id == meant.job_id for record in page.jobs):
         return page
     return JobPage([meant, *page.jobs], page.summary, page.next)
 
 
-def choices(desk: Desk) -> list[tuple[str, str, list[str]]]:
+def choices(dashboard: DashboardState) -> list[tuple[str, str, list[str]]]:
     """Give the lists to choose from: field, label, values."""
-    projects = sorted(desk.door.projects)
+    projects = sorted(dashboard.app_state.projects)
     return [
         ("status", "State", [str(state) for state in State]),
         ("type", "Type", list(JOB_TYPES)),
@@ -96,13 +96,13 @@ def choices(desk: Desk) -> list[tuple[str, str, list[str]]]:
     ]
 
 
-def _by_id(desk: Desk, word: str) -> JobRecord | None:
+def _by_id(dashboard: DashboardState, word: str) -> JobRecord | None:
     """Give the job whose id begins or ends so; None if there is none, or more than one."""
     part = word.lower()
     if len(part) < _ID_PART_MIN or not is_id_part(part):
         return None
     try:
-        return desk.catalog().job(part)
+        return dashboard.catalog().job(part)
     except (AmbiguousJobId, JobNotFound):
         return None
 

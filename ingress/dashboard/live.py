@@ -17,14 +17,14 @@ from litestar import Request, get
 from litestar.concurrency import sync_to_thread
 from litestar.response import Stream
 
-from ingress.dashboard.context import Desk, OpenDesk
+from ingress.core.http.event_broadcast import BEHIND, END, EventGroup, StreamSignal
+from ingress.core.http.output_notifications import OUTPUT
+from ingress.core.http.stream_limit import StreamSlot
 from ingress.dashboard.job import resolve
 from ingress.dashboard.labels import output_text
 from ingress.dashboard.sessions import cookies_of
+from ingress.dashboard.state import DashboardDependency, DashboardState
 from ingress.dashboard.view import visitor_of
-from ingress.rest.event_broadcast import BEHIND, END, Group, Mark
-from ingress.rest.output_notifications import OUTPUT
-from ingress.rest.stream_limit import Slot
 from middleware.job.records import OutputChunk
 from ops.errors import StoreUnreachable
 
@@ -42,7 +42,7 @@ class PageStream:
     """What one open page hears.
 
     Args:
-        desk: Of the dashboard.
+        dashboard: Of the dashboard.
         slot: That it occupies.
         cookies: Of whoever looks on; the stream ends with the session. None for a bearer token.
         job_id: Of the page of one job; None for all others.
@@ -50,23 +50,29 @@ class PageStream:
     """
 
     def __init__(
-        self, desk: Desk, slot: Slot, cookies: dict[str, str] | None, *, job_id: str | None, after: str
+        self,
+        dashboard: DashboardState,
+        slot: StreamSlot,
+        cookies: dict[str, str] | None,
+        *,
+        job_id: str | None,
+        after: str,
     ) -> None:
-        self._desk = desk
+        self._dashboard = dashboard
         self._slot = slot
         self._cookies = cookies
         self._job_id = job_id
         self._after = after
-        self._ends_s = time.monotonic() + desk.door.rest.stream_max_s
+        self._ends_s = time.monotonic() + dashboard.app_state.rest.stream_max_s
 
     async def frames(self) -> AsyncIterator[bytes]:
         """Give what goes over the line."""
         try:
             with ExitStack() as stack:
-                heard = stack.enter_context(self._desk.door.fanout.subscribe(self._job_id))
+                heard = stack.enter_context(self._dashboard.app_state.events.subscribe(self._job_id))
                 watch = None
                 if self._job_id is not None:
-                    watch = stack.enter_context(self._desk.door.wakes.watch(self._job_id, heard))
+                    watch = stack.enter_context(self._dashboard.app_state.output.watch(self._job_id, heard))
                 # What happened between the page and the stream.
                 yield f"retry: {_COME_BACK_MS}\n\n".encode() + _frame("change", "")
                 async for piece in self._output():
@@ -90,7 +96,7 @@ class PageStream:
             self._slot.close()
 
     def _may_go_on(self) -> bool:
-        if self._cookies is not None and self._desk.sessions.find(self._cookies) is None:
+        if self._cookies is not None and self._dashboard.sessions.find(self._cookies) is None:
             return False
         return time.monotonic() < self._ends_s
 
@@ -98,7 +104,7 @@ class PageStream:
         """Tell what the job has written since."""
         if self._job_id is None:
             return
-        reader = self._desk.bridge.reader
+        reader = self._dashboard.bridge.reader
         try:
             while True:
                 chunks = await sync_to_thread(reader.output, self._job_id, self._after, _PIECES_MAX)
@@ -111,7 +117,7 @@ class PageStream:
             return
 
 
-def _has_change(items: list[Group | Mark | None]) -> bool:
+def _has_change(items: list[EventGroup | StreamSignal | None]) -> bool:
     return any(item is not None and item is not OUTPUT for item in items)
 
 
@@ -125,16 +131,20 @@ def _frame(name: str, data: str, event_id: str | None = None) -> bytes:
 
 
 @get("/ui/events")
-async def page_events(request: Request[Any, Any, Any], desk: OpenDesk) -> Stream:
+async def page_events(request: Request[Any, Any, Any], dashboard: DashboardDependency) -> Stream:
     """Tell a page what happens."""
-    visitor_of(request, desk)
+    visitor_of(request, dashboard)
     job_id = request.query_params.get("job")
     after = request.headers.get("last-event-id", request.query_params.get("after", _START))
     if job_id is not None:
-        job_id = await sync_to_thread(resolve, desk, job_id)
+        job_id = await sync_to_thread(resolve, dashboard, job_id)
     cookies = None if "authorization" in request.headers else cookies_of(request.headers.get("cookie", ""))
     stream = PageStream(
-        desk, desk.door.streams.take(), cookies, job_id=job_id, after=after if _is_place(after) else _START
+        dashboard,
+        dashboard.app_state.streams.take(),
+        cookies,
+        job_id=job_id,
+        after=after if _is_place(after) else _START,
     )
     return Stream(
         stream.frames(),

@@ -10,7 +10,7 @@ from ingress.clock.firing import MARKS, Mark
 from ingress.clock.schedules import run_job_id
 from ingress.core.status_report import overview
 from ingress.dashboard.charts import Latency, Throughput, latency, throughput
-from ingress.dashboard.context import Desk
+from ingress.dashboard.state import DashboardState
 from middleware.archive.search import Narrowing
 from middleware.job.metrics import Metrics
 from middleware.job.records import JobRecord, ms_of, utc
@@ -67,15 +67,15 @@ class Overview(Struct, frozen=True, kw_only=True):
     latency: Latency
 
 
-def read_overview(desk: Desk) -> Overview:
+def read_overview(dashboard: DashboardState) -> Overview:
     """Read the first page; blocks on the store.
 
     Raises:
         StoreUnreachable: The store is away.
     """
-    bridge = desk.bridge
+    bridge = dashboard.bridge
     status = overview(bridge)
-    page = desk.catalog().page(Narrowing(), limit=_LATEST)
+    page = dashboard.catalog().page(Narrowing(), limit=_LATEST)
     points = Metrics(bridge.reader).series("10s")
     # The store's, as of the samples and the schedules: this host's clock may be another.
     now_ms = ms_of(status["at"])
@@ -83,7 +83,7 @@ def read_overview(desk: Desk) -> Overview:
     running = {record.job_id: record for record in bridge.reader.records(busy)}
     fault, schedules = "", []
     try:
-        schedules = _schedules(desk, now_ms)
+        schedules = _schedules(dashboard, now_ms)
     except BridgeError as error:
         fault = str(error)
     return Overview(
@@ -100,19 +100,19 @@ def read_overview(desk: Desk) -> Overview:
     )
 
 
-def _schedules(desk: Desk, now_ms: int) -> list[ScheduleRow]:
+def _schedules(dashboard: DashboardState, now_ms: int) -> list[ScheduleRow]:
     import msgspec
 
-    book = desk.schedules()
+    book = dashboard.schedules()
     if not book.schedules:
         return []
-    flat = desk.bridge.store.call("HGETALL", f"{desk.bridge.scripts.prefix}{MARKS}")
+    flat = dashboard.bridge.store.call("HGETALL", f"{dashboard.bridge.scripts.prefix}{MARKS}")
     marks = {flat[at].decode(): msgspec.json.decode(flat[at + 1], type=Mark) for at in range(0, len(flat), 2)}
     settings = {row.id: row for row in book.loaded.settings.schedule}
     rows = []
     for schedule in book.schedules:
         mark = marks.get(schedule.id)
-        last = None if mark is None else _run(desk, schedule.id, mark.done_ms)
+        last = None if mark is None else _run(dashboard, schedule.id, mark.done_ms)
         rows.append(
             ScheduleRow(
                 id=schedule.id,
@@ -126,10 +126,10 @@ def _schedules(desk: Desk, now_ms: int) -> list[ScheduleRow]:
     return rows
 
 
-def _run(desk: Desk, schedule_id: str, run_ms: int) -> JobRecord | None:
+def _run(dashboard: DashboardState, schedule_id: str, run_ms: int) -> JobRecord | None:
     """Give the job of a run; a schedule that has not run yet has a mark too, but no job."""
     try:
-        return desk.catalog().job(run_job_id(schedule_id, run_ms))
+        return dashboard.catalog().job(run_job_id(schedule_id, run_ms))
     except JobNotFound:
         return None
 

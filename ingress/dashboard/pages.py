@@ -9,10 +9,10 @@ from litestar.concurrency import sync_to_thread
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 
-from ingress.dashboard.context import Desk, OpenDesk
-from ingress.dashboard.job import Output, is_on_disk, read_job, read_output, read_proof, resolve
-from ingress.dashboard.job_list import Wanted, choices, read_jobs
+from ingress.dashboard.job import JobOutput, is_on_disk, read_job, read_output, read_proof, resolve
+from ingress.dashboard.job_list import JobFilters, choices, read_jobs
 from ingress.dashboard.overview import read_overview
+from ingress.dashboard.state import DashboardDependency, DashboardState
 from ingress.dashboard.view import MEDIA_TYPES, page, static_file, visitor_of
 from middleware.archive.proof import Proof
 from middleware.job.records import JobPage
@@ -25,42 +25,42 @@ AnyRequest = Request[Any, Any, Any]
 
 
 @get("/")
-async def show_overview(request: AnyRequest, desk: OpenDesk) -> Response[str]:
+async def show_overview(request: AnyRequest, dashboard: DashboardDependency) -> Response[str]:
     """Show the first page."""
-    return await _overview(request, desk, "overview.html")
+    return await _overview(request, dashboard, "overview.html")
 
 
 @get("/ui/overview")
-async def overview_fragment(request: AnyRequest, desk: OpenDesk) -> Response[str]:
+async def overview_fragment(request: AnyRequest, dashboard: DashboardDependency) -> Response[str]:
     """Give what changes on the first page."""
-    return await _overview(request, desk, "_overview.html")
+    return await _overview(request, dashboard, "_overview.html")
 
 
-async def _overview(request: AnyRequest, desk: Desk, template: str) -> Response[str]:
-    visitor = visitor_of(request, desk)
-    view = await sync_to_thread(read_overview, desk)
-    context = {"view": view, "place": "overview", "state_link": lambda name: Wanted().link(status=name)}
+async def _overview(request: AnyRequest, dashboard: DashboardState, template: str) -> Response[str]:
+    visitor = visitor_of(request, dashboard)
+    view = await sync_to_thread(read_overview, dashboard)
+    context = {"view": view, "place": "overview", "state_link": lambda name: JobFilters().link(status=name)}
     return page(request, template, context, visitor=visitor)
 
 
 @get("/jobs")
-async def show_jobs(request: AnyRequest, desk: OpenDesk) -> Response[str]:
+async def show_jobs(request: AnyRequest, dashboard: DashboardDependency) -> Response[str]:
     """Show a page of the list."""
-    return await _jobs(request, desk, "jobs.html")
+    return await _jobs(request, dashboard, "jobs.html")
 
 
 @get("/ui/jobs")
-async def jobs_fragment(request: AnyRequest, desk: OpenDesk) -> Response[str]:
+async def jobs_fragment(request: AnyRequest, dashboard: DashboardDependency) -> Response[str]:
     """Give what changes on a page of the list."""
-    return await _jobs(request, desk, "_jobs.html")
+    return await _jobs(request, dashboard, "_jobs.html")
 
 
-async def _jobs(request: AnyRequest, desk: Desk, template: str) -> Response[str]:
-    visitor = visitor_of(request, desk)
-    wanted = Wanted.read({name: str(value) for name, value in request.query_params.items()})
+async def _jobs(request: AnyRequest, dashboard: DashboardState, template: str) -> Response[str]:
+    visitor = visitor_of(request, dashboard)
+    wanted = JobFilters.read({name: str(value) for name, value in request.query_params.items()})
     found, fault = JobPage([], {}), ""
     try:
-        found = await sync_to_thread(read_jobs, desk, wanted)
+        found = await sync_to_thread(read_jobs, dashboard, wanted)
     except InvalidJob as error:
         fault = str(error)
     context = {
@@ -68,7 +68,7 @@ async def _jobs(request: AnyRequest, desk: Desk, template: str) -> Response[str]
         "fault": fault,
         "wanted": wanted,
         "is_narrowed": wanted.is_narrowed,
-        "choices": [] if template.startswith("_") else choices(desk),
+        "choices": [] if template.startswith("_") else choices(dashboard),
         "first_link": wanted.link(),
         "next_link": wanted.link(cursor="" if found.next is None else found.next),
         "state_link": lambda name: wanted.link(status="" if wanted.status == name else name),
@@ -78,34 +78,40 @@ async def _jobs(request: AnyRequest, desk: Desk, template: str) -> Response[str]
 
 
 @get("/jobs/{job_id:str}")
-async def show_job(request: AnyRequest, desk: OpenDesk, job_id: FromPath[str]) -> Response[str]:
+async def show_job(
+    request: AnyRequest, dashboard: DashboardDependency, job_id: FromPath[str]
+) -> Response[str]:
     """Show one job; with ``verify`` in the query, also the proof of its receipt."""
-    visitor = visitor_of(request, desk)
-    view = await sync_to_thread(read_job, desk, job_id)
-    output: Output = await sync_to_thread(read_output, desk, view)
+    visitor = visitor_of(request, dashboard)
+    view = await sync_to_thread(read_job, dashboard, job_id)
+    output: JobOutput = await sync_to_thread(read_output, dashboard, view)
     checked = "verify" in request.query_params
     asks = checked and not view.is_on_disk
-    proof = await sync_to_thread(read_proof, desk, view.record.job_id) if asks else None
+    proof = await sync_to_thread(read_proof, dashboard, view.record.job_id) if asks else None
     shown = _proof(proof, checked=checked, on_disk=view.is_on_disk)
     context = {"view": view, "output": output, "place": "jobs", **shown}
     return page(request, "job.html", context, visitor=visitor)
 
 
 @get("/ui/jobs/{job_id:str}")
-async def job_fragment(request: AnyRequest, desk: OpenDesk, job_id: FromPath[str]) -> Response[str]:
+async def job_fragment(
+    request: AnyRequest, dashboard: DashboardDependency, job_id: FromPath[str]
+) -> Response[str]:
     """Give what changes on the page of a job, but for its output."""
-    visitor = visitor_of(request, desk)
-    view = await sync_to_thread(read_job, desk, job_id)
+    visitor = visitor_of(request, dashboard)
+    view = await sync_to_thread(read_job, dashboard, job_id)
     return page(request, "_job.html", {"view": view}, visitor=visitor)
 
 
 @get("/ui/jobs/{job_id:str}/proof")
-async def proof_fragment(request: AnyRequest, desk: OpenDesk, job_id: FromPath[str]) -> Response[str]:
+async def proof_fragment(
+    request: AnyRequest, dashboard: DashboardDependency, job_id: FromPath[str]
+) -> Response[str]:
     """Prove a job's receipt."""
-    visitor = visitor_of(request, desk)
-    whole = await sync_to_thread(resolve, desk, job_id)
-    on_disk = await sync_to_thread(is_on_disk, desk, whole)
-    proof = None if on_disk else await sync_to_thread(read_proof, desk, whole)
+    visitor = visitor_of(request, dashboard)
+    whole = await sync_to_thread(resolve, dashboard, job_id)
+    on_disk = await sync_to_thread(is_on_disk, dashboard, whole)
+    proof = None if on_disk else await sync_to_thread(read_proof, dashboard, whole)
     return page(request, "_proof.html", _proof(proof, checked=True, on_disk=on_disk), visitor=visitor)
 
 

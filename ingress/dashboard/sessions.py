@@ -141,7 +141,7 @@ WINDOW_S = 60.0
 _KNOWN_MAX = 10_000
 
 
-class Tries:
+class SignInLimit:
     """Counts sign-ins that failed, by address; used in the event loop only.
 
     Args:

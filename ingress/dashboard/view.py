@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from litestar import Request, Response
 from msgspec import Struct
 
+from ingress.core.http.auth import principal_of
+from ingress.core.http.problems import ApiProblem
 from ingress.core.text import one_line, short_id, since
 from ingress.dashboard.charts import span
-from ingress.dashboard.context import Desk
 from ingress.dashboard.labels import age, clock, output_text, pretty, title
-from ingress.rest.auth import principal_of
-from ingress.rest.problems import ApiProblem
+from ingress.dashboard.state import DashboardState
 from ops.tokens import Scope
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class SignInNeeded(Exception):
     """Nobody that is known asks for a page."""
 
 
-def visitor_of(request: Request[Any, Any, Any], desk: Desk) -> Visitor:
+def visitor_of(request: Request[Any, Any, Any], dashboard: DashboardState) -> Visitor:
     """Give who asks.
 
     Raises:
@@ -73,7 +73,7 @@ def visitor_of(request: Request[Any, Any, Any], desk: Desk) -> Visitor:
         principal = principal_of(request)
     except ApiProblem as error:
         raise SignInNeeded from error
-    found = None if "authorization" in request.headers else desk.sessions.find(request.cookies)
+    found = None if "authorization" in request.headers else dashboard.sessions.find(request.cookies)
     return Visitor(name=principal.name, scope=principal.scope, csrf="" if found is None else found[0].csrf)
 
 

@@ -17,9 +17,9 @@ from msgspec import Struct
 from ingress.cli.shared import note
 from ingress.core.api_address import known_url
 from ingress.core.text import one_line, short_id, since
+from ingress.core.webhook_signature import SIGNATURE_HEADER, signature_of
 from ingress.demo.bot_api import BotApi
 from ingress.demo.stage import CHAT_ID, HOOK, Stage, open_stage
-from ingress.rest.hooks import SIGNATURE, signature_of
 from middleware.job.records import JobRecord
 from ops.errors import BridgeError, JobFailed, WaitTimeout
 from ops.settings.load import LoadedSettings
@@ -101,7 +101,7 @@ class Tour:
         body = msgspec.json.encode({"name": "everybody"})
         signature = signature_of(self._stage.hook_secret.encode(), body)
         receipt = self._post(
-            f"v1/hooks/{HOOK}", body, {SIGNATURE: f"sha256={signature}", "X-GitHub-Delivery": "demo-1"}
+            f"v1/hooks/{HOOK}", body, {SIGNATURE_HEADER: f"sha256={signature}", "X-GitHub-Delivery": "demo-1"}
         )
         return Visit(self._end(receipt["job_id"]), f"202, receipt {receipt['receipt_id']}")
 

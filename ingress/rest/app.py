@@ -1,12 +1,12 @@
-"""Puts the application together: routes, errors, the OpenAPI document, and the gate before all of it.
+"""Assemble the application: routes, error handlers, OpenAPI document and request filter.
 
-To add routes: a module with ``ROUTES``, named in ``ROUTE_MODULES``. What is not the API, pages with a session
-of their own for instance, comes as an ``Extension`` from ``extensions``.
+To add API routes, write a module with ``ROUTES`` and list it in ``ROUTE_MODULES``. Another adapter served by
+this process, such as the dashboard, is passed in as an extension by the command that starts the server.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,20 +16,20 @@ from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 
-from ingress.cli.main import version
-from ingress.dashboard.extension import extension
+from ingress.core.http import problems
+from ingress.core.http.app_state import AppState
+from ingress.core.http.auth import Extension
+from ingress.core.version import version
 from ingress.dispatch import CancelReply
-from ingress.rest import events, files, health, hooks, jobs, problems, sse_frames, token_routes
-from ingress.rest.app_state import Door
-from ingress.rest.auth import Extension
+from ingress.rest import events, files, health, hooks, jobs, ledger_routes, sse_frames
 from ingress.rest.contract import Document, StrictRequest
 from ingress.rest.models import AnyJobRequest, Decision, Health, JobResult, OutputPage, Upload, Version
-from ingress.rest.request_filter import Gate
+from ingress.rest.request_filter import RequestFilter
 from middleware.job.records import JobPage, JobRecord, Receipt
 from ops.errors import BridgeError
 
-ROUTE_MODULES = (health, jobs, events, files, hooks, token_routes)
-#: Everything of ours that a route takes or gives.
+ROUTE_MODULES = (health, jobs, events, files, hooks, ledger_routes)
+#: Structs of request and response bodies, for the OpenAPI document.
 _TYPES: list[Any] = [
     AnyJobRequest,
     CancelReply,
@@ -41,31 +41,26 @@ _TYPES: list[Any] = [
     OutputPage,
     problems.Problem,
     Receipt,
-    *token_routes.TYPES,
+    *ledger_routes.TYPES,
     Upload,
     Version,
 ]
 
 
-def extensions(door: Door) -> list[Extension]:
-    """Give the parts of this door that are not the API.
-
-    The dashboard plugs in here: its routes, which of its paths anybody may ask for, and how its session
-    cookie tells who asks.
+def build_app(
+    app_state: AppState, extensions: Sequence[Callable[[AppState], Extension]] = ()
+) -> RequestFilter:
+    """Return the ASGI application.
 
     Args:
-        door: What its routes may use; handlers get it by a parameter ``door: OpenDoor``.
+        app_state: Given to each handler that has a parameter ``app_state: AppStateDependency``.
+        extensions: Make the other adapters that this process serves beside the API, such as the dashboard.
     """
-    return [extension(door)]
-
-
-def build_app(door: Door) -> Gate:
-    """Make the application of a door."""
-    parts = extensions(door)
+    parts = [make_extension(app_state) for make_extension in extensions]
     routes = [route for module in ROUTE_MODULES for route in module.ROUTES]
     app = Litestar(
         route_handlers=[*routes, *(route for part in parts for route in part.routes)],
-        dependencies={"door": Provide(lambda: door, sync_to_thread=False)},
+        dependencies={"app_state": Provide(lambda: app_state, sync_to_thread=False)},
         request_class=StrictRequest,
         exception_handlers={
             problems.ApiProblem: problems.on_problem,
@@ -73,22 +68,22 @@ def build_app(door: Door) -> Gate:
             HTTPException: problems.on_http_exception,
             Exception: problems.on_anything,
         },
-        request_max_body_size=door.rest.body_max_bytes,
+        request_max_body_size=app_state.rest.body_max_bytes,
         openapi_config=_document(),
-        lifespan=[_lifespan(door)],
+        lifespan=[_lifespan(app_state)],
         logging_config=None,
     )
-    return Gate(app, door, parts)
+    return RequestFilter(app, app_state, parts)
 
 
-def _lifespan(door: Door) -> Any:
+def _lifespan(app_state: AppState) -> Any:
     @asynccontextmanager
     async def running(_: Litestar) -> AsyncIterator[None]:
-        door.start()
+        app_state.start()
         try:
             yield
         finally:
-            door.stop()
+            app_state.stop()
 
     return running
 

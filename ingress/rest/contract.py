@@ -9,7 +9,7 @@ from litestar import Request
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
 
-from ingress.rest.problems import MEDIA_TYPE, ApiProblem, Problem
+from ingress.core.http.problems import MEDIA_TYPE, ApiProblem, Problem
 from ingress.rest.request_filter import HOOKS_PREFIX, OPEN_PATHS
 from middleware.job.schema import explain
 

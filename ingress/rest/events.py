@@ -24,14 +24,15 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import HeaderParameter, QueryParameter
 from litestar.response import Stream
 
+from ingress.core.http.app_state import AppState, AppStateDependency
+from ingress.core.http.auth import principal_of, requires
+from ingress.core.http.event_broadcast import BEHIND, END, Subscription
+from ingress.core.http.output_notifications import OUTPUT, OutputSubscription
+from ingress.core.http.stream_limit import StreamSlot
 from ingress.core.spooled_jobs import in_spool
-from ingress.rest.app_state import Door, OpenDoor
-from ingress.rest.auth import principal_of, requires
 from ingress.rest.contract import problems
-from ingress.rest.event_broadcast import BEHIND, END, Subscription
 from ingress.rest.job_queries import find_followed, is_waiting
 from ingress.rest.jobs import JobPart
-from ingress.rest.output_notifications import OUTPUT, Watch
 from ingress.rest.sse_frames import (
     ASIDE,
     BEGINNING,
@@ -43,7 +44,6 @@ from ingress.rest.sse_frames import (
     order,
     places,
 )
-from ingress.rest.stream_limit import Slot
 from middleware.job.records import JobEvent, JobRecord
 from middleware.job.states import FINAL
 from ops.errors import JobNotFound, StoreUnreachable
@@ -77,7 +77,7 @@ class EventStream:
     """One open stream.
 
     Args:
-        door: Where the events come from.
+        app_state: Where the events come from.
         slot: That it occupies.
         principal: Who listens; once the token is revoked nothing more is told.
         job_id: Only of this job; None: of all.
@@ -88,8 +88,8 @@ class EventStream:
 
     def __init__(
         self,
-        door: Door,
-        slot: Slot,
+        app_state: AppState,
+        slot: StreamSlot,
         principal: Principal,
         *,
         job_id: str | None = None,
@@ -98,8 +98,8 @@ class EventStream:
         with_output: bool = False,
     ) -> None:
         after, self._piece = places(after, with_output=with_output)
-        self._watch: Watch | None = None
-        self._door = door
+        self._watch: OutputSubscription | None = None
+        self._app_state = app_state
         self._slot = slot
         self._principal = principal
         self._job_id = job_id
@@ -109,22 +109,22 @@ class EventStream:
         self._on_disk: JobRecord | None = None
         self._is_over = False
         self._sent = order(after) if after is not None and self._resumes else (0, 0)
-        self._ends_s = time.monotonic() + door.rest.stream_max_s
+        self._ends_s = time.monotonic() + app_state.rest.stream_max_s
 
     async def frames(self) -> AsyncIterator[bytes]:
         """Give what goes over the line, until the job has ended, the time is up or the process stops."""
         async with aclosing(self._frames()) as pieces:
             async for piece in pieces:
-                if not self._door.tokens.holds(self._principal):
+                if not self._app_state.tokens.holds(self._principal):
                     return
                 yield piece
 
     async def _frames(self) -> AsyncGenerator[bytes]:
         try:
             with ExitStack() as stack:
-                heard = stack.enter_context(self._door.fanout.subscribe(self._job_id))
+                heard = stack.enter_context(self._app_state.events.subscribe(self._job_id))
                 if self._piece and self._job_id is not None:
-                    self._watch = stack.enter_context(self._door.wakes.watch(self._job_id, heard))
+                    self._watch = stack.enter_context(self._app_state.output.watch(self._job_id, heard))
                 yield f"retry: {_COME_BACK_MS}\n\n".encode()
                 async for piece in self._stand(self._before()):
                     yield piece
@@ -160,19 +160,19 @@ class EventStream:
 
     async def _snapshot(self, job_id: str) -> bytes:
         """Tell how the job stands; changes that are told later are not older than this."""
-        self._on_disk = await sync_to_thread(in_spool, self._door.reading, job_id)
+        self._on_disk = await sync_to_thread(in_spool, self._app_state.read_bridge, job_id)
         if self._on_disk is not None:
             place = ASIDE if self._on_disk.is_final else BEGINNING
             return frame(as_event(self._on_disk, place, self._on_disk.reason), self._id(place))
-        newest = await sync_to_thread(self._door.reading.follower.newest_event)
-        record = await sync_to_thread(self._door.reading.reader.job, job_id)
+        newest = await sync_to_thread(self._app_state.read_bridge.follower.newest_event)
+        record = await sync_to_thread(self._app_state.read_bridge.reader.job, job_id)
         self._sent = order(newest)
         return frame(as_event(record, newest, record.progress_message), self._id(newest))
 
     async def _left_spool(self) -> AsyncIterator[bytes]:
         """Tell how a job stands that is not in the spool any more, though no event has said so."""
         job_id = str(self._job_id)
-        if await sync_to_thread(is_waiting, self._door, job_id):
+        if await sync_to_thread(is_waiting, self._app_state, job_id):
             return
         before = self._on_disk
         try:
@@ -190,7 +190,7 @@ class EventStream:
         """Tell what the job has written since, if that is wanted."""
         if self._watch is not None:
             self._watch.told = False
-        reader = self._door.reading.reader
+        reader = self._app_state.read_bridge.reader
         try:
             while self._piece and self._job_id is not None:
                 chunks = await sync_to_thread(reader.output, self._job_id, self._piece, _PAGE)
@@ -220,7 +220,7 @@ class EventStream:
 
     def _read_after(self, after: str) -> tuple[str | None, list[JobEvent]]:
         """Give the id of the oldest event that there is, and the next ones; blocks."""
-        follower = self._door.reading.follower
+        follower = self._app_state.read_bridge.follower
         return follower.oldest_event(), follower.events_after(after, _PAGE)
 
     def _pieces(self, group: list[JobEvent]) -> list[bytes]:
@@ -235,7 +235,7 @@ class EventStream:
         if self._on_disk is not None:
             return self._on_disk.is_final
         try:
-            record = await sync_to_thread(self._door.reading.reader.job, job_id)
+            record = await sync_to_thread(self._app_state.read_bridge.reader.job, job_id)
         except StoreUnreachable:
             return False
         except JobNotFound:
@@ -305,25 +305,25 @@ _STREAM = {
     },
 )
 async def job_events(
-    door: OpenDoor,
+    app_state: AppStateDependency,
     request: Request[Any, Any, Any],
     job_id: JobPart,
     last_event_id: LastEventId = None,
     with_output: WithOutput = False,
 ) -> Response[Any]:
     """Stream what happens to one job."""
-    record, on_disk = await sync_to_thread(find_followed, door, job_id)
+    record, on_disk = await sync_to_thread(find_followed, app_state, job_id)
     seen, _ = places(last_event_id, with_output=with_output)
     if seen is not None and is_event_id(seen) and record.is_final and not on_disk:
-        missed = await sync_to_thread(door.reading.follower.events_after, seen, _PAGE)
+        missed = await sync_to_thread(app_state.read_bridge.follower.events_after, seen, _PAGE)
         if len(missed) < _PAGE and all(event.job_id != record.job_id for event in missed):
             # What keeps a browser's EventSource from coming back for ever.
             return Response(None, status_code=204)
     if on_disk and record.is_final and seen == ASIDE:
         return Response(None, status_code=204)
-    slot = door.streams.take()
+    slot = app_state.streams.take()
     stream = EventStream(
-        door,
+        app_state,
         slot,
         principal_of(request),
         job_id=record.job_id,
@@ -344,11 +344,11 @@ async def job_events(
     responses={**_STREAM, **problems()},
 )
 async def all_events(
-    door: OpenDoor, request: Request[Any, Any, Any], last_event_id: LastEventId = None
+    app_state: AppStateDependency, request: Request[Any, Any, Any], last_event_id: LastEventId = None
 ) -> Response[Any]:
     """Stream what happens to all jobs."""
-    slot = door.streams.take()
-    return _response(EventStream(door, slot, principal_of(request), after=last_event_id))
+    slot = app_state.streams.take()
+    return _response(EventStream(app_state, slot, principal_of(request), after=last_event_id))
 
 
 ROUTES: list[Any] = [job_events, all_events]

@@ -16,12 +16,12 @@ from multipart import (  # type: ignore[import-untyped]
     PushMultipartParser,
 )
 
-from ingress.rest.app_state import OpenDoor
-from ingress.rest.auth import requires
+from ingress.core.http.app_state import AppStateDependency
+from ingress.core.http.auth import requires
+from ingress.core.http.problems import MEDIA_TYPE, ApiProblem, Problem
 from ingress.rest.contract import BODY, problems
 from ingress.rest.models import Upload, UploadedFile
-from ingress.rest.problems import MEDIA_TYPE, ApiProblem, Problem
-from ingress.rest.upload_storage import Draft, Place
+from ingress.rest.upload_storage import UploadDraft, UploadFolder
 
 FILES_MAX = 100
 #: What a person writes about a file, in characters; the station reads no more.
@@ -51,7 +51,7 @@ BODIES: dict[str, Any] = {
 }
 
 
-class Receiver:
+class MultipartReceiver:
     """Takes a multipart body as it comes.
 
     Args:
@@ -60,15 +60,15 @@ class Receiver:
         limit_bytes: All together.
     """
 
-    def __init__(self, place: Place, boundary: str, *, limit_bytes: int) -> None:
+    def __init__(self, place: UploadFolder, boundary: str, *, limit_bytes: int) -> None:
         self._place = place
         self._limit_bytes = limit_bytes
         self._parser = PushMultipartParser(
             boundary, max_segment_count=FILES_MAX + 1, max_segment_size=math.inf, header_charset="utf8"
         )
-        self._drafts: list[tuple[Draft, str]] = []
+        self._drafts: list[tuple[UploadDraft, str]] = []
         self._note = bytearray()
-        self._target: Draft | bytearray | None = None
+        self._target: UploadDraft | bytearray | None = None
         self._taken_bytes = 0
 
     def feed(self, data: bytes) -> None:
@@ -101,7 +101,7 @@ class Receiver:
 
     def _begin(self, part: MultipartSegment) -> None:
         if part.filename is not None or part.name == "file":
-            draft = Draft(self._place.draft())
+            draft = UploadDraft(self._place.draft())
             self._drafts.append((draft, "" if part.filename is None else part.filename))
             self._target = draft
         elif part.name == "note":
@@ -116,7 +116,7 @@ class Receiver:
             )
 
     def _take(self, data: bytes) -> None:
-        if isinstance(self._target, Draft):
+        if isinstance(self._target, UploadDraft):
             self._target.write(data)
         elif self._target is not None:
             self._target += data
@@ -124,7 +124,7 @@ class Receiver:
                 raise _note_too_long()
 
     def _end(self) -> None:
-        if isinstance(self._target, Draft):
+        if isinstance(self._target, UploadDraft):
             self._target.close()
         self._target = None
 
@@ -208,7 +208,7 @@ def _malformed(reason: str) -> ApiProblem:
         ),
     },
 )
-async def upload_files(request: Request[Any, Any, Any], door: OpenDoor) -> Upload:
+async def upload_files(request: Request[Any, Any, Any], app_state: AppStateDependency) -> Upload:
     """Take files."""
     kind, options = request.content_type
     if kind.lower() != "multipart/form-data" or not options.get("boundary"):
@@ -218,11 +218,13 @@ async def upload_files(request: Request[Any, Any, Any], door: OpenDoor) -> Uploa
             f"the body is declared as {kind!r}.",
             remedy="Send 'Content-Type: multipart/form-data; boundary=...', as curl -F does.",
         )
-    limit_bytes = door.rest.upload_max_bytes
+    limit_bytes = app_state.rest.upload_max_bytes
     if request.content_length is not None and request.content_length > limit_bytes:
         raise too_large(limit_bytes)
     try:
-        receiver = Receiver(Place(door.loaded), options["boundary"], limit_bytes=limit_bytes)
+        receiver = MultipartReceiver(
+            UploadFolder(app_state.loaded), options["boundary"], limit_bytes=limit_bytes
+        )
     except MultipartError as error:
         raise _malformed(str(error)) from error
     try:

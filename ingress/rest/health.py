@@ -8,9 +8,9 @@ from litestar import Response, get
 from litestar.concurrency import sync_to_thread
 from litestar.openapi.datastructures import ResponseSpec
 
-from ingress.cli.main import version
-from ingress.rest.app_state import Door, OpenDoor
-from ingress.rest.auth import requires
+from ingress.core.http.app_state import AppState, AppStateDependency
+from ingress.core.http.auth import requires
+from ingress.core.version import version
 from ingress.rest.contract import problems
 from ingress.rest.models import Health, Version
 from middleware.job.schema import SCHEMA_VERSION
@@ -27,14 +27,14 @@ _METRICS_TYPE = "text/plain; version=0.0.4"
     description="200 while this process serves; `ready` says whether the store answers.",
     responses=problems(),
 )
-async def health(door: OpenDoor) -> Health:
+async def health(app_state: AppStateDependency) -> Health:
     """Say how it is; needs no token and tells no secret."""
-    return await sync_to_thread(_look, door)
+    return await sync_to_thread(_look, app_state)
 
 
-def _look(door: Door) -> Health:
+def _look(app_state: AppState) -> Health:
     try:
-        door.probe.call("PING")
+        app_state.probe.call("PING")
         ready = True
     except BridgeError:
         ready = False
@@ -43,7 +43,7 @@ def _look(door: Door) -> Health:
         live=True,
         ready=ready,
         store="ok" if ready else "away",
-        spool=door.bridge.spooled(),
+        spool=app_state.bridge.spooled(),
     )
 
 
@@ -64,9 +64,9 @@ async def show_version() -> Version:
         **problems(),
     },
 )
-async def metrics(door: OpenDoor) -> Response[bytes]:
+async def metrics(app_state: AppStateDependency) -> Response[bytes]:
     """Give the metrics."""
-    return Response(await sync_to_thread(door.metrics.render), media_type=_METRICS_TYPE)
+    return Response(await sync_to_thread(app_state.metrics.render), media_type=_METRICS_TYPE)
 
 
 ROUTES: list[Any] = [health, show_version, metrics]

@@ -8,7 +8,6 @@ signature under another delivery id is a replay and refused.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 import re
@@ -20,11 +19,12 @@ from litestar import Request, Response, post
 from litestar.concurrency import sync_to_thread
 from litestar.params import Parameter
 
-from ingress.rest.app_state import Door, OpenDoor
-from ingress.rest.auth import unauthorized
+from ingress.core.http.app_state import AppState, AppStateDependency
+from ingress.core.http.auth import unauthorized
+from ingress.core.http.problems import ApiProblem
+from ingress.core.webhook_signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, signature_of
 from ingress.rest.contract import BODY, problems, require_json
 from ingress.rest.jobs import accept
-from ingress.rest.problems import ApiProblem
 from middleware.job.records import Receipt
 from middleware.job.schema import make_job
 from middleware.job.types import RestRequestPayload
@@ -32,7 +32,6 @@ from ops.errors import StoreUnreachable
 from ops.logs import get_logger
 from ops.settings.rest import EndpointSettings
 
-SIGNATURE, TIMESTAMP = "X-Hub-Signature-256", "X-Hub-Timestamp"
 _SIGNATURE = re.compile(r"sha256=([0-9a-fA-F]{64})")
 _DELIVERY = re.compile(r"[!-~]{1,128}")
 #: Headers that say what kind of event it is, and nothing secret; the rest stays here.
@@ -52,8 +51,8 @@ BODIES: dict[str, Any] = {
 }
 
 _HOW_TO_SIGN = (
-    f"Send '{SIGNATURE}: sha256=HMAC' of the body, keyed with the endpoint's secret;"
-    f" with {TIMESTAMP}, of TIMESTAMP.BODY."
+    f"Send '{SIGNATURE_HEADER}: sha256=HMAC' of the body, keyed with the endpoint's secret;"
+    f" with {TIMESTAMP_HEADER}, of TIMESTAMP.BODY."
 )
 
 log = get_logger(__name__)
@@ -63,18 +62,6 @@ def endpoint_secret(endpoint: EndpointSettings) -> bytes:
     """Give what signs an endpoint's webhooks; empty if it takes none."""
     named = os.environ.get(endpoint.secret_env, "") if endpoint.secret_env else ""
     return (endpoint.secret if endpoint.secret else named).encode()
-
-
-def signature_of(secret: bytes, body: bytes, timestamp: str = "") -> str:
-    """Give the hexadecimal signature of a webhook.
-
-    Args:
-        secret: Of the endpoint.
-        body: As it is sent.
-        timestamp: As it is sent; empty for none.
-    """
-    signed = f"{timestamp}.".encode() + body if timestamp else body
-    return hmac.new(secret, signed, hashlib.sha256).hexdigest()
 
 
 def check_signature(
@@ -95,22 +82,22 @@ def check_signature(
         ApiProblem: It is not signed rightly, or not of this time.
     """
     secret = b"" if endpoint is None else endpoint_secret(endpoint)
-    given = _SIGNATURE.fullmatch(headers.get(SIGNATURE.lower(), ""))
-    timestamp = headers.get(TIMESTAMP.lower(), "")
+    given = _SIGNATURE.fullmatch(headers.get(SIGNATURE_HEADER.lower(), ""))
+    timestamp = headers.get(TIMESTAMP_HEADER.lower(), "")
     right = signature_of(secret, body, timestamp)
     fits = hmac.compare_digest(right, given[1].lower() if given is not None else "")
     if endpoint is None or not secret or not fits:
         raise unauthorized("the webhook is not signed as its endpoint wants.", _HOW_TO_SIGN)
     if not timestamp and endpoint.require_timestamp:
-        raise unauthorized(f"the webhook has no {TIMESTAMP}.", _HOW_TO_SIGN)
+        raise unauthorized(f"the webhook has no {TIMESTAMP_HEADER}.", _HOW_TO_SIGN)
     if timestamp and not (
         timestamp.isascii() and timestamp.isdecimal() and abs(time.time() - int(timestamp[:18])) <= age_max_s
     ):
-        raise unauthorized(f"the webhook's {TIMESTAMP} is not of this time.", _HOW_TO_SIGN)
+        raise unauthorized(f"the webhook's {TIMESTAMP_HEADER} is not of this time.", _HOW_TO_SIGN)
     return right
 
 
-def refuse_replay(door: Door, name: str, signature: str, delivery: str) -> None:
+def refuse_replay(app_state: AppState, name: str, signature: str, delivery: str) -> None:
     """Refuse what was signed once and comes again under another delivery id; blocks.
 
     While the store is away nobody can tell; the delivery id still counts then.
@@ -118,21 +105,21 @@ def refuse_replay(door: Door, name: str, signature: str, delivery: str) -> None:
     Raises:
         ApiProblem: It is one.
     """
-    keys = door.reading.reader.keys
-    away = door.acceptance.away
+    keys = app_state.read_bridge.reader.keys
+    away = app_state.acceptance.away
     if away.is_set():
         log.warning("rest.replay_unchecked", endpoint=name, reason="the store is away.")
         return
     try:
         # Briefly: somebody waits. Given up and written all the same, it is what this delivery writes again.
-        first = door.reading.store.call(
+        first = app_state.read_bridge.store.call(
             "SET",
             keys.webhook(name, signature),
             delivery,
             "NX",
             "GET",
             "EX",
-            door.loaded.settings.idempotency_ttl_s,
+            app_state.loaded.settings.idempotency_ttl_s,
         )
     except StoreUnreachable as error:
         away.set()
@@ -143,7 +130,7 @@ def refuse_replay(door: Door, name: str, signature: str, delivery: str) -> None:
             409,
             "replay",
             "this signed body has come before under another delivery id.",
-            remedy=f"Send {TIMESTAMP} and sign it too, or set allow_repeats for the endpoint.",
+            remedy=f"Send {TIMESTAMP_HEADER} and sign it too, or set allow_repeats for the endpoint.",
         )
 
 
@@ -166,19 +153,19 @@ def _read_body(body: bytes) -> Any:
 )
 async def webhook(
     request: Request[Any, Any, Any],
-    door: OpenDoor,
+    app_state: AppStateDependency,
     name: Annotated[str, Parameter(description="Of [rest.endpoints.NAME].")],
 ) -> Response[Receipt]:
     """Take a webhook."""
     body = await request.body()
     headers = {key.lower(): value for key, value in request.headers.items()}
-    endpoint = door.rest.endpoints.get(name)
-    signature = check_signature(endpoint, headers, body, age_max_s=door.rest.webhook_age_max_s)
+    endpoint = app_state.rest.endpoints.get(name)
+    signature = check_signature(endpoint, headers, body, age_max_s=app_state.rest.webhook_age_max_s)
     require_json(request)
     given = headers.get("x-github-delivery", headers.get("x-delivery-id", ""))
     delivery = given if _DELIVERY.fullmatch(given) else signature
     if endpoint is not None and not endpoint.allow_repeats:
-        await sync_to_thread(refuse_replay, door, name, signature, delivery)
+        await sync_to_thread(refuse_replay, app_state, name, signature, delivery)
     query = dict(list(request.query_params.items())[:_QUERY_MAX])
     payload = RestRequestPayload(
         endpoint=name,
@@ -194,7 +181,7 @@ async def webhook(
         trust="member",
         idempotency_key=f"hook:{name}:{delivery}",
     )
-    return await sync_to_thread(accept, door, job)
+    return await sync_to_thread(accept, app_state, job)
 
 
 ROUTES: list[Any] = [webhook]

@@ -12,16 +12,16 @@ from litestar.concurrency import sync_to_thread
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import HeaderParameter, JSONBody, Parameter
 
+from ingress.core.http.app_state import AppState, AppStateDependency
+from ingress.core.http.auth import principal_of, requires
+from ingress.core.http.problems import ApiProblem, refused
 from ingress.core.lookup import one_receipt, past_pieces
 from ingress.core.spooled_jobs import SPOOLED
 from ingress.dispatch import CancelReply
-from ingress.rest.app_state import Door, OpenDoor
-from ingress.rest.auth import principal_of, requires
 from ingress.rest.contract import BODY, problems
 from ingress.rest.job_queries import find_any, find_id, find_job, wait_for_end
 from ingress.rest.listing import list_jobs
 from ingress.rest.models import KEY_MAX, AnyJobRequest, Decision, JobResult, OutputPage
-from ingress.rest.problems import ApiProblem, refused
 from middleware.broker.admission import payload_sha256
 from middleware.broker.approvals import APPROVED
 from middleware.job.policy import GUARDED
@@ -86,14 +86,14 @@ def to_job(wanted: AnyJobRequest, principal: Principal, key: str | None, *, trac
     )
 
 
-def accept(door: Door, job: Job, *, delay_s: float | None = None) -> Response[Receipt]:
+def accept(app_state: AppState, job: Job, *, delay_s: float | None = None) -> Response[Receipt]:
     """Take a job in and answer with its receipt: 202 for a new one, 200 for one that had been taken before.
 
     Raises:
         ApiProblem: The bridge cannot take it, or its key stands for another command.
     """
     try:
-        receipt = door.acceptance.accept(job, delay_s=delay_s)
+        receipt = app_state.acceptance.accept(job, delay_s=delay_s)
     except InvalidJob as error:
         raise refused(error) from error
     if receipt.duplicate and not _is_same(receipt, job):
@@ -135,7 +135,7 @@ def _is_same(receipt: Receipt, job: Job) -> bool:
 )
 async def create_job(
     request: Request[Any, Any, Any],
-    door: OpenDoor,
+    app_state: AppStateDependency,
     data: JSONBody[AnyJobRequest],
     idempotency_key: Annotated[
         str | None,
@@ -151,7 +151,7 @@ async def create_job(
     """Take a job."""
     trace = traceparent(request.headers.get("traceparent"))
     job = to_job(data, principal_of(request), idempotency_key, trace=trace)
-    return await sync_to_thread(accept, door, job, delay_s=data.delay_s)
+    return await sync_to_thread(accept, app_state, job, delay_s=data.delay_s)
 
 
 @get(
@@ -161,9 +161,9 @@ async def create_job(
     guards=[requires("view")],
     responses=problems(404, 409),
 )
-async def get_job(door: OpenDoor, job_id: JobPart, wait: Wait = 0.0) -> JobRecord:
+async def get_job(app_state: AppStateDependency, job_id: JobPart, wait: Wait = 0.0) -> JobRecord:
     """Give a job, with ``wait`` when it has ended or the time is up."""
-    return await wait_for_end(door, job_id, seconds(wait))
+    return await wait_for_end(app_state, job_id, seconds(wait))
 
 
 def seconds(wait: float) -> float:
@@ -186,9 +186,9 @@ def seconds(wait: float) -> float:
     guards=[requires("view")],
     responses=problems(404, 409),
 )
-async def get_receipt(door: OpenDoor, job_id: JobPart) -> Receipt:
+async def get_receipt(app_state: AppStateDependency, job_id: JobPart) -> Receipt:
     """Give the receipt."""
-    return await sync_to_thread(one_receipt, door.reading, job_id)
+    return await sync_to_thread(one_receipt, app_state.read_bridge, job_id)
 
 
 @get(
@@ -199,9 +199,9 @@ async def get_receipt(door: OpenDoor, job_id: JobPart) -> Receipt:
     guards=[requires("view")],
     responses=problems(404, 409),
 )
-async def get_result(door: OpenDoor, job_id: JobPart, wait: Wait = 0.0) -> JobResult:
+async def get_result(app_state: AppStateDependency, job_id: JobPart, wait: Wait = 0.0) -> JobResult:
     """Give the result."""
-    record = await wait_for_end(door, job_id, seconds(wait))
+    record = await wait_for_end(app_state, job_id, seconds(wait))
     if record.status == State.COMPLETED:
         return JobResult(job_id=record.job_id, status=record.status, result=record.result)
     why = record.reason if record.error is None else record.error.message
@@ -221,7 +221,7 @@ async def get_result(door: OpenDoor, job_id: JobPart, wait: Wait = 0.0) -> JobRe
     responses=problems(404, 409),
 )
 async def get_output(
-    door: OpenDoor,
+    app_state: AppStateDependency,
     job_id: JobPart,
     after: Annotated[
         str | None,
@@ -230,15 +230,15 @@ async def get_output(
     limit: Annotated[int, Parameter(ge=1, le=LIMIT_MAX, description="How many pieces.")] = 500,
 ) -> OutputPage:
     """Give pieces of the output."""
-    return await sync_to_thread(_output, door, job_id, after, limit)
+    return await sync_to_thread(_output, app_state, job_id, after, limit)
 
 
-def _output(door: Door, part: str, after: str | None, limit: int) -> OutputPage:
+def _output(app_state: AppState, part: str, after: str | None, limit: int) -> OutputPage:
     # The state before the output: what is written up to the end is then read too.
-    record = find_any(door, part)
+    record = find_any(app_state, part)
     if record.status == SPOOLED:
         return OutputPage(job_id=record.job_id, chunks=[], next=after, final=False)
-    place, bridge = "-" if after is None else after, door.reading
+    place, bridge = "-" if after is None else after, app_state.read_bridge
     chunks = bridge.reader.output(record.job_id, place, limit)
     if not chunks and bridge.reader.status_of(record.job_id) is None:
         gone = JobNotFound(f"there is no job {part!r}.", remedy="GET /v1/jobs?all=true lists all jobs.")
@@ -271,11 +271,14 @@ def _act(name: str, summary: str, *, scope: Scope, status_code: int = 200, descr
     scope="submit",
 )
 async def cancel_job(
-    request: Request[Any, Any, Any], door: OpenDoor, job_id: JobPart, data: JSONBody[Decision | None] = None
+    request: Request[Any, Any, Any],
+    app_state: AppStateDependency,
+    job_id: JobPart,
+    data: JSONBody[Decision | None] = None,
 ) -> CancelReply:
     """Cancel a job."""
-    whole = await sync_to_thread(find_id, door, job_id)
-    return await sync_to_thread(door.bridge.cancel, whole, _said("cancelled", request, data))
+    whole = await sync_to_thread(find_id, app_state, job_id)
+    return await sync_to_thread(app_state.bridge.cancel, whole, _said("cancelled", request, data))
 
 
 @_act(
@@ -286,12 +289,15 @@ async def cancel_job(
     status_code=202,
 )
 async def retry_job(
-    request: Request[Any, Any, Any], door: OpenDoor, job_id: JobPart, data: JSONBody[Decision | None] = None
+    request: Request[Any, Any, Any],
+    app_state: AppStateDependency,
+    job_id: JobPart,
+    data: JSONBody[Decision | None] = None,
 ) -> Response[Receipt]:
     """Run a job again."""
-    record = await sync_to_thread(find_job, door, job_id)
+    record = await sync_to_thread(find_job, app_state, job_id)
     _require_may_retry(principal_of(request), record)
-    receipt = await sync_to_thread(door.bridge.retry, record.job_id, _said("retried", request, data))
+    receipt = await sync_to_thread(app_state.bridge.retry, record.job_id, _said("retried", request, data))
     return Response(receipt, status_code=202, headers={"Location": f"/v1/jobs/{receipt.job_id}"})
 
 
@@ -319,28 +325,34 @@ def _require_may_retry(principal: Principal, record: JobRecord) -> None:
 
 @_act("approve", "Let a job go on that waits for approval", scope="admin")
 async def approve_job(
-    request: Request[Any, Any, Any], door: OpenDoor, job_id: JobPart, data: JSONBody[Decision | None] = None
+    request: Request[Any, Any, Any],
+    app_state: AppStateDependency,
+    job_id: JobPart,
+    data: JSONBody[Decision | None] = None,
 ) -> Receipt:
     """Let a job go on."""
-    return await _decide(door.bridge.approve, door, job_id, request, data)
+    return await _decide(app_state.bridge.approve, app_state, job_id, request, data)
 
 
 @_act("deny", "Cancel a job that waits for approval", scope="admin")
 async def deny_job(
-    request: Request[Any, Any, Any], door: OpenDoor, job_id: JobPart, data: JSONBody[Decision | None] = None
+    request: Request[Any, Any, Any],
+    app_state: AppStateDependency,
+    job_id: JobPart,
+    data: JSONBody[Decision | None] = None,
 ) -> Receipt:
     """Cancel a job that waits."""
-    return await _decide(door.bridge.deny, door, job_id, request, data)
+    return await _decide(app_state.bridge.deny, app_state, job_id, request, data)
 
 
 async def _decide(
     decide: Callable[[str, str, str], Receipt],
-    door: Door,
+    app_state: AppState,
     part: str,
     request: Request[Any, Any, Any],
     data: Decision | None,
 ) -> Receipt:
-    whole = await sync_to_thread(find_id, door, part)
+    whole = await sync_to_thread(find_id, app_state, part)
     return await sync_to_thread(decide, whole, _actor(request), _reason(data))
 
 

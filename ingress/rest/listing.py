@@ -8,11 +8,11 @@ from litestar import Request, get
 from litestar.concurrency import sync_to_thread
 from litestar.params import Parameter, QueryParameter
 
+from ingress.core.http.app_state import AppState, AppStateDependency
+from ingress.core.http.auth import requires
+from ingress.core.http.problems import ApiProblem
 from ingress.core.listing import Catalog
-from ingress.rest.app_state import Door, OpenDoor
-from ingress.rest.auth import requires
 from ingress.rest.contract import problems
-from ingress.rest.problems import ApiProblem
 from middleware.archive.search import Narrowing
 from middleware.job.ids import ID_LENGTH
 from middleware.job.reader import LIMIT_MAX
@@ -40,7 +40,7 @@ TypeName = Literal["ask", "ingest.file", "telegram", "rest.request", "shell.cmd"
 )
 async def list_jobs(
     request: Request[Any, Any, Any],
-    door: OpenDoor,
+    app_state: AppStateDependency,
     *,
     status: Annotated[State | None, Parameter(description="Only jobs in this state.")] = None,
     job_type: Annotated[TypeName | None, QueryParameter(name="type", description="Only this type.")] = None,
@@ -84,9 +84,9 @@ async def list_jobs(
     state = None if status is None else str(status)
     if every:
         narrowing = Narrowing(status=state, job_type=job_type, project=project, day=day, text=search)
-        return await sync_to_thread(_all_jobs, door, narrowing, limit, cursor)
+        return await sync_to_thread(_all_jobs, app_state, narrowing, limit, cursor)
     return await sync_to_thread(
-        door.reading.reader.page,
+        app_state.read_bridge.reader.page,
         status=state,
         job_type=job_type,
         project=project,
@@ -102,8 +102,8 @@ def _belongs(cursor: str, status: State | None, *, every: bool) -> bool:
     return not every and (":" in cursor) == (status is not None)
 
 
-def _all_jobs(door: Door, narrowing: Narrowing, limit: int, cursor: str | None) -> JobPage:
-    with Catalog(door.reading) as catalog:
+def _all_jobs(app_state: AppState, narrowing: Narrowing, limit: int, cursor: str | None) -> JobPage:
+    with Catalog(app_state.read_bridge) as catalog:
         try:
             return catalog.page(narrowing, limit=limit, cursor=cursor)
         except InvalidJob as error:

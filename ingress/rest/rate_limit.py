@@ -11,7 +11,7 @@ from collections.abc import Callable
 _KNOWN_MAX = 10_000
 
 
-class Rates:
+class RateLimit:
     """Limits requests; used in the event loop only.
 
     Args:

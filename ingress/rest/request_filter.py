@@ -11,10 +11,10 @@ import ipaddress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ingress.rest.app_state import Door
-from ingress.rest.auth import Extension, bearer_of, remember, unauthorized
-from ingress.rest.problems import MEDIA_TYPE, ApiProblem, encode, of_bridge_error
-from ingress.rest.rate_limit import Rates
+from ingress.core.http.app_state import AppState
+from ingress.core.http.auth import Extension, bearer_of, remember, unauthorized
+from ingress.core.http.problems import MEDIA_TYPE, ApiProblem, encode, of_bridge_error
+from ingress.rest.rate_limit import RateLimit
 from ops.errors import BridgeError
 from ops.tokens import Principal
 
@@ -38,26 +38,26 @@ _HEADERS = (
 )
 
 
-class Gate:
+class RequestFilter:
     """Wraps the application.
 
     Args:
         app: The application.
-        door: Tokens, settings, metrics.
+        app_state: Tokens, settings, metrics.
         extensions: Say what else is open, and who else is known.
 
     Attributes:
         app: The application.
     """
 
-    def __init__(self, app: ASGIApp, door: Door, extensions: Sequence[Extension] = ()) -> None:
+    def __init__(self, app: ASGIApp, app_state: AppState, extensions: Sequence[Extension] = ()) -> None:
         self.app = app
-        self._door = door
+        self._app_state = app_state
         self._extensions = extensions
-        rest, settings = door.rest, door.loaded.settings
+        rest, settings = app_state.rest, app_state.loaded.settings
         self._hosts = _LOOPBACK | {settings.api_host.lower(), *(name.lower() for name in rest.allowed_hosts)}
         self._origins = frozenset(origin.lower().rstrip("/") for origin in rest.allowed_origins)
-        self._rates = Rates(rest.rate_per_s, rest.burst)
+        self._rate_limit = RateLimit(rest.rate_per_s, rest.burst)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Let a request pass, or answer it.
@@ -91,7 +91,7 @@ class Gate:
         except BridgeError as error:
             await answering.refuse(of_bridge_error(error))
         finally:
-            self._door.metrics.answered(method if method in _METHODS else "OTHER", answering.status)
+            self._app_state.metrics.answered(method if method in _METHODS else "OTHER", answering.status)
 
     def _admit(self, scope: Any) -> None:
         """Let a request pass.
@@ -104,7 +104,7 @@ class Gate:
         self._check_origin(headers.get("origin"), headers.get("host", ""))
         principal = self._identify(scope["path"], headers)
         client = scope.get("client")
-        wait_s = self._rates.take(
+        wait_s = self._rate_limit.take(
             f"address {client[0] if client else ''}" if principal is None else f"token {principal.name}"
         )
         if wait_s:
@@ -122,7 +122,7 @@ class Gate:
     def _identify(self, path: str, headers: dict[str, str]) -> Principal | None:
         token = bearer_of(headers)
         if token is not None:
-            return self._door.tokens.check(token)
+            return self._app_state.tokens.check(token)
         for extension in self._extensions:
             found = extension.identify(path, headers)
             if found is not None:

@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,8 +18,9 @@ from litestar.concurrency import set_asyncio_executor
 
 from ingress.core.api_address import url_file, url_of
 from ingress.core.daemon import Daemon
+from ingress.core.http.app_state import AppState
+from ingress.core.http.auth import Extension
 from ingress.rest.app import build_app
-from ingress.rest.app_state import Door
 from ops.errors import StartFailed
 from ops.logs import get_logger
 from ops.settings.load import Settings
@@ -76,8 +77,12 @@ class Server(uvicorn.Server):
             self._on_started()
 
 
-def serve(daemon: Daemon) -> None:
-    """Serve until the daemon is told to stop.
+def serve(daemon: Daemon, extensions: Sequence[Callable[[AppState], Extension]] = ()) -> None:
+    """Serve until the daemon is asked to stop.
+
+    Args:
+        daemon: The process.
+        extensions: Make the other adapters that are served beside the API, such as the dashboard.
 
     Raises:
         StartFailed: The address cannot be used.
@@ -85,10 +90,10 @@ def serve(daemon: Daemon) -> None:
     settings, place = daemon.loaded.settings, url_file(daemon.loaded.workspace)
     listening = bind(settings)
     _tell_first_token(daemon)
-    door = Door(daemon)
+    app_state = AppState(daemon)
     set_asyncio_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="rest"))
     config = uvicorn.Config(
-        build_app(door),
+        build_app(app_state, extensions),
         lifespan="on",
         log_config=None,
         log_level="warning",
@@ -108,7 +113,7 @@ def serve(daemon: Daemon) -> None:
 
     def stop() -> None:
         server.should_exit = True
-        door.stop()
+        app_state.stop()
 
     daemon.on_stop(stop)
     try:

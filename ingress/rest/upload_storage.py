@@ -12,7 +12,7 @@ import re
 import secrets
 from pathlib import Path
 
-from ingress.rest.problems import ApiProblem
+from ingress.core.http.problems import ApiProblem
 from ingress.station.inbox import Inbox
 from ingress.station.placing import lay
 from ops.files import sync_folder, write_all
@@ -23,7 +23,7 @@ _NAME_MAX_BYTES = 200
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-class Place:
+class UploadFolder:
     """The drop folder, for files that come over the network.
 
     Args:
@@ -75,7 +75,7 @@ class Place:
         return final.name
 
 
-class Draft:
+class UploadDraft:
     """A file that is being received.
 
     Args:

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingress.core.daemon import Daemon
+from ingress.core.http.app_state import AppState
 from ingress.dashboard.actions import safe_next
 from ingress.dashboard.charts import HEIGHT, WIDTH, latency, span, throughput
-from ingress.dashboard.context import Desk
 from ingress.dashboard.labels import output_text
 from ingress.dashboard.overview import read_overview
 from ingress.dashboard.sessions import (
@@ -21,11 +21,11 @@ from ingress.dashboard.sessions import (
     TRIES_MAX,
     WINDOW_S,
     Sessions,
-    Tries,
+    SignInLimit,
     cookies_of,
     is_same,
 )
-from ingress.rest.app_state import Door
+from ingress.dashboard.state import DashboardState
 from middleware.job.metrics import MetricPoint, Metrics
 from middleware.job.schema import make_job
 from ops.settings.load import LoadedSettings
@@ -95,7 +95,7 @@ def test_session_has_the_scope_of_now(tokens: Tokens) -> None:
 def test_failed_tries_wait() -> None:
     """Ten failures within a minute are enough; others are not kept waiting for them."""
     clock = Clock()
-    tries = Tries(clock_s=clock)
+    tries = SignInLimit(clock_s=clock)
     for _ in range(TRIES_MAX):
         assert tries.wait_s("here") == 0
         tries.note("here")
@@ -183,12 +183,12 @@ def test_the_charts_go_by_the_stores_clock(
     loaded: LoadedSettings, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A host whose clock is an hour ahead shows what ended a moment ago as the minute that runs."""
-    desk = Desk(Door(Daemon("rest", loaded)))
-    with running_worker(desk.bridge, environ):
+    dashboard = DashboardState(AppState(Daemon("rest", loaded)))
+    with running_worker(dashboard.bridge, environ):
         job = make_job("heartbeat", {}, source="python")
-        desk.bridge.submit(job)
-        assert desk.bridge.follower.wait(job.job_id, timeout_s=20).status == "completed"
-    Metrics(desk.bridge.reader).sample("10s")
+        dashboard.bridge.submit(job)
+        assert dashboard.bridge.follower.wait(job.job_id, timeout_s=20).status == "completed"
+    Metrics(dashboard.bridge.reader).sample("10s")
     ahead_ns = time.time_ns() + 3_600 * 1_000_000_000
     monkeypatch.setattr(time, "time_ns", lambda: ahead_ns)
-    assert read_overview(desk).throughput.last_minute == 1
+    assert read_overview(dashboard).throughput.last_minute == 1

@@ -14,9 +14,9 @@ from litestar import Litestar
 from litestar.routes import HTTPRoute
 
 from ingress.core.daemon import Daemon
-from ingress.dashboard.extension import is_open
+from ingress.core.http.app_state import AppState
+from ingress.dashboard.extension import extension, is_open
 from ingress.rest.app import build_app
-from ingress.rest.app_state import Door
 from ops.settings.load import LoadedSettings
 from ops.tokens import Tokens
 from tests.rest.client import Answer, Client
@@ -43,7 +43,7 @@ def assert_problem(answer: Answer, status: int, kind: str = "") -> dict[str, Any
 
 def routes(loaded: LoadedSettings) -> list[tuple[str, str, str | None]]:
     """Walk the application's own table: method, path, scope that its guard wants."""
-    gate = build_app(Door(Daemon("rest", loaded)))
+    gate = build_app(AppState(Daemon("rest", loaded)), [extension])
     app = gate.app
     assert isinstance(app, Litestar)
     found = []

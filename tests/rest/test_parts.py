@@ -8,11 +8,11 @@ import socket
 import pytest
 
 from ingress.core.api_address import url_of
-from ingress.rest.event_broadcast import BEHIND, QUEUE_MAX, Subscription
-from ingress.rest.problems import ApiProblem
-from ingress.rest.rate_limit import Rates
+from ingress.core.http.event_broadcast import BEHIND, QUEUE_MAX, Subscription
+from ingress.core.http.problems import ApiProblem
+from ingress.core.http.stream_limit import StreamLimit
+from ingress.rest.rate_limit import RateLimit
 from ingress.rest.server import bind
-from ingress.rest.stream_limit import Slots
 from middleware.job.records import JobEvent
 from ops.errors import StartFailed
 from ops.settings.load import Settings
@@ -21,17 +21,17 @@ from ops.settings.load import Settings
 def test_a_bucket_fills_again() -> None:
     """The burst at once, then as many as the rate allows, each caller by itself."""
     now_s = [0.0]
-    rates = Rates(2.0, 4, clock_s=lambda: now_s[0])
+    rates = RateLimit(2.0, 4, clock_s=lambda: now_s[0])
     assert [rates.take("a") for _ in range(5)] == [0, 0, 0, 0, 1]
     assert rates.take("b") == 0
     now_s[0] = 1.0
     assert [rates.take("a") for _ in range(3)] == [0, 0, 1]
-    assert [Rates(0, 1).take("a") for _ in range(100)] == [0] * 100
+    assert [RateLimit(0, 1).take("a") for _ in range(100)] == [0] * 100
 
 
 def test_a_slot_comes_back() -> None:
     """By closing it, once; or with the response that held it and was never sent."""
-    slots = Slots(2)
+    slots = StreamLimit(2)
     first, second = slots.take(), slots.take()
     with pytest.raises(ApiProblem, match="2 event streams"):
         slots.take()

@@ -8,36 +8,36 @@ from typing import TypeAlias
 from litestar.di import NamedDependency
 
 from ingress.clock.schedules import ScheduleBook
+from ingress.core.http.app_state import AppState
 from ingress.core.listing import Catalog
-from ingress.dashboard.sessions import Sessions, Tries
-from ingress.rest.app_state import Door
+from ingress.dashboard.sessions import Sessions, SignInLimit
 from middleware.archive.history import History
 
 
-class Desk:
+class DashboardState:
     """The dashboard of one process.
 
     Args:
-        door: Of the API that it is served with.
+        app_state: Of the API that it is served with.
 
     Attributes:
-        bridge: For what is read; what is done to jobs goes through ``door.bridge``.
+        bridge: For what is read; what is done to jobs goes through ``app_state.bridge``.
         sessions: Who has signed in.
         tries: Bounds sign-ins that fail.
     """
 
-    def __init__(self, door: Door) -> None:
-        self.door = door
-        self.bridge = door.reading
-        self.sessions = Sessions(door.tokens)
-        self.tries = Tries()
+    def __init__(self, app_state: AppState) -> None:
+        self.app_state = app_state
+        self.bridge = app_state.read_bridge
+        self.sessions = Sessions(app_state.tokens)
+        self.tries = SignInLimit()
         self._local = threading.local()
         self._book: ScheduleBook | None = None
         self._book_lock = threading.Lock()
 
     def catalog(self) -> Catalog:
         """Give store and history as one, for this thread: a connection to the history is bound to its own."""
-        path = self.door.loaded.workspace.history_db
+        path = self.app_state.loaded.workspace.history_db
         inode = path.stat().st_ino if path.exists() else 0
         known: tuple[int, Catalog] | None = getattr(self._local, "catalog", None)
         if known is None or known[0] != inode:
@@ -52,10 +52,10 @@ class Desk:
         """
         with self._book_lock:
             if self._book is None:
-                self._book = ScheduleBook(self.door.daemon.live)
+                self._book = ScheduleBook(self.app_state.daemon.live)
             self._book.refresh()
             return self._book
 
 
-#: What a handler writes to be given the desk: ``desk: OpenDesk``.
-OpenDesk: TypeAlias = NamedDependency[Desk]
+#: What a handler writes to be given the dashboard: ``dashboard: DashboardDependency``.
+DashboardDependency: TypeAlias = NamedDependency[DashboardState]

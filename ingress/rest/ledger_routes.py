@@ -6,9 +6,9 @@ from litestar import get
 from litestar.concurrency import sync_to_thread
 from msgspec import Struct
 
+from ingress.core.http.app_state import AppState, AppStateDependency
+from ingress.core.http.auth import requires
 from ingress.core.ledger_proofs import public_keys, seals
-from ingress.rest.app_state import Door, OpenDoor
-from ingress.rest.auth import requires
 from ingress.rest.contract import problems
 from ingress.rest.job_queries import find_any
 from ingress.rest.jobs import JobPart
@@ -44,14 +44,14 @@ class Seals(Struct, frozen=True):
     guards=[requires("view")],
     responses=problems(),
 )
-async def get_keys(door: OpenDoor) -> Keys:
+async def get_keys(app_state: AppStateDependency) -> Keys:
     """Give the public keys."""
-    return Keys(await sync_to_thread(public_keys, door.loaded))
+    return Keys(await sync_to_thread(public_keys, app_state.loaded))
 
 
-def _seals(door: Door, part: str) -> Seals:
-    job_id = find_any(door, part).job_id
-    return Seals(job_id, [seal.raw.decode() for seal in seals(door.reading, job_id)])
+def _seals(app_state: AppState, part: str) -> Seals:
+    job_id = find_any(app_state, part).job_id
+    return Seals(job_id, [seal.raw.decode() for seal in seals(app_state.read_bridge, job_id)])
 
 
 @get(
@@ -62,9 +62,9 @@ def _seals(door: Door, part: str) -> Seals:
     guards=[requires("view")],
     responses=problems(404, 409),
 )
-async def get_seals(door: OpenDoor, job_id: JobPart) -> Seals:
+async def get_seals(app_state: AppStateDependency, job_id: JobPart) -> Seals:
     """Give the sealed lines of a job."""
-    return await sync_to_thread(_seals, door, job_id)
+    return await sync_to_thread(_seals, app_state, job_id)
 
 
 ROUTES = [get_keys, get_seals]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 
-from ingress.rest.problems import ApiProblem
+from ingress.core.http.problems import ApiProblem
 
 
-class Slots:
+class StreamLimit:
     """Counts what is open.
 
     Args:
@@ -24,7 +24,7 @@ class Slots:
         """How many are open."""
         return self._taken
 
-    def take(self) -> Slot:
+    def take(self) -> StreamSlot:
         """Take one.
 
         Raises:
@@ -40,7 +40,7 @@ class Slots:
                     headers={"Retry-After": "5"},
                 )
             self._taken += 1
-        return Slot(self)
+        return StreamSlot(self)
 
     def give_back(self) -> None:
         """Count one less."""
@@ -48,15 +48,15 @@ class Slots:
             self._taken -= 1
 
 
-class Slot:
+class StreamSlot:
     """One of them; given back when it is closed, or when whatever holds it is dropped.
 
     A client that goes away before its response has begun leaves a generator that never runs, not even its
     ``finally``; but it is dropped, and this with it.
     """
 
-    def __init__(self, slots: Slots) -> None:
-        self._slots: Slots | None = slots
+    def __init__(self, slots: StreamLimit) -> None:
+        self._slots: StreamLimit | None = slots
 
     def close(self) -> None:
         """Give it back; once."""

@@ -11,8 +11,8 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
+from ingress.core.http.event_broadcast import StreamSignal, Subscription
 from ingress.dispatch import Bridge
-from ingress.rest.event_broadcast import Mark, Subscription
 from ops.backoff import Backoff
 from ops.errors import StoreUnreachable
 from ops.logs import get_logger
@@ -20,14 +20,14 @@ from ops.store.resp import Connection
 from ops.threads import start_duty
 
 #: There is output that the stream has not told.
-OUTPUT: Final = Mark("output")
+OUTPUT: Final = StreamSignal("output")
 #: How often the thread looks whether anybody still looks on.
 _IDLE_S = 1.0
 
 log = get_logger(__name__)
 
 
-class Watch:
+class OutputSubscription:
     """One stream's interest in one job."""
 
     def __init__(self, subscription: Subscription) -> None:
@@ -41,8 +41,8 @@ class Watch:
             self.subscription.put(OUTPUT)
 
 
-class Wakes:
-    """Wakes whoever waits for output; everything but its thread is used in the event loop only.
+class OutputNotifications:
+    """OutputNotifications whoever waits for output; everything but its thread is used in the event loop only.
 
     Args:
         bridge: Whose jobs.
@@ -51,19 +51,19 @@ class Wakes:
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self._channels = bridge.reader.keys.output("")
-        self._watches: dict[str, set[Watch]] = {}
+        self._watches: dict[str, set[OutputSubscription]] = {}
         self._lock = threading.Lock()
         self._running = False
 
     @contextlib.contextmanager
-    def watch(self, job_id: str, subscription: Subscription) -> Iterator[Watch]:
+    def watch(self, job_id: str, subscription: Subscription) -> Iterator[OutputSubscription]:
         """Have ``OUTPUT`` put among what a stream hears, within this block.
 
         Args:
             job_id: Whose output.
             subscription: Of the stream.
         """
-        watch = Watch(subscription)
+        watch = OutputSubscription(subscription)
         with self._lock:
             self._watches.setdefault(job_id, set()).add(watch)
             starts, self._running = not self._running, True

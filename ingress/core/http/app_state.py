@@ -9,11 +9,11 @@ from typing import TypeAlias
 from litestar.di import NamedDependency
 
 from ingress.core.daemon import Daemon
+from ingress.core.http.event_broadcast import EventBroadcast
+from ingress.core.http.metrics import Metrics
+from ingress.core.http.output_notifications import OutputNotifications
+from ingress.core.http.stream_limit import StreamLimit
 from ingress.dispatch import Bridge
-from ingress.rest.event_broadcast import Fanout
-from ingress.rest.metrics import Metrics
-from ingress.rest.output_notifications import Wakes
-from ingress.rest.stream_limit import Slots
 from ops.errors import StoreSilent, StoreUnreachable
 from ops.settings.load import LoadedSettings, ProjectSettings
 from ops.settings.rest import RestSettings
@@ -25,7 +25,7 @@ from ops.tokens import Tokens
 PROBE_S = 0.8
 
 
-class Door:
+class AppState:
     """The REST door of one process.
 
     Args:
@@ -46,15 +46,17 @@ class Door:
         self.daemon = daemon
         self.bridge = daemon.bridge
         read_s = min(READ_S, daemon.loaded.settings.store_timeout_s)
-        self.reading = Bridge(daemon.loaded, store=BriefStore.open(daemon.loaded, timeout_s=read_s))
+        self.read_bridge = Bridge(
+            daemon.loaded, store=ShortTimeoutStore.open(daemon.loaded, timeout_s=read_s)
+        )
         self.acceptance = daemon.acceptance
         self.tokens = Tokens(daemon.loaded.workspace, daemon.loaded.settings.api_token)
         self.probe = Store.open(daemon.loaded, timeout_s=PROBE_S)
-        self.fanout = Fanout(daemon.bridge)
-        self.wakes = Wakes(daemon.bridge)
-        self.streams = Slots(self.rest.streams_max)
-        self.metrics = Metrics(daemon.bridge, self.reading, lambda: self.streams.taken)
-        self.fanout.listen(self.metrics.hear)
+        self.events = EventBroadcast(daemon.bridge)
+        self.output = OutputNotifications(daemon.bridge)
+        self.streams = StreamLimit(self.rest.streams_max)
+        self.metrics = Metrics(daemon.bridge, self.read_bridge, lambda: self.streams.taken)
+        self.events.listen(self.metrics.hear)
 
     @property
     def loaded(self) -> LoadedSettings:
@@ -73,17 +75,17 @@ class Door:
 
     def start(self) -> None:
         """Start what runs beside the requests; called in the event loop."""
-        self.fanout.start()
+        self.events.start()
         self.metrics.start()
 
     def stop(self) -> None:
         """End the streams, so that nobody has to wait for them; safe to call from a signal handler."""
-        self.fanout.stop()
+        self.events.stop()
         self.metrics.stop()
 
 
-#: What a handler writes to be given the door: ``door: OpenDoor``.
-OpenDoor: TypeAlias = NamedDependency[Door]
+#: What a handler writes to be given the door: ``app_state: AppStateDependency``.
+AppStateDependency: TypeAlias = NamedDependency[AppState]
 
 
 #: Bound on one answer. A person waits for a page, and a program may ask again.
@@ -92,7 +94,7 @@ READ_S = 1.0
 PAUSE_S = 0.5
 
 
-class BriefStore(Store):
+class ShortTimeoutStore(Store):
     """A store that is given up soon; see ``Store`` for its arguments."""
 
     def __init__(self, url: str, *, timeout_s: float = READ_S) -> None:

@@ -14,7 +14,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.types import Guard
 from msgspec import Struct
 
-from ingress.rest.problems import ApiProblem
+from ingress.core.http.problems import ApiProblem
 from ops.tokens import Principal, Scope
 
 _STATE_KEY = "principal"

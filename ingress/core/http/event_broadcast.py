@@ -27,12 +27,12 @@ _IDLE_S = 1.0
 _INBOX_MAX = 50_000
 
 #: Events that share an id: one, or those of all jobs that were taken in together.
-Group: TypeAlias = list[JobEvent]
+EventGroup: TypeAlias = list[JobEvent]
 
 log = get_logger(__name__)
 
 
-class Mark:
+class StreamSignal:
     """Something that is no event.
 
     Args:
@@ -44,11 +44,11 @@ class Mark:
 
 
 #: Events may have been missed: whoever waits for a state reads it again.
-LOOK_AGAIN: Final = Mark("look again")
+LOOK_AGAIN: Final = StreamSignal("look again")
 #: The stream has fallen behind too far.
-BEHIND: Final = Mark("behind")
+BEHIND: Final = StreamSignal("behind")
 #: The process is stopping.
-END: Final = Mark("end")
+END: Final = StreamSignal("end")
 
 
 class Subscription:
@@ -60,10 +60,10 @@ class Subscription:
 
     def __init__(self, job_id: str | None) -> None:
         self.job_id = job_id
-        self._queue: asyncio.Queue[Group | Mark] = asyncio.Queue(QUEUE_MAX + 1)
+        self._queue: asyncio.Queue[EventGroup | StreamSignal] = asyncio.Queue(QUEUE_MAX + 1)
         self._behind = False
 
-    def put(self, item: Group | Mark) -> None:
+    def put(self, item: EventGroup | StreamSignal) -> None:
         """Add what happened; one that is too far behind hears of it last, and then nothing more."""
         if self._behind:
             return
@@ -73,7 +73,7 @@ class Subscription:
         with contextlib.suppress(asyncio.QueueFull):
             self._queue.put_nowait(item)
 
-    async def next(self, timeout_s: float) -> Group | Mark | None:
+    async def next(self, timeout_s: float) -> EventGroup | StreamSignal | None:
         """Wait for what happens next.
 
         Args:
@@ -92,7 +92,7 @@ class Subscription:
             return None
 
 
-class Fanout:
+class EventBroadcast:
     """Hands events on.
 
     Args:
@@ -103,7 +103,7 @@ class Fanout:
         self._bridge = bridge
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = threading.Event()
-        self._inbox: deque[Group | Mark] = deque()
+        self._inbox: deque[EventGroup | StreamSignal] = deque()
         self._scheduled = False
         self._lock = threading.Lock()
         self._everything: set[Subscription] = set()
@@ -165,9 +165,9 @@ class Fanout:
                     log.warning("rest.events_away", reason=str(error))
                 backoff.wait(self._stopping)
 
-    def _hand(self, item: Group | Mark) -> None:
+    def _hand(self, item: EventGroup | StreamSignal) -> None:
         """Pass something to the event loop; one wake-up serves all that has come up to then."""
-        for event in () if isinstance(item, Mark) else item:
+        for event in () if isinstance(item, StreamSignal) else item:
             for listener in self._listeners:
                 listener(event)
         with self._lock:
@@ -188,7 +188,7 @@ class Fanout:
             self._inbox.clear()
             self._scheduled = False
         for item in items:
-            if isinstance(item, Mark):
+            if isinstance(item, StreamSignal):
                 self._tell_all(item)
                 continue
             for subscription in self._everything:
@@ -197,7 +197,7 @@ class Fanout:
                 for subscription in self._by_job.get(event.job_id, ()):
                     subscription.put([event])
 
-    def _tell_all(self, mark: Mark) -> None:
+    def _tell_all(self, mark: StreamSignal) -> None:
         for group in (self._everything, *self._by_job.values()):
             for subscription in group:
                 subscription.put(mark)
