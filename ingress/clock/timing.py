@@ -41,7 +41,7 @@ _MACROS = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
-_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_DAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
 
 
 class Timing(Protocol):
@@ -213,32 +213,44 @@ def _trigger(fields: list[str]) -> BaseTrigger:
 
 
 def _weekdays(field: str) -> str:
-    """Write cron's days of the week as a list of names, which mean the same to everybody."""
+    """Translate cron's day-of-week field into a list of day names, which APScheduler reads the same way."""
     if field == "*":
         return field
-    chosen: set[int] = set()
-    for part in field.split(","):
-        span, _, step = part.partition("/")
-        first, _, last = span.partition("-")
-        low, high = (0, 6) if first == "*" else (_weekday(first), _weekday(last if last else first))
-        if step and not last and first != "*":
-            high = 6
-        if not last and not step and first != "*":
-            high = low
-        if low == 7 and high != 7:  # noqa: PLR2004 (cron's second Sunday)
-            low = 0
-        if last and high == 0:
-            high = 7  # FRI-SUN
-        stride = int(step) if step else 1
-        if high < low or stride < 1:
-            raise ValueError(f"{part!r} is no range of days")
-        chosen.update(number % 7 for number in range(low, high + 1, stride))
-    return ",".join(_DAYS[number] for number in sorted(chosen))
+    numbers = {number for part in field.split(",") for number in _weekday_range(part)}
+    return ",".join(_DAYS[number][:3] for number in sorted(numbers))
+
+
+def _weekday_range(part: str) -> list[int]:
+    """Return the days that one part of the field names, Sunday = 0.
+
+    A range may cross the end of the week: ``fri-mon`` is Friday to Monday, ``5-7`` Friday to Sunday.
+
+    Raises:
+        ValueError: The part is not valid.
+    """
+    span, slash, step_text = part.partition("/")
+    first, dash, last = span.partition("-")
+    if slash and not (step_text.isdecimal() and int(step_text) > 0):
+        raise ValueError(f"the step of {part!r} must be a whole number above 0")
+    step = int(step_text) if slash else 1
+    if span == "*":
+        return list(range(0, 7, step))
+    low = _weekday(first) % 7
+    if not dash:
+        return list(range(low, 7, step)) if slash else [low]
+    high = _weekday(last)
+    if high == 7 and first == "7":  # noqa: PLR2004 (cron's second number for Sunday)
+        high = 0
+    if high < low:
+        high += 7
+    return [number % 7 for number in range(low, high + 1, step)]
 
 
 def _weekday(text: str) -> int:
-    if text.isdigit() and int(text) <= 7:  # noqa: PLR2004 (Sunday is 0 or 7)
+    """Return the number of a day: 0 to 7 as written, or 0 to 6 for a name of at least three letters."""
+    if text.isdecimal() and int(text) <= 7:  # noqa: PLR2004 (Sunday is 0 or 7)
         return int(text)
-    if text[:3] in _DAYS and text.isalpha():
-        return _DAYS.index(text[:3])
-    raise ValueError(f"{text!r} is no day of the week")
+    for number, name in enumerate(_DAYS):
+        if len(text) >= 3 and name.startswith(text):  # noqa: PLR2004 (sun, mon, ...)
+            return number
+    raise ValueError(f"{text!r} is not a day of the week")

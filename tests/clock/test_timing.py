@@ -89,6 +89,53 @@ def test_a_cron_line_runs_at_these_times(line: str, start: str, end: str, runs: 
     assert all(have.startswith(want) for have, want in zip(got, runs, strict=True)), got
 
 
+@pytest.mark.parametrize(
+    ("field", "days"),
+    [
+        ("*", "sun mon tue wed thu fri sat"),
+        ("0", "sun"),
+        ("7", "sun"),
+        ("5", "fri"),
+        ("0-0", "sun"),
+        ("7-7", "sun"),
+        ("7-0", "sun"),
+        ("3-3", "wed"),
+        ("sun-sun", "sun"),
+        ("sat-sat", "sat"),
+        ("0-6", "sun mon tue wed thu fri sat"),
+        ("0-7", "sun mon tue wed thu fri sat"),
+        ("1-7", "sun mon tue wed thu fri sat"),
+        ("1-5", "mon tue wed thu fri"),
+        ("5-7", "sun fri sat"),
+        ("6-7", "sun sat"),
+        ("7-2", "sun mon tue"),
+        ("5-2", "sun mon tue fri sat"),
+        ("fri-mon", "sun mon fri sat"),
+        ("fri-sun", "sun fri sat"),
+        ("sun-tue", "sun mon tue"),
+        ("MON-Fri", "mon tue wed thu fri"),
+        ("monday", "mon"),
+        ("thurs", "thu"),
+        ("1,3,5", "mon wed fri"),
+        ("sat,sun", "sun sat"),
+        ("0,7", "sun"),
+        ("1-2,fri", "mon tue fri"),
+        ("*/2", "sun tue thu sat"),
+        ("*/7", "sun"),
+        ("1-5/2", "mon wed fri"),
+        ("2/2", "tue thu sat"),
+        ("fri-mon/2", "sun fri"),
+        ("0-7/3", "sun wed sat"),
+    ],
+)
+def test_a_day_of_week_field_selects_these_days(field: str, days: str) -> None:
+    """Run daily lines for a week and compare the days, Sunday first."""
+    start, week_ms = ms("2026-06-07T00:00Z"), 7 * 86_400_000
+    runs = runs_between(Cron(f"0 12 * * {field}", ZoneInfo("UTC"), "cron"), start, start + week_ms, 100)
+    got = [datetime.fromtimestamp(run / 1000, UTC).strftime("%a").lower() for run in runs]
+    assert got == days.split()
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     zone=st.sampled_from(ZONES),
@@ -159,7 +206,11 @@ def test_what_is_no_interval_is_refused(value: float | str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["", "* * * *", "* * * * * *", "61 * * * *", "a * * * *", "0 0 30 2 *", "0 0 * * 8", "0 0 * * 5-2"],
+    [
+        *("", "* * * *", "* * * * * *", "61 * * * *", "a * * * *", "0 0 30 2 *", "0 0 * * 8", "0 0 * * 1-8"),
+        *("0 0 * * mon-", "0 0 * * -fri", "0 0 * * 1/0", "0 0 * * 1/x", "0 0 * * mo", "0 0 * * frisbee"),
+        "0 0 * * 1,,2",
+    ],
 )
 def test_what_is_no_cron_line_is_refused(line: str) -> None:
     """So is one that names a day that never comes."""
