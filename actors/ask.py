@@ -9,6 +9,7 @@ from actors.llm.budget import BudgetSpent
 from actors.llm.fallback import Answer, Fallback, ask_in_order, asking_of_job
 from actors.llm.memory import recall
 from actors.llm.provider import AskRequest, Message
+from actors.llm.provider_selection import choose
 from middleware.job.types import AskPayload, TelegramPayload
 
 
@@ -47,9 +48,6 @@ def ask(payload: AskPayload) -> AskResult:
         JobRefused: Nothing is configured, or the question is refused.
         BudgetSpent: The budget does not cover the question, or not the whole answer.
     """
-    # Late, so that a process that never asks does not pay for HTTP and TLS.
-    from actors.llm.provider_selection import choose
-
     context = current_job()
     memory = recall(payload.prompt)
     if memory.reply is not None:

@@ -15,6 +15,7 @@ from actors.context import set_settings
 from actors.registry import ACTORS
 from middleware.broker.admission import payload_sha256
 from middleware.context import (
+    IN_PROCESS,
     JobCancelled,
     JobContext,
     JobInterrupted,
@@ -30,8 +31,6 @@ from middleware.time_limit import time_limit_s
 from ops.errors import BridgeError, JobFailed
 from ops.settings.load import LoadedSettings
 
-WORKER_ID = "in-process"
-
 
 def run_local(job: Job, loaded: LoadedSettings, sink: Sink) -> tuple[JobRecord, Receipt]:
     """Carry out a job here and now, once: without a store there is nobody who could retry it.
@@ -45,12 +44,12 @@ def run_local(job: Job, loaded: LoadedSettings, sink: Sink) -> tuple[JobRecord, 
         The job as it ended, and its receipt, of the same form as from a worker.
     """
     set_settings(loaded)
-    context = JobContext(job, sink, worker_id=WORKER_ID)
+    context = JobContext(job, sink, worker_id=IN_PROCESS)
     limit_s = time_limit_s(job, loaded.settings)
     begun_ms = _now_ms()
     data, error, status, reason = _attempt(context, ACTORS[job.job_type], limit_s)
     ended_ms = _now_ms()
-    attempt = Attempt(1, WORKER_ID, str(utc(begun_ms)), utc(ended_ms), status, reason)
+    attempt = Attempt(1, IN_PROCESS, str(utc(begun_ms)), utc(ended_ms), status, reason)
     receipt = _receipt(job, attempt, data, begun_ms)
     record = JobRecord(
         job_id=job.job_id,
@@ -66,7 +65,7 @@ def run_local(job: Job, loaded: LoadedSettings, sink: Sink) -> tuple[JobRecord, 
         progress=100.0 if status == State.COMPLETED else 0.0,
         attempt=1,
         max_retries=0,
-        worker_id=WORKER_ID,
+        worker_id=IN_PROCESS,
         payload=msgspec.to_builtins(job.payload),
         result=msgspec.json.decode(data) if data else None,
         error=error,
@@ -124,13 +123,13 @@ def _receipt(job: Job, attempt: Attempt, result: bytes, begun_ms: int) -> Receip
     return msgspec.structs.replace(
         new_receipt(job, status=attempt.status, at_ms=begun_ms, input_sha256=payload_sha256(job)),
         attempt=1,
-        worker_id=WORKER_ID,
+        worker_id=IN_PROCESS,
         result_sha256=hashlib.sha256(result).hexdigest() if result else None,
         updated_at=ended,
         transitions=[
             Transition(began, State.QUEUED),
-            Transition(began, State.PROCESSING, 1, WORKER_ID),
-            Transition(ended, attempt.status, 1, WORKER_ID, attempt.reason),
+            Transition(began, State.PROCESSING, 1, IN_PROCESS),
+            Transition(ended, attempt.status, 1, IN_PROCESS, attempt.reason),
         ],
     )
 

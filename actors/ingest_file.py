@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
+
 from actors.context import current_job, settings
 from actors.ingest.actions import Subject
 from actors.ingest.decision import Decision, IngestResult, decide_by_rules, default_decision
 from actors.ingest.journal import Journal, read_journal
 from actors.ingest.places import parts_of, require_name
 from actors.ingest.steps import Carrier
+from actors.ingest.understand import understand
 from middleware.job.types import IngestFilePayload
 from ops.dropfolder import claim_folder, failed_folder
 from ops.errors import JobRefused
@@ -91,8 +94,6 @@ def _subject(
     loaded: LoadedSettings, payload: IngestFilePayload, source: Path, begun: Journal | None
 ) -> Subject:
     if payload.media_type == "":
-        import msgspec
-
         payload = msgspec.structs.replace(payload, media_type=media_type_of(source, payload.name))
     decision = decide_what(loaded, payload, source) if begun is None else begun.decision
     return Subject(loaded.workspace, current_job().job_id, payload, decision)
@@ -137,8 +138,6 @@ def decide_what(loaded: LoadedSettings, payload: IngestFilePayload, source: Path
         return ruled
     if not station.understand:
         return default_decision()
-    from actors.ingest.understand import understand
-
     try:
         return understand(loaded, payload, source)
     except OSError as error:

@@ -15,10 +15,12 @@ import re
 from collections.abc import Callable
 from typing import Any, cast
 
+import dramatiq
 import msgspec
 from msgspec import Struct
 
 from actors.context import current_job, settings
+from middleware.broker.broker import BridgeBroker
 from middleware.job.records import Receipt
 from middleware.job.schema import Job, make_job
 from middleware.job.types import RestRequestPayload
@@ -170,9 +172,5 @@ def _as_text(value: Any) -> str:
 
 def _submitter() -> Callable[[Job], Receipt]:
     """Give what takes a job in this worker."""
-    import dramatiq
-
-    from middleware.broker.broker import BridgeBroker
-
     broker = cast("BridgeBroker", dramatiq.get_broker())
     return lambda job: broker.intake.submit([job])[0]

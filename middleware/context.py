@@ -17,6 +17,9 @@ from middleware.job.schema import Job
 
 StreamName = Literal["out", "err"]
 
+#: Worker id of a job that runs in the submitting process because there is no store.
+IN_PROCESS = "in-process"
+
 
 class Sink(Protocol):
     """Takes what a running job reports."""

@@ -23,12 +23,12 @@ import msgspec
 
 from ops.import_shim import without
 from ops.logfile import LINE_MAX_BYTES, LogFile
+from ops.settings.load import LoadedSettings
+from ops.store.url import passwords_in
 
 if TYPE_CHECKING:
     from structlog.stdlib import BoundLogger
     from structlog.typing import EventDict, Processor
-
-    from ops.settings.load import LoadedSettings
 
 _MASK = "********"
 #: Fields whose values are never written, whatever they are.
@@ -295,8 +295,6 @@ def _shortened(value: Any, length: int) -> Any:
 
 
 def _known_secrets(loaded: LoadedSettings, environ: Mapping[str, str]) -> list[str]:
-    from ops.store.resp import passwords_in
-
     settings = loaded.settings
     endpoints = settings.rest.endpoints.values()
     places = [url for entry in settings.notify for url in entry.urls]

@@ -17,6 +17,8 @@ from actors.context import current_job
 from actors.ingest.decision import Action, Decision, default_decision
 from actors.ingest.places import OutsideWorkspace, inside
 from actors.ingest.texts import text_of
+from actors.llm.provider_selection import NoProvider, choose
+from actors.llm.structured_answer import decide
 from middleware.job.types import IngestFilePayload
 from ops.errors import JobFailed, JobParked
 from ops.settings.load import LoadedSettings
@@ -63,10 +65,6 @@ def understand(loaded: LoadedSettings, payload: IngestFilePayload, source: Path)
         JobInterrupted: The job was cancelled or ran out of time.
         OSError: The file cannot be read.
     """
-    # Late, so that files for which there are rules do not wait for HTTP and TLS to be loaded.
-    from actors.llm.provider_selection import NoProvider, choose
-    from actors.llm.structured_answer import decide
-
     remarks: list[str] = []
     try:
         choose(loaded, None, fit_to_decide=True)

@@ -21,6 +21,7 @@ from actors.context import bridge_scripts, current_job
 from actors.llm.prices import cost_usd, token_prices_usd
 from actors.llm.provider import AskRequest, Provider, Usage
 from middleware.broker.spending import NANO_PER_USD, Claimed, Limits, Spender, claim, settle
+from middleware.context import IN_PROCESS
 from middleware.job.records import utc_now
 from ops.errors import JobFailed, JobParked, JobRefused, StoreUnreachable
 from ops.logs import get_logger
@@ -80,12 +81,9 @@ class Purse:
     """
 
     def __init__(self, loaded: LoadedSettings) -> None:
-        # Late: that module imports all actors.
-        from actors.in_process import WORKER_ID
-
         self._loaded = loaded
         self._context = current_job()
-        self._storeless = self._context.worker_id == WORKER_ID
+        self._storeless = self._context.worker_id == IN_PROCESS
         self._limits = _limits(loaded)
 
     def claim(self, provider: Provider, request: AskRequest) -> Claim:

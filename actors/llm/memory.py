@@ -22,6 +22,7 @@ from actors.context import JobContext, bridge_scripts, current_job, settings
 from actors.llm.provider import Message
 from actors.llm.session_title import answer_about, is_about_session
 from middleware.broker.session_writes import remember
+from middleware.context import IN_PROCESS
 from middleware.job.records import utc_now
 from middleware.job.sessions import SessionFacts, SessionMessage, Sessions, cut_text
 from ops.backoff import Backoff
@@ -84,14 +85,11 @@ def recall(prompt: str) -> Memory:
         JobFailed: The store went away and stayed away; worth another attempt.
         JobInterrupted: The job has been cancelled or has run out of time meanwhile.
     """
-    # Late: that module imports all actors.
-    from actors.in_process import WORKER_ID
-
     context = current_job()
     session_id = context.job.session_id
     if session_id is None:
         return Memory()
-    if context.worker_id == WORKER_ID:
+    if context.worker_id == IN_PROCESS:
         context.log(
             f"3ox: session {session_id!r} is in the store, which is away: this is answered without it.",
             stream="err",

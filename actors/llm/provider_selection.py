@@ -7,11 +7,14 @@ import os
 from collections.abc import Callable
 from typing import NoReturn, TypedDict
 
+from actors.llm import anthropic_http, openai_http
+from actors.llm.local_command import CommandProvider, program_name
+from actors.llm.local_offline import LocalProvider
 from actors.llm.prices import warm_prices
 from actors.llm.provider import Provider
 from ops.errors import JobRefused, SettingsError
 from ops.local_model.client import INSTALL, model_file
-from ops.settings.load import AnthropicSettings, LoadedSettings, OpenAISettings
+from ops.settings.load import AnthropicSettings, LoadedSettings, OllamaSettings, OpenAISettings
 
 #: The order in which they are asked unless ``[ask] providers`` gives another; ``local`` only if none else is.
 KNOWN = ("openai", "anthropic", "ollama", "command", "local")
@@ -87,31 +90,27 @@ def _access(
 
 
 def _openai(loaded: LoadedSettings) -> Provider | None:
-    from actors.llm.openai_http import OFFICIAL_BASE_URL, OpenAIProvider
-
-    access = _access(loaded.settings.ask.openai, "OPENAI_BASE_URL", OFFICIAL_BASE_URL)
-    return None if access is None else OpenAIProvider(**access)
+    access = _access(loaded.settings.ask.openai, "OPENAI_BASE_URL", openai_http.OFFICIAL_BASE_URL)
+    return None if access is None else openai_http.OpenAIProvider(**access)
 
 
 def _anthropic(loaded: LoadedSettings) -> Provider | None:
-    from actors.llm.anthropic_http import OFFICIAL_BASE_URL, AnthropicProvider
-
     ask = loaded.settings.ask
-    access = _access(ask.anthropic, "ANTHROPIC_BASE_URL", OFFICIAL_BASE_URL)
-    return None if access is None else AnthropicProvider(**access, answer_max_tokens=ask.answer_max_tokens)
+    access = _access(ask.anthropic, "ANTHROPIC_BASE_URL", anthropic_http.OFFICIAL_BASE_URL)
+    return (
+        None
+        if access is None
+        else anthropic_http.AnthropicProvider(**access, answer_max_tokens=ask.answer_max_tokens)
+    )
 
 
 def _ollama(loaded: LoadedSettings) -> Provider | None:
-    from actors.llm.openai_http import OpenAIProvider
-
     values = loaded.settings.ask.ollama
     host = _environ("OLLAMA_HOST")
     if values is None and host == "":
         return None
-    from ops.settings.load import OllamaSettings
-
     values = OllamaSettings() if values is None else values
-    return OpenAIProvider(
+    return openai_http.OpenAIProvider(
         base_url=f"{_ollama_url(_first(values.base_url, host))}/v1",
         model=values.model,
         key="",
@@ -134,8 +133,6 @@ def _ollama_url(host: str) -> str:
 
 
 def _command(loaded: LoadedSettings) -> Provider | None:
-    from actors.llm.local_command import CommandProvider, program_name
-
     values = loaded.settings.ask.command
     if values is None:
         return None
@@ -147,8 +144,6 @@ def _command(loaded: LoadedSettings) -> Provider | None:
 
 
 def _local(loaded: LoadedSettings) -> Provider | None:
-    from actors.llm.local_offline import LocalProvider
-
     try:
         path = model_file(loaded)
     except SettingsError as error:

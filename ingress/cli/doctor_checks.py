@@ -151,8 +151,8 @@ def _model(loaded: LoadedSettings) -> Iterator[Finding]:
 
 
 def _store(loaded: LoadedSettings) -> Iterator[Finding]:
-    from ops.settings.load import mask_url
     from ops.store.client import Store
+    from ops.store.url import mask_password
     from ops.supervision.state_file import running_pid
 
     pid = running_pid(loaded.workspace)
@@ -165,7 +165,7 @@ def _store(loaded: LoadedSettings) -> Iterator[Finding]:
         except BridgeError as error:
             yield Finding("store binary", "bad", error.message, error.remedy)
             return
-    url = mask_url(loaded.store_url)
+    url = mask_password(loaded.store_url)
     store = Store.open(loaded, timeout_s=min(2.0, loaded.settings.store_timeout_s))
     try:
         information = _information(store)

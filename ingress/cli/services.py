@@ -123,7 +123,7 @@ def _serve(loaded: LoadedSettings, *, on_ready: Callable[[], None]) -> int:
     """Be the supervisor until told to stop."""
     from ingress.cli.programs import bridge_programs
     from ops.logs import configure_logging
-    from ops.settings.load import mask_url
+    from ops.store.url import mask_password
     from ops.supervision.state_file import claim
     from ops.supervision.supervisor import Supervisor
 
@@ -134,7 +134,7 @@ def _serve(loaded: LoadedSettings, *, on_ready: Callable[[], None]) -> int:
             supervisor = Supervisor(
                 bridge_programs(loaded, store),
                 workspace,
-                store_url=mask_url(loaded.store_url),
+                store_url=mask_password(loaded.store_url),
                 start_timeout_s=START_TIMEOUT_S,
                 kill_grace_s=settings.kill_grace_s,
                 on_ready=on_ready,
@@ -159,14 +159,14 @@ def _embedded(loaded: LoadedSettings) -> Iterator[EmbeddedValkey | None]:
 
 def _tell_where(loaded: LoadedSettings, *, stop: str) -> None:
     from ingress.core.api_address import known_url
-    from ops.settings.load import mask_url
+    from ops.store.url import mask_password
 
     settings = loaded.settings
     click.echo("The bridge is up.")
     for label, value in (
         ("workspace", loaded.workspace.home),
         ("log", loaded.workspace.log_file),
-        ("store", mask_url(loaded.store_url)),
+        ("store", mask_password(loaded.store_url)),
         ("workers", f"{settings.workers} x {settings.threads} threads"),
         ("dashboard", known_url(loaded)),
         ("look", "3ox status"),
@@ -239,10 +239,10 @@ def worker(*, threads: int | None) -> int:
 def config(*, as_json: bool) -> int:
     """Print every setting with value, source and help; secrets are masked."""
     from ops.settings.load import load_settings
-    from ops.settings.rows import foreign_rows
+    from ops.settings.rows import foreign_rows, rows_of
 
     loaded = load_settings()
-    rows = loaded.rows()
+    rows = rows_of(loaded)
     foreign = foreign_rows(os.environ)
     if as_json:
         emit_json(

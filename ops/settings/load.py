@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import msgspec
 
@@ -26,9 +26,6 @@ from ops.settings.table import Settings
 from ops.settings.work import TYPE_DEFAULTS, ProjectSettings, ScheduleSettings, TypeOverrides, TypeSettings
 from ops.workspace import Workspace, default_home
 
-if TYPE_CHECKING:
-    from ops.settings.rows import SettingRow
-
 __all__ = [
     "AnthropicSettings",
     "AskSettings",
@@ -43,7 +40,6 @@ __all__ = [
     "TypeOverrides",
     "TypeSettings",
     "load_settings",
-    "mask_url",
 ]
 
 ENV_PREFIX = "BRIDGE_"
@@ -96,21 +92,12 @@ class LoadedSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def store_url(self) -> str:
-        """Where the store is, password included; show ``mask_url`` of it."""
+        """Where the store is, password included; show ``ops.store.url.mask_password`` of it."""
         if not self.embedded_store:
             return self.settings.redis_url
         from urllib.parse import quote
 
         return f"unix://{quote(os.fsencode(self.workspace.store_socket))}"
-
-    def rows(self) -> "list[SettingRow]":
-        """Give every setting with value, source and help, secrets masked, in the order of the table.
-
-        After a table that is fixed (``rest``, ``ask``) comes what stands in it.
-        """
-        from ops.settings.rows import rows_of
-
-        return rows_of(self)
 
 
 def load_settings(
@@ -154,13 +141,6 @@ def load_settings(
     return LoadedSettings(
         settings=settings, sources=sources, workspace=workspace, written=written, content=content
     )
-
-
-def mask_url(url: str) -> str:
-    """Give a URL without its password, fit for logs and listings."""
-    from ops.store.resp import mask_password
-
-    return mask_password(url)
 
 
 def _read_file(path: Path) -> bytes | None:

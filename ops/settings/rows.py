@@ -10,10 +10,11 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 import msgspec
 
 from ops.settings.kinds import SECRET, meta_of, table_type
-from ops.settings.load import ENV_FOREIGN, LoadedSettings, mask_url
+from ops.settings.load import ENV_FOREIGN, LoadedSettings
+from ops.store.url import mask_password
 
 _MASK = "********"
-#: Before the host of any address, of a webhook for instance; the store's are ``mask_url``'s.
+#: Before the host of any address, of a webhook for instance; the store's are ``mask_password``'s.
 _LOGIN = re.compile(r"(?<=://)([^/@:\s]*):[^/@\s]+@")
 
 
@@ -48,7 +49,7 @@ def foreign_rows(environ: Mapping[str, str]) -> list[SettingRow]:
     rows = []
     for name in ENV_FOREIGN:
         value = environ.get(name, "")
-        shown = mask_url(value) if not name.endswith("_KEY") or value == "" else _MASK
+        shown = mask_password(value) if not name.endswith("_KEY") or value == "" else _MASK
         owner = name.partition("_")[0].lower()
         said = f"A variable of the tools of {owner}; it counts as it is set where the workers run."
         rows.append(SettingRow(name, shown, "environment" if value else "default", said))
@@ -68,7 +69,7 @@ def _rows_in(place: str, kind: Any, value: Any, written: frozenset[str]) -> Iter
 
 def _shown(field: msgspec.structs.FieldInfo, value: Any) -> Any:
     if meta_of(field.type).extra == SECRET and value != "":
-        return mask_url(value) if field.name.endswith("_url") else _MASK
+        return mask_password(value) if field.name.endswith("_url") else _MASK
     return msgspec.to_builtins(_without_secrets(value))
 
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import hiredis
 
 from ops.errors import StoreSilent, StoreUnreachable
-from ops.store.resp import Argument, Connection, RawConnection, Reply, as_error, mask_password, parse_endpoint
-
-if TYPE_CHECKING:
-    from ops.settings.load import LoadedSettings
+from ops.settings.load import LoadedSettings
+from ops.store.resp import Argument, Connection, RawConnection, Reply, as_error
+from ops.store.tls_sentinel import RedisClients
+from ops.store.url import mask_password, parse_endpoint
 
 #: More idle connections than this are closed instead of kept.
 _IDLE_MAX = 32
@@ -43,8 +42,6 @@ class Store:
         self._lock = threading.Lock()
         self._new: Callable[[], Connection]
         if url.startswith(("rediss://", "sentinel://")):
-            from ops.store.tls_sentinel import RedisClients
-
             self._new = RedisClients(url, timeout_s).connect
         else:
             endpoint = parse_endpoint(url)

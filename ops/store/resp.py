@@ -8,7 +8,6 @@ product's cost per job: a GET takes 29 us here, 65 us through the full client, w
 
 from __future__ import annotations
 
-import re
 import socket
 import struct
 import time
@@ -16,9 +15,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias, cast
 
 import hiredis
-from msgspec import Struct
 
-from ops.errors import SettingsError, StoreError, StoreUnreachable
+from ops.errors import StoreError, StoreUnreachable
+from ops.store.url import Endpoint
 
 Argument: TypeAlias = str | bytes | int | float | memoryview
 Reply: TypeAlias = Any
@@ -42,91 +41,8 @@ _TOO_MANY_CLIENTS = "ERR max number of clients"
 #: Another version of the bridge has just removed our functions; the next call brings them back.
 _FUNCTIONS_GONE = "ERR Function not found"
 
-#: The other place where the full client takes a password from.
-_PASSWORD_OPTION = re.compile(r"(?<=[?&]password=)[^&#]+")
-
 # hiredis' stub says "a tuple of one"; it takes any number.
 pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
-
-
-class Endpoint(Struct, frozen=True, kw_only=True):
-    """Where the store listens.
-
-    Attributes:
-        url: What the operator wrote, without its password.
-        path: Of a unix socket; empty for TCP.
-    """
-
-    url: str
-    path: str = ""
-    host: str = ""
-    port: int = 6379
-    username: str = ""
-    password: str = ""
-    database: int = 0
-
-
-def parse_endpoint(url: str) -> Endpoint:
-    """Read a ``redis://`` or ``unix://`` URL.
-
-    Raises:
-        SettingsError: The URL is of another kind or malformed.
-    """
-    from urllib.parse import parse_qs, unquote, urlsplit
-
-    try:
-        parts = urlsplit(url)
-        options = parse_qs(parts.query)
-        database = int(
-            (options.get("db") or [parts.path.lstrip("/") if parts.scheme == "redis" else ""])[0] or 0
-        )
-        port = 6379 if parts.port is None else parts.port
-    except ValueError:
-        raise malformed("redis://[user:password@]host:port/db or unix:///path/to/socket") from None
-    if parts.scheme not in {"redis", "unix"} or (parts.scheme == "unix" and not parts.path):
-        raise SettingsError(
-            f"redis_url {mask_password(url)!r} is of no kind that is known here.",
-            remedy="Use redis://, rediss://, unix:// or sentinel://host:port,host:port/service.",
-        )
-    return Endpoint(
-        url=mask_password(url),
-        path=unquote(parts.path) if parts.scheme == "unix" else "",
-        host=parts.hostname or "127.0.0.1",
-        port=port,
-        username=unquote(parts.username or ""),
-        password=unquote(parts.password or ""),
-        database=database,
-    )
-
-
-def malformed(form: str) -> SettingsError:
-    """Give the error for a ``redis_url`` that cannot be read.
-
-    It quotes nothing, and is to be raised ``from None``: any piece may be part of a password with a slash.
-
-    Args:
-        form: How it has to look.
-    """
-    return SettingsError(
-        "redis_url is not valid.",
-        remedy=f"Write it as {form}; / : @ ? # in a password as %2F %3A %40 %3F %23.",
-    )
-
-
-def mask_password(url: str) -> str:
-    """Give the URL without its password, fit for logs and listings."""
-    scheme, separator, rest = _PASSWORD_OPTION.sub("***", url).partition("://")
-    credentials, at, place = rest.rpartition("@")
-    if not at or ":" not in credentials:
-        return f"{scheme}{separator}{rest}"
-    return f"{scheme}{separator}{credentials.split(':', 1)[0]}:***@{place}"
-
-
-def passwords_in(url: str) -> list[str]:
-    """Give what ``mask_password`` leaves out, as it stands there."""
-    credentials = url.partition("://")[2].rpartition("@")[0]
-    found = [credentials.partition(":")[2], *_PASSWORD_OPTION.findall(url)]
-    return [text for text in found if text]
 
 
 def as_error(reply: Exception) -> StoreError | StoreUnreachable:

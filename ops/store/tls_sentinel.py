@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import hiredis
 
 from ops.errors import SettingsError, StoreUnreachable
-from ops.store.resp import Argument, Reply, malformed, mask_password, pack
+from ops.store.resp import Argument, Reply, pack
+from ops.store.url import malformed, mask_password
 
 if TYPE_CHECKING:
     import redis

@@ -10,6 +10,7 @@ from middleware.destinations import Sinks
 from middleware.job.schema import make_job
 from ops.errors import SettingsError
 from ops.settings.results import DeliverSettings, NotifySettings, WebhookSettings
+from ops.settings.rows import rows_of
 from ops.settings.table import Settings
 from tests.egress.conftest import Configured
 
@@ -85,7 +86,7 @@ def test_wrong_settings_are_named(configured: Configured, settings: str, complai
 def test_the_secrets_of_urls_are_not_shown(configured: Configured) -> None:
     """``3ox config`` masks the addresses of notifications."""
     loaded = configured('[[notify]]\nurls = ["ntfy://user:hunter22@host/topic"]\n')
-    shown = next(row.value for row in loaded.rows() if row.name == "notify")
+    shown = next(row.value for row in rows_of(loaded) if row.name == "notify")
     assert "hunter22" not in str(shown)
     assert shown[0]["when"] == ["failed"]
 

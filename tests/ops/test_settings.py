@@ -9,9 +9,10 @@ import pytest
 from middleware.job.schema import JOB_TYPES
 from ops.errors import SettingsError
 from ops.settings.load import LoadedSettings, load_settings
+from ops.settings.rows import rows_of
 from ops.settings.work import TYPE_DEFAULTS
 from ops.store.client import Store
-from ops.store.resp import mask_password, passwords_in
+from ops.store.url import mask_password, parse_endpoint, passwords_in
 from ops.workspace import default_home
 
 
@@ -41,7 +42,7 @@ def test_order_of_sources(tmp_path: Path) -> None:
 
 def test_every_setting_is_explained(tmp_path: Path) -> None:
     """Each row has a help text of one sentence."""
-    rows = load(tmp_path).rows()
+    rows = rows_of(load(tmp_path))
     assert len(rows) > 35
     assert [row.name for row in rows if not row.help.strip()] == []
     assert [row.name for row in rows if "\n" in row.help] == []
@@ -50,7 +51,7 @@ def test_every_setting_is_explained(tmp_path: Path) -> None:
 def test_secrets_are_masked(tmp_path: Path) -> None:
     """Neither a token nor the password in a URL is shown."""
     environ = {"BRIDGE_API_TOKEN": "verysecret", "BRIDGE_REDIS_URL": "redis://me:hunter2@host/0"}
-    shown = repr(load(tmp_path, environ=environ).rows())
+    shown = repr(rows_of(load(tmp_path, environ=environ)))
     assert "verysecret" not in shown
     assert "hunter2" not in shown
     assert "redis://me:***@host/0" in shown
@@ -59,7 +60,7 @@ def test_secrets_are_masked(tmp_path: Path) -> None:
 def test_a_login_in_an_address_is_masked(tmp_path: Path) -> None:
     """The address of a webhook is shown, the password in it is not; nor are words that only look like one."""
     toml = '[[webhook]]\nname = "w"\nurl = "https://me:hunter2@host:8443/a:b@c"\n'
-    shown = repr(load(tmp_path, toml + '[projects.p]\npath = "/a:b@c"\ncommand = ["a:b@c"]').rows())
+    shown = repr(rows_of(load(tmp_path, toml + '[projects.p]\npath = "/a:b@c"\ncommand = ["a:b@c"]')))
     assert "hunter2" not in shown
     assert "https://me:***@host:8443/a:b@c" in shown
     assert shown.count("'a:b@c'") >= 1
@@ -209,7 +210,5 @@ def test_home() -> None:
 
 def test_store_url_is_quoted(tmp_path: Path) -> None:
     """A workspace with odd letters in its path gives a URL that reads back as the same path."""
-    from ops.store.resp import parse_endpoint
-
     loaded = load_settings(tmp_path / "a%41 ?#b", environ={})
     assert parse_endpoint(loaded.store_url).path == str(loaded.workspace.store_socket)
