@@ -1,0 +1,1 @@
+"""A workspace of an earlier version under this one."""
