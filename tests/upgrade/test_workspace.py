@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
 def test_jobs_that_waited_are_carried_out(cli: Cli) -> None:
     """Each runs once, in whatever state it waited, the one in the spool included."""
     for job_id, output in WAITING.items():
-        job = eventually(lambda job_id=job_id: _completed(cli, job_id), 60.0)
+        job = eventually(partial(_completed, cli, job_id), 60.0)
+        assert job is not None
         assert (job["attempt"], job["crashes"]) == (1, 0), job
         assert cli("logs", job_id).out == output
 
