@@ -1,14 +1,9 @@
-"""The broker: Dramatiq's public classes over the atomic scripts."""
+"""The Dramatiq broker over the store functions."""
 
 from __future__ import annotations
 
 import logging
-import os
-import secrets
-import socket
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -19,14 +14,10 @@ from dramatiq.middleware import MiddlewareError
 
 from middleware.broker.admission import Intake
 from middleware.broker.consumer import BridgeConsumer
-from middleware.broker.group_commit import Commits
+from middleware.broker.group_commit import GroupCommit
 from middleware.broker.message import JobMessage
-from middleware.broker.outage import Outage
 from middleware.broker.scripts import Scripts
-from middleware.broker.slots import Slots
-from middleware.broker.timer import DueTimer
-from middleware.broker.vitals import Vitals
-from middleware.job.keys import Keys
+from middleware.broker.worker_state import WorkerState
 from middleware.job.schema import make_job
 from middleware.job.states import State
 from ops.errors import StoreUnreachable
@@ -34,27 +25,17 @@ from ops.errors import StoreUnreachable
 logger = logging.getLogger(__name__)
 
 
-def new_worker_id() -> str:
-    """Name this process: its host, its pid, and something that no later process of that pid will share."""
-    host = "".join(letter for letter in socket.gethostname() if letter.isalnum() or letter in "-.")[:24]
-    return f"{host or 'host'}-{os.getpid()}-{secrets.token_hex(2)}"
-
-
-class BridgeBroker(dramatiq.Broker):
+class BridgeBroker(WorkerState, dramatiq.Broker):
     """Carries jobs between the store and Dramatiq's worker threads.
 
     Args:
-        scripts: The atomic scripts.
-        intake: Validates and enqueues; the same that ``dispatch`` uses.
-        lease_ms: How long the store waits for a sign of life of this worker.
-        middleware: All middleware, outermost first; Dramatiq's default ones are not wanted here.
+        scripts: The store functions.
+        intake: Validates and enqueues; the same object that ``dispatch`` uses.
+        lease_ms: How long the worker's lease lasts after each renewal.
+        middleware: All middleware, outermost first; Dramatiq's defaults are not added.
 
     Attributes:
-        worker_id: Of this process.
-        tally: How many attempts ended how, since this process started.
-        stopping: Set as soon as the worker is to end: nothing more is fetched.
-        vitals: What the host's warden reads; there while a worker runs in this process.
-        left: This worker has given up its lease in good order.
+        group_commit: Commits how attempts ended.
     """
 
     def __init__(
@@ -65,30 +46,17 @@ class BridgeBroker(dramatiq.Broker):
         lease_ms: int,
         middleware: list[dramatiq.Middleware],
     ) -> None:
-        self.scripts = scripts
+        WorkerState.__init__(self, scripts, lease_ms=lease_ms)
         self.intake = intake
-        self.lease_ms = lease_ms
-        self.worker_id = new_worker_id()
-        self.slots = Slots()
-        self.outage = Outage()
-        self.timer = DueTimer(scripts, self.outage)
-        self.stopping = threading.Event()
-        self.vitals: Vitals | None = None
-        self.left = False
-        self._keys = Keys(scripts.prefix)
-        self.tally: Counter[str] = Counter()
-        self.commits = Commits(self)
-        self._count = 0
-        self._pending: dict[str, str] = {}
-        self._lock = threading.Lock()
+        self.group_commit = GroupCommit(self)
         self._hooks_by_name: dict[str, tuple[int, list[tuple[Callable[..., None], dramatiq.Middleware]]]] = {}
-        super().__init__(middleware=middleware)
+        dramatiq.Broker.__init__(self, middleware=middleware)
         self.queues: dict[str, None] = {}
 
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Call the ``before_...`` hooks that do something, outermost first; see ``dramatiq.Broker``.
+        """Call the ``before_...`` hooks that are overridden, outermost first; see ``dramatiq.Broker``.
 
-        Dramatiq calls the empty ones too: 40 calls for each job with ten middleware.
+        Dramatiq also calls the empty ones: 40 calls for each job with ten middleware.
         """
         for hook, middleware in self._hooks("before_" + signal):
             try:
@@ -99,7 +67,7 @@ class BridgeBroker(dramatiq.Broker):
                 logger.critical("Unexpected failure in before_%s of %r.", signal, middleware, exc_info=True)
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Call the ``after_...`` hooks that do something, innermost first."""
+        """Call the ``after_...`` hooks that are overridden, innermost first."""
         for hook, middleware in self._hooks("after_" + signal):
             try:
                 hook(self, *args, **kwargs)
@@ -120,16 +88,6 @@ class BridgeBroker(dramatiq.Broker):
             known = self._hooks_by_name[name] = (len(self.middleware), hooks)
         return known[1]
 
-    def bell(self, queue: str) -> str:
-        """Give the key on which this queue's consumers block."""
-        return self._keys.bell(queue)
-
-    def store_answered(self) -> None:
-        """Note that the store has answered."""
-        self.outage.end()
-        if self.vitals is not None:
-            self.vitals.store_answered()
-
     def declare_queue(self, queue_name: str) -> None:
         """Declare a queue. There are no delay queues: delayed jobs wait in the store."""
         if queue_name not in self.queues:
@@ -138,34 +96,24 @@ class BridgeBroker(dramatiq.Broker):
             self.emit_after("declare_queue", queue_name)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 1000) -> BridgeConsumer:
-        """Make a consumer.
+        """Return a new consumer of a queue.
 
         Args:
-            queue_name: Of which queue.
+            queue_name: Name of the queue.
             prefetch: Ignored; see ``slots.py``.
-            timeout: Bound on one wait, in ms.
+            timeout: Upper bound of one wait, in ms.
         """
         del prefetch
-        return BridgeConsumer(self, queue_name, timeout)
-
-    def next_delivery(self, queue: str) -> str:
-        """Give the delivery token of the next fetch: the last one again if its reply was lost."""
-        with self._lock:
-            if queue not in self._pending:
-                self._count += 1
-                self._pending[queue] = f"{self._count:x}"
-            return self._pending[queue]
-
-    def delivery_arrived(self, queue: str) -> None:
-        """Note that the reply to the last fetch has come: its token is used up."""
-        with self._lock:
-            self._pending.pop(queue, None)
+        return BridgeConsumer(self, self.group_commit, queue_name, timeout)
 
     def is_ours(self, message: JobMessage) -> bool:
-        """Ask whether a delivery that did not start at once is still ours; yes if the store is away."""
+        """Return whether this worker still holds a delivery that did not start at once.
+
+        True while the store is unavailable: ``settle`` decides in the end.
+        """
         if (time.monotonic() - message.asked_s) * 1000 < self.lease_ms / 8:
             return True
-        key = self._keys.processing(self.worker_id)
+        key = self.keys.processing(self.worker_id)
         try:
             held = self.scripts.store.call("HGET", key, message.job.job_id)
         except StoreUnreachable as error:
@@ -174,16 +122,16 @@ class BridgeBroker(dramatiq.Broker):
         return held is not None and held.decode() == message.delivery
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
-        """Enqueue what ``actor.send(payload)`` made: it becomes a job like any other.
+        """Enqueue what ``actor.send(payload)`` built: it becomes a job like any other.
 
         Args:
             message: Its only argument is the job type's payload; its options are fields of the job.
-            delay: In ms.
+            delay: Time until it may start, in ms.
 
         Raises:
             InvalidJob: It does not fit the schema.
             QueueFull: The queue is at its limit.
-            StoreUnreachable: The store is away; nothing was enqueued, or the same message again does no harm.
+            StoreUnreachable: Nothing was enqueued, or enqueueing the same message again has no effect.
         """
         payload = message.args[0] if message.args else message.kwargs
         job = make_job(message.actor_name, payload, **message.options)
@@ -193,16 +141,18 @@ class BridgeBroker(dramatiq.Broker):
         return message.copy(message_id=job.job_id) if message.message_id != job.job_id else message
 
     def flush(self, queue_name: str) -> None:
-        """Cancel every job that waits in this queue."""
-        key = self._keys.state(State.QUEUED, queue_name)
+        """Cancel every queued job of this queue."""
+        key = self.keys.state(State.QUEUED, queue_name)
         while ids := self.scripts.store.call("ZRANGE", key, 0, 99):
             for job_id in ids:
                 outcome, _ = self.scripts.cancel(job_id.decode(), "the queue was flushed")
-                if outcome == "unknown":  # its record was deleted by hand: it must not keep us here
+                if (
+                    outcome == "unknown"
+                ):  # its record was deleted by hand; left in place it would loop forever
                     self.scripts.store.call("ZREM", key, job_id)
 
     def flush_all(self) -> None:
-        """Cancel every waiting job of every declared queue."""
+        """Cancel every queued job of every declared queue."""
         for queue in self.queues:
             self.flush(queue)
 
@@ -210,15 +160,15 @@ class BridgeBroker(dramatiq.Broker):
         """Wait until no job of the queue waits or runs; for tests.
 
         Args:
-            queue_name: Which queue.
+            queue_name: Name of the queue.
             timeout: In ms; 60 s by default.
 
         Raises:
-            QueueJoinTimeout: The time ran out.
+            QueueJoinTimeout: The timeout elapsed.
         """
         deadline_s = time.monotonic() + (60.0 if timeout is None else timeout / 1000)
         states = (State.SCHEDULED, State.RETRYING, State.HELD, State.PROCESSING, State.QUEUED)
-        counts = [("ZCARD", self._keys.state(state, queue_name)) for state in states]
+        counts = [("ZCARD", self.keys.state(state, queue_name)) for state in states]
         last = b"$"
         link = self.scripts.store.connect()
         try:
@@ -227,7 +177,7 @@ class BridgeBroker(dramatiq.Broker):
                 if left_s <= 0:
                     raise QueueJoinTimeout(queue_name)  # type: ignore[no-untyped-call]
                 link.send(
-                    [("XREAD", "BLOCK", int(min(left_s, 1.0) * 1000) + 1, "STREAMS", self._keys.events, last)]
+                    [("XREAD", "BLOCK", int(min(left_s, 1.0) * 1000) + 1, "STREAMS", self.keys.events, last)]
                 )
                 link.read(left_s + self.scripts.store.timeout_s)
         finally:

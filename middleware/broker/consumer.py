@@ -1,7 +1,7 @@
-"""Takes jobs from the store and commits how they ended.
+"""Fetches jobs from the store for the worker's threads.
 
-A consumer with nothing to do blocks on the bell. While the store is away it waits, says so once, and keeps
-what it has to commit until the store is back.
+An idle consumer blocks on the queue's bell. While the store is unavailable it retries with a backoff and logs
+the outage once; what is to be committed is kept until the store is back (``group_commit.py``).
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import hiredis
 from dramatiq import Consumer
 from dramatiq.broker import MessageProxy
 
+from middleware.broker.group_commit import GroupCommit
 from middleware.broker.message import JobMessage
 from middleware.broker.scripts import Delivered, Settlement
 from middleware.broker.slots import Share
+from middleware.broker.worker_state import WorkerState
 from middleware.job.keys import DELIVER_QUEUE, QUEUE
 from middleware.job.records import JobError
 from middleware.job.schema import decode_job
@@ -26,13 +27,10 @@ from ops.backoff import Backoff
 from ops.errors import InvalidJob, StoreError, StoreUnreachable
 from ops.store.resp import Connection, as_error
 
-if TYPE_CHECKING:
-    from middleware.broker.broker import BridgeBroker
-
-#: Without a ring, look all the same after this long: a worker may have died between ring and fetch. A
-#: delivery may wait longer for that rare case than a command.
-_LOOK_EVERY_S = {QUEUE: 8.0, DELIVER_QUEUE: 30.0}
-#: Deliveries may wait long for a sink that is down: they get this part of the threads at most.
+#: Longest time between two fetches of an idle consumer: a worker may have died between a ring and its fetch,
+#: which leaves a job without a ring. Deliveries can wait longer for that rare case than commands.
+_FETCH_INTERVAL_S = {QUEUE: 8.0, DELIVER_QUEUE: 30.0}
+#: Largest part of the threads that deliveries may occupy: they may wait long for a destination that is down.
 _DELIVER_PART = 0.25
 
 logger = logging.getLogger(__name__)
@@ -42,99 +40,101 @@ class BridgeConsumer(Consumer):
     """Consumes one queue.
 
     Args:
-        broker: Whose worker this is.
-        queue: The queue's name.
-        timeout_ms: Bound on one ``__next__``.
+        state: The worker process.
+        group_commit: Commits how attempts ended.
+        queue: Name of the queue.
+        timeout_ms: Upper bound of one ``__next__``.
     """
 
-    def __init__(self, broker: BridgeBroker, queue: str, timeout_ms: int) -> None:
-        self._broker = broker
+    def __init__(self, state: WorkerState, group_commit: GroupCommit, queue: str, timeout_ms: int) -> None:
+        self._state = state
+        self._group_commit = group_commit
         self._queue = queue
         self._timeout_s = timeout_ms / 1000
         self._ready: deque[JobMessage] = deque()
         self._bell: Connection | None = None
         self._rung = True
         self._backlog = False
-        self._looked_s = 0.0
+        self._fetched_s = 0.0
         self._backoff = Backoff()
-        self._look_every_s = _LOOK_EVERY_S.get(queue, _LOOK_EVERY_S[QUEUE])
-        self._share = Share(broker.slots, None if queue == QUEUE else _DELIVER_PART)
+        self._fetch_interval_s = _FETCH_INTERVAL_S.get(queue, _FETCH_INTERVAL_S[QUEUE])
+        self._share = Share(state.slots, None if queue == QUEUE else _DELIVER_PART)
 
     def __next__(self) -> MessageProxy | None:
-        """Give a job, or None after the time-out."""
+        """Return the next job, or None after the timeout."""
         if self._ready:
             return self._ready.popleft()
-        broker = self._broker
-        if broker.vitals is not None:
-            broker.vitals.went_round()
-        if broker.stopping.is_set():
-            time.sleep(min(self._timeout_s, 0.05))  # the thread is told to end within a moment
+        state = self._state
+        if state.vitals is not None:
+            state.vitals.record_poll()
+        if state.stopping.is_set():
+            time.sleep(min(self._timeout_s, 0.05))  # Dramatiq stops this thread within a moment
             return None
         try:
-            if not self._rung and time.monotonic() - self._looked_s < self._look_every_s:
+            if not self._rung and time.monotonic() - self._fetched_s < self._fetch_interval_s:
                 self._listen()
                 if not self._rung:
-                    broker.store_answered()
+                    state.store_answered()
                     return None
             room = self._share.reserve(self._timeout_s, backlog=self._backlog)
-            if room == 0 or broker.stopping.is_set():
+            if room == 0 or state.stopping.is_set():
                 self._share.give(room)
                 return None
             self._fetch(room)
         except (StoreUnreachable, StoreError) as error:
-            self._wait_out(error)
+            self._back_off(error)
         else:
             self._backoff.reset()
-            broker.store_answered()
+            state.store_answered()
         return self._ready.popleft() if self._ready else None
 
     def _fetch(self, room: int) -> None:
-        """Get up to ``room`` jobs; the reserved slots that stay empty are given back."""
-        broker = self._broker
+        """Fetch up to ``room`` jobs; return the reserved slots that stay empty."""
+        state = self._state
         taken = 0
         try:
-            delivery = broker.next_delivery(self._queue)
+            delivery = state.next_delivery(self._queue)
             asked_s = time.monotonic()
-            fetched = broker.scripts.fetch(
-                broker.worker_id,
+            fetched = state.scripts.fetch(
+                state.worker_id,
                 self._queue,
                 room=room,
                 delivery=delivery,
-                lease_ms=broker.lease_ms,
+                lease_ms=state.lease_ms,
             )
-            broker.delivery_arrived(self._queue)
+            state.delivery_arrived(self._queue)
             for delivered in fetched.jobs:
                 if self._accept(delivered, delivery, asked_s):
                     taken += 1
         finally:
             self._share.give(room - taken)
-        # A full hand may mean that there is more. Any other means that the queue is empty now, and whoever
-        # puts a job into it rings.
+        # As many jobs as there was room for: there may be more. Fewer: the queue is empty, and the next job
+        # that is enqueued rings the bell.
         self._rung = self._backlog = len(fetched.jobs) == room
-        self._looked_s = time.monotonic()
-        broker.timer.note(fetched.next_due_ms)
+        self._fetched_s = time.monotonic()
+        state.timer.note(fetched.next_due_ms)
 
     def _accept(self, delivered: Delivered, delivery: str, asked_s: float) -> bool:
-        broker = self._broker
+        state = self._state
         try:
             job = decode_job(delivered.spec)
         except InvalidJob as error:
-            # Written by a newer version, or by hand: end it, with the reason, instead of passing it round.
+            # Written by a newer version, or by hand. No worker of this version can run it: it fails here.
             logger.exception("job.unreadable: %s", delivered.job_id)
             failure = Settlement(outcome="failed", error=JobError.of(error).encode(), reason=str(error))
-            broker.scripts.settle(broker.worker_id, delivered.job_id, delivery, failure)
+            state.scripts.settle(state.worker_id, delivered.job_id, delivery, failure)
             return False
         self._ready.append(JobMessage(job, delivered, delivery, self._queue, asked_s=asked_s))
         return True
 
     def _listen(self) -> None:
-        """Block until the bell rings, or until the time-out."""
-        broker = self._broker
+        """Block until the bell rings, or until the timeout."""
+        state = self._state
         if self._bell is None:
-            self._bell = broker.scripts.store.connect()
+            self._bell = state.scripts.store.connect()
         try:
-            self._bell.send([("BLPOP", broker.bell(self._queue), self._timeout_s)])
-            reply = self._bell.read(self._timeout_s + broker.scripts.store.timeout_s)
+            self._bell.send([("BLPOP", state.bell(self._queue), self._timeout_s)])
+            reply = self._bell.read(self._timeout_s + state.scripts.store.timeout_s)
         except (TimeoutError, StoreUnreachable) as error:
             self._hang_up()
             raise StoreUnreachable(f"the store does not answer ({error}).") from error
@@ -143,10 +143,10 @@ class BridgeConsumer(Consumer):
             raise as_error(reply)
         self._rung = reply is not None
 
-    def _wait_out(self, error: Exception) -> None:
-        self._broker.outage.begin(error)
+    def _back_off(self, error: Exception) -> None:
+        self._state.outage.begin(error)
         self._rung = True
-        self._broker.stopping.wait(min(self._backoff.next_s(), self._timeout_s))
+        self._state.stopping.wait(min(self._backoff.next_s(), self._timeout_s))
 
     def _hang_up(self) -> None:
         if self._bell is not None:
@@ -154,11 +154,11 @@ class BridgeConsumer(Consumer):
             self._bell = None
 
     def ack(self, message: MessageProxy) -> None:
-        """Commit how the attempt ended; see ``commits.py``."""
+        """Commit how the attempt ended; see ``group_commit.py``."""
         self._commit(message)
 
     def nack(self, message: MessageProxy) -> None:
-        """See ``ack``: a failure is an end like any other."""
+        """Commit how the attempt ended: the settlement says whether it failed."""
         self._commit(message)
 
     def _commit(self, message: MessageProxy) -> None:
@@ -166,33 +166,33 @@ class BridgeConsumer(Consumer):
             raise TypeError(f"not a job: {message!r}")
         settlement = message.settlement
         if settlement is None:
-            # A middleware broke and Dramatiq only logged it: the job must not stay "processing".
+            # A middleware raised and Dramatiq only logged it. The job must not stay "processing".
             lost = StoreError("a middleware failed before the outcome was known; see 3ox.log.")
             settlement = Settlement(
                 outcome="failed",
                 error=JobError.of(lost).encode(),
                 reason="its outcome was lost: a middleware failed",
             )
-        self._broker.commits.add(message, settlement, self._share.give)
+        self._group_commit.add(message, settlement, self._share.give)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        """Hand jobs back that were not started; no attempt and no crash is counted."""
-        back = Settlement(outcome="queued", reason=f"handed back: {self._broker.worker_id} is stopping")
+        """Hand back jobs that were not started; neither an attempt nor a crash is counted."""
+        back = Settlement(outcome="queued", reason=f"handed back: {self._state.worker_id} is stopping")
         for message in messages:
             if isinstance(message, JobMessage):
-                self._broker.commits.add(message, back, self._share.give)
+                self._group_commit.add(message, back, self._share.give)
 
     def close(self) -> None:
-        """Hand back what was fetched but not given out, and hang up."""
+        """Hand back what was fetched and not started, and close the connection."""
         self.requeue(list(self._ready))
         self._ready.clear()
         self._hang_up()
         if self._rung:
-            self._pass_on()
+            self._ring_again()
 
-    def _pass_on(self) -> None:
-        """Ring for another worker: what we heard may have been for a job that we no longer fetch."""
+    def _ring_again(self) -> None:
+        """Wake another worker: the ring that this one received may be for a job that it no longer fetches."""
         try:
-            self._broker.scripts.store.call("LPUSH", self._broker.bell(self._queue), "1")
+            self._state.scripts.store.call("LPUSH", self._state.bell(self._queue), "1")
         except (StoreUnreachable, StoreError) as error:
-            self._broker.outage.begin(error)
+            self._state.outage.begin(error)

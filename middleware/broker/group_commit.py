@@ -1,10 +1,11 @@
-"""Commits how attempts ended, those of several threads in one round trip, and keeps them until they stand.
+"""Group commit: the outcomes of several worker threads go to the store in one round trip.
 
-The thread that finds nobody at it commits at once; the others put theirs down and go on with their next job,
-for the first one takes along whatever lies there until nothing is left. So a single commit is not delayed,
-and under load no thread waits for the store or has to be woken, which was most of the time that a short job
-took. As many commits may lie here as there are threads; beyond that a job keeps its slot until it is
-committed, and so nothing more is fetched.
+The first thread to finish a job becomes the committer. Threads that finish meanwhile append their outcome to
+the queue and continue with their next job; the committer takes everything that is queued until nothing is
+left. So a single commit is not delayed, and under load no thread waits for the store or has to be woken,
+which took most of the time of a short job. As many commits as there are threads are queued this way; beyond
+that a job keeps its slot until it is committed, so that nothing more is fetched. While the store is
+unavailable, commits are kept and retried.
 """
 
 from __future__ import annotations
@@ -13,34 +14,33 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import hiredis
 from dramatiq.middleware import Interrupt
 
 from middleware.broker.message import JobMessage
 from middleware.broker.scripts import Settlement
+from middleware.broker.worker_state import WorkerState
 from middleware.job.records import JobError
 from ops.backoff import Backoff
 from ops.errors import StoreError, StoreUnreachable
 from ops.logs import journal
 from ops.store.resp import Reply, as_error, well_formed
 
-if TYPE_CHECKING:
-    from middleware.broker.broker import BridgeBroker
+#: Commits in one round trip; a larger group would block the store for other clients.
+_GROUP_MAX = 32
+#: How often a group is started when something unexpected breaks it off: a bug, or a late interrupt.
+_STARTS_MAX = 2
 
-#: More at once would keep the store from everybody else.
-_TOGETHER_MAX = 32
-#: So often a commit is begun that is broken off by what ought not to happen: a bug, or a late interrupt.
-_BEGUN_MAX = 2
-
+#: Returns a number of slots to their consumer.
 Release: TypeAlias = Callable[[int], None]
 
 logger = logging.getLogger(__name__)
 
 
 class _Commit:
-    """One attempt's end, on its way; ``release`` is there as long as it keeps a slot."""
+    """The outcome of one attempt; ``release`` is None once its slot has been returned."""
 
     __slots__ = ("message", "refused", "release", "settlement")
 
@@ -51,88 +51,87 @@ class _Commit:
         self.refused = False
 
 
-class Commits:
-    """Commits the ends of attempts, waiting for the store as long as it is away.
+class GroupCommit:
+    """Commits the outcomes of attempts; waits for the store while it is unavailable.
 
     Args:
-        broker: Whose worker this is.
+        state: The worker process.
     """
 
-    def __init__(self, broker: BridgeBroker) -> None:
-        self._broker = broker
+    def __init__(self, state: WorkerState) -> None:
+        self._state = state
         self._lock = threading.Lock()
         self._waiting: deque[_Commit] = deque()
         self._under_way = 0
         self._busy = False
 
     def add(self, message: JobMessage, settlement: Settlement, release: Release) -> None:
-        """Commit how an attempt ended, or leave it to the thread that is at it.
+        """Commit the outcome of an attempt, or leave it to the thread that is committing.
 
         Args:
             message: The attempt.
-            settlement: How it ended.
-            release: Gives back so many of its consumer's slots, as soon as another job may be fetched.
+            settlement: Its outcome.
+            release: Returns slots to the consumer; called as soon as another job may be fetched.
         """
         self._flush(message)
         with self._lock:
             leads = not self._busy
-            # The thread that commits for the others is free for a job only when it is through with that.
-            early = not leads and len(self._waiting) + self._under_way < self._broker.slots.count
+            # The committer's own thread is free for a job only after the last commit.
+            early = not leads and len(self._waiting) + self._under_way < self._state.slots.count
             self._waiting.append(_Commit(message, settlement, None if early or leads else release))
             self._busy = True
         try:
             if leads:
-                self._work_off()
+                self._commit_all()
         finally:
             if leads or early:
                 release(1)
 
-    def _work_off(self) -> None:
-        while together := self._next():
-            # The threads whose jobs these are have gone on. So what breaks in here strands none of them: it
-            # is begun anew, and what stands already is answered as such.
-            for _ in range(_BEGUN_MAX):
+    def _commit_all(self) -> None:
+        while group := self._next_group():
+            # The threads of these jobs have moved on, so no exception may lose a commit: the group is started
+            # again, and the store answers `already` for what it has.
+            for _ in range(_STARTS_MAX):
                 try:
-                    self._commit(together)
+                    self._commit(group)
                 except Interrupt:
                     logger.warning(
-                        "job.interrupt_late: its job has ended; %d are being committed", len(together)
+                        "job.interrupt_late: its job has ended; %d are being committed", len(group)
                     )
                 except Exception:
-                    logger.exception(
-                        "job.commit_failed: %s", ", ".join(str(each.message) for each in together)
-                    )
+                    logger.exception("job.commit_failed: %s", ", ".join(str(each.message) for each in group))
                 else:
                     break
-            self._let_go(together)
+            self._discard(group)
 
-    def _let_go(self, together: list[_Commit]) -> None:
-        """Forget these jobs and give back the slots that they still keep.
+    def _discard(self, group: list[_Commit]) -> None:
+        """Remove these jobs from the vitals and return the slots that they still keep.
 
-        Of a job that was not committed, the warden sees that this worker knows nothing, and hands it back.
+        A job that was not committed is on the worker's processing set but not in its vitals: the watchdog
+        hands it back.
         """
-        for each in together:
-            if self._broker.vitals is not None:
-                self._broker.vitals.settled(each.message.job.job_id, each.message.delivery)
+        for each in group:
+            if self._state.vitals is not None:
+                self._state.vitals.settled(each.message.job.job_id, each.message.delivery)
             if each.release is not None:
                 each.release(1)
 
-    def _next(self) -> list[_Commit]:
+    def _next_group(self) -> list[_Commit]:
         with self._lock:
             waiting = self._waiting
-            together = [waiting.popleft() for _ in range(min(len(waiting), _TOGETHER_MAX))]
-            self._busy = bool(together)
-            self._under_way = len(together)
-            return together
+            group = [waiting.popleft() for _ in range(min(len(waiting), _GROUP_MAX))]
+            self._busy = bool(group)
+            self._under_way = len(group)
+            return group
 
     def _flush(self, message: JobMessage) -> None:
-        """Send the rest of the output; what the store refuses must not cost the job its result."""
+        """Send the rest of the output; output that the store refuses must not cost the job its result."""
         backoff = Backoff()
         while message.context is not None:
             try:
                 message.context.flush()
             except StoreUnreachable as error:
-                self._broker.outage.begin(error)
+                self._state.outage.begin(error)
                 backoff.sleep()
             except Exception:
                 logger.exception("job.output_lost: %s", message.job.job_id)
@@ -140,75 +139,75 @@ class Commits:
             else:
                 return
 
-    def _commit(self, together: list[_Commit]) -> None:
+    def _commit(self, group: list[_Commit]) -> None:
         backoff = Backoff()
-        while together:
-            answers = zip(together, self._ask(together), strict=True)
-            # All are looked at before any is tried again: each has its own answer.
-            together = [each for each, answer in answers if not self._is_through(each, answer)]
-            if together:
+        while group:
+            answers = zip(group, self._settle(group), strict=True)
+            # Every answer is evaluated before anything is retried.
+            group = [each for each, answer in answers if not self._is_done(each, answer)]
+            if group:
                 backoff.sleep()
 
-    def _is_through(self, commit: _Commit, answer: Reply | Exception) -> bool:
-        """Tell whether nothing is left to be done for a commit; what goes wrong with it is its own affair."""
+    def _is_done(self, commit: _Commit, answer: Reply | Exception) -> bool:
+        """Return whether a commit is finished; an exception here concerns this commit only."""
         if isinstance(answer, StoreUnreachable):
             return False
         try:
-            return self._stands(commit, answer)
+            return self._evaluate(commit, answer)
         except Exception:
-            # It stands in the store; only the log does not say so.
+            # The store has it; only the log line is missing.
             logger.exception("job.commit_untold: %s", commit.message)
             return True
 
-    def _ask(self, together: list[_Commit]) -> list[Reply | Exception]:
-        """Settle once; gives the replies, errors among them."""
+    def _settle(self, group: list[_Commit]) -> list[Reply | Exception]:
+        """Settle a group and return the replies, errors included."""
         try:
-            return self._settle(together)
+            return self._exchange(group)
         except Exception as error:
-            if len(together) > 1:
-                # A bug that one of them has brought along; the others do not suffer for it.
-                return [answer for each in together for answer in self._ask([each])]
-            logger.exception("job.commit_failed: %s", together[0].message)
+            if len(group) > 1:
+                # A bug that one of them triggers; the others are committed without it.
+                return [answer for each in group for answer in self._settle([each])]
+            logger.exception("job.commit_failed: %s", group[0].message)
             return [error]
 
-    def _settle(self, together: list[_Commit]) -> list[Reply | Exception]:
-        broker = self._broker
+    def _exchange(self, group: list[_Commit]) -> list[Reply | Exception]:
+        state = self._state
         commands = [
-            broker.scripts.settle_command(
-                broker.worker_id, each.message.job.job_id, each.message.delivery, each.settlement
+            state.scripts.settle_command(
+                state.worker_id, each.message.job.job_id, each.message.delivery, each.settlement
             )
-            for each in together
+            for each in group
         ]
         try:
-            replies = broker.scripts.exchange(commands)
+            replies = state.scripts.exchange(commands)
         except (StoreUnreachable, StoreError) as error:
-            replies = [error] * len(together)
+            replies = [error] * len(group)
         answers = [as_error(reply) if isinstance(reply, hiredis.ReplyError) else reply for reply in replies]
-        away = next((answer for answer in answers if isinstance(answer, StoreUnreachable)), None)
-        if away is None:
-            broker.store_answered()
+        outage = next((answer for answer in answers if isinstance(answer, StoreUnreachable)), None)
+        if outage is None:
+            state.store_answered()
         else:
-            broker.outage.begin(away)
+            state.outage.begin(outage)
         return answers
 
-    def _stands(self, commit: _Commit, answer: Reply | Exception) -> bool:
-        """Note what the store said of a commit; False if another one is to be tried in its place."""
+    def _evaluate(self, commit: _Commit, answer: Reply | Exception) -> bool:
+        """Log a commit; return False if a failure is to be committed instead of what the store refused."""
         if not isinstance(answer, Exception):
-            self._tell(commit, answer[0].decode(), answer[1].decode())
+            self._log(commit, answer[0].decode(), answer[1].decode())
             return True
         logger.error("job.settle_failed: %s: %s", commit.message.job.job_id, answer)
         if commit.refused:
-            return True  # nothing more can be done here
+            return True  # the store refuses the failure as well: the watchdog hands the job back
         commit.refused = True
         error = JobError.of(answer).encode()
         commit.settlement = Settlement(outcome="failed", error=error, reason=str(answer))
         return False
 
-    def _tell(self, commit: _Commit, answer: str, status: str) -> None:
+    def _log(self, commit: _Commit, answer: str, status: str) -> None:
         message, settlement = commit.message, commit.settlement
-        self._broker.tally[status if answer == "settled" else answer] += 1
+        self._state.tally[status if answer == "settled" else answer] += 1
         if settlement.outcome == "retrying":
-            self._broker.timer.note(settlement.delay_ms)
+            self._state.timer.note(settlement.delay_ms)
         superseded = answer == "superseded"
         journal(
             logging.WARNING if superseded else logging.INFO,

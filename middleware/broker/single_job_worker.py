@@ -16,9 +16,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from middleware.broker.broker import new_worker_id
 from middleware.broker.outage import Outage
 from middleware.broker.scripts import EnqueueRequest, Scripts, Settlement
+from middleware.broker.worker_state import new_worker_id
 from middleware.context import JobCancelled, JobContext, StreamName, set_current_job
 from middleware.job.keys import Keys
 from middleware.job.schema import Job

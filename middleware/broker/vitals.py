@@ -104,7 +104,7 @@ class Vitals:
     def _stamp(self, offset: int) -> None:
         struct.pack_into("<Q", self._memory, offset, time.monotonic_ns())
 
-    def went_round(self) -> None:
+    def record_poll(self) -> None:
         """A consumer has gone round its loop."""
         self._stamp(_ROUND)
 

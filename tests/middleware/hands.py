@@ -82,7 +82,7 @@ class Hands:
     def end(self, message: JobMessage, settlement: Settlement | None = None) -> threading.Thread:
         """End an attempt, on a thread as it would be in a worker."""
         done = Settlement(outcome="completed", result=b"1") if settlement is None else settlement
-        thread = threading.Thread(target=self.broker.commits.add, args=(message, done, self.release))
+        thread = threading.Thread(target=self.broker.group_commit.add, args=(message, done, self.release))
         thread.start()
         self._threads.append(thread)
         return thread

@@ -49,7 +49,7 @@ def test_commits_of_sixteen_threads_stand_once_each(own_store: RunningValkey, tm
             except queue.Empty:
                 return
             vitals.started(job.job.job_id, job.delivery, 60.0)
-            hands.broker.commits.add(job, done, hands.release)
+            hands.broker.group_commit.add(job, done, hands.release)
 
     threads = [threading.Thread(target=work) for _ in range(16)]
     for thread in threads:
