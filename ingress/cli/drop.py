@@ -19,7 +19,7 @@ def drop(*, files: tuple[Path, ...], text: str | None, as_json: bool) -> int:
 
     The station makes a job of each; '3ox jobs --type ingest.file' lists them. Needs no store.
     """
-    from ingress.station.drop import drop as put
+    from ingress.core.drop_folder import drop as put
     from ops.settings.load import load_settings
 
     loaded = load_settings()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from ingress.clock.schedules import SOURCE
+from ingress.core.schedules import SOURCE
 from middleware.broker.leadership import Leadership, steady_s
 from middleware.broker.outage import Outage
 from middleware.job.metrics import SPACING_S, Metrics

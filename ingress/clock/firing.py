@@ -11,10 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Struct
 
-from ingress.clock.schedules import SKIP_LATEST_S, Schedule
-from ingress.clock.timing import runs_between
+from ingress.core.schedule_timing import runs_between
+from ingress.core.schedules import MARKS_KEY, SKIP_LATEST_S, Schedule, ScheduleMark, read_marks
 from middleware.broker.leadership import Leadership, Term
 from middleware.job.records import utc
 from ops.errors import InvalidJob, JobNotFound, PolicyDenied, StoreUnreachable, UnknownProject
@@ -23,8 +22,6 @@ from ops.logs import get_logger
 if TYPE_CHECKING:
     from ingress.dispatch import Bridge
 
-#: Hash of the store in which each schedule has its ``Mark``.
-MARKS = "schedules"
 #: How many runs of a schedule are treated before the lease is renewed and the others have their turn.
 _BATCH = 50
 #: How many run times are worked out in one go.
@@ -35,18 +32,6 @@ _AHEAD_MS = 3_600_000
 _SKIPPED_DELAY_S = 365 * 86_400.0
 
 log = get_logger(__name__)
-
-
-class Mark(Struct, frozen=True):
-    """How far a schedule has come.
-
-    Attributes:
-        done_ms: All its runs up to this time have been treated.
-        timing: The fingerprint of the timing that this is about.
-    """
-
-    done_ms: int
-    timing: str
 
 
 class Firing:
@@ -62,7 +47,7 @@ class Firing:
         self._bridge = bridge
         self._leadership = leadership
         self._catch_up_max = catch_up_max
-        self._marks: dict[str, Mark] = {}
+        self._marks: dict[str, ScheduleMark] = {}
         self.fired = 0
         self.skipped = 0
 
@@ -77,15 +62,12 @@ class Firing:
         Raises:
             StoreUnreachable: The store is away.
         """
-        flat = self._bridge.store.call("HGETALL", f"{self._bridge.scripts.prefix}{MARKS}")
-        self._marks = {
-            flat[at].decode(): msgspec.json.decode(flat[at + 1], type=Mark) for at in range(0, len(flat), 2)
-        }
+        self._marks = read_marks(self._bridge.store, self._bridge.reader.keys.prefix)
 
     def forget_others(self, term: Term, schedules: list[Schedule]) -> None:
         """Drop the marks of schedules that are gone; one that comes back begins anew."""
         gone = sorted(self._marks.keys() - {schedule.id for schedule in schedules})
-        if gone and self._leadership.forget(term, MARKS, gone):
+        if gone and self._leadership.forget(term, MARKS_KEY, gone):
             for name in gone:
                 del self._marks[name]
 
@@ -125,10 +107,10 @@ class Firing:
             mark = self._note(term, schedule, due[:_BATCH][-1])
         return None if mark is None else schedule.timing.next_ms(mark.done_ms)
 
-    def _note(self, term: Term, schedule: Schedule, done_ms: int) -> Mark | None:
+    def _note(self, term: Term, schedule: Schedule, done_ms: int) -> ScheduleMark | None:
         """Note how far a schedule has come; gives None if we lead no more."""
-        mark = Mark(done_ms, schedule.fingerprint)
-        if not self._leadership.note(term, MARKS, {schedule.id: msgspec.json.encode(mark)}):
+        mark = ScheduleMark(done_ms, schedule.fingerprint)
+        if not self._leadership.note(term, MARKS_KEY, {schedule.id: msgspec.json.encode(mark)}):
             log.warning("clock.fenced", fence=term.fence, schedule=schedule.id)
             return None
         self._marks[schedule.id] = mark

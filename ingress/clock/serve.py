@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from ingress.clock.archiving import ArchivingDuty
 from ingress.clock.duties import Duties
 from ingress.clock.firing import Firing
-from ingress.clock.schedules import ScheduleBook
 from ingress.clock.sealing import SealingDuty
+from ingress.core.schedules import ScheduleBook
 from ingress.dispatch import Bridge
 from middleware.broker.leadership import Claim, Leadership, Term, steady_s
 from middleware.broker.outage import Outage

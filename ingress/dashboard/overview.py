@@ -6,8 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from ingress.clock.firing import MARKS, Mark
-from ingress.clock.schedules import run_job_id
+from ingress.core.schedules import read_marks, run_job_id
 from ingress.core.status_report import overview
 from ingress.dashboard.charts import Latency, Throughput, latency, throughput
 from ingress.dashboard.state import DashboardState
@@ -101,13 +100,10 @@ def read_overview(dashboard: DashboardState) -> Overview:
 
 
 def _schedules(dashboard: DashboardState, now_ms: int) -> list[ScheduleRow]:
-    import msgspec
-
     book = dashboard.schedules()
     if not book.schedules:
         return []
-    flat = dashboard.bridge.store.call("HGETALL", f"{dashboard.bridge.scripts.prefix}{MARKS}")
-    marks = {flat[at].decode(): msgspec.json.decode(flat[at + 1], type=Mark) for at in range(0, len(flat), 2)}
+    marks = read_marks(dashboard.bridge.store, dashboard.bridge.reader.keys.prefix)
     settings = {row.id: row for row in book.loaded.settings.schedule}
     rows = []
     for schedule in book.schedules:

@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 from litestar.di import NamedDependency
 
-from ingress.clock.schedules import ScheduleBook
 from ingress.core.http.app_state import AppState
 from ingress.core.listing import Catalog
+from ingress.core.schedules import ScheduleBook
 from ingress.dashboard.sessions import Sessions, SignInLimit
 from middleware.archive.history import History
 

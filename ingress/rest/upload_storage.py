@@ -12,9 +12,8 @@ import re
 import secrets
 from pathlib import Path
 
+from ingress.core.drop_folder import AcceptedNames, publish
 from ingress.core.http.problems import ApiProblem
-from ingress.station.inbox import Inbox
-from ingress.station.placing import lay
 from ops.files import sync_folder, write_all
 from ops.settings.load import LoadedSettings
 
@@ -32,7 +31,7 @@ class UploadFolder:
 
     def __init__(self, loaded: LoadedSettings) -> None:
         self.folder = loaded.workspace.inbox
-        self._inbox = Inbox(self.folder, loaded.settings.station.ignore)
+        self._names = AcceptedNames(loaded.settings.station.ignore)
 
     def safe_name(self, given: str) -> str:
         """Give a name under which the station takes the file, as near as can be to the one given."""
@@ -43,7 +42,7 @@ class UploadFolder:
             name = _cut(name, _NAME_MAX_BYTES - len(os.fsencode(ending))) + ending
         if name.strip(".") == "":
             name = f"upload-{secrets.token_hex(4)}"
-        return self._inbox.takeable(name, "upload")
+        return self._names.accepted(name, "upload")
 
     def draft(self) -> Path:
         """Give a temporary name, which no station takes."""
@@ -66,7 +65,7 @@ class UploadFolder:
         stem, dot, suffix = name.rpartition(".")
         base, ending = (stem, dot + suffix) if stem else (name, "")
         try:
-            final = lay(draft, lambda number: name if number == 1 else f"{base} ({number}){ending}", note)
+            final = publish(draft, lambda number: name if number == 1 else f"{base} ({number}){ending}", note)
         except FileExistsError as error:
             raise ApiProblem(
                 409, "name-taken", f"there are too many files named {name!r}.", remedy="Choose another name."

@@ -15,6 +15,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+from ingress.core.drop_folder import utf8_name
 from ingress.station.inbox import Found, folder_of
 from middleware.job.ids import ID_LENGTH, is_id_part, new_job_id
 from ops.dropfolder import (
@@ -51,11 +52,6 @@ class Claim(NamedTuple):
     folder: str
     name: str
     note: Path | None = None
-
-
-def utf8_name(name: str) -> str:
-    """Give a name in UTF-8, as a job can carry it; bytes that are none become question marks."""
-    return name.encode("utf-8", "replace").decode()
 
 
 def _rename(found: Found, target: Path) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fnmatch
 import os
-import re
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ops.dropfolder import NOTE_MAX_BYTES, NOTE_SUFFIX, OWN_NAMES, ROOMS
+from ingress.core.drop_folder import AcceptedNames
+from ops.dropfolder import NOTE_MAX_BYTES, NOTE_SUFFIX, ROOMS
 
 #: Deeper folders are not looked into.
 DEPTH_MAX = 12
@@ -93,22 +92,7 @@ class Inbox:
 
     def __init__(self, root: Path, ignore: Sequence[str]) -> None:
         self.root = str(root)
-        self._ignored = re.compile("|".join(fnmatch.translate(pattern) for pattern in (*OWN_NAMES, *ignore)))
-
-    def is_ignored(self, name: str) -> bool:
-        """Tell whether a name is to be left alone."""
-        return self._ignored.match(name) is not None
-
-    def takeable(self, name: str, door: str) -> str:
-        """Give a name under which a file is taken, as near as can be to the one given.
-
-        Args:
-            name: Of a file at the top of the folder.
-            door: A word that is put to a name which the station would leave alone.
-        """
-        if name in ROOMS or self.is_ignored(name):
-            name = f"{door}-{name.lstrip('.~$')}"
-        return f"{name}.{door}" if self.is_ignored(name) else name
+        self.names = AcceptedNames(ignore)
 
     def look(self) -> Look:
         """Look through the folder; links are never followed."""
@@ -136,7 +120,7 @@ class Inbox:
     def _list(self, folder: str) -> Iterator[Found]:
         with os.scandir(os.path.join(self.root, folder)) as listing:  # noqa: PTH118
             for entry in listing:
-                if self.is_ignored(entry.name):
+                if self.names.is_ignored(entry.name):
                     continue
                 try:
                     info = entry.stat(follow_symlinks=False)

@@ -7,8 +7,7 @@ import unicodedata
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from ingress.station.inbox import Inbox
-from ingress.station.placing import lay
+from ingress.core.drop_folder import AcceptedNames, publish
 from ingress.telegram.pending_reply import Attachment
 from ops.dropfolder import shortened
 
@@ -40,7 +39,8 @@ def harmless_name(given: str, fallback: str) -> str:
 
 async def lay_down(
     attachment: Attachment,
-    inbox: Inbox,
+    folder: Path,
+    names: AcceptedNames,
     fallback: str,
     fetch: Callable[[str, Path], Awaitable[int]],
 ) -> tuple[str, int]:
@@ -48,7 +48,8 @@ async def lay_down(
 
     Args:
         attachment: What is to be fetched.
-        inbox: The drop folder.
+        folder: The drop folder.
+        names: Names that the station accepts.
         fallback: Name of a file that has none.
         fetch: Writes the file with this id to that path and gives its size in bytes.
 
@@ -58,13 +59,13 @@ async def lay_down(
     Raises:
         OSError: It cannot be written.
     """
-    name = inbox.takeable(harmless_name(attachment.name, fallback), "telegram")
-    draft = Path(inbox.root) / f".{fallback}.part"
+    name = names.accepted(harmless_name(attachment.name, fallback), "telegram")
+    draft = folder / f".{fallback}.part"
     try:
         size_bytes = await fetch(attachment.file_id, draft)
         with draft.open("rb") as file:
             os.fsync(file.fileno())
-        final = lay(
+        final = publish(
             draft,
             lambda number: name if number == 1 else shortened(name, f"-{number}"),
             attachment.caption,

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ingress.station.inbox import Inbox
+from ingress.core.drop_folder import AcceptedNames
 from ingress.telegram import messages
 from ingress.telegram.api import FILE_MAX_BYTES, Api, Gone, Refused
 from ingress.telegram.files import lay_down
@@ -51,7 +51,8 @@ class Replies:
         self._api = api
         self._book = book
         loaded = bridge.loaded
-        self._inbox = Inbox(loaded.workspace.inbox, loaded.settings.station.ignore)
+        self._inbox = loaded.workspace.inbox
+        self._names = AcceptedNames(loaded.settings.station.ignore)
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         # What the book was asked for a moment ago may have been given since.
@@ -185,7 +186,7 @@ class Replies:
         for tries in range(1, _TRIES_MAX + 1):
             try:
                 name, size_bytes = await lay_down(
-                    attachment, self._inbox, f"telegram-{owed.update_id}", self._api.fetch
+                    attachment, self._inbox, self._names, f"telegram-{owed.update_id}", self._api.fetch
                 )
             except Refused as error:
                 return f"The file was not taken. {error}"

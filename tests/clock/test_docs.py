@@ -7,7 +7,7 @@ import tomllib
 
 import msgspec
 
-from ingress.clock.schedules import SKIP_LATEST_S, make_schedules
+from ingress.core.schedules import SKIP_LATEST_S, make_schedules
 from ops.settings.load import ScheduleSettings, Settings
 from tests.support import ROOT
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ingress.clock.firing import Firing
-from ingress.clock.schedules import Schedule, make_schedules
+from ingress.core.schedules import Schedule, make_schedules
 from ingress.dispatch import Bridge
 from middleware.broker.leadership import Leadership, Term
 from middleware.broker.scripts import Bounds, Scripts

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingress.clock.timing import Cron, parse_every, parse_zone, runs_between
+from ingress.core.schedule_timing import Cron, parse_every, parse_zone, runs_between
 from ops.errors import SettingsError
 
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from actors.ingest.decision import decide_by_rules, matches
+from ingress.core.drop_folder import file_name
 from ingress.station.claims import Claim
-from ingress.station.drop import file_name
 from ingress.station.jobs import content_key
 from middleware.job.types import IngestFilePayload
 from ops.dropfolder import shortened

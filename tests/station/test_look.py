@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ingress.core.drop_folder import AcceptedNames, drop
 from ingress.station.claims import Claims
-from ingress.station.drop import drop
 from ingress.station.inbox import Inbox
 from ingress.station.stability import Stability, is_being_written
 from ingress.station.watch import Watch, file_system_of, is_remote
@@ -172,11 +172,11 @@ def test_the_probe_decides_how_to_watch(wanted: str, mode: str, workspace: Works
         ("~$book.xlsx", "drop-book.xlsx"),
     ],
 )
-def test_a_name_that_is_left_alone_gets_another(workspace: Workspace, given: str, name: str) -> None:
-    """What comes through a door is taken, whatever it is called; the rooms of the folder are kept free."""
-    inbox = Inbox(workspace.inbox, IGNORE)
-    assert inbox.takeable(given, "drop") == name
-    assert not inbox.is_ignored(name)
+def test_a_name_that_is_is_ignored_is_changed(given: str, name: str) -> None:
+    """Every received file gets a name that the station accepts; the folder's own subfolders stay free."""
+    names = AcceptedNames(IGNORE)
+    assert names.accepted(given, "drop") == name
+    assert not names.is_ignored(name)
 
 
 def test_a_file_of_a_rooms_name_does_not_stand_in_its_way(workspace: Workspace) -> None:

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from ingress.dispatch import bridge_status, cancel, connect
-from ingress.station.drop import stage
+from ingress.station.staging import stage
 from middleware.job.schema import make_job
 from ops.settings.load import load_settings
 from tests.station.running import RunningStation, files_below

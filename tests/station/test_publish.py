@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ingress.station.placing import lay
+from ingress.core.drop_folder import publish
 
 
 def draft(inbox: Path, text: str) -> Path:
@@ -32,7 +32,7 @@ def test_nothing_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("old")
     (tmp_path / "a-2").symlink_to("nowhere")
     (tmp_path / "a-3.note.txt").write_text("of another")
-    assert lay(draft(tmp_path, "new"), names, "mine").name == "a-4"
+    assert publish(draft(tmp_path, "new"), names, "mine").name == "a-4"
     (tmp_path / "a-2").unlink()
     assert listing(tmp_path) == {
         "a": "old",
@@ -45,10 +45,10 @@ def test_nothing_is_replaced(tmp_path: Path) -> None:
 def test_whose_note_it_is(tmp_path: Path) -> None:
     """A file without a note gets none that lies there, unless its door says that it may."""
     (tmp_path / "a.note.txt").write_text("lonely")
-    assert lay(draft(tmp_path, "one"), names, "").name == "a-2"
-    assert lay(draft(tmp_path, "two"), names, "lonely").name == "a"
+    assert publish(draft(tmp_path, "one"), names, "").name == "a-2"
+    assert publish(draft(tmp_path, "two"), names, "lonely").name == "a"
     (tmp_path / "a").unlink()
-    assert lay(draft(tmp_path, "three"), names, None).name == "a"
+    assert publish(draft(tmp_path, "three"), names, None).name == "a"
 
 
 def test_many_at_once_keep_their_own_notes(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_many_at_once_keep_their_own_notes(tmp_path: Path) -> None:
 
     def arrive(path: Path, text: str) -> None:
         start.wait(10)
-        lay(path, names, f"note of {text}")
+        publish(path, names, f"note of {text}")
 
     threads = [threading.Thread(target=arrive, args=pair) for pair in zip(drafts, texts, strict=True)]
     for thread in threads:
@@ -80,5 +80,5 @@ def test_a_folder_with_a_thousand_of_them(tmp_path: Path) -> None:
     path = draft(tmp_path, "new")
     (tmp_path / "a").write_text("old")
     with pytest.raises(FileExistsError):
-        lay(path, lambda _: "a", "note")
+        publish(path, lambda _: "a", "note")
     assert listing(tmp_path) == {".upload-new.part": "new", "a": "old"}

@@ -7,9 +7,10 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
-from ingress.clock.timing import Cron, Every, Timing, parse_every, parse_zone
+from ingress.core.schedule_timing import Cron, Every, Timing, parse_every, parse_zone
 from middleware.job.ids import ALPHABET, ID_LENGTH, new_job_id
 from middleware.job.records import utc
 from middleware.job.schema import Job, make_job
@@ -17,8 +18,11 @@ from ops.errors import BridgeError, SettingsError
 from ops.logs import get_logger
 from ops.settings.live import LiveSettings
 from ops.settings.load import ScheduleSettings
+from ops.store.client import Store
 
 SOURCE = "clock"
+#: Hash in the store that holds the ``ScheduleMark`` of each schedule, after the key prefix.
+MARKS_KEY = "schedules"
 #: With missed = "skip" and no latest_s, a run that is later than this is missed: about what a change of the
 #: leader takes, which is no reason to leave a run out.
 SKIP_LATEST_S = 5.0
@@ -155,6 +159,35 @@ def _timing(row: ScheduleSettings, where: str) -> Cron | Every:
     if row.cron is not None:
         return Cron(row.cron, zone, f"cron {where}")
     return parse_every(row.every if row.every is not None else 0, f"every {where}")
+
+
+class ScheduleMark(Struct, frozen=True):
+    """How far the runs of a schedule have been processed.
+
+    Attributes:
+        done_ms: All runs up to this time have been processed, in milliseconds since 1970.
+        timing: Fingerprint of the timing that ``done_ms`` belongs to.
+    """
+
+    done_ms: int
+    timing: str
+
+
+def read_marks(store: Store, prefix: str) -> dict[str, ScheduleMark]:
+    """Return the marks of all schedules by schedule id.
+
+    Args:
+        store: The bridge's store.
+        prefix: Prefix of the bridge's keys.
+
+    Raises:
+        StoreUnreachable: The store is unavailable.
+    """
+    flat = store.call("HGETALL", f"{prefix}{MARKS_KEY}")
+    return {
+        flat[at].decode(): msgspec.json.decode(flat[at + 1], type=ScheduleMark)
+        for at in range(0, len(flat), 2)
+    }
 
 
 class ScheduleBook:
