@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ingress.cli.shared import emit_json, for_each, json_option
+from ingress.core.bridge import current_bridge
 from ingress.core.text import count_of, duration, one_line, print_table, safe, since
-from ingress.dispatch import current_bridge
 from ops.errors import UsageProblem
 
 if TYPE_CHECKING:

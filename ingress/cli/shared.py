@@ -82,8 +82,8 @@ def note_if_spooled(part: str) -> None:
     Args:
         part: The job's id, or a unique part of it.
     """
+    from ingress.core.bridge import current_bridge
     from ingress.core.spooled_jobs import in_spool
-    from ingress.dispatch import current_bridge
 
     record = in_spool(current_bridge(), part)
     if record is not None:

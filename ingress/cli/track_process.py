@@ -9,7 +9,7 @@ import msgspec
 
 from actors.context import set_settings
 from actors.process.track import ProcessEnded, Tracked, follow_process
-from ingress.dispatch import connect
+from ingress.core.bridge import connect
 from middleware.broker.admission import payload_sha256
 from middleware.broker.scripts import EnqueueRequest, Settlement
 from middleware.broker.single_job_worker import SoloWorker
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 import click
 
 from ingress.cli.shared import emit_json, json_option, login_name, utf8
-from ingress.dispatch import current_bridge
+from ingress.core.bridge import current_bridge
 from middleware.job.schema import make_job
 from ops.errors import UsageProblem
 

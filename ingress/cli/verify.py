@@ -27,8 +27,8 @@ def verify(*, day: str | None, rotate_key: bool, as_json: bool) -> int:
 
     Exits 1 if it does not hold, and names the first bad line.
     """
+    from ingress.core.bridge import connect
     from ingress.core.ledger_proofs import key_ring, verify_ledger
-    from ingress.dispatch import connect
 
     if rotate_key:
         if day is not None:

@@ -20,7 +20,7 @@ from ops.errors import InvalidJob, JobNotFound, PolicyDenied, StoreUnreachable, 
 from ops.logs import get_logger
 
 if TYPE_CHECKING:
-    from ingress.dispatch import Bridge
+    from ingress.core.bridge import Bridge
 
 #: How many runs of a schedule are treated before the lease is renewed and the others have their turn.
 _BATCH = 50

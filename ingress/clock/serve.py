@@ -15,8 +15,8 @@ from ingress.clock.archiving import ArchivingDuty
 from ingress.clock.duties import Duties
 from ingress.clock.firing import Firing
 from ingress.clock.sealing import SealingDuty
+from ingress.core.bridge import Bridge
 from ingress.core.schedules import ScheduleBook
-from ingress.dispatch import Bridge
 from middleware.broker.leadership import Claim, Leadership, Term, steady_s
 from middleware.broker.outage import Outage
 from ops.backoff import Backoff

@@ -16,8 +16,8 @@ from typing import Literal
 
 import msgspec
 
+from ingress.core.bridge import Bridge
 from ingress.core.spooled_jobs import SPOOLED, Aside, Spooled, read_entry
-from ingress.dispatch import Bridge
 from middleware.broker.admission import payload_sha256
 from middleware.job.records import JobError, Receipt, new_receipt
 from middleware.job.schema import Job, encode_job

@@ -22,8 +22,8 @@ from pathlib import Path
 from types import FrameType
 
 from ingress.core.acceptance import Acceptance
+from ingress.core.bridge import Bridge, connect
 from ingress.core.daemon_heartbeat import Presence
-from ingress.dispatch import Bridge, connect
 from ops.logs import configure_logging, get_logger
 from ops.settings.live import LiveSettings
 from ops.settings.load import LoadedSettings

@@ -6,20 +6,19 @@ The ledger lies in the workspace of the host whose clock leads; a bridge over se
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
+import msgspec
+
+from ingress.core.bridge import Bridge
+from ingress.core.lookup import or_past
 from middleware.archive.proof import Proof, Seal, prove, prove_past, seals_of
 from middleware.archive.verification import Verdict, Verification
 from middleware.broker.sealing import Sealing
 from middleware.job.ids import ID_LENGTH, id_named, is_id_part, made_ms
-from middleware.job.records import ms_of, utc
+from middleware.job.records import Receipt, ms_of, utc
 from ops.errors import JobNotFound, StoreUnreachable
+from ops.settings.load import LoadedSettings
 from ops.signing import KeyRing, PublicKey
-
-if TYPE_CHECKING:
-    from ingress.dispatch import Bridge
-    from middleware.job.records import Receipt
-    from ops.settings.load import LoadedSettings
 
 #: A transition is sealed within two seconds; who asks sooner waits for it, and a little longer.
 _SEAL_WAIT_S = 3.0
@@ -52,8 +51,6 @@ def verify_ledger(bridge: Bridge, *, day: str | None = None) -> Verdict:
     try:
         return Verification(folder, keys).run(sealing=Sealing(bridge.scripts), reader=bridge.reader)
     except StoreUnreachable:
-        import msgspec
-
         verdict = Verification(folder, keys).run()
         note = "the store is away: the ledger was not compared with it."
         return msgspec.structs.replace(verdict, notes=[*verdict.notes, note])
@@ -106,8 +103,6 @@ def verify_receipt(bridge: Bridge, part: str) -> Proof:
     Raises:
         JobNotFound: No job fits.
     """
-    from ingress.core.lookup import or_past
-
     return or_past(
         bridge, lambda: _verify_live(bridge, part), lambda past: _verify_past(bridge, past.receipt(part))
     )

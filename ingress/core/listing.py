@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import msgspec
 
+from ingress.core.bridge import Bridge
 from middleware.archive.archivist import OVERLAP_MS
 from middleware.archive.history import History, Past
 from middleware.archive.search import Narrowing, check_day, having_words
@@ -21,9 +22,6 @@ from middleware.job.ids import id_named, is_id_part
 from middleware.job.records import Delivery, JobPage, JobRecord, OutputChunk, Receipt
 from middleware.job.states import FINAL, State
 from ops.errors import AmbiguousJobId, InvalidJob, JobNotFound
-
-if TYPE_CHECKING:
-    from ingress.dispatch import Bridge
 
 #: Cursors of a list: an id. Of a list of those that wait or run: a cursor of the store. Of a search: the last
 #: number of the history when it began, and the number or the id below which it goes on.

@@ -10,14 +10,14 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from ingress.core.bridge import Bridge
+from ingress.core.spooled_jobs import Found, brief, find, receipt_of, record_of
+from middleware.job.reader import Reader
+from middleware.job.records import JobRecord, OutputChunk, Receipt
 from ops.errors import AmbiguousJobId, BridgeError, JobNotFound, StoreUnreachable, WrongState
 
 if TYPE_CHECKING:
     from ingress.core.listing import Catalog
-    from ingress.core.spooled_jobs import Found
-    from ingress.dispatch import Bridge
-    from middleware.job.reader import Reader
-    from middleware.job.records import JobRecord, OutputChunk, Receipt
 
 _Answer = TypeVar("_Answer")
 
@@ -56,8 +56,6 @@ def one_job(bridge: Bridge, part: str) -> JobRecord:
 
 def one_receipt(bridge: Bridge, part: str) -> Receipt:
     """Give a job's receipt; see ``whole_id``."""
-    from ingress.core.spooled_jobs import receipt_of
-
     return _anywhere(
         bridge,
         part,
@@ -74,8 +72,6 @@ def lacking(bridge: Bridge, part: str) -> BridgeError:
         bridge: Whose.
         part: The job's id, or a unique part of it.
     """
-    from ingress.core.spooled_jobs import find, record_of
-
     found = find(bridge, part)
     record = None if found is None else record_of(bridge, found)
     if record is not None and record.is_final:
@@ -125,8 +121,6 @@ def _anywhere(
     past: Callable[[Catalog], _Answer],
     spooled: Callable[[Found, JobRecord], _Answer],
 ) -> _Answer:
-    from ingress.core.spooled_jobs import brief, find, record_of
-
     found, away = find(bridge, part), None
     reader = bridge.reader if found is None else brief(bridge)
     try:

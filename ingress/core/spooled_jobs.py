@@ -11,10 +11,11 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
+from ingress.core.bridge import Bridge
 from middleware.broker.admission import payload_sha256
 from middleware.job.assembly import LIFE_FIELDS, make_record
 from middleware.job.ids import id_named, is_id_part
@@ -31,9 +32,6 @@ from ops.errors import (
 )
 from ops.spool import Spool
 from ops.store.client import Store
-
-if TYPE_CHECKING:
-    from ingress.dispatch import Bridge
 
 #: Status of a job, and of its receipt, that the store has not taken yet.
 SPOOLED = "spooled"

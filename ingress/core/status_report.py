@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ingress.core.bridge import Bridge
 from middleware.broker.spending import NANO_PER_USD, day_use_command, read_day_use
 from middleware.job.deliveries import count_undelivered
 from middleware.job.records import utc, utc_now
 from ops.local_model.paths import running_models
-
-if TYPE_CHECKING:
-    from ingress.dispatch import Bridge
 
 #: More workers than this are counted, but not listed.
 _WORKERS_MAX = 200

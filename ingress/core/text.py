@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from middleware.job.records import JobRecord
+from middleware.job.records import JobRecord
 
 #: So many of an id's last characters are shown in lists; they are random, so this few tell jobs apart.
 SHORT_ID_LENGTH = 8

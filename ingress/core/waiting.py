@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from ingress.core.bridge import Bridge
 from ingress.core.lookup import or_past, past_pieces, whole_id
+from ingress.core.spooled_jobs import until_handed_over
+from middleware.job.records import JobRecord, OutputChunk
 from ops.errors import JobNotFound
-
-if TYPE_CHECKING:
-    from ingress.dispatch import Bridge
-    from middleware.job.records import JobRecord, OutputChunk
 
 
 def follow_job(bridge: Bridge, part: str, *, timeout_s: float | None = None) -> Iterator[JobRecord]:
@@ -27,8 +25,6 @@ def follow_job(bridge: Bridge, part: str, *, timeout_s: float | None = None) -> 
         JobNotFound: Neither store nor spool has such a job.
         StoreUnreachable: The store was away for longer than 30 s, and the job not in the spool.
     """
-    from ingress.core.spooled_jobs import until_handed_over
-
     ends_at_s = None if timeout_s is None else time.monotonic() + timeout_s
     for record in until_handed_over(bridge, part, timeout_s=timeout_s):
         yield record
@@ -64,8 +60,6 @@ def output_of(bridge: Bridge, part: str, *, follow: bool, after: str = "-") -> I
         JobNotFound: Neither store nor history nor spool has such a job.
         StoreUnreachable: The store is away, and the job not in the spool.
     """
-    from ingress.core.spooled_jobs import until_handed_over
-
     job_id, seen = whole_id(bridge, part), after
     for record in until_handed_over(bridge, job_id):
         if record.is_final or not follow:

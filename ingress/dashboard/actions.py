@@ -13,6 +13,7 @@ from litestar.datastructures import Cookie
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 
+from ingress.core import control
 from ingress.core.http.auth import BEARER_MAX
 from ingress.core.http.problems import ApiProblem
 from ingress.dashboard.sessions import COOKIE, FORM_COOKIE, LIFE_S, is_same
@@ -27,24 +28,24 @@ AnyRequest = Request[Any, Any, Any]
 
 
 def _cancel(dashboard: DashboardState, job_id: str, actor: str) -> str:
-    reply = dashboard.app_state.bridge.cancel(job_id, f"cancelled by {actor}")
+    reply = control.cancel(dashboard.app_state.bridge, job_id, f"cancelled by {actor}")
     return {"finished": "It had ended before.", "cancelling": "It is being stopped."}.get(
         reply.outcome, "Cancelled."
     )
 
 
 def _retry(dashboard: DashboardState, job_id: str, actor: str) -> str:
-    dashboard.app_state.bridge.retry(job_id, f"retried by {actor}")
+    control.retry(dashboard.app_state.bridge, job_id, f"retried by {actor}")
     return "It runs again."
 
 
 def _approve(dashboard: DashboardState, job_id: str, actor: str) -> str:
-    dashboard.app_state.bridge.approve(job_id, actor)
+    control.approve(dashboard.app_state.bridge, job_id, actor)
     return "Approved."
 
 
 def _deny(dashboard: DashboardState, job_id: str, actor: str) -> str:
-    dashboard.app_state.bridge.deny(job_id, actor)
+    control.deny(dashboard.app_state.bridge, job_id, actor)
     return "Denied."
 
 

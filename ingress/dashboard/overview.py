@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from ingress.core.control import list_approvals
 from ingress.core.schedules import read_marks, run_job_id
 from ingress.core.status_report import overview
 from ingress.dashboard.charts import Latency, Throughput, latency, throughput
@@ -90,7 +91,7 @@ def read_overview(dashboard: DashboardState) -> Overview:
         counts=page.summary,
         running=running,
         latest=page.jobs,
-        approvals=bridge.approvals(_APPROVALS_MAX),
+        approvals=list_approvals(bridge, _APPROVALS_MAX),
         schedules=schedules,
         schedules_fault=fault,
         sampled=bool(points),

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from ingress.dispatch import Bridge
+from ingress.core.bridge import Bridge
 from ops.errors import StartFailed, WaitTimeout
 from ops.processes import find_marked, stop_processes
 from ops.settings.load import ENV_FOREIGN, LoadedSettings, load_settings

@@ -16,11 +16,11 @@ from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 
+from ingress.core.control import CancelReply
 from ingress.core.http import problems
 from ingress.core.http.app_state import AppState
 from ingress.core.http.auth import Extension
 from ingress.core.version import version
-from ingress.dispatch import CancelReply
 from ingress.rest import events, files, health, hooks, jobs, ledger_routes, sse_frames
 from ingress.rest.contract import Document, StrictRequest
 from ingress.rest.models import AnyJobRequest, Decision, Health, JobResult, OutputPage, Upload, Version

@@ -12,12 +12,14 @@ from litestar.concurrency import sync_to_thread
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import HeaderParameter, JSONBody, Parameter
 
+from ingress.core import control
+from ingress.core.bridge import Bridge
+from ingress.core.control import CancelReply
 from ingress.core.http.app_state import AppState, AppStateDependency
 from ingress.core.http.auth import principal_of, requires
 from ingress.core.http.problems import ApiProblem, refused
 from ingress.core.lookup import one_receipt, past_pieces
 from ingress.core.spooled_jobs import SPOOLED
-from ingress.dispatch import CancelReply
 from ingress.rest.contract import BODY, problems
 from ingress.rest.job_queries import find_any, find_id, find_job, wait_for_end
 from ingress.rest.listing import list_jobs
@@ -278,7 +280,7 @@ async def cancel_job(
 ) -> CancelReply:
     """Cancel a job."""
     whole = await sync_to_thread(find_id, app_state, job_id)
-    return await sync_to_thread(app_state.bridge.cancel, whole, _said("cancelled", request, data))
+    return await sync_to_thread(control.cancel, app_state.bridge, whole, _said("cancelled", request, data))
 
 
 @_act(
@@ -297,7 +299,9 @@ async def retry_job(
     """Run a job again."""
     record = await sync_to_thread(find_job, app_state, job_id)
     _require_may_retry(principal_of(request), record)
-    receipt = await sync_to_thread(app_state.bridge.retry, record.job_id, _said("retried", request, data))
+    receipt = await sync_to_thread(
+        control.retry, app_state.bridge, record.job_id, _said("retried", request, data)
+    )
     return Response(receipt, status_code=202, headers={"Location": f"/v1/jobs/{receipt.job_id}"})
 
 
@@ -331,7 +335,7 @@ async def approve_job(
     data: JSONBody[Decision | None] = None,
 ) -> Receipt:
     """Let a job go on."""
-    return await _decide(app_state.bridge.approve, app_state, job_id, request, data)
+    return await _decide(control.approve, app_state, job_id, request, data)
 
 
 @_act("deny", "Cancel a job that waits for approval", scope="admin")
@@ -342,18 +346,18 @@ async def deny_job(
     data: JSONBody[Decision | None] = None,
 ) -> Receipt:
     """Cancel a job that waits."""
-    return await _decide(app_state.bridge.deny, app_state, job_id, request, data)
+    return await _decide(control.deny, app_state, job_id, request, data)
 
 
 async def _decide(
-    decide: Callable[[str, str, str], Receipt],
+    decide: Callable[[Bridge, str, str, str], Receipt],
     app_state: AppState,
     part: str,
     request: Request[Any, Any, Any],
     data: Decision | None,
 ) -> Receipt:
     whole = await sync_to_thread(find_id, app_state, part)
-    return await sync_to_thread(decide, whole, _actor(request), _reason(data))
+    return await sync_to_thread(decide, app_state.bridge, whole, _actor(request), _reason(data))
 
 
 def _actor(request: Request[Any, Any, Any]) -> str:

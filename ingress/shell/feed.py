@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from ingress.core.bridge import Bridge
 from ingress.core.text import kind, one_line, short_id, since, what
-from ingress.dispatch import Bridge
 from middleware.job.records import JobRecord
 from middleware.job.states import FINAL
 from ops.backoff import Backoff

@@ -15,9 +15,9 @@ import msgspec
 from ingress.cli.run_and_follow import Mode, carry_out
 from ingress.cli.shared import Ended, login_name, note, utf8
 from ingress.core.acceptance import Acceptance
+from ingress.core.bridge import Bridge, connect, current_bridge
 from ingress.core.spooled_jobs import SPOOLED
 from ingress.core.text import count_of, one_line, print_fields, short_id
-from ingress.dispatch import Bridge, connect, current_bridge
 from ingress.shell.feed import Feed
 from ingress.shell.history import LineHistory
 from ingress.shell.line import COMMANDS, Line, read_line

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ingress.dispatch import Bridge
+from ingress.core.bridge import Bridge
 from ingress.station.claims import Claims
 from middleware.job.records import JobRecord
 from middleware.job.states import FINAL, State

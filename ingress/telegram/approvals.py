@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ingress.core.control import list_approvals
 from ingress.core.text import kind, short_id
 from ingress.telegram.api import Api, Refused
 from ingress.telegram.message_text import head
@@ -20,7 +21,7 @@ from ops.logs import get_logger
 from ops.threads import start_duty
 
 if TYPE_CHECKING:
-    from ingress.dispatch import Bridge
+    from ingress.core.bridge import Bridge
     from middleware.job.records import JobRecord, Receipt
 
 #: Of what is asked about at one time; the next ones follow as these are decided.
@@ -102,7 +103,7 @@ class Approvals:
 
     async def _look(self) -> None:
         """Ask about what is new, and close what is decided."""
-        waiting = await asyncio.to_thread(self._bridge.approvals, _ASKED_MAX)
+        waiting = await asyncio.to_thread(list_approvals, self._bridge, _ASKED_MAX)
         asked = await asyncio.to_thread(self._asked)
         self._open = {record.job_id for record in waiting} | set(asked)
         for record in waiting:

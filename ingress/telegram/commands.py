@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ingress.core import control
+from ingress.core.bridge import Bridge
 from ingress.core.lookup import one_job
 from ingress.core.spooled_jobs import find, record_of
 from ingress.core.status_report import overview
-from ingress.dispatch import Bridge
 from ingress.telegram import messages
 from ops.errors import StoreUnreachable, UsageProblem
 
@@ -72,7 +73,9 @@ def job_on_disk(bridge: Bridge, words: str, asker: Asker) -> str:
 
 def cancel(bridge: Bridge, words: str, asker: Asker) -> str:
     """Cancel a job."""
-    reply = bridge.cancel(_the_id(words, "/cancel"), f"cancelled through Telegram by {asker.user_id}")
+    reply = control.cancel(
+        bridge, _the_id(words, "/cancel"), f"cancelled through Telegram by {asker.user_id}"
+    )
     return {
         "cancelled": f"{reply.job_id} is cancelled.",
         "cancelling": f"{reply.job_id} is being stopped.",

@@ -26,7 +26,7 @@ from ops.logs import get_logger
 
 if TYPE_CHECKING:
     from ingress.core.acceptance import Acceptance
-    from ingress.dispatch import Bridge
+    from ingress.core.bridge import Bridge
 
 #: While so many replies are owed, no more updates are taken; Telegram keeps them for a day.
 OWED_MAX = 2_000

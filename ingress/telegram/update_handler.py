@@ -10,9 +10,10 @@ import hashlib
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from ingress.core import control
 from ingress.core.acceptance import Acceptance
+from ingress.core.bridge import Bridge
 from ingress.core.spooled_jobs import SPOOLED
-from ingress.dispatch import Bridge
 from ingress.telegram.api import UNREADABLE
 from ingress.telegram.commands import AT_ONCE, HELP, STORELESS, Asker
 from ingress.telegram.pending_reply import Attachment, Owed
@@ -229,9 +230,9 @@ class Desk:
             return "The store is away. Press again in a moment."
         try:
             if verb == APPROVE:
-                self._bridge.approve(job_id, actor)
+                control.approve(self._bridge, job_id, actor)
                 return "Approved."
-            self._bridge.deny(job_id, actor)
+            control.deny(self._bridge, job_id, actor)
         except StoreUnreachable:
             return "The store is away. Press again in a moment."
         except BridgeError as error:

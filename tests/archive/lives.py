@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ingress.core import control
 from ingress.dispatch import Bridge, dispatch
 from middleware.broker.scripts import Settlement
 from middleware.job.schema import make_job
@@ -11,7 +12,7 @@ def some_jobs(bridge: Bridge, count: int = 3) -> list[str]:
     """Dispatch jobs, and cancel every second one: one or two transitions each."""
     jobs = [dispatch("heartbeat", {}, actor="eve").job_id for _ in range(count)]
     for job_id in jobs[::2]:
-        bridge.cancel(job_id, f"not needed: {job_id}")
+        control.cancel(bridge, job_id, f"not needed: {job_id}")
     return jobs
 
 

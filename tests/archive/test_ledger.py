@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingress.core import control
 from ingress.core.ledger_proofs import verify_receipt
 from ingress.dispatch import Bridge, dispatch
 from middleware.archive.ledger import LINE_MAX_BYTES, lines_backwards
@@ -58,8 +59,8 @@ def test_a_reason_of_any_length_leaves_the_ledger_provable(own: Bridge, scribe: 
         outcome="failed", reason=endless, error=JobError.of(ValueError(endless), traceback=endless).encode()
     )
     own.scripts.settle("w1", failing, "d", settlement)
-    own.cancel(cancelled, endless)
-    own.retry(failing, endless)
+    control.cancel(own, cancelled, endless)
+    control.retry(own, failing, endless)
     scribe.seal()
     verdict = scribe.verify()
     assert (verdict.ok, verdict.jobs, verdict.fault) == (True, 2, None)
@@ -79,10 +80,10 @@ def test_a_job_that_goes_on_is_sealed_on(own: Bridge, scribe: Scribe) -> None:
     """Only what is new is written; a retry by hand continues the chain."""
     job_id = dispatch("heartbeat", {}).job_id
     scribe.seal()
-    own.cancel(job_id, "first")
-    own.retry(job_id, "again")
+    control.cancel(own, job_id, "first")
+    control.retry(own, job_id, "again")
     scribe.seal()
-    own.cancel(job_id, "second")
+    control.cancel(own, job_id, "second")
     scribe.seal()
     assert scribe.transitions() == [(job_id, index) for index in range(4)]
     assert scribe.verify().ok
@@ -91,7 +92,7 @@ def test_a_job_that_goes_on_is_sealed_on(own: Bridge, scribe: Scribe) -> None:
 def test_a_transition_that_comes_meanwhile_is_not_forgotten(own: Bridge, scribe: Scribe) -> None:
     """The mark stays as long as the chain is longer than what was noted."""
     job_id = dispatch("heartbeat", {}).job_id
-    own.cancel(job_id, "meanwhile")
+    control.cancel(own, job_id, "meanwhile")
     assert scribe.sealing.note(scribe.term, "other", 1, "x", {job_id: 1})
     assert own.store.call("SISMEMBER", scribe.key("unsealed"), job_id) == 1
     assert scribe.sealing.note(scribe.term, "other", 2, "x", {job_id: 2})
@@ -142,7 +143,7 @@ def test_lines_that_were_written_and_not_noted_are_not_written_again(own: Bridge
     assert own.store.call("SCARD", scribe.key("unsealed")) == 3
     written = scribe.transitions()
     dispatch("heartbeat", {})
-    own.cancel(jobs[1], "later")
+    control.cancel(own, jobs[1], "later")
     heir.seal()
     assert len(heir.transitions()) == len(set(heir.transitions())) == len(written) + 2
     assert own.store.call("EXISTS", scribe.key("unsealed")) == 0
@@ -178,7 +179,7 @@ def test_a_store_that_lost_its_last_moments_is_told_from_a_forged_ledger(own: Br
     job_id = dispatch("heartbeat", {}).job_id
     scribe.seal()
     head = own.store.call("HGET", scribe.key("ledgers"), scribe.ledger.name)
-    own.cancel(job_id, "lost")
+    control.cancel(own, job_id, "lost")
     scribe.seal()
     own.store.call("RPOP", own.reader.keys.receipts(job_id))
     own.store.call("HSET", own.reader.keys.job(job_id), "sealed", 1)
@@ -204,7 +205,7 @@ def test_a_job_that_has_lost_transitions_goes_on_later(own: Bridge, scribe: Scri
     scribe.seal()
     head = own.store.call("HGET", scribe.key("ledgers"), scribe.ledger.name)
     kept = own.store.call("DUMP", own.reader.keys.job(job_id))
-    own.cancel(job_id, "lost")
+    control.cancel(own, job_id, "lost")
     scribe.seal()
     own.store.call("RESTORE", own.reader.keys.job(job_id), 0, kept, "REPLACE")
     own.store.call("ZREM", own.reader.keys.state(State.CANCELLED), job_id)
@@ -214,7 +215,7 @@ def test_a_job_that_has_lost_transitions_goes_on_later(own: Bridge, scribe: Scri
     dispatch("heartbeat", {})
     heir = scribe.successor("heir")
     heir.seal()
-    own.cancel(job_id, "once more")
+    control.cancel(own, job_id, "once more")
     heir.seal()
     assert [
         (line.index, line.entry["status"], line.after_loss) for line in heir.lines() if line.job_id == job_id

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ingress.core import control
 from ingress.core.deliveries import list_undelivered, redeliver
 from ingress.dispatch import Bridge, connect, get_job
 from middleware.archive.archivist import Archivist
@@ -43,7 +44,7 @@ def cli(environ: dict[str, str]) -> Cli:
 def end(bridge: Bridge) -> str:
     """Take a job and have it end without a worker; give its id."""
     job_id = bridge.submit(make_job("shell.cmd", {"argv": ["true"]})).job_id
-    bridge.cancel(job_id, "cancelled by a test")
+    control.cancel(bridge, job_id, "cancelled by a test")
     return job_id
 
 

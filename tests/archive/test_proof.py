@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingress.core import control
 from ingress.core.ledger_proofs import seals, verify_receipt
 from ingress.dispatch import Bridge, dispatch
 from middleware.archive.ledger import Ledger, Transition
@@ -130,7 +131,7 @@ def test_a_transition_that_the_ledger_was_never_given_is_found(own: Bridge, scri
     """The store has more than the ledger, and no mark for it."""
     jobs = some_jobs(own)
     scribe.seal()
-    own.cancel(jobs[1], "unseen")
+    control.cancel(own, jobs[1], "unseen")
     own.store.call("SREM", scribe.key("unsealed"), jobs[1])
     fault = scribe.verify().fault
     assert fault is not None
@@ -144,7 +145,7 @@ def test_jobs_that_another_host_sealed_are_no_gap_here(own: Bridge, scribe: Scri
     scribe.seal()
     there = scribe.successor("other host")
     there.ledger.folder = tmp_path / "ledger"
-    own.cancel(jobs[1], "sealed there")
+    control.cancel(own, jobs[1], "sealed there")
     some_jobs(own)
     there.seal()
     assert own.store.call("HGET", own.reader.keys.job(jobs[1]), "ledger").count(b",") == 1

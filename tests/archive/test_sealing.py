@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from ingress.core import control
 from ingress.dispatch import Bridge, connect, dispatch, wait_for
 from middleware.archive.ledger import day_files
 from middleware.job.schema import make_job
@@ -128,7 +129,7 @@ def test_the_ledger_holds_after_killed_leaders(environ: dict[str, str], own: Bri
             jobs = [make_job("heartbeat", {}) for _ in range(JOBS // 2)]
             own.intake.submit(jobs)
             for job in jobs:
-                own.cancel(job.job_id, "done with")
+                control.cancel(own, job.job_id, "done with")
             sealed = lambda: len(day_files(own.loaded.workspace.ledger_dir)) > 0  # noqa: E731 (a condition)
             eventually(sealed, 10.0)
             kill_the_leader()

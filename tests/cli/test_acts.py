@@ -101,7 +101,7 @@ def test_retry_of_a_job_that_did_not_fail_is_refused(quiet: Cli) -> None:
     """Only failed and cancelled jobs are retried."""
     code, out, err = quiet("retry", queue(quiet, "demo", "x"))
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "only failed and cancelled jobs are retried" in err
+    assert "only failed and cancelled jobs can be retried" in err
 
 
 def test_retry_all_of_a_type(quiet: Cli) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
+from ingress.core import control
 from ops.tokens import Scope
 from tests.dashboard.conftest import Desk
 
@@ -102,7 +103,7 @@ def test_lower_scopes_only_look(desk: Desk, scope: Scope) -> None:
     for act in ("approve", "deny", "cancel", "retry"):
         assert post(page, f"/jobs/{job.job_id}/{act}", csrf=token) == 403
     assert desk.bridge.reader.job(job.job_id).status == "held"
-    desk.bridge.deny(job.job_id, "test")
+    control.deny(desk.bridge, job.job_id, "test")
 
 
 def test_without_script(desk: Desk) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
+from ingress.core import control
 from tests.dashboard.conftest import Desk
 
 #: Notes when each row came to be in the page, by the clock of this machine.
@@ -152,7 +153,7 @@ def test_overview_tells_of_the_bridge(desk: Desk) -> None:
     expect(page.locator('.schedules li[data-key="nightly"]')).to_contain_text("not yet")
     expect(page.locator(".plot svg rect.done").first).to_be_attached(timeout=20_000)
     expect(page.locator(".plot svg path.run").first).to_be_attached()
-    desk.bridge.cancel(job.job_id, "the test is over")
+    control.cancel(desk.bridge, job.job_id, "the test is over")
 
 
 def test_text_of_a_job_is_only_text(desk: Desk) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from ingress.core import control
 from middleware.job.schema import make_job
 from tests.dashboard.conftest import Desk
 from tests.rest.conftest import Api
@@ -29,7 +30,7 @@ def places(dashboard_api: Api, browser: Browser) -> Iterator[list[str]]:
     desk.bridge.scripts.cancel(desk.submit("touch", "gone").job_id, "by the test")
     yield ["/", "/jobs", *(f"/jobs/{job.job_id}" for job in (failed, done, running, held, late))]
     for job in (late, running, held):
-        desk.bridge.cancel(job.job_id, "the test is over")
+        control.cancel(desk.bridge, job.job_id, "the test is over")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

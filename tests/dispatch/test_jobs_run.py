@@ -112,7 +112,7 @@ def test_retries_end_and_can_be_started_again_by_hand(tmp_path: Path) -> None:
     assert retry(job_id[:18]).status in {"queued", "processing"}
     again = ended(job_id)
     assert (again.status, again.attempt, again.result["exit_status"]) == ("completed", 4, 0)
-    with pytest.raises(WrongState, match="is completed; only failed and cancelled jobs are retried"):
+    with pytest.raises(WrongState, match="is completed; only failed and cancelled jobs can be retried"):
         retry(job_id)
 
 

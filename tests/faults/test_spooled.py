@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from ingress.core import control
 from ingress.core.acceptance import Acceptance
 from ingress.core.spooled_jobs import SPOOLED, Spooled
 from ingress.dispatch import Bridge, connect, get_job, get_receipt, wait_for
@@ -183,7 +184,7 @@ def test_what_was_refused_at_the_hand_over_says_why(
     assert [move.status for move in receipt.transitions] == [SPOOLED, "failed"]
     assert cli("retry", job_id).code == 2
     with pytest.raises(WrongState, match="there is no resource 'gpu'"):
-        Bridge(load_settings(environ=mortal[1])).cancel(job_id, "to see")
+        control.cancel(Bridge(load_settings(environ=mortal[1])), job_id, "to see")
 
 
 def test_a_job_whose_key_was_taken_meanwhile_names_the_other(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ingress.core import control
 from ingress.dispatch import Bridge, dispatch, get_job, wait_for
 from ops.processes import find_marked, pid_alive
 from tests.dispatch.conftest import own, own_environ, own_loaded
@@ -188,7 +189,7 @@ def test_a_new_warden_sees_to_what_died_while_there_was_none(
         assert get_job(receipt.job_id).status == "processing"
     with running_worker(own, environ, name="second"):
         eventually(lambda: get_job(receipt.job_id).attempt == 2, 10.0)
-        own.cancel(receipt.job_id, "enough")
+        control.cancel(own, receipt.job_id, "enough")
         assert wait_for(receipt.job_id, timeout_s=10).status == "cancelled"
 
 

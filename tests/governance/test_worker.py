@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ingress.core import control
 from ingress.dispatch import approve, get_receipt, retry, wait_for
 from middleware.job.schema import make_job
 from tests.governance.conftest import Governed
@@ -35,7 +36,7 @@ def test_an_approved_command_runs_and_others_do_not(governed: Governed, environ:
         assert moves[-1][0] == "completed"
 
         gone = command("gone", source="rest", trust="member")
-        bridge.cancel(gone, "cancelled by bob")
+        control.cancel(bridge, gone, "cancelled by bob")
         retry(gone)
         record = wait_for(gone, timeout_s=20)
         assert record.status == "failed"

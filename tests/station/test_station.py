@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from ingress.core import control
 from ingress.dispatch import bridge_status, cancel, connect
 from ingress.station.staging import stage
 from middleware.job.schema import make_job
@@ -143,7 +144,7 @@ def test_a_refused_job_lays_the_file_into_failed(station: RunningStation) -> Non
     assert "not a folder inside the workspace" in reason
     assert f"3ox retry {job.job_id}" in reason
     assert not (station.workspace.home.parent / "outside").exists()
-    station.bridge.retry(job.job_id, "once more")
+    control.retry(station.bridge, job.job_id, "once more")
     again = eventually(
         lambda: (
             record

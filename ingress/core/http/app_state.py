@@ -8,12 +8,12 @@ from typing import TypeAlias
 
 from litestar.di import NamedDependency
 
+from ingress.core.bridge import Bridge
 from ingress.core.daemon import Daemon
 from ingress.core.http.event_broadcast import EventBroadcast
 from ingress.core.http.metrics import Metrics
 from ingress.core.http.output_notifications import OutputNotifications
 from ingress.core.http.stream_limit import StreamLimit
-from ingress.dispatch import Bridge
 from ops.errors import StoreSilent, StoreUnreachable
 from ops.settings.load import LoadedSettings, ProjectSettings
 from ops.settings.rest import RestSettings

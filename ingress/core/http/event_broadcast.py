@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
-from ingress.dispatch import Bridge
+from ingress.core.bridge import Bridge
 from middleware.job.records import JobEvent
 from ops.backoff import Backoff
 from ops.errors import StoreUnreachable

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ingress.dispatch import Bridge
+from ingress.core.bridge import Bridge
 from middleware.job.records import JobEvent
 from middleware.job.states import FINAL
 from ops.errors import BridgeError

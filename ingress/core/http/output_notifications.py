@@ -11,8 +11,8 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
+from ingress.core.bridge import Bridge
 from ingress.core.http.event_broadcast import StreamSignal, Subscription
-from ingress.dispatch import Bridge
 from ops.backoff import Backoff
 from ops.errors import StoreUnreachable
 from ops.logs import get_logger
