@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections import OrderedDict
-from typing import Any
+from typing import Any, cast
 
 import dramatiq
-import hiredis
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import SkipMessage
 
@@ -19,16 +16,11 @@ from middleware.context import JobCancelled
 from middleware.current_job import CurrentJob
 from middleware.job.keys import Keys
 from middleware.receipts import result_of_failure
-from ops.backoff import Backoff
-from ops.errors import BridgeError, JobRefused
-from ops.store.resp import Connection, as_error
-from ops.threads import start_duty
+from ops.errors import JobRefused
+from ops.store.channels import ChannelListener
 
 #: Cancellations that came before their job had started are remembered, this many at most.
 _EARLY_MAX = 1000
-_LISTEN_S = 5.0
-
-logger = logging.getLogger(__name__)
 
 
 class Cancellation(dramatiq.Middleware):
@@ -44,15 +36,25 @@ class Cancellation(dramatiq.Middleware):
     def __init__(self, current: CurrentJob) -> None:
         self._current = current
         self._early: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self._stopping = threading.Event()
+        self._listener: ChannelListener | None = None
 
     def after_worker_boot(self, broker: Broker, worker: Any) -> None:
-        """Start to listen."""
-        start_duty("control", self._run, broker, ended=self._stopping.is_set)
+        """Subscribe to the control channel of this worker."""
+        ours = cast("BridgeBroker", broker)
+        self._listener = ChannelListener(
+            ours.scripts.store,
+            on_message=lambda _, data: self._on_message(data),
+            on_subscribed=lambda _: self._read_flags(ours),
+            on_silence=lambda: self._read_flags(ours),
+            on_outage=ours.outage.begin,
+        )
+        self._listener.subscribe(Keys(ours.scripts.prefix).control_channel(ours.worker_id))
+        self._listener.start("control")
 
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
-        """Stop to listen; the thread ends within its next wait."""
-        self._stopping.set()
+        """Unsubscribe; the thread ends within 5 s."""
+        if self._listener is not None:
+            self._listener.stop()
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Skip a job that was cancelled between its fetch and its start."""
@@ -82,40 +84,10 @@ class Cancellation(dramatiq.Middleware):
                 outcome="cancelled", result=result_of_failure(exception), reason=message.context.stopped
             )
 
-    def _run(self, broker: BridgeBroker) -> None:
-        keys = Keys(broker.scripts.prefix)
-        backoff = Backoff()
-        while not self._stopping.is_set():
-            link: Connection | None = None
-            try:
-                link = broker.scripts.store.connect()
-                link.send([("SUBSCRIBE", keys.control_channel(broker.worker_id))])
-                self._hear(link)
-                self._look_again(broker, keys)
-                backoff.reset()
-                while not self._stopping.is_set():
-                    if not self._hear(link):
-                        # Silence: the link may be dead without knowing, or a job had not started yet before.
-                        self._look_again(broker, keys)
-            except BridgeError as error:
-                broker.outage.begin(error)
-                backoff.wait(self._stopping)
-            finally:
-                if link is not None:
-                    link.close()
-
-    def _hear(self, link: Connection) -> bool:
-        """Take the next message; tells whether there was one."""
-        try:
-            reply = link.read(_LISTEN_S)
-        except TimeoutError:
-            return False
-        if isinstance(reply, hiredis.ReplyError):
-            raise as_error(reply)
-        words = reply[2].decode().split(" ") if reply[0] == b"message" else []
-        if words and words[0] == "cancel":
-            self._cancel((words[1], words[2]))
-        return True
+    def _on_message(self, data: bytes) -> None:
+        verb, *key = data.decode().split(" ")
+        if verb == "cancel":
+            self._cancel((key[0], key[1]))
 
     def _cancel(self, key: tuple[str, str]) -> None:
         if self._current.interrupt(key, JobCancelled):
@@ -126,7 +98,9 @@ class Cancellation(dramatiq.Middleware):
         # It may have started between these two: then it has passed the check for early ones.
         self._current.interrupt(key, JobCancelled)
 
-    def _look_again(self, broker: BridgeBroker, keys: Keys) -> None:
+    def _read_flags(self, broker: BridgeBroker) -> None:
+        """Interrupt the running jobs that were cancelled while no message reached us, or before they ran."""
+        keys = Keys(broker.scripts.prefix)
         for message in self._current.running():
             if broker.scripts.store.call("HGET", keys.job(message.job.job_id), "cancel") is not None:
                 self._current.interrupt(message.key, JobCancelled)

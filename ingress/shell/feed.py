@@ -12,9 +12,8 @@ from msgspec import Struct
 
 from ingress.core.bridge import Bridge
 from ingress.core.text import kind, one_line, short_id, since, what
-from middleware.job.records import JobRecord
+from middleware.job.records import JobEvent, JobRecord
 from middleware.job.states import FINAL
-from ops.backoff import Backoff
 from ops.errors import JobNotFound, StoreError, StoreUnreachable
 from ops.threads import start_duty
 
@@ -69,7 +68,6 @@ class Feed:
         self._stale = threading.Event()
         self._lock = threading.Lock()
         self._tracked: dict[str, None] = {}
-        self._after: str | None = None
 
     def start(self) -> None:
         """Begin to listen; the first view stands when this returns, if the store answers."""
@@ -97,25 +95,19 @@ class Feed:
             return list(self._tracked)
 
     def _listen(self) -> None:
-        """Hear events, and hear them on from where the connection was lost."""
-        backoff = Backoff()
-        while not self._stopping.is_set():
-            try:
-                if self._after is None:
-                    self._after = self._bridge.follower.newest_event()
-                for event in self._bridge.follower.follow_all(after=self._after, idle_s=IDLE_S):
-                    backoff.reset()
-                    if self._stopping.is_set():
-                        return
-                    if event is None:
-                        continue
-                    self._after = event.event_id
-                    self._stale.set()
-                    if event.status in FINAL and self._untrack(event.job_id):
-                        self._announce(event.job_id)
-            except (StoreUnreachable, StoreError):
-                self._stale.set()
-                backoff.wait(self._stopping)
+        self._bridge.follower.watch_events(
+            self._on_events,
+            stopping=self._stopping,
+            idle_s=IDLE_S,
+            on_connected=self._stale.set,
+            on_outage=lambda _: self._stale.set(),
+        )
+
+    def _on_events(self, events: list[JobEvent]) -> None:
+        self._stale.set()
+        for event in events:
+            if event.status in FINAL and self._untrack(event.job_id):
+                self._announce(event.job_id)
 
     def _keep_fresh(self) -> None:
         while not self._stopping.is_set():

@@ -12,10 +12,9 @@ from typing import Any
 
 from ingress.core.bridge import Bridge
 from ingress.station.claims import Claims
-from middleware.job.records import JobRecord
+from middleware.job.records import JobEvent, JobRecord
 from middleware.job.states import FINAL, State
-from ops.backoff import Backoff
-from ops.errors import JobNotFound, StoreUnreachable
+from ops.errors import JobNotFound
 from ops.logs import get_logger
 from ops.threads import start_duty
 
@@ -100,20 +99,12 @@ class Endings:
         return [job_id for job_id, status in zip(ids, statuses, strict=True) if status is None]
 
     def _run(self) -> None:
-        after, backoff = "$", Backoff()
-        while not self._stopping.is_set():
-            try:
-                for event in self._bridge.follower.follow_all(after=after, idle_s=_IDLE_S):
-                    backoff.reset()
-                    if self._stopping.is_set():
-                        return
-                    if event is None:
-                        continue
-                    if event.kind == "state" and event.status in FINAL:
-                        self._ended(event.job_id, event.status)
-                    after = event.event_id
-            except StoreUnreachable:
-                backoff.wait(self._stopping)
+        self._bridge.follower.watch_events(self._on_events, stopping=self._stopping, idle_s=_IDLE_S)
+
+    def _on_events(self, events: list[JobEvent]) -> None:
+        for event in events:
+            if event.kind == "state" and event.status in FINAL:
+                self._ended(event.job_id, event.status)
 
     def _ended(self, job_id: str, status: str) -> None:
         """Settle a claim, and those that its job answers, if there are any."""

@@ -15,14 +15,13 @@ from ingress.core.text import kind, short_id
 from ingress.telegram.api import Api, Refused
 from ingress.telegram.message_text import head
 from ingress.telegram.update_handler import APPROVE, DENY
-from ops.backoff import Backoff
-from ops.errors import BridgeError, JobNotFound, StoreUnreachable
+from ops.errors import BridgeError, JobNotFound
 from ops.logs import get_logger
 from ops.threads import start_duty
 
 if TYPE_CHECKING:
     from ingress.core.bridge import Bridge
-    from middleware.job.records import JobRecord, Receipt
+    from middleware.job.records import JobEvent, JobRecord, Receipt
 
 #: Of what is asked about at one time; the next ones follow as these are decided.
 _ASKED_MAX = 50
@@ -77,25 +76,16 @@ class Approvals:
 
     def _hear(self) -> None:
         """Wake whenever a job is held, or one that is asked about changes."""
-        after, backoff = "", Backoff()
-        while not self._stopping.is_set():
-            try:
-                if after == "":
-                    # What happens from here on is heard; what was before is looked for once more.
-                    after = self._bridge.follower.newest_event()
-                    self._wake()
-                for event in self._bridge.follower.follow_all(after=after, idle_s=5.0):
-                    backoff.reset()
-                    if self._stopping.is_set():
-                        return
-                    if event is None:
-                        continue
-                    after = event.event_id
-                    if event.kind == "state" and (event.status == "held" or event.job_id in self._open):
-                        self._wake()
-            except StoreUnreachable:
-                backoff.wait(self._stopping)
-                self._wake()
+        self._bridge.follower.watch_events(
+            self._on_events, stopping=self._stopping, idle_s=5.0, on_connected=self._wake
+        )
+
+    def _on_events(self, events: list[JobEvent]) -> None:
+        if any(
+            event.kind == "state" and (event.status == "held" or event.job_id in self._open)
+            for event in events
+        ):
+            self._wake()
 
     def _wake(self) -> None:
         if not self._stopping.is_set():

@@ -24,10 +24,9 @@ from middleware.job.keys import Keys
 from middleware.job.schema import Job
 from ops.backoff import Backoff
 from ops.errors import BridgeError, QueueFull, StoreUnreachable, WrongState
-from ops.store.resp import Connection, well_formed
+from ops.store.channels import ChannelListener
+from ops.store.resp import well_formed
 from ops.threads import start_duty
-
-_LISTEN_S = 5.0
 
 
 class SoloWorker:
@@ -54,6 +53,13 @@ class SoloWorker:
         self._outage = Outage()
         self._ended = threading.Event()
         self._context: JobContext | None = None
+        self._control = ChannelListener(
+            scripts.store,
+            on_message=lambda *_: self._look(),
+            on_subscribed=lambda _: self._look(),
+            on_silence=self._look,
+            on_outage=self._outage.begin,
+        )
 
     def take(self, job: Job, request: EnqueueRequest) -> JobContext:
         """Take a job in, straight into our hands: nobody else can begin it.
@@ -89,14 +95,16 @@ class SoloWorker:
     def at_work(self) -> Iterator[None]:
         """Within this block the worker beats and listens, and this thread runs the job."""
         heartbeat = start_duty("heartbeat", self._beat, ended=self._ended.is_set)
-        # Ends with the process, or within its next wait.
-        start_duty("control", self._listen, ended=self._ended.is_set)
+        # Its thread ends with the process, or within 5 s.
+        self._control.subscribe(self._keys.control_channel(self.worker_id))
+        self._control.start("control")
         set_current_job(self._context)
         try:
             yield
         finally:
             set_current_job(None)
             self._ended.set()
+            self._control.stop()
             # A beat after the lease was given up would bring it back.
             heartbeat.join(timeout=2 * self._scripts.store.timeout_s)
 
@@ -136,26 +144,6 @@ class SoloWorker:
                 self._outage.begin(error)
                 pause_s = min(self._heartbeat_s, 0.5)
             self._ended.wait(pause_s)
-
-    def _listen(self) -> None:
-        backoff = Backoff()
-        while not self._ended.is_set():
-            link: Connection | None = None
-            try:
-                link = self._scripts.store.connect()
-                link.send([("SUBSCRIBE", self._keys.control_channel(self.worker_id))])
-                while not self._ended.is_set():
-                    # What was published while nobody listened stands with the job.
-                    self._look()
-                    backoff.reset()
-                    with contextlib.suppress(TimeoutError):
-                        link.read(_LISTEN_S)
-            except BridgeError as error:
-                self._outage.begin(error)
-                backoff.wait(self._ended)
-            finally:
-                if link is not None:
-                    link.close()
 
     def _look(self) -> None:
         context = self._context

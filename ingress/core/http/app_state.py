@@ -76,11 +76,13 @@ class AppState:
     def start(self) -> None:
         """Start what runs beside the requests; called in the event loop."""
         self.events.start()
+        self.output.start()
         self.metrics.start()
 
     def stop(self) -> None:
         """End the streams, so that nobody has to wait for them; safe to call from a signal handler."""
         self.events.stop()
+        self.output.stop()
         self.metrics.stop()
 
 

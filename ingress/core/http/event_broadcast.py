@@ -14,8 +14,6 @@ from typing import Final, TypeAlias
 
 from ingress.core.bridge import Bridge
 from middleware.job.records import JobEvent
-from ops.backoff import Backoff
-from ops.errors import StoreUnreachable
 from ops.logs import get_logger
 from ops.threads import start_duty
 
@@ -146,24 +144,13 @@ class EventBroadcast:
                 del self._by_job[job_id]
 
     def _follow(self) -> None:
-        """Follow for as long as the process serves; pick up after an outage where it broke off."""
-        after = ""
-        backoff = Backoff()
-        while not self._stopping.is_set():
-            try:
-                after = after if after else self._bridge.follower.newest_event()
-                self._hand(LOOK_AGAIN)
-                for group in self._bridge.follower.follow_groups(after=after, idle_s=_IDLE_S):
-                    if self._stopping.is_set():
-                        return
-                    backoff.reset()
-                    if group:
-                        after = group[0].event_id
-                        self._hand(group)
-            except StoreUnreachable as error:
-                if backoff.failures == 0:
-                    log.warning("rest.events_away", reason=str(error))
-                backoff.wait(self._stopping)
+        self._bridge.follower.watch_events(
+            self._hand,
+            stopping=self._stopping,
+            idle_s=_IDLE_S,
+            on_connected=lambda: self._hand(LOOK_AGAIN),
+            on_outage=lambda error: log.warning("rest.events_away", reason=str(error)),
+        )
 
     def _hand(self, item: EventGroup | StreamSignal) -> None:
         """Pass something to the event loop; one wake-up serves all that has come up to then."""

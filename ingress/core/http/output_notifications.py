@@ -1,133 +1,96 @@
-"""Tells open streams that a job has written output; one thread for all, and none while nobody looks.
+"""Notifies open streams that a job has written output; one thread and one connection for all of them.
 
-Output is not among the events of the bridge: it is told on a channel of its own, ``output:ID``.
+Output is not part of the bridge's events: it is published on a channel of its own, ``output:ID``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Iterator
 from typing import Final
 
 from ingress.core.bridge import Bridge
 from ingress.core.http.event_broadcast import StreamSignal, Subscription
-from ops.backoff import Backoff
-from ops.errors import StoreUnreachable
 from ops.logs import get_logger
-from ops.store.resp import Connection
-from ops.threads import start_duty
+from ops.store.channels import ChannelListener
 
-#: There is output that the stream has not told.
+#: The job has output that the stream has not sent.
 OUTPUT: Final = StreamSignal("output")
-#: How often the thread looks whether anybody still looks on.
-_IDLE_S = 1.0
 
 log = get_logger(__name__)
 
 
 class OutputSubscription:
-    """One stream's interest in one job."""
+    """One stream's interest in one job's output."""
 
     def __init__(self, subscription: Subscription) -> None:
         self.subscription = subscription
         self.told = False
 
     def tell(self) -> None:
-        """Put the mark into the stream's queue, once until it is taken."""
+        """Put the mark into the stream's queue, unless it is in there already."""
         if not self.told:
             self.told = True
             self.subscription.put(OUTPUT)
 
 
 class OutputNotifications:
-    """OutputNotifications whoever waits for output; everything but its thread is used in the event loop only.
+    """Notifies streams of output; used in the event loop only, except for the listener's thread.
 
     Args:
-        bridge: Whose jobs.
+        bridge: The bridge that has the jobs.
     """
 
     def __init__(self, bridge: Bridge) -> None:
-        self._bridge = bridge
         self._channels = bridge.reader.keys.output("")
         self._watches: dict[str, set[OutputSubscription]] = {}
-        self._lock = threading.Lock()
-        self._running = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._listener = ChannelListener(
+            bridge.store,
+            on_message=lambda channel, _: self._hand(channel),
+            # Output that was written before the subscription.
+            on_subscribed=self._hand,
+            on_outage=lambda error: log.warning("rest.output_away", reason=str(error)),
+        )
+
+    def start(self) -> None:
+        """Start the thread; called in the event loop that the streams are served by."""
+        self._loop = asyncio.get_running_loop()
+        self._listener.start("output-wakes")
+
+    def stop(self) -> None:
+        """Stop; safe to call from a signal handler."""
+        self._listener.stop()
 
     @contextlib.contextmanager
     def watch(self, job_id: str, subscription: Subscription) -> Iterator[OutputSubscription]:
-        """Have ``OUTPUT`` put among what a stream hears, within this block.
+        """Put ``OUTPUT`` into a stream's queue whenever a job has written, within this block.
 
         Args:
-            job_id: Whose output.
-            subscription: Of the stream.
+            job_id: The job that writes.
+            subscription: The stream's queue.
         """
         watch = OutputSubscription(subscription)
-        with self._lock:
-            self._watches.setdefault(job_id, set()).add(watch)
-            starts, self._running = not self._running, True
-        if starts:
-            loop = asyncio.get_running_loop()
-            start_duty("output-wakes", self._run, loop, ended=lambda: not self._running)
+        watches = self._watches.setdefault(job_id, set())
+        watches.add(watch)
+        if len(watches) == 1:
+            self._listener.subscribe(self._channels + job_id)
         try:
             yield watch
         finally:
-            with self._lock:
-                group = self._watches[job_id]
-                group.discard(watch)
-                if not group:
-                    del self._watches[job_id]
+            watches.discard(watch)
+            if not watches:
+                del self._watches[job_id]
+                self._listener.unsubscribe(self._channels + job_id)
 
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        backoff = Backoff()
-        while not self._is_over(loop):
-            try:
-                link = self._bridge.store.connect()
-                try:
-                    self._listen(link, loop)
-                    return
-                finally:
-                    link.close()
-            except StoreUnreachable as error:
-                if backoff.failures == 0:
-                    log.warning("rest.output_away", reason=str(error))
-                backoff.sleep()
-
-    def _listen(self, link: Connection, loop: asyncio.AbstractEventLoop) -> None:
-        link.send([("PSUBSCRIBE", f"{_literal(self._channels)}*")])
-        link.read(self._bridge.store.timeout_s)
-        # What was written before we listened.
-        self._hand(loop, None)
-        while not self._is_over(loop):
-            with contextlib.suppress(TimeoutError):
-                channel = link.read(_IDLE_S)[2].decode()
-                self._hand(loop, channel.removeprefix(self._channels))
-
-    def _is_over(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Tell whether nobody looks any more; whoever comes next starts another thread then."""
-        with self._lock:
-            if self._watches and not loop.is_closed():
-                return False
-            self._running = False
-            return True
-
-    def _hand(self, loop: asyncio.AbstractEventLoop, job_id: str | None) -> None:
-        with self._lock:
-            known = job_id is None or job_id in self._watches
-        if known:
-            # The loop may close at this moment; nobody is left to be told then.
+    def _hand(self, channel: str) -> None:
+        loop = self._loop
+        if loop is not None:
+            # The loop may be closed at this moment; then no stream is left.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._tell, job_id)
+                loop.call_soon_threadsafe(self._tell, channel.removeprefix(self._channels))
 
-    def _tell(self, job_id: str | None) -> None:
-        with self._lock:
-            groups = list(self._watches.values()) if job_id is None else [self._watches.get(job_id, set())]
-            watches = [watch for group in groups for watch in group]
-        for watch in watches:
+    def _tell(self, job_id: str) -> None:
+        for watch in self._watches.get(job_id, ()):
             watch.tell()
-
-
-def _literal(text: str) -> str:
-    """Write a text so that a pattern of channels takes it as it stands."""
-    return "".join(f"\\{letter}" if letter in "*?[]\\^-" else letter for letter in text)
