@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ingress.cli.plain import emit_json, login_name, utf8
-from ingress.dispatch import current_bridge, submit
+from ingress.core.bridge import current_bridge
 from middleware.job.schema import Job, make_job
 from ops.errors import StoreSilent, StoreUnreachable, UsageProblem
 
@@ -75,7 +75,7 @@ def hand_in(job: Job, *, line: str, as_json: bool = False) -> int:
         StoreUnreachable: There is nobody to hand it to.
     """
     try:
-        receipt = submit(job)
+        receipt = current_bridge().submit(job)
     except StoreSilent as error:
         # It may carry the job out all the same, once it goes on.
         hint = f"The job may have been taken; look with '3ox jobs {job.job_id}' before you repeat it."
