@@ -10,7 +10,7 @@ from typing import Any
 from ingress.cli.plain import emit_json, login_name, utf8
 from ingress.core.bridge import current_bridge
 from middleware.job.schema import Job, make_job
-from ops.errors import StoreSilent, StoreUnreachable, UsageProblem
+from ops.errors import StoreTimeout, StoreUnreachable, UsageProblem
 
 SOURCE = "cli"
 
@@ -76,7 +76,7 @@ def hand_in(job: Job, *, line: str, as_json: bool = False) -> int:
     """
     try:
         receipt = current_bridge().submit(job)
-    except StoreSilent as error:
+    except StoreTimeout as error:
         # It may carry the job out all the same, once it goes on.
         hint = f"The job may have been taken; look with '3ox jobs {job.job_id}' before you repeat it."
         raise StoreUnreachable(error.message, remedy=hint) from error

@@ -9,7 +9,7 @@ from middleware.archive.ledger import Ledger
 from middleware.archive.sealer import BATCH, Sealer
 from middleware.broker.leadership import Leadership, Term
 from middleware.broker.sealing import Sealing
-from ops.errors import LedgerBroken, SettingsError, StoreSilent
+from ops.errors import LedgerBroken, SettingsError, StoreTimeout
 from ops.store.resp import Connection
 
 #: Events of this span share one flush to the disk.
@@ -51,4 +51,4 @@ class SealLoop(LeaderLoop):
         try:
             connection.read(_BLOCK_S + self.daemon.loaded.settings.store_timeout_s)
         except TimeoutError as error:
-            raise StoreSilent("The store did not answer in time.", remedy="Sealing is retried.") from error
+            raise StoreTimeout("The store did not answer in time.", remedy="Sealing is retried.") from error

@@ -14,7 +14,7 @@ import msgspec
 
 from middleware.broker.approvals import Approvals
 from middleware.broker.scripts import Bounds, Enqueued, EnqueueRequest, Scripts
-from middleware.destinations import Sinks
+from middleware.destinations import Destinations
 from middleware.job.policy import ALLOW, Decision, Policy
 from middleware.job.reader import Reader
 from middleware.job.records import Receipt, new_receipt
@@ -44,7 +44,7 @@ class _Rules:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.policy = Policy(settings.policy)
-        self.sinks = Sinks(settings)
+        self.destinations = Destinations(settings)
         self._types: dict[str, TypeSettings] = {}
 
     def type_settings(self, job_type: str) -> TypeSettings:
@@ -169,7 +169,7 @@ class _Rules:
             limits=self.limits(job) if job.resources or job.project is not None else "",
             depends_on=job.depends_on,
             approval=approval,
-            sinks=self.sinks.of(job),
+            sinks=self.destinations.of(job),
         )
 
 
