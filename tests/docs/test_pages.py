@@ -1,4 +1,4 @@
-"""The documentation says what is: its snippets run, its commands and tests exist."""
+"""The documentation is accurate: its snippets run, its commands, links, paths and tests exist."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAGES = (
 
 
 def read(page: str) -> str:
-    """Give a page's text."""
+    """Return the text of a page."""
     return (ROOT / page).read_text()
 
 
@@ -49,28 +49,28 @@ def test_the_python_snippet_of_the_readme_runs(shared_environ: dict[str, str]) -
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_that_is_named_exists(page: str) -> None:
-    """A page names no command of ``3ox`` that there is not."""
+    """A page names existing commands of ``3ox`` only."""
     named = set(re.findall(r"`3ox ([a-z]+)", read(page))) | set(
         re.findall(r"^\$ 3ox ([a-z]+)", read(page), re.MULTILINE)
     )
-    # A guide may tell how to add a command or a file; tests/deploy/test_writing.py does so.
+    # A guide may add a command; tests/deploy/test_writing.py follows it.
     assert named <= MODULES.keys() | NEW_COMMANDS, named - MODULES.keys()
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_and_path_leads_somewhere(page: str) -> None:
-    """Links to files, and paths of modules, name files that are there."""
+    """Links and module paths name existing files."""
     text = read(page)
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
     for link in links:
         assert (ROOT / page).parent.joinpath(link).exists(), link
     for path in re.findall(r"`((?:ops|middleware|actors|ingress|tests)/[\w/.]+\.(?:py|lua))`", text):
-        there = (ROOT / path).exists() or (ROOT / "tests" / path).exists()
-        assert there or path in new_files(), path
+        exists = (ROOT / path).exists() or (ROOT / "tests" / path).exists()
+        assert exists or path in new_files(), path
 
 
 def test_every_test_that_reliability_names_exists() -> None:
-    """A promise names its proof, and the proof is there."""
+    """Each fault names an existing test."""
     named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", read("docs/explanation/reliability.md"))
     assert len(named) > 20
     for file, test in named:
@@ -79,8 +79,8 @@ def test_every_test_that_reliability_names_exists() -> None:
         assert f"def {test}" in source.read_text(), f"{file}::{test}"
 
 
-def test_the_state_diagram_shows_every_move() -> None:
-    """docs/reference/states.md draws the table of transitions, no more and no less."""
+def test_the_state_diagram_shows_every_transition() -> None:
+    """docs/reference/states.md draws exactly the table of transitions."""
     drawn = set(re.findall(r"^    (\w+) --> (\w+):", read("docs/reference/states.md"), re.MULTILINE))
     table = {(str(start), str(end)) for start, ends in TRANSITIONS.items() for end in ends}
     assert drawn == table
