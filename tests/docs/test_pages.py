@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,9 @@ ROOT = Path(__file__).parents[2]
 PAGES = (
     "README.md",
     "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "examples/README.md",
     *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").rglob("*.md"))),
 )
 
@@ -57,16 +61,44 @@ def test_every_command_that_is_named_exists(page: str) -> None:
     assert named <= MODULES.keys() | NEW_COMMANDS, named - MODULES.keys()
 
 
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub derives them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_and_path_leads_somewhere(page: str) -> None:
     """Links and module paths name existing files."""
     text = read(page)
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
-    for link in links:
-        assert (ROOT / page).parent.joinpath(link).exists(), link
+    for link, fragment in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", text):
+        target = (ROOT / page).parent / link if link else ROOT / page
+        assert "://" in link or target.exists(), link
+        assert not fragment or fragment in anchors(target), f"{link}#{fragment}"
     for path in re.findall(r"`((?:ops|middleware|actors|ingress|tests)/[\w/.]+\.(?:py|lua))`", text):
         exists = (ROOT / path).exists() or (ROOT / "tests" / path).exists()
         assert exists or path in new_files(), path
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_module_and_function_that_is_named_exists(page: str) -> None:
+    """Dotted names of our packages can be imported."""
+    for name in re.findall(r"`((?:ops|middleware|actors|ingress)(?:\.\w+)+)`", read(page)):
+        try:
+            import_module(name)
+        except ModuleNotFoundError:
+            module, _, attribute = name.rpartition(".")
+            assert hasattr(import_module(module), attribute), name
+
+
+def test_every_page_that_the_code_names_exists() -> None:
+    """Help texts, comments and deployment files name existing pages only."""
+    folders = [ROOT / name for name in ("ops", "middleware", "actors", "ingress", "tests", "examples")]
+    kinds = {".py", ".lua", ".html", ".js", ".toml", ".yaml", ".yml", ".service", ".example", ".md"}
+    files = [file for folder in folders for file in folder.rglob("*") if file.suffix in kinds]
+    for file in [*files, ROOT / "Makefile", ROOT / "pyproject.toml"]:
+        for page in re.findall(r"(?<![\w/.])docs/[\w/-]+\.md", file.read_text()):
+            assert (ROOT / page).exists(), f"{file}: {page}"
 
 
 def test_every_test_that_reliability_names_exists() -> None:
