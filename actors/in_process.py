@@ -13,7 +13,6 @@ import msgspec
 
 from actors.context import set_settings
 from actors.registry import ACTORS
-from middleware.broker.admission import payload_sha256
 from middleware.context import (
     IN_PROCESS,
     JobCancelled,
@@ -23,7 +22,8 @@ from middleware.context import (
     TimeLimitExceeded,
     set_current_job,
 )
-from middleware.job.records import Attempt, JobError, JobRecord, Receipt, Transition, new_receipt, utc
+from middleware.job.receipt import make_receipt, payload_sha256
+from middleware.job.records import Attempt, JobError, JobRecord, Receipt, Transition, utc
 from middleware.job.schema import Job
 from middleware.job.states import State
 from middleware.receipts import result_of_failure
@@ -32,7 +32,7 @@ from ops.errors import BridgeError, JobFailed
 from ops.settings.load import LoadedSettings
 
 
-def run_in_process(job: Job, loaded: LoadedSettings, sink: Sink) -> tuple[JobRecord, Receipt]:
+def run_local(job: Job, loaded: LoadedSettings, sink: Sink) -> tuple[JobRecord, Receipt]:
     """Carry out a job here and now, once: without a store there is nobody who could retry it.
 
     Args:
@@ -50,7 +50,7 @@ def run_in_process(job: Job, loaded: LoadedSettings, sink: Sink) -> tuple[JobRec
     data, error, status, reason = _attempt(context, ACTORS[job.job_type], limit_s)
     ended_ms = _now_ms()
     attempt = Attempt(1, IN_PROCESS, str(utc(begun_ms)), utc(ended_ms), status, reason)
-    receipt = _receipt(job, attempt, data, begun_ms)
+    receipt = _receipt(job, attempt, data)
     record = JobRecord(
         job_id=job.job_id,
         trace_id=job.trace,
@@ -116,21 +116,19 @@ def _attempt(
         clock.cancel()
 
 
-def _receipt(job: Job, attempt: Attempt, result: bytes, begun_ms: int) -> Receipt:
+def _receipt(job: Job, attempt: Attempt, result: bytes) -> Receipt:
     import hashlib
 
     began, ended = attempt.started_at, str(attempt.ended_at)
-    return msgspec.structs.replace(
-        new_receipt(job, status=attempt.status, at_ms=begun_ms, input_sha256=payload_sha256(job)),
-        attempt=1,
-        worker_id=IN_PROCESS,
-        result_sha256=hashlib.sha256(result).hexdigest() if result else None,
-        updated_at=ended,
-        transitions=[
+    return make_receipt(
+        job,
+        [
             Transition(began, State.QUEUED),
             Transition(began, State.PROCESSING, 1, IN_PROCESS),
             Transition(ended, attempt.status, 1, IN_PROCESS, attempt.reason),
         ],
+        input_sha256=payload_sha256(job),
+        result_sha256=hashlib.sha256(result).hexdigest() if result else None,
     )
 
 

@@ -18,7 +18,7 @@ from actors.rest_request import rest_request
 from actors.shell_cmd import shell_cmd
 from actors.task_custom import task_custom
 from middleware.approval_expiry import ApprovalExpiry
-from middleware.broker.admission import make_intake, make_scripts
+from middleware.broker.admission import make_admission, make_scripts
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.vitals import ward_place
 from middleware.cancellation import Cancellation
@@ -82,9 +82,9 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
     set_settings(loaded)
     store = Store.open(loaded)
     scripts = make_scripts(store, settings)
-    intake = make_intake(scripts, settings)
-    intake.follow(lambda: settings_now().settings)
-    gate = PolicyGate(lambda: settings_now().settings, intake.approvals)
+    admission = make_admission(scripts, settings)
+    admission.follow_settings(lambda: settings_now().settings)
+    gate = PolicyGate(lambda: settings_now().settings, admission.approvals)
     progress = Progress(interval_s=settings.progress_interval_s, output_max_bytes=settings.output_max_bytes)
     current = CurrentJob(progress.sink, lambda: broker.worker_id)
     unit = os.environ.get("BRIDGE_UNIT", "worker")
@@ -93,7 +93,7 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
     # lease when Wardship takes leave of the warden.
     broker = BridgeBroker(
         scripts,
-        intake,
+        admission,
         lease_ms=int(settings.lease_s * 1000),
         middleware=[
             *([Tracing(settings.otel_endpoint)] if settings.otel_endpoint else []),
@@ -107,7 +107,7 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
             Retries(settings),
             Heartbeat(interval_s=min(settings.heartbeat_s, settings.lease_s / 3)),
             Recovery(interval_s=max(0.5, settings.lease_s / 3)),
-            ApprovalExpiry(intake.approvals, ttl_s=settings.approval_ttl_s),
+            ApprovalExpiry(admission.approvals, ttl_s=settings.approval_ttl_s),
             Retention(retention_s=settings.retention_s, finished_max=settings.finished_max),
             progress,
             current,

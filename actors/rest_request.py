@@ -33,7 +33,7 @@ _PART = re.compile(r"\{(body|query|headers)((?:\.[^.{}]+)*)\}")
 _TEXT_MAX = 65_536
 
 
-class RestRequestResult(Struct, frozen=True, kw_only=True):
+class HandedOver(Struct, frozen=True, kw_only=True):
     """What became of the request.
 
     Attributes:
@@ -49,7 +49,7 @@ class RestRequestResult(Struct, frozen=True, kw_only=True):
     duplicate: bool = False
 
 
-def rest_request(payload: RestRequestPayload) -> RestRequestResult:
+def rest_request(payload: RestRequestPayload) -> HandedOver:
     """Make the job that the request stands for.
 
     Raises:
@@ -62,7 +62,7 @@ def rest_request(payload: RestRequestPayload) -> RestRequestResult:
         receipt = _submitter()(job)
     except (InvalidJob, UnknownProject, PolicyDenied) as error:
         raise JobRefused(f"endpoint {payload.endpoint!r}: {error.message}", remedy=error.remedy) from error
-    return RestRequestResult(
+    return HandedOver(
         job_id=receipt.job_id,
         job_type=receipt.job_type,
         status=receipt.status,
@@ -173,4 +173,4 @@ def _as_text(value: Any) -> str:
 def _submitter() -> Callable[[Job], Receipt]:
     """Give what takes a job in this worker."""
     broker = cast("BridgeBroker", dramatiq.get_broker())
-    return lambda job: broker.intake.submit([job])[0]
+    return lambda job: broker.admission.submit([job])[0]

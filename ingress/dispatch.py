@@ -99,7 +99,7 @@ def dispatch_many(jobs: Iterable[Job], *, delay_s: float | None = None) -> list[
         StoreUnreachable: The same jobs again do no harm.
     """
     delay_ms = 0 if delay_s is None else round(delay_s * 1000)
-    return current_bridge().intake.submit(jobs, delay_ms=delay_ms)
+    return current_bridge().admission.submit(jobs, delay_ms=delay_ms)
 
 
 def resolve_id(part: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from dramatiq.middleware import Interrupt
 
 from middleware.job.schema import Job
+from middleware.job.trust import set_running_trust
 
 StreamName = Literal["out", "err"]
 
@@ -152,8 +153,9 @@ def current_job() -> JobContext:
 
 
 def set_current_job(context: JobContext | None) -> None:
-    """Set or clear the context of the current thread."""
+    """Set or clear the context of the current thread, and with it the trust that its child jobs may have."""
     _current.context = context
+    set_running_trust(None if context is None else context.job.trust)
 
 
 class JobInterrupted(Interrupt):

@@ -20,9 +20,9 @@ _LOOK_EVERY_S = 5.0
 
 
 def time_limit_s(job: Job, settings: Settings) -> float:
-    """Give how long one attempt of a job may run, in seconds.
+    """Return how long one attempt of a job may run, in seconds.
 
-    Its own limit, which ``Intake.complete`` fills in; of a delivery, which no door takes, that of its type.
+    The job's own limit, which admission fills in; that of its type for a delivery, which passes no admission.
     """
     asked_s = job.timeout_seconds
     return settings.type_settings(job.job_type).timeout_s if asked_s is None else asked_s

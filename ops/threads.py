@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from typing import Any
 
 #: Between an unexpected failure of a duty and its next try.
 _PAUSE_S = 1.0
+
+logger = logging.getLogger(__name__)
 
 
 def start_duty(
@@ -30,9 +33,7 @@ def start_duty(
             try:
                 run(*arguments)
             except Exception:
-                import logging  # 4 ms, which '3ox run' does without
-
-                logging.getLogger(__name__).exception("duty.failed: %s", name)
+                logger.exception("duty.failed: %s", name)
                 time.sleep(_PAUSE_S)
             else:
                 return

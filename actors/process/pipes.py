@@ -21,7 +21,7 @@ _READ_BYTES = 65_536
 _REST_READS = 16
 
 
-class WakePipe:
+class Wake:
     """A pipe through which other threads end a wait of this one."""
 
     def __enter__(self) -> Self:
@@ -50,10 +50,10 @@ class WakePipe:
             os.read(self.fd, _READ_BYTES)
 
 
-class ChildPipes:
+class ChildStreams:
     """The child's three pipes, and one wait for all that can happen to it."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], stdin: bytes, wake: WakePipe) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], stdin: bytes, wake: Wake) -> None:
         self._popen = popen
         self._stdin = memoryview(stdin)
         self._wake = wake
@@ -92,7 +92,7 @@ class ChildPipes:
         try:
             self._pidfd = os.pidfd_open(self._popen.pid)
         except (AttributeError, OSError):
-            _ExitWaiter(self._popen, self._wake).start()
+            _Waiter(self._popen, self._wake).start()
         else:
             self._selector.register(self._pidfd, selectors.EVENT_READ, "exit")
 
@@ -151,10 +151,10 @@ class ChildPipes:
             stream.close()
 
 
-class _ExitWaiter(threading.Thread):
+class _Waiter(threading.Thread):
     """Waits for the child where the system has no pidfd (macOS)."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], wake: WakePipe) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], wake: Wake) -> None:
         super().__init__(name=f"wait-{popen.pid}", daemon=True)
         self._popen = popen
         self._wake = wake

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ingress.cli.plain import emit_json, login_name, utf8
-from ingress.core.bridge import current_bridge
+from ingress.dispatch import current_bridge, submit
 from middleware.job.schema import Job, make_job
-from ops.errors import StoreTimeout, StoreUnreachable, UsageProblem
+from ops.errors import StoreSilent, StoreUnreachable, UsageProblem
 
 SOURCE = "cli"
 
@@ -38,7 +38,7 @@ def task(project: str, words: Sequence[str], **fields: Any) -> Job:
     Raises:
         UnknownProject: There is no such table.
     """
-    current_bridge().intake.project(project)
+    current_bridge().admission.project(project)
     payload = {"task": utf8(" ".join(words), "the task")}
     return make_job("task.custom", payload, source=SOURCE, actor=login_name(), project=project, **fields)
 
@@ -75,8 +75,8 @@ def hand_in(job: Job, *, line: str, as_json: bool = False) -> int:
         StoreUnreachable: There is nobody to hand it to.
     """
     try:
-        receipt = current_bridge().submit(job)
-    except StoreTimeout as error:
+        receipt = submit(job)
+    except StoreSilent as error:
         # It may carry the job out all the same, once it goes on.
         hint = f"The job may have been taken; look with '3ox jobs {job.job_id}' before you repeat it."
         raise StoreUnreachable(error.message, remedy=hint) from error

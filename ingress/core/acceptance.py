@@ -18,8 +18,8 @@ import msgspec
 
 from ingress.core.bridge import Bridge
 from ingress.core.spooled_jobs import SPOOLED, Aside, Spooled, read_entry
-from middleware.broker.admission import payload_sha256
-from middleware.job.records import JobError, Receipt, new_receipt
+from middleware.job.receipt import first_receipt, payload_sha256
+from middleware.job.records import JobError, Receipt
 from middleware.job.schema import Job, encode_job
 from ops.backoff import Backoff
 from ops.errors import (
@@ -67,7 +67,7 @@ class Acceptance:
         # The hand-over has more patience: nobody waits for it, and a slow store is to take what it can.
         accept_s = min(ACCEPT_S, bridge.store.timeout_s)
         self._prompt = Bridge(loaded, store=Store.open(loaded, timeout_s=accept_s))
-        self._prompt.intake.follow(bridge.intake.latest)
+        self._prompt.admission.follow_settings(bridge.admission.latest)
         self.spool = Spool(loaded.workspace.spool_dir, max_bytes=loaded.settings.spool_max_bytes)
         self.away = threading.Event()
         self._keys = _Keys(self._prompt, self.spool, self.away)
@@ -114,8 +114,8 @@ class Acceptance:
                 self.away.clear()
                 self._keys.remember(job, receipt)
                 return receipt
-        self._bridge.intake.check(job)
-        return self._spool_once(job, delay_s, ask_store=True)
+        complete = self._bridge.admission.prepare(job).job
+        return self._spool_once(complete, delay_s, ask_store=True)
 
     def accept_many(self, jobs: Sequence[Job]) -> list[Receipt]:
         """Take jobs in few round trips; see ``accept``.
@@ -135,7 +135,7 @@ class Acceptance:
         """
         if self.spool.is_empty() and not self.away.is_set():
             try:
-                receipts = self._prompt.intake.submit(jobs)
+                receipts = self._prompt.admission.submit(jobs)
             except StoreUnreachable as error:
                 self.away.set()
                 log.warning("jobs.spooled", jobs=len(jobs), reason=str(error))
@@ -143,10 +143,9 @@ class Acceptance:
                 for job, receipt in zip(jobs, receipts, strict=True):
                     self._keys.remember(job, receipt)
                 return receipts
-        for job in jobs:
-            self._bridge.intake.check(job)
+        complete = [self._bridge.admission.prepare(job).job for job in jobs]
         # The store is not asked for each of them what it knows: that is settled when it takes them over.
-        return [self._spool_once(job, None, ask_store=False) for job in jobs]
+        return [self._spool_once(job, None, ask_store=False) for job in complete]
 
     def _spool_once(self, job: Job, delay_s: float | None, *, ask_store: bool) -> Receipt:
         if job.idempotency_key is None:
@@ -157,13 +156,12 @@ class Acceptance:
             return self._spool(job, delay_s) if known is None else known
 
     def _spool(self, job: Job, delay_s: float | None) -> Receipt:
-        complete = self._bridge.intake.complete(job)
-        entry = Spooled(job=msgspec.Raw(encode_job(complete)))
+        entry = Spooled(job=msgspec.Raw(encode_job(job)))
         if delay_s is not None:
             entry = Spooled(job=entry.job, due_s=time.time() + delay_s)
         self.spool.add(job.job_id, msgspec.json.encode(entry))
         self._wake.set()
-        receipt = _spool_receipt(complete)
+        receipt = _spool_receipt(job)
         self._keys.remember(job, receipt)
         return receipt
 
@@ -313,7 +311,7 @@ class _Keys:
 
 
 def _spool_receipt(job: Job) -> Receipt:
-    return new_receipt(
+    return first_receipt(
         job, status=SPOOLED, at_ms=time.time_ns() // 1_000_000, input_sha256=payload_sha256(job)
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from middleware.broker.admission import make_intake, make_scripts
+from middleware.broker.admission import make_admission, make_scripts
 from middleware.job.follow import Follower
 from middleware.job.reader import Reader
 from middleware.job.records import Receipt
@@ -26,7 +26,7 @@ class Bridge:
         loaded: The bridge's settings.
         store: The store.
         scripts: The store's functions, one for each transition of a job.
-        intake: Validates and admits jobs.
+        admission: Validates and admits jobs.
         reader: Reads jobs, receipts and lists.
         follower: Follows events and output.
 
@@ -40,7 +40,7 @@ class Bridge:
         self.loaded = loaded
         self.store = Store.open(loaded, timeout_s=timeout_s) if store is None else store
         self.scripts = make_scripts(self.store, loaded.settings)
-        self.intake = make_intake(self.scripts, loaded.settings)
+        self.admission = make_admission(self.scripts, loaded.settings)
         self.reader = Reader(self.store, loaded.settings.key_prefix)
         self.follower = Follower(self.store, self.reader)
 
@@ -50,7 +50,7 @@ class Bridge:
 
     def submit(self, job: Job, *, delay_s: float | None = None) -> Receipt:
         """Enqueue a job and return its receipt; see ``ingress.dispatch.dispatch``."""
-        return self.intake.submit([job], delay_ms=0 if delay_s is None else round(delay_s * 1000))[0]
+        return self.admission.submit([job], delay_ms=0 if delay_s is None else round(delay_s * 1000))[0]
 
 
 class _Default:

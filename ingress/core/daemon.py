@@ -60,7 +60,7 @@ class Daemon:
         self.loaded = loaded
         self.bridge: Bridge = connect(loaded)
         self.live = LiveSettings(loaded)
-        self.bridge.intake.follow(self.live.now)
+        self.bridge.admission.follow_settings(self.live.now)
         self.acceptance = Acceptance(self.bridge)
         self.stopping = threading.Event()
         self._presence = Presence(

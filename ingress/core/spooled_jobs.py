@@ -16,12 +16,12 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from ingress.core.bridge import Bridge
-from middleware.broker.admission import payload_sha256
 from middleware.job.assembly import LIFE_FIELDS, make_record
 from middleware.job.ids import id_named, is_id_part
 from middleware.job.reader import Reader
+from middleware.job.receipt import make_receipt, payload_sha256
 from middleware.job.records import JobError, JobRecord, Receipt, Transition, utc
-from middleware.job.schema import POLICY_MARK, Job, decode_job
+from middleware.job.schema import Job, decode_job
 from middleware.job.states import State
 from ops.errors import (
     AmbiguousJobId,
@@ -215,22 +215,7 @@ def receipt_of(found: Found, record: JobRecord) -> Receipt:
     input_sha256 = ""
     with contextlib.suppress(FileNotFoundError, InvalidJob):  # handed over at this moment; or of no use
         input_sha256 = payload_sha256(read_entry(found.path.read_bytes())[0])
-    return Receipt(
-        receipt_id=record.receipt_id,
-        job_id=record.job_id,
-        trace_id=record.trace_id,
-        job_type=record.job_type,
-        source=record.source,
-        actor=record.actor,
-        trust=record.trust,
-        project=record.project,
-        status=record.status,
-        input_sha256=input_sha256,
-        created_at=created,
-        updated_at=moves[-1].at,
-        transitions=moves,
-        policy=record.metadata.get(POLICY_MARK, ""),
-    )
+    return make_receipt(record, moves, input_sha256=input_sha256)
 
 
 def brief(bridge: Bridge) -> Reader:

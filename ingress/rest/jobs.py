@@ -24,10 +24,10 @@ from ingress.rest.contract import BODY, problems
 from ingress.rest.job_queries import find_any, find_id, find_job, wait_for_end
 from ingress.rest.listing import list_jobs
 from ingress.rest.models import KEY_MAX, AnyJobRequest, Decision, JobResult, OutputPage
-from middleware.broker.admission import payload_sha256
 from middleware.broker.approvals import APPROVED
 from middleware.job.policy import GUARDED
 from middleware.job.reader import LIMIT_MAX
+from middleware.job.receipt import payload_sha256
 from middleware.job.records import JobRecord, Receipt
 from middleware.job.schema import Job, make_job
 from middleware.job.states import State

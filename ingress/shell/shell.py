@@ -69,7 +69,7 @@ class Shell:
         self._actor = login_name()
         self.session = own_session(self._actor) if session is None else session_name(session)
         self.bridge: Bridge = connect(loaded)
-        self.bridge.intake.follow(LiveSettings(loaded).now)
+        self.bridge.admission.follow_settings(LiveSettings(loaded).now)
         self._acceptance = Acceptance(self.bridge)
         self.feed = Feed(self.bridge, tell, changed)
         self._acts: dict[str, Callable[[Line], int]] = {
@@ -179,9 +179,9 @@ class Shell:
         finally:
             if current_bridge() is not self.bridge:
                 # Such a command may choose a connection of its own, with less patience.
-                latest = self.bridge.intake.latest
+                latest = self.bridge.admission.latest
                 self.bridge = connect(self._loaded)
-                self.bridge.intake.follow(latest)
+                self.bridge.admission.follow_settings(latest)
         return 0 if code is None else code
 
     def _session(self, line: Line) -> int:

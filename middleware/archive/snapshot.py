@@ -7,11 +7,9 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
-from middleware.job.assembly import LIFE_FIELDS, make_receipt, make_record
+from middleware.job.assembly import LIFE_FIELDS, make_record, read_job, read_receipt
 from middleware.job.reader import Reader
 from middleware.job.records import JobRecord, OutputChunk, Receipt
-from middleware.job.schema import HeartbeatJob, Job, decode_job
-from ops.errors import InvalidJob
 from ops.store.resp import Reply
 
 #: Pieces of output are looked through from the end, this many at a time.
@@ -59,7 +57,7 @@ def read_whole(reader: Reader, ids: Sequence[str], *, output_max_bytes: int = 0)
         found.append(
             Whole(
                 make_record(job_id, life, result=result, chain=chain),
-                make_receipt(_job(job_id, life[0]), chain),
+                read_receipt(read_job(job_id, life[0]), chain),
                 0 if life[_COMPLETED] is None else int(life[_COMPLETED]),
                 output,
             )
@@ -69,14 +67,6 @@ def read_whole(reader: Reader, ids: Sequence[str], *, output_max_bytes: int = 0)
     return [
         msgspec.structs.replace(whole, record=record) for whole, record in zip(found, records, strict=True)
     ]
-
-
-def _job(job_id: str, spec: bytes) -> Job:
-    """Read what was dispatched; a stand-in for what another version wrote, as ``make_record`` has it."""
-    try:
-        return msgspec.structs.replace(decode_job(spec), job_id=job_id)
-    except InvalidJob:
-        return HeartbeatJob(job_id=job_id, source="unknown", metadata={"unreadable": "true"})
 
 
 def _pieces(reader: Reader, job_id: str, top: str) -> tuple[str | int, ...]:

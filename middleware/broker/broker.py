@@ -12,7 +12,7 @@ from dramatiq import Message
 from dramatiq.errors import QueueJoinTimeout
 from dramatiq.middleware import MiddlewareError
 
-from middleware.broker.admission import Intake
+from middleware.broker.admission import Admission
 from middleware.broker.consumer import BridgeConsumer
 from middleware.broker.group_commit import GroupCommit
 from middleware.broker.message import JobMessage
@@ -30,7 +30,7 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
 
     Args:
         scripts: The store functions.
-        intake: Validates and enqueues; the same object that ``dispatch`` uses.
+        admission: Validates and enqueues; the same object that ``dispatch`` uses.
         lease_ms: How long the worker's lease lasts after each renewal.
         middleware: All middleware, outermost first; Dramatiq's defaults are not added.
 
@@ -41,13 +41,13 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
     def __init__(
         self,
         scripts: Scripts,
-        intake: Intake,
+        admission: Admission,
         *,
         lease_ms: int,
         middleware: list[dramatiq.Middleware],
     ) -> None:
         WorkerState.__init__(self, scripts, lease_ms=lease_ms)
-        self.intake = intake
+        self.admission = admission
         self.group_commit = GroupCommit(self)
         self._hooks_by_name: dict[str, tuple[int, list[tuple[Callable[..., None], dramatiq.Middleware]]]] = {}
         dramatiq.Broker.__init__(self, middleware=middleware)
@@ -136,7 +136,7 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
         payload = message.args[0] if message.args else message.kwargs
         job = make_job(message.actor_name, payload, **message.options)
         self.emit_before("enqueue", message, delay)
-        self.intake.submit([job], delay_ms=0 if delay is None else delay)
+        self.admission.submit([job], delay_ms=0 if delay is None else delay)
         self.emit_after("enqueue", message, delay)
         return message.copy(message_id=job.job_id) if message.message_id != job.job_id else message
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from msgspec import Struct
 
+from middleware.job.receipt import make_receipt
 from middleware.job.records import (
     Attempt,
     JobError,
     JobRecord,
     Receipt,
     Transition,
-    new_receipt,
     receipt_id_of,
     utc,
 )
-from middleware.job.schema import HeartbeatJob, Job, decode_job
+from middleware.job.schema import JobBase, UnreadableJob, decode_job
 from middleware.job.states import State
 from ops.errors import InvalidJob
 
@@ -68,12 +66,12 @@ def make_record(
         chain: What ``receipts:ID`` holds; without it the record has no list of attempts.
     """
     row = dict(zip(LIFE_FIELDS, life, strict=True))
-    job, job_type = _read_spec(job_id, row["spec"])
+    job = read_job(job_id, row["spec"])
     created = row["created"]
     return JobRecord(
         job_id=job_id,
         trace_id=job.trace,
-        job_type=job_type,
+        job_type=job.job_type,
         status=_text(row["status"]),
         source=job.source,
         actor=job.actor,
@@ -109,19 +107,13 @@ def make_record(
     )
 
 
-def _read_spec(job_id: str, spec: bytes | None) -> tuple[Job, str]:
-    """Read what was dispatched, and its type; of a job that another version wrote, what can be read."""
+def read_job(job_id: str, spec: bytes | None) -> JobBase:
+    """Return a job under its id in the store; an ``UnreadableJob`` if this version cannot read it."""
     data = b"{}" if spec is None else spec
     try:
-        job = decode_job(data)
+        return msgspec.structs.replace(decode_job(data), job_id=job_id)
     except InvalidJob:
-        try:
-            raw = msgspec.json.decode(data, type=dict[str, Any])
-        except msgspec.MsgspecError:
-            raw = {}
-        stand_in = HeartbeatJob(job_id=job_id, source="unknown", metadata={"unreadable": "true"})
-        return stand_in, str(raw.get("job_type", "unknown"))
-    return job, job.job_type
+        return UnreadableJob.of(job_id, data)
 
 
 def _approval(value: bytes | None) -> str:
@@ -184,21 +176,23 @@ def read_attempts(chain: list[bytes]) -> list[Attempt]:
     return attempts
 
 
-def make_receipt(job: Job, chain: list[bytes], *, duplicate: bool = False) -> Receipt:
-    """Put a receipt together from the job and its receipt chain."""
+def read_receipt(job: JobBase, chain: list[bytes], *, duplicate: bool = False) -> Receipt:
+    """Return the receipt of a job from its receipt chain.
+
+    Args:
+        job: What was submitted.
+        chain: Its lines, the first one first.
+        duplicate: Whether the caller's submission was answered with this earlier job.
+    """
     lines = [_line_decoder.decode(raw) for raw in chain]
-    last = lines[-1]
-    ran = [line for line in lines if line.attempt]
     ends = [line for line in lines if line.attempt and line.status not in {State.PROCESSING, State.QUEUED}]
-    return msgspec.structs.replace(
-        new_receipt(job, status=last.status, at_ms=lines[0].at, input_sha256=lines[0].input_sha256),
-        duplicate=duplicate,
-        attempt=ran[-1].attempt if ran else 0,
-        worker_id=next((line.worker for line in reversed(lines) if line.worker), None),
-        result_sha256=ends[-1].result_sha256 if ends else None,
-        updated_at=str(utc(last.at)),
-        transitions=[
+    return make_receipt(
+        job,
+        [
             Transition(str(utc(line.at)), line.status, line.attempt, line.worker, line.reason)
             for line in lines
         ],
+        input_sha256=lines[0].input_sha256,
+        result_sha256=ends[-1].result_sha256 if ends else None,
+        duplicate=duplicate,
     )

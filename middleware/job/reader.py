@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import hiredis
 import msgspec
 
-from middleware.job.assembly import LIFE_FIELDS, make_receipt, make_record
+from middleware.job.assembly import LIFE_FIELDS, make_record, read_job, read_receipt
 from middleware.job.deliveries import read_deliveries, undelivered_jobs
 from middleware.job.ids import ID_LENGTH, id_named, is_id_part
 from middleware.job.keys import Keys
 from middleware.job.records import JobPage, JobRecord, OutputChunk, Receipt
-from middleware.job.schema import JOB_TYPES, decode_job
+from middleware.job.schema import JOB_TYPES
 from middleware.job.states import State
 from ops.errors import AmbiguousJobId, InvalidJob, JobNotFound
 from ops.store.resp import Reply, as_error
@@ -132,8 +132,7 @@ class Reader:
         )
         if spec is None or not chain:
             raise JobNotFound(f"there is no job {job_id!r}.", remedy="'3ox jobs' lists all jobs.")
-        job = msgspec.structs.replace(decode_job(spec), job_id=job_id)
-        return make_receipt(job, chain, duplicate=duplicate)
+        return read_receipt(read_job(job_id, spec), chain, duplicate=duplicate)
 
     def summary(
         self, queue: str = "jobs", *, job_type: str | None = None, project: str | None = None

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from middleware.job.schema import POLICY_MARK, Job
 from middleware.job.states import FINAL
 from ops.errors import BridgeError
 from ops.store.resp import well_formed
@@ -208,27 +207,6 @@ def ms_of(at: str) -> int:
 def utc_now() -> str:
     """Write the time by this machine's clock, as ``utc`` does."""
     return str(utc(time.time_ns() // 1_000_000))
-
-
-def new_receipt(job: Job, *, status: str, at_ms: int, input_sha256: str) -> Receipt:
-    """Make the receipt of a job that has just been taken, without reading it back."""
-    at = str(utc(at_ms))
-    return Receipt(
-        receipt_id=receipt_id_of(job.job_id),
-        job_id=job.job_id,
-        trace_id=job.trace,
-        job_type=job.job_type,
-        source=job.source,
-        actor=job.actor,
-        trust=job.trust,
-        project=job.project,
-        status=status,
-        input_sha256=input_sha256,
-        created_at=at,
-        updated_at=at,
-        transitions=[Transition(at, status)],
-        policy=job.metadata.get(POLICY_MARK, ""),
-    )
 
 
 class Delivery(Struct, frozen=True, kw_only=True):

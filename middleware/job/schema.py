@@ -161,6 +161,41 @@ class DeliverJob(JobBase, frozen=True, kw_only=True, tag="deliver"):
     payload: DeliverPayload
 
 
+class UnreadableJob(JobBase, frozen=True, kw_only=True, tag="unreadable"):
+    """A job in the store that this version cannot read: written by a newer version, or by hand.
+
+    Attributes:
+        written_type: The job type that its text names; ``unknown`` if it names none.
+    """
+
+    payload: Any = {}
+    written_type: str = "unknown"
+
+    @classmethod
+    def of(cls, job_id: str, data: bytes) -> UnreadableJob:
+        """Return what can be said of a job that ``decode_job`` refuses.
+
+        Args:
+            job_id: Its id in the store.
+            data: Its text in the store.
+        """
+        try:
+            written = msgspec.json.decode(data, type=dict[str, Any])
+        except msgspec.MsgspecError:
+            written = {}
+        return cls(
+            job_id=job_id,
+            source="unknown",
+            metadata={"unreadable": "true"},
+            written_type=str(written.get("job_type", "unknown")),
+        )
+
+    @property
+    def job_type(self) -> str:
+        """The job type that its text names."""
+        return self.written_type
+
+
 Job: TypeAlias = (
     AskJob | IngestFileJob | TelegramJob | RestRequestJob | ShellCmdJob | HeartbeatJob | TaskCustomJob
 )

@@ -74,7 +74,7 @@ def test_a_result_that_arrives_later_is_in_the_history_too(
     """The job is archived at its end, and once more when its delivery has ended."""
     job = make_job("ask", {"prompt": "x"})
     bridge.submit(job)
-    assert bridge.intake.request(job).sinks
+    assert bridge.admission.request(bridge.admission.prepare(job)).sinks
     bridge.scripts.fetch("w1", "jobs", room=1, delivery="d", lease_ms=60_000)
     bridge.scripts.settle("w1", job.job_id, "d", Settlement(outcome="completed", result=b"1"))
     assert archivist.archive() == 1
@@ -168,7 +168,7 @@ def test_more_than_a_batch_is_archived_batch_by_batch(
 ) -> None:
     """All of them in the end, each counted once, although many ended in the same millisecond."""
     jobs = [make_job("ask", {"prompt": str(number)}) for number in range(2 * BATCH + 50)]
-    bridge.intake.submit(jobs)
+    bridge.admission.submit(jobs)
     for job in jobs:
         bridge.scripts.cancel(job.job_id, "enough")
     key = bridge.reader.keys.state(State.CANCELLED)

@@ -12,7 +12,8 @@ import pytest
 
 from middleware.archive.history import History, Narrowing, Row, id_queries
 from middleware.job.ids import new_job_id
-from middleware.job.records import JobRecord, new_receipt
+from middleware.job.receipt import first_receipt
+from middleware.job.records import JobRecord
 from middleware.job.schema import make_job
 from ops.errors import HistoryBroken
 
@@ -20,7 +21,7 @@ from ops.errors import HistoryBroken
 def some_row(number: int, ended_ms: int) -> Row:
     """A row as a job leaves it."""
     job = make_job("task.custom", {"task": f"task {number}"}, project=f"p{number % 10}")
-    receipt = new_receipt(job, status="completed", at_ms=ended_ms, input_sha256="0" * 64)
+    receipt = first_receipt(job, status="completed", at_ms=ended_ms, input_sha256="0" * 64)
     record = JobRecord(
         job_id=new_job_id(ended_ms),
         trace_id="t",

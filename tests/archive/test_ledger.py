@@ -70,7 +70,7 @@ def test_a_reason_of_any_length_leaves_the_ledger_provable(own: Bridge, scribe: 
 def test_more_than_one_batch_is_sealed_whole(own: Bridge, scribe: Scribe) -> None:
     """Nothing is left, nothing is doubled."""
     jobs = [make_job("heartbeat", {}) for _ in range(BATCH + 100)]
-    own.intake.submit(jobs)
+    own.admission.submit(jobs)
     assert scribe.seal() >= 2
     assert scribe.transitions() == sorted((job.job_id, 0) for job in jobs)
     assert scribe.verify().ok
@@ -152,7 +152,7 @@ def test_lines_that_were_written_and_not_noted_are_not_written_again(own: Bridge
 
 def test_none_of_many_lines_that_were_not_noted_is_written_again(own: Bridge, scribe: Scribe) -> None:
     """More jobs wait than one round takes, and a whole round was written before the leader died."""
-    own.intake.submit([make_job("heartbeat", {}) for _ in range(3 * BATCH)])
+    own.admission.submit([make_job("heartbeat", {}) for _ in range(3 * BATCH)])
     heir = scribe.successor("heir")
     with pytest.raises(LeadershipLost):
         scribe.seal()

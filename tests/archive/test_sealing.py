@@ -127,7 +127,7 @@ def test_the_ledger_holds_after_killed_leaders(environ: dict[str, str], own: Bri
         for _ in range(2):
             start_two()
             jobs = [make_job("heartbeat", {}) for _ in range(JOBS // 2)]
-            own.intake.submit(jobs)
+            own.admission.submit(jobs)
             for job in jobs:
                 control.cancel(own, job.job_id, "done with")
             sealed = lambda: len(day_files(own.loaded.workspace.ledger_dir)) > 0  # noqa: E731 (a condition)

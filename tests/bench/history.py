@@ -18,7 +18,8 @@ from pathlib import Path
 from middleware.archive.history import History, Row
 from middleware.archive.search import Narrowing
 from middleware.job.ids import new_job_id
-from middleware.job.records import Attempt, JobRecord, new_receipt, receipt_id_of, utc
+from middleware.job.receipt import first_receipt
+from middleware.job.records import Attempt, JobRecord, receipt_id_of, utc
 from middleware.job.schema import make_job
 
 ROWS = 1_000_000
@@ -73,7 +74,7 @@ def some_rows(count: int) -> Iterator[Row]:
             reason="attempt 1 succeeded",
             attempts=[Attempt(1, "host:1:a", at, at, status)],
         )
-        receipt = new_receipt(job, status=status, at_ms=at_ms, input_sha256="0" * 64)
+        receipt = first_receipt(job, status=status, at_ms=at_ms, input_sha256="0" * 64)
         yield Row(record=record, receipt=receipt, ended_ms=at_ms)
 
 

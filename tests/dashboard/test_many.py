@@ -109,7 +109,7 @@ def full_api(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     fill_history(workspace.history_db)
     with running_api(environ) as api:
         jobs = (make_job("heartbeat", {"nonce": f"backup {n}"}, source="cli") for n in range(_LIVE))
-        api.bridge.intake.submit(jobs)
+        api.bridge.admission.submit(jobs)
         yield api
     sweep(environ)
 

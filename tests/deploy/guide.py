@@ -1,4 +1,4 @@
-"""Follow a guide of ``docs/``: make the edits that it describes in a copy of the source tree."""
+"""Follows a guide in ``docs/`` to the letter: makes the edits that it tells of in a copy of the tree."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from tests.support import ROOT
 
 GUIDES = ("tutorial/add-a-job-type.md", "how-to/add-a-middleware.md", "how-to/add-an-interface.md")
-#: Commands that the guides add; they exist in the copy only.
+#: Commands that the guides add, and that there are in the copy only.
 NEW_COMMANDS = frozenset({"pipe"})
-#: What a guide starts from: a checkout.
+#: What the guides' readers have: a checkout.
 _PACKAGES = ("ops", "middleware", "actors", "ingress", "tests")
 _BLOCK = r"\n\n```(?:python|toml)\n(?P<text>.*?)```"
 _NEW = re.compile(r"[Aa] new\s+file\s+`(?P<file>[\w./]+)`:" + _BLOCK, re.DOTALL)
@@ -23,27 +23,27 @@ _EDIT = re.compile(
 
 
 def new_files() -> set[str]:
-    """Return the files that the guides create."""
+    """Give the files that the guides have a reader make."""
     pages = [(ROOT / "docs" / page).read_text() for page in GUIDES]
     return {found["file"] for text in pages for found in _NEW.finditer(text)}
 
 
 def copy_tree(to: Path) -> None:
-    """Copy the source tree on which the guides work."""
+    """Copy what the guides work on."""
     for name in _PACKAGES:
         shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", to)
 
 
 def follow(page: str, tree: Path) -> list[Path]:
-    """Make the edits of a page.
+    """Do what a page says.
 
     Args:
-        page: Its path below ``docs/``.
-        tree: A copy of the source tree.
+        page: Its name in ``docs/``.
+        tree: A copy of the tree.
 
     Returns:
-        The files that were created or edited.
+        The files that were touched.
     """
     text = (ROOT / "docs" / page).read_text()
     touched = []
@@ -55,12 +55,12 @@ def follow(page: str, tree: Path) -> list[Path]:
     for found in _EDIT.finditer(text):
         file = tree / found["file"]
         before = file.read_text()
-        # A tree in which the page was followed and `make format` was run contains the edit already.
+        # A reader's tree, in which the page was followed and `make format` run, has it already.
         if _bare(found["text"]) not in _bare(before):
             file.write_text(_edited(before, found["how"], found["line"], found["text"], str(file)))
         touched.append(file)
-    described = len(re.findall(r"^(?:In `|.*[Aa] new file `)", text, re.MULTILINE))
-    assert len(touched) >= described, f"{page}: {len(touched)} of {described} edits were recognized"
+    told = len(re.findall(r"^(?:In `|.*[Aa] new file `)", text, re.MULTILINE))
+    assert len(touched) >= told, f"{page}: {len(touched)} of {told} edits were understood"
     return touched
 
 

@@ -285,7 +285,7 @@ def test_many_can_wait_for_one_job(tmp_path: Path) -> None:
 def test_a_job_that_cannot_be_read_is_ended_and_others_go_on(bridge: Bridge) -> None:
     """A record written by another version fails with its reason instead of going round for ever."""
     strange = make_job("heartbeat", {})
-    request = bridge.intake.request(bridge.intake.complete(strange))
+    request = bridge.admission.request(bridge.admission.prepare(strange))
     spec = b'{"job_type":"newer.kind","payload":{}}'
     list(bridge.scripts.enqueue([msgspec.structs.replace(request, spec=spec)]))
     eventually(lambda: bridge.reader.status_of(strange.job_id) == "failed")
@@ -305,6 +305,6 @@ def test_the_list_shows_what_ran() -> None:
 def test_what_is_no_job_is_refused_by_name() -> None:
     """A mapping handed to dispatch_many gets the remedy, not an AttributeError."""
     wrong: Any = {"job_type": "heartbeat", "payload": {}}
-    with pytest.raises(InvalidJob, match="'dict' is no job") as caught:
+    with pytest.raises(InvalidJob, match="'dict' is not a job") as caught:
         dispatch_many([wrong])
     assert "make_job" in caught.value.remedy

@@ -16,7 +16,7 @@ from ops.store.client import Store
 from tests.lossy_link import LossyLink
 from tests.middleware.driver import Driver
 
-WHY = "it waits for approval (rule 1: approve)"
+WHY = "waiting for approval (rule 1)"
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def approvals(driver: Driver) -> Approvals:
 
 
 def hold(driver: Driver, **fields: object) -> str:
-    """Enqueue a job that waits for approval, as the intake does."""
+    """Enqueue a job that waits for approval, as the admission does."""
     extra = {"on_dependency_failure": fields.pop("on_dependency_failure", "skip")}
     request = driver.request(approval=WHY, **fields)  # type: ignore[arg-type]
     job = msgspec.structs.replace(decode_job(request.spec), depends_on=list(request.depends_on), **extra)

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 
-from middleware.broker.admission import Intake
+from middleware.broker.admission import Admission
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
 from middleware.broker.scripts import Scripts, Settlement
@@ -38,8 +38,8 @@ def make_broker(url: str) -> BridgeBroker:
     """Give a broker without middleware, whose patience with the store is short."""
     scripts = Scripts(Store(url, timeout_s=0.3), PREFIX)
     reader = Reader(scripts.store, PREFIX)
-    intake = Intake(scripts, Settings(), lambda job_id: reader.receipt(job_id, duplicate=True))
-    return BridgeBroker(scripts, intake, lease_ms=LEASE_MS, middleware=[])
+    admission = Admission(scripts, Settings(), lambda job_id: reader.receipt(job_id, duplicate=True))
+    return BridgeBroker(scripts, admission, lease_ms=LEASE_MS, middleware=[])
 
 
 class Hands:

@@ -9,11 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from middleware.broker.admission import Intake, payload_sha256
+from middleware.broker.admission import Admission
 from middleware.broker.scripts import BATCH_MAX, Bounds
 from middleware.job.ids import new_job_id
-from middleware.job.schema import Job, make_job
+from middleware.job.receipt import payload_sha256
+from middleware.job.schema import Job, decode_job, make_job
 from middleware.job.states import State
+from middleware.job.trust import Trust
 from ops.errors import InvalidJob, QueueFull, UnknownProject
 from ops.settings.load import LoadedSettings, ProjectSettings, load_settings
 from ops.workspace import Workspace
@@ -48,9 +50,9 @@ def loaded(workspace: Workspace) -> LoadedSettings:
 
 
 @pytest.fixture
-def intake(driver: Driver, loaded: LoadedSettings) -> Intake:
+def admission(driver: Driver, loaded: LoadedSettings) -> Admission:
     """The way in, with those settings."""
-    return Intake(
+    return Admission(
         driver.scripts, loaded.settings, lambda job_id: driver.reader.receipt(job_id, duplicate=True)
     )
 
@@ -297,15 +299,17 @@ def test_a_job_held_for_approval_stays_with_its_reason(driver: Driver) -> None:
     assert (driver.bell(), driver.fetch()) == (0, [])
 
 
-def test_intake_fills_in_limits_of_type_and_project(intake: Intake, loaded: LoadedSettings) -> None:
+def test_intake_fills_in_limits_of_type_and_project(admission: Admission, loaded: LoadedSettings) -> None:
     """What the job leaves open comes from its project, else its type; what it says itself stays."""
     task = {"task": "x"}
-    shell = intake.complete(make_job("shell.cmd", {"argv": ["true"]}))
+    shell = admission.prepare(make_job("shell.cmd", {"argv": ["true"]})).job
     kind = loaded.settings.type_settings("shell.cmd")
     assert (shell.timeout_seconds, shell.max_retries) == (kind.timeout_s, kind.max_retries)
-    custom = intake.complete(make_job("task.custom", task, project="demo"))
+    custom = admission.prepare(make_job("task.custom", task, project="demo")).job
     assert (custom.timeout_seconds, custom.max_retries) == (7, 2)
-    own = intake.complete(make_job("task.custom", task, project="demo", timeout_seconds=1, max_retries=0))
+    own = admission.prepare(
+        make_job("task.custom", task, project="demo", timeout_seconds=1, max_retries=0)
+    ).job
     assert (own.timeout_seconds, own.max_retries) == (1, 0)
 
 
@@ -316,10 +320,10 @@ def test_a_job_without_a_priority_has_that_of_its_project(driver: Driver, loaded
         "any": ProjectSettings(path=".", command=["true"]),
     }
     settings = msgspec.structs.replace(loaded.settings, projects=projects)
-    intake = Intake(driver.scripts, settings, driver.reader.receipt)
+    admission = Admission(driver.scripts, settings, driver.reader.receipt)
     wanted = [("fast", None), ("fast", 7), ("any", None)]
     jobs = [make_job("task.custom", {"task": "x"}, project=name, priority=own) for name, own in wanted]
-    receipts = intake.submit([*jobs, make_job("heartbeat", {}, project="fast"), make_job("heartbeat", {})])
+    receipts = admission.submit([*jobs, make_job("heartbeat", {}, project="fast"), make_job("heartbeat", {})])
     assert [driver.job(receipt.job_id).priority for receipt in receipts] == [2, 7, 5, 2, 5]
 
 
@@ -329,18 +333,18 @@ def test_one_submission_goes_by_the_settings_of_one_moment(driver: Driver, loade
     project = ProjectSettings(path=".", command=["true"], priority=3)
     after = msgspec.structs.replace(before, projects={"late": project})
     answers = [before, after]
-    intake = Intake(driver.scripts, before, driver.reader.receipt)
-    intake.follow(lambda: answers.pop(0) if len(answers) > 1 else answers[0])
+    admission = Admission(driver.scripts, before, driver.reader.receipt)
+    admission.follow_settings(lambda: answers.pop(0) if len(answers) > 1 else answers[0])
     with pytest.raises(UnknownProject):
-        intake.submit([make_job("task.custom", {"task": "x"}, project="late")])
-    (receipt,) = intake.submit([make_job("task.custom", {"task": "x"}, project="late")])
+        admission.submit([make_job("task.custom", {"task": "x"}, project="late")])
+    (receipt,) = admission.submit([make_job("task.custom", {"task": "x"}, project="late")])
     assert driver.job(receipt.job_id).priority == 3
 
 
-def test_intake_turns_projects_and_resources_into_limits(intake: Intake) -> None:
+def test_intake_turns_projects_and_resources_into_limits(admission: Admission) -> None:
     """A project's concurrency and the job's resources become what ``fetch`` counts."""
     job = make_job("task.custom", {"task": "x"}, project="demo", resources={"gpu": 2})
-    assert intake.request(job).limits == "project:demo=1/3,gpu=2/2"
+    assert admission.prepare(job).limits == "project:demo=1/3,gpu=2/2"
 
 
 def _nested(depth: int) -> list[Any]:
@@ -354,43 +358,47 @@ def _nested(depth: int) -> list[Any]:
     ("job", "field", "words"),
     [
         (make_job("heartbeat", {}, resources={"tpu": 1}), "resources", ["'tpu'", "[resources] tpu = 1"]),
-        (make_job("heartbeat", {}, resources={"gpu": 3}), "resources", ["only 2", "Ask for less"]),
+        (make_job("heartbeat", {}, resources={"gpu": 3}), "resources", ["capacity is 2", "Ask for less"]),
         (make_job("heartbeat", {"nonce": "x" * 300}), "payload", ["bytes", "payload_max_bytes"]),
-        (make_job("rest.request", {"endpoint": "x", "body": _nested(250)}), "payload", ["200 deep", "file"]),
+        (
+            make_job("rest.request", {"endpoint": "x", "body": _nested(250)}),
+            "payload",
+            ["200 levels", "file"],
+        ),
     ],
     ids=["unknown resource", "too much of a resource", "large payload", "deep payload"],
 )
-def test_intake_names_field_and_remedy(intake: Intake, job: Job, field: str, words: list[str]) -> None:
+def test_intake_names_field_and_remedy(admission: Admission, job: Job, field: str, words: list[str]) -> None:
     """What does not fit the settings is refused before anything is written."""
     with pytest.raises(InvalidJob) as caught:
-        intake.submit([job])
+        admission.submit([job])
     assert caught.value.field == field
     assert all(word in str(caught.value) for word in words)
 
 
-def test_intake_checks_all_jobs_before_it_takes_the_first(intake: Intake, driver: Driver) -> None:
+def test_intake_checks_all_jobs_before_it_takes_the_first(admission: Admission, driver: Driver) -> None:
     """One bad job in a batch means that none was taken."""
     good, bad = make_job("heartbeat", {}), make_job("task.custom", {"task": "x"}, project="dema")
     with pytest.raises(UnknownProject, match="Did you mean 'demo'"):
-        intake.submit([good, bad])
+        admission.submit([good, bad])
     assert driver.key_names() == []
 
 
-def test_intake_reports_a_full_queue_and_a_dead_dependency(intake: Intake, driver: Driver) -> None:
+def test_intake_reports_a_full_queue_and_a_dead_dependency(admission: Admission, driver: Driver) -> None:
     """Both come back as errors with a remedy."""
     with pytest.raises(InvalidJob, match=r"depends on .*, which is unknown\. Name jobs that exist") as caught:
-        intake.submit([make_job("heartbeat", {}, depends_on=[new_job_id()])])
+        admission.submit([make_job("heartbeat", {}, depends_on=[new_job_id()])])
     assert caught.value.field == "depends_on"
     driver.scripts.bounds = Bounds(queue_max=1)
     driver.add()
     with pytest.raises(QueueFull, match="1 jobs wait"):
-        intake.submit([make_job("heartbeat", {})])
+        admission.submit([make_job("heartbeat", {})])
 
 
-def test_receipt_of_a_duplicate_is_the_first_ones(intake: Intake) -> None:
+def test_receipt_of_a_duplicate_is_the_first_ones(admission: Admission) -> None:
     """It says that it is a duplicate and carries the first job's id and hash."""
-    first = intake.submit([make_job("heartbeat", {"nonce": "a"}, idempotency_key="k")])[0]
-    again = intake.submit([make_job("heartbeat", {"nonce": "b"}, idempotency_key="k")])[0]
+    first = admission.submit([make_job("heartbeat", {"nonce": "a"}, idempotency_key="k")])[0]
+    again = admission.submit([make_job("heartbeat", {"nonce": "b"}, idempotency_key="k")])[0]
     assert (first.duplicate, again.duplicate) == (False, True)
     assert (again.job_id, again.input_sha256) == (first.job_id, first.input_sha256)
 
@@ -403,14 +411,47 @@ def test_input_hash_is_that_of_the_canonical_payload() -> None:
     assert msgspec.json.decode(canonical) == msgspec.to_builtins(job.payload)
 
 
-def test_an_iterator_is_taken_as_it_comes(driver: Driver, intake: Intake) -> None:
+def test_an_iterator_is_taken_as_it_comes(driver: Driver, admission: Admission) -> None:
     """Of a generator those before a bad job are taken; of a list none is."""
     bad = make_job("heartbeat", {}, resources={"nothing": 1})
     good = [make_job("heartbeat", {}) for _ in range(BATCH_MAX * 3)]
     with pytest.raises(InvalidJob, match="no resource"):
-        intake.submit([*good, bad])
+        admission.submit([*good, bad])
     assert driver.store.call("ZCARD", driver.keys.state(State.QUEUED)) == 0
     with pytest.raises(InvalidJob, match="no resource"):
-        intake.submit(iter([*good, bad]))
+        admission.submit(iter([*good, bad]))
     assert driver.store.call("ZCARD", driver.keys.state(State.QUEUED)) >= BATCH_MAX
-    assert [receipt.status for receipt in intake.submit(iter(good[:3]))] == ["queued"] * 3
+    assert [receipt.status for receipt in admission.submit(iter(good[:3]))] == ["queued"] * 3
+
+
+def test_the_encoded_payload_is_the_one_that_is_hashed(admission: Admission) -> None:
+    """It is encoded once; where it holds a mapping, the job keeps the order of its keys all the same."""
+    plain = make_job("shell.cmd", {"argv": ["echo", "{}"], "stdin": "x"})
+    ordered = make_job("rest.request", {"endpoint": "e", "query": {"b": "1", "a": "2"}})
+    for job in (plain, ordered):
+        prepared = admission.prepare(job)
+        request = admission.request(prepared)
+        assert request.input_sha256 == payload_sha256(job)
+        assert decode_job(request.spec) == prepared.job
+    payload = decode_job(admission.request(admission.prepare(ordered)).spec).payload
+    assert list(payload.query) == ["b", "a"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("parent", "given", "expected"),
+    [
+        (None, "operator", "operator"),
+        ("operator", "member", "member"),
+        ("member", "operator", "member"),
+        ("member", "untrusted", "untrusted"),
+        ("untrusted", "operator", "untrusted"),
+    ],
+)
+def test_a_job_is_trusted_no_more_than_its_parent(
+    driver: Driver, loaded: LoadedSettings, parent: Trust | None, given: Trust, expected: Trust
+) -> None:
+    """Whatever a running job claims for what it submits."""
+    admission = Admission(driver.scripts, loaded.settings, driver.reader.receipt, parent_trust=lambda: parent)
+    for jobs in ([make_job("heartbeat", {}, trust=given)], iter([make_job("heartbeat", {}, trust=given)])):
+        (receipt,) = admission.submit(jobs)
+        assert receipt.trust == driver.job(receipt.job_id).trust == expected

@@ -1,7 +1,7 @@
-"""Periodic work of a bridge: canary, recovery, retention, metrics samples, hand-over of the spool.
+"""What a bridge does periodically: canary, recovery sweep, retention, metrics, a look at the spool.
 
-Only the leader does it, except for the spool, which belongs to a host. Intervals are measured with a clock
-that is never set, so a jump of the wall clock neither delays nor repeats anything.
+All but the last are the leader's, so that several clocks do the work of one. Their intervals are kept by a
+clock that nobody sets: a jump of the wall clock neither bunches them nor holds them up.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from ingress.core.daemon import Daemon
 from ingress.core.schedules import SOURCE
 from middleware.broker.leadership import Leadership, steady_s
 from middleware.broker.outage import Outage
@@ -22,13 +22,15 @@ from middleware.job.schema import make_job
 from middleware.job.states import FINAL, State
 from ops.errors import BridgeError, JobNotFound
 from ops.logs import get_logger
-from ops.threads import start_duty
+
+if TYPE_CHECKING:
+    from ingress.core.daemon import Daemon
 
 _RETENTION_INTERVAL_S = 60.0
 _SPOOL_INTERVAL_S = 10.0
-#: Jobs in the spool for longer than this, although the store is available, are logged.
+#: A spool that still holds something so long after it was accepted, with the store there, is told of.
 _SPOOL_STUCK_S = 60.0
-#: Jobs deleted per call, about a millisecond of the store's time, and calls per round.
+#: How many jobs one call deletes, about a millisecond of the store's time, and how many calls a round makes.
 _BATCH = 50
 _BATCHES_MAX = 200
 _CANARY_TIMEOUT_S = 30.0
@@ -36,30 +38,30 @@ _CANARY_TIMEOUT_S = 30.0
 log = get_logger(__name__)
 
 
-class PeriodicTask(Struct):
-    """A task that is repeated at an interval.
+class Duty(Struct):
+    """Something to be done now and then.
 
     Attributes:
-        name: Short name.
-        interval_s: Interval between two starts.
-        run: What is called.
-        leader_only: Whether only the leader runs it.
-        due_s: When it is due next, on the clock of ``steady_s``.
+        name: In logs.
+        interval_s: How often.
+        run: What.
+        leads: Whether only the leader does it.
+        due_s: When it is due next, by ``steady_s``.
     """
 
     name: str
     interval_s: float
     run: Callable[[], object]
-    leader_only: bool = True
+    leads: bool = True
     due_s: float = 0.0
 
 
-class PeriodicTasks:
-    """Runs the periodic tasks of a bridge, one after the other, in a thread of its own.
+class Duties:
+    """Does what is due, one after the other, in a thread of its own.
 
     Args:
-        daemon: The process that they run in.
-        leadership: Knows whether this process leads.
+        daemon: The clock.
+        leadership: Tells whether we lead.
     """
 
     def __init__(self, daemon: Daemon, leadership: Leadership) -> None:
@@ -71,54 +73,50 @@ class PeriodicTasks:
         self._canary: str | None = None
         metrics = Metrics(self._bridge.reader)
         settings = self._settings
-        self._tasks = [
-            PeriodicTask("recovery", max(0.5, settings.lease_s / 3), self._recover),
-            PeriodicTask("retention", min(_RETENTION_INTERVAL_S, settings.retention_s), self._expire),
-            PeriodicTask("metrics", SPACING_S["10s"], partial(metrics.sample, "10s")),
-            PeriodicTask("metrics.long", SPACING_S["10m"], partial(metrics.sample, "10m")),
-            PeriodicTask("spool", _SPOOL_INTERVAL_S, self._check_spool, leader_only=False),
+        self._duties = [
+            Duty("recovery", max(0.5, settings.lease_s / 3), self._recover),
+            Duty("retention", min(_RETENTION_INTERVAL_S, settings.retention_s), self._expire),
+            Duty("metrics", SPACING_S["10s"], partial(metrics.sample, "10s")),
+            Duty("metrics.long", SPACING_S["10m"], partial(metrics.sample, "10m")),
+            Duty("spool", _SPOOL_INTERVAL_S, self._check_spool, leads=False),
         ]
         if settings.canary_interval_s > 0:
-            self._tasks.append(PeriodicTask("canary", settings.canary_interval_s, self._send_canary))
+            self._duties.append(Duty("canary", settings.canary_interval_s, self._send_canary))
         now_s = steady_s()
-        for task in self._tasks:
-            # Only the short samples start at once: a restart needs neither a long sample nor a canary.
-            task.due_s = now_s + min(task.interval_s, 1.0 if task.name == "metrics" else task.interval_s)
-
-    def start(self) -> None:
-        """Start the thread; it ends with the daemon."""
-        start_duty("periodic-tasks", self.run, ended=self._daemon.stopping.is_set)
+        for duty in self._duties:
+            # A week's point and a canary need not come with every restart.
+            duty.due_s = now_s + min(duty.interval_s, 1.0 if duty.name == "metrics" else duty.interval_s)
 
     def run(self) -> None:
-        """Run each task when it is due, until the daemon stops."""
+        """Do what is due until the daemon stops."""
         while not self._daemon.stopping.is_set():
             now_s = steady_s()
-            for task in self._tasks:
-                if task.due_s <= now_s:
-                    task.due_s = now_s + task.interval_s
-                    self._run_task(task)
-            wait_s = min(task.due_s for task in self._tasks) - steady_s()
+            for duty in self._duties:
+                if duty.due_s <= now_s:
+                    duty.due_s = now_s + duty.interval_s
+                    self._do(duty)
+            wait_s = min(duty.due_s for duty in self._duties) - steady_s()
             self._daemon.stopping.wait(max(0.0, wait_s))
 
-    def _run_task(self, task: PeriodicTask) -> None:
-        if task.leader_only and self._leadership.term is None:
+    def _do(self, duty: Duty) -> None:
+        if duty.leads and self._leadership.term is None:
             return
         try:
-            task.run()
+            duty.run()
         except BridgeError as error:
             self._outage.begin(error)
         else:
             self._outage.end()
 
     def _recover(self) -> None:
-        """Recover the jobs of dead workers, in case no worker is left to do it."""
+        """Take back the jobs of dead workers; the workers do so too, but there may be none left."""
         lease_ms = int(self._settings.lease_s * 1000)
         how = f"its lease ended, seen at {utc_now()}"
         for worker_id, job_id, status in self._bridge.scripts.recover(how=how, lease_ms=lease_ms):
             log.warning("job.recovered", job_id=job_id, from_worker=worker_id, status=status)
 
     def _expire(self) -> None:
-        """Delete jobs past their retention, in case no worker is left to do it."""
+        """Delete jobs that ended long ago; the workers do so too, but there may be none."""
         seconds = int(self._bridge.store.call("TIME")[0])
         until_ms = (seconds - self._settings.retention_s) * 1000
         deleted = sum(self._delete(state, _BATCH * _BATCHES_MAX, until_ms) for state in FINAL)
@@ -141,9 +139,9 @@ class PeriodicTasks:
         return deleted
 
     def _send_canary(self) -> None:
-        """Submit a job that passes through the whole bridge, after reporting on the previous one."""
+        """Send a job through the whole bridge, and look what became of the one before."""
         if self._canary is not None:
-            self._report_canary(self._canary)
+            self._judge_canary(self._canary)
         job = make_job(
             "heartbeat",
             {"nonce": "canary"},
@@ -156,7 +154,7 @@ class PeriodicTasks:
         self._canary = job.job_id
         self._bridge.submit(job)
 
-    def _report_canary(self, job_id: str) -> None:
+    def _judge_canary(self, job_id: str) -> None:
         try:
             record = self._bridge.reader.job(job_id)
         except JobNotFound:
@@ -169,14 +167,14 @@ class PeriodicTasks:
             log.info("canary.back", job_id=job_id, sent=record.created_at, back=record.completed_at)
 
     def _check_spool(self) -> None:
-        """Hand over jobs that daemons of this host spooled and no longer run to hand over themselves."""
+        """See to it that what daemons of this host took in while the store was away does not stay there."""
         entries = self._daemon.acceptance.spool.entries()
         if not entries:
             return
         try:
             oldest_s = time.time() - entries[0].stat().st_mtime
         except FileNotFoundError:
-            # Handed over meanwhile.
+            # Handed over at this moment.
             return
         handed = self._daemon.acceptance.hand_over()
         if handed:

@@ -1,0 +1,203 @@
+"""The rules of admission: what the settings of one moment say of a job."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple
+
+import msgspec
+
+from middleware.broker.scripts import EnqueueRequest
+from middleware.destinations import Sinks
+from middleware.job.policy import ALLOW, Policy
+from middleware.job.receipt import canonical_payload
+from middleware.job.schema import DEFAULT_PRIORITY, POLICY_MARK, Job, JobBase, encode_job
+from ops.errors import InvalidJob, UnknownProject
+from ops.settings.load import ProjectSettings, Settings, TypeSettings
+
+#: The store's JSON parser stops at 1000 (``cjson.decode_max_depth``), in the middle of a transition.
+PAYLOAD_DEPTH_MAX = 200
+
+
+class Prepared(NamedTuple):
+    """A job that has passed all checks.
+
+    Attributes:
+        job: With its defaults filled in.
+        payload: As canonical JSON.
+        limits: What it occupies while it runs, as ``enqueue`` takes it.
+        approval: Why it is held for approval; empty if it is not.
+    """
+
+    job: Job
+    payload: bytes
+    limits: str
+    approval: str
+
+
+class AdmissionRules:
+    """The settings of one moment, and what follows from them.
+
+    Args:
+        settings: Limits, projects, resources, policy.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.policy = Policy(settings.policy)
+        self._destinations = Sinks(settings)
+        self._types: dict[str, TypeSettings] = {}
+
+    def project(self, name: str) -> ProjectSettings:
+        """Return the settings of a project.
+
+        Raises:
+            UnknownProject: Names the nearest one.
+        """
+        project = self.settings.projects.get(name)
+        if project is not None:
+            return project
+        import difflib
+
+        near = difflib.get_close_matches(name, self.settings.projects, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise UnknownProject(
+            f"there is no project {name!r}.",
+            remedy=f"{hint}Define it in 3ox.toml under [projects.{name}] with path and command.",
+        )
+
+    def prepare(self, job: Job) -> Prepared:
+        """Check, authorize and complete a job; see ``Admission.prepare``."""
+        if not isinstance(job, JobBase):
+            raise InvalidJob(
+                f"{type(job).__name__!r} is not a job.", remedy="Build it with make_job(type, payload, ...)."
+            )
+        decision = self.policy.require(job)
+        payload = self._encode_payload(job)
+        limits = self._limits(job) if job.resources or job.project is not None else ""
+        changes = self._defaults(job)
+        if decision.rule:
+            changes["metadata"] = {**job.metadata, POLICY_MARK: decision.name}
+        elif POLICY_MARK in job.metadata:
+            # Only the policy writes it.
+            changes["metadata"] = {key: text for key, text in job.metadata.items() if key != POLICY_MARK}
+        approval = "" if decision.effect == ALLOW else f"waiting for approval (rule {decision.rule})"
+        complete = msgspec.structs.replace(job, **changes) if changes else job
+        return Prepared(complete, payload, limits, approval)
+
+    def complete(self, job: Job) -> Job:
+        """Fill in what the job leaves to the settings; see ``Admission.complete``."""
+        defaults = self._defaults(job)
+        return msgspec.structs.replace(job, **defaults) if defaults else job
+
+    def _defaults(self, job: Job) -> dict[str, Any]:
+        """Return values for the fields that the job leaves open: its project's, else its type's."""
+        project = None if job.project is None else self.settings.projects.get(job.project)
+        task = None
+        if job.job_type == "task.custom" and job.project is not None:
+            project = task = self.project(job.project)
+        defaults: dict[str, Any] = {}
+        if job.priority is None:
+            own = None if project is None else project.priority
+            defaults["priority"] = DEFAULT_PRIORITY if own is None else own
+        if job.timeout_seconds is None:
+            limit_s = None if task is None else task.timeout_s
+            defaults["timeout_seconds"] = self._type(job.job_type).timeout_s if limit_s is None else limit_s
+        if job.max_retries is None:
+            retries = None if task is None else task.max_retries
+            defaults["max_retries"] = self._type(job.job_type).max_retries if retries is None else retries
+        return defaults
+
+    def _type(self, job_type: str) -> TypeSettings:
+        known = self._types.get(job_type)
+        if known is None:
+            known = self._types[job_type] = self.settings.type_settings(job_type)
+        return known
+
+    def _encode_payload(self, job: Job) -> bytes:
+        try:
+            payload = canonical_payload(job)
+        except RecursionError as error:
+            raise _too_deep() from error
+        if payload.count(b"[") + payload.count(b"{") > PAYLOAD_DEPTH_MAX and _is_too_deep(job.payload):
+            raise _too_deep()
+        if len(payload) > self.settings.payload_max_bytes:
+            raise InvalidJob(
+                f"the payload has {len(payload)} bytes; the limit is {self.settings.payload_max_bytes}.",
+                remedy="Put the data into a file and pass its path, or raise payload_max_bytes.",
+                field="payload",
+            )
+        return payload
+
+    def _limits(self, job: Job) -> str:
+        """Return what the job occupies while it runs, as ``enqueue`` takes it: ``NAME=AMOUNT/CAPACITY,...``.
+
+        Raises:
+            UnknownProject: A ``task.custom`` for a project that is not configured.
+            InvalidJob: A resource is unknown, or has less capacity than the job asks for.
+        """
+        limits = []
+        if job.job_type == "task.custom" and job.project is not None:
+            concurrency = self.project(job.project).concurrency
+            if concurrency is not None:
+                limits.append(f"project:{job.project}=1/{concurrency}")
+        for name, amount in job.resources.items():
+            capacity = self.settings.resources.get(name)
+            if capacity is None:
+                raise InvalidJob(
+                    f"there is no resource {name!r}.",
+                    remedy=f"Add it to 3ox.toml: [resources] {name} = {amount}.",
+                    field="resources",
+                )
+            if amount > capacity:
+                raise InvalidJob(
+                    f"the job asks for {amount} of resource {name!r}; its capacity is {capacity}.",
+                    remedy="Ask for less, or raise it under [resources] in 3ox.toml.",
+                    field="resources",
+                )
+            limits.append(f"{name}={amount}/{capacity}")
+        return ",".join(limits)
+
+    def request(self, prepared: Prepared, *, delay_ms: int) -> EnqueueRequest:
+        """Build the request that enqueues a job; see ``Admission.request``."""
+        job, payload, limits, approval = prepared
+        spec = job
+        if payload.count(b"{") <= 1:
+            # Encoded already. Not so where a mapping may be inside: its keys keep their order, for instance
+            # those of a request's query.
+            spec = msgspec.structs.replace(job, payload=msgspec.Raw(payload))
+        return EnqueueRequest(
+            job_id=job.job_id,
+            priority=job.rank,
+            spec=encode_job(spec),
+            job_type=job.job_type,
+            input_sha256=hashlib.sha256(payload).hexdigest(),
+            project="" if job.project is None else job.project,
+            delay_ms=max(0, delay_ms),
+            idempotency_key="" if job.idempotency_key is None else job.idempotency_key,
+            limits=limits,
+            depends_on=job.depends_on,
+            approval=approval,
+            sinks=self._destinations.of(job),
+        )
+
+
+def _is_too_deep(payload: Any) -> bool:
+    """Return whether a payload is nested deeper than ``PAYLOAD_DEPTH_MAX``."""
+    level = list(msgspec.structs.asdict(payload).values())
+    for _ in range(PAYLOAD_DEPTH_MAX):
+        containers = [value for value in level if isinstance(value, dict | list | tuple)]
+        level = [
+            inner for value in containers for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _too_deep() -> InvalidJob:
+    return InvalidJob(
+        f"the payload is nested more than {PAYLOAD_DEPTH_MAX} levels deep.",
+        remedy="Put the data into a file and pass its path, or pass it as text.",
+        field="payload",
+    )

@@ -1,0 +1,78 @@
+"""Builds receipts, of jobs in the store, in the spool and in this process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import msgspec
+
+from middleware.job.records import JobRecord, Receipt, Transition, receipt_id_of, utc
+from middleware.job.schema import POLICY_MARK, JobBase
+
+_canonical = msgspec.json.Encoder(order="sorted")
+
+
+def canonical_payload(job: JobBase) -> bytes:
+    """Return a job's payload as canonical JSON: sorted keys, no spaces."""
+    return _canonical.encode(job.payload)
+
+
+def payload_sha256(job: JobBase) -> str:
+    """Return the SHA-256 of a job's payload as canonical JSON, in hex."""
+    return hashlib.sha256(canonical_payload(job)).hexdigest()
+
+
+def make_receipt(
+    job: JobBase | JobRecord,
+    transitions: Sequence[Transition],
+    *,
+    input_sha256: str,
+    result_sha256: str | None = None,
+    duplicate: bool = False,
+) -> Receipt:
+    """Build the receipt of a job.
+
+    Args:
+        job: What was submitted, or its record.
+        transitions: Its states so far, the first one first; at least one.
+        input_sha256: Of its canonical payload.
+        result_sha256: Of its result as stored.
+        duplicate: Whether the caller's submission was answered with this earlier job.
+    """
+    attempt, worker_id = 0, None
+    for transition in transitions:
+        attempt = transition.attempt if transition.attempt else attempt
+        worker_id = transition.worker_id if transition.worker_id else worker_id
+    return Receipt(
+        receipt_id=receipt_id_of(job.job_id),
+        job_id=job.job_id,
+        trace_id=job.job_id if job.trace_id is None else job.trace_id,
+        job_type=job.job_type,
+        source=job.source,
+        actor=job.actor,
+        trust=job.trust,
+        project=job.project,
+        status=transitions[-1].status,
+        attempt=attempt,
+        worker_id=worker_id,
+        input_sha256=input_sha256,
+        result_sha256=result_sha256,
+        created_at=transitions[0].at,
+        updated_at=transitions[-1].at,
+        transitions=list(transitions),
+        duplicate=duplicate,
+        policy=job.metadata.get(POLICY_MARK, ""),
+    )
+
+
+def first_receipt(job: JobBase, *, status: str, at_ms: int, input_sha256: str) -> Receipt:
+    """Build the receipt of a job that has just been accepted.
+
+    Args:
+        job: What was submitted.
+        status: Its first state.
+        at_ms: When, in ms since 1970.
+        input_sha256: Of its canonical payload.
+    """
+    return make_receipt(job, [Transition(str(utc(at_ms)), status)], input_sha256=input_sha256)
