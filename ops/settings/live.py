@@ -27,7 +27,7 @@ _SETTLE_TRIES = 10
 log = get_logger(__name__)
 
 
-class _Version(NamedTuple):
+class _FileVersion(NamedTuple):
     """What identifies a version of the file; all zero while it is missing."""
 
     mtime_ns: int = 0
@@ -55,7 +55,7 @@ class LiveSettings:
         self._started = loaded
         self._file = os.fspath(loaded.workspace.settings_file)
         #: None: a file of this version may still have another content than the one that was read.
-        self._version: _Version | None = None
+        self._version: _FileVersion | None = None
         self._content = loaded.content
         self._loaded = loaded
         self._admission = loaded.settings
@@ -87,14 +87,14 @@ class LiveSettings:
                 if version == self._version or self._adopt(version):
                     return
 
-    def _find(self) -> _Version:
+    def _find(self) -> _FileVersion:
         try:
             found = os.stat(self._file)  # noqa: PTH116 (half the time of Path.stat, for each job)
         except OSError:
-            return _Version()
-        return _Version(found.st_mtime_ns, found.st_size, found.st_ino)
+            return _FileVersion()
+        return _FileVersion(found.st_mtime_ns, found.st_size, found.st_ino)
 
-    def _adopt(self, version: _Version) -> bool:
+    def _adopt(self, version: _FileVersion) -> bool:
         """Take over this version of the file; returns False if the file changed meanwhile."""
         content = self._read()
         if content == self._content:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from ops.settings.load import load_settings
 from tests.cli.support import Cli
 from tests.cli.test_jobs import queue
@@ -52,6 +54,7 @@ def test_status_without_a_store(storeless: Cli) -> None:
     assert set(found) == {"store", "queue", "workers", "daemons", "spool", "deliveries", "models", "ask"}
 
 
+@pytest.mark.serial
 def test_status_of_a_paused_store_answers_within_two_seconds(tmp_path: Path) -> None:
     """A store that hangs is told from one that works in less than 2 s."""
     home = tmp_path / "home"

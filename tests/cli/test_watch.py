@@ -246,6 +246,7 @@ def test_five_running_tasks_show_five_moving_bars(five: Cli, tmp_path: Path) -> 
         assert plain(pane) == kept.read_text(), plain(pane)
 
 
+@pytest.mark.serial
 def test_a_change_shows_in_less_than_50_ms(five: Cli, tmp_path: Path) -> None:
     """From the report of a task to the screen, at the median of several reports."""
     gate = tmp_path / "gate"

@@ -6,6 +6,7 @@ import statistics
 import time
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from ingress.core import control
@@ -43,6 +44,7 @@ def delays_ms(desk: Desk, page: Page, count: int = 5) -> list[float]:
     return delays
 
 
+@pytest.mark.serial
 def test_job_appears_in_the_list(desk: Desk) -> None:
     """A dispatched job stands in the list within 200 ms, without a reload."""
     page = desk.enter("/jobs")
@@ -52,6 +54,7 @@ def test_job_appears_in_the_list(desk: Desk) -> None:
     assert stayed(page)
 
 
+@pytest.mark.serial
 def test_job_appears_on_the_overview(desk: Desk) -> None:
     """The same on the first page."""
     page = desk.enter("/")

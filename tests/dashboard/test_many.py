@@ -133,6 +133,7 @@ def took_ms(page: Page, act: Callable[[], object]) -> float:
     return float(page.evaluate("() => window.done - window.began"))
 
 
+@pytest.mark.serial
 def test_filters_are_quick(full_api: Api, open_desk: Callable[[Api], Desk]) -> None:
     """Each filter and each search shows its result within 200 ms of the input."""
     desk = open_desk(full_api)
