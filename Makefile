@@ -6,21 +6,40 @@ BIN := .venv/bin
 PACKAGES := ops middleware actors ingress
 SOURCES := $(PACKAGES) tests
 
-.PHONY: run test lint format bench chaos screenshots help-pages clean
+.DEFAULT_GOAL := run
+.PHONY: help run test check lint format coverage structure bench chaos screenshots help-pages clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*##  */\1\t/p' Makefile | expand -t 14
+	@echo
+	@echo "ARGS goes to the program: make test ARGS='tests/rest -k token'. Marks, for ARGS='-m slow':"
+	@sed -n '/^markers/,/^]/s/^  "\([a-z]*\): \(.*\)",/  \1\t\2/p' pyproject.toml | expand -t 14
 
 run: .venv/.base  ## start the whole bridge; Ctrl-C stops it
 	@$(COMPILE) $(PACKAGES)
 	@exec $(BIN)/3ox up
 
-test: .venv/.dev  ## run every test
+# Four processes on two cores: most tests wait for a process, a lease or a time-out. With ARGS, one process.
+test: .venv/.dev  ## run every test, in parallel; then those that need an idle machine
 	@$(COMPILE) $(SOURCES)
+ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
+else
+	@failed=0; \
+	$(BIN)/python -m pytest -q -n 4 --serial without || failed=1; \
+	$(BIN)/python -m pytest -q --serial only || failed=1; \
+	exit $$failed
+endif
+
+check: .venv/.dev  ## style, types, import contracts and the fast tests, in less than a minute
+	@$(COMPILE) $(SOURCES)
+	@$(BIN)/python -m tests.check
 
 lint: .venv/.dev  ## style, types and import contracts
-	$(BIN)/ruff check $(SOURCES)
-	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	@$(BIN)/python -m tests.check --lint
+
+coverage: .venv/.dev  ## run every test and print which lines of this process ran
+	$(BIN)/python -m pytest -q -n 4 --cov --cov-report=term $(ARGS)
 
 format: .venv/.dev  ## put the sources into form
 	$(BIN)/ruff format $(SOURCES)
@@ -33,7 +52,7 @@ bench: .venv/.dev  ## measure us beside stock Dramatiq; prints a table
 chaos: .venv/.dev  ## break a real bridge for ten minutes, account for every job
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-screenshots: .venv/.dev  ## draw the pictures of the dashboard anew
+screenshots: .venv/.dev  ## take the screenshots of the dashboard
 	$(BIN)/python -m tests.dashboard.screenshots
 
 help-pages: .venv/.dev  ## write docs/reference/cli.md and docs/reference/configuration.md from what they describe
@@ -41,7 +60,7 @@ help-pages: .venv/.dev  ## write docs/reference/cli.md and docs/reference/config
 	$(BIN)/python -m tests.deploy.settings_page
 
 clean:  ## remove what was installed and cached
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv build *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from actors.context import current_job, settings
 from actors.llm.budget import BudgetSpent
-from actors.llm.fallback import Answer, Fallback, ask_in_order, asking_of_job
+from actors.llm.fallback import Answer, Fallback, ask_in_order, job_ask_options
 from actors.llm.memory import recall
 from actors.llm.provider import AskRequest, Message
 from actors.llm.provider_selection import choose
@@ -62,7 +62,7 @@ def ask(payload: AskPayload) -> AskResult:
                 model=payload.model,
                 max_tokens=payload.max_tokens,
             ),
-            asking_of_job(write=context.write),
+            job_ask_options(write=context.write),
         )
     except BudgetSpent as error:
         if error.answer is not None:

@@ -1,7 +1,7 @@
-"""``deliver``: bring an ended job to one of its sinks.
+"""``deliver``: deliver the result of a finished job to one destination.
 
-A delivery is a job of its own on the queue ``deliver``, made in the step that ended the job. It is tried
-again until the sink has taken it; what was delivered once is not delivered again.
+A delivery is a job of its own on the queue ``deliver``, created in the transaction that finished the job. It
+is retried until the destination accepts it; a result that was accepted is not delivered again.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import msgspec
 from actors.context import current_job, settings
 from actors.egress import notify, outbox, telegram, webhook
 from actors.egress.outcome import Delivered, Outcome
-from actors.egress.retry_delay import Rests
+from actors.egress.retry_delay import CircuitBreaker
 from middleware.destinations import NOTIFY, OUTBOX, TELEGRAM, WEBHOOK
 from middleware.job.reader import Reader
 from middleware.job.types import DeliverPayload
 from ops.errors import JobFailed, JobNotFound, JobRefused
 from ops.settings.load import LoadedSettings
 
-_REST_FACTOR = 5
-_REST_MAX_S = 300.0
+_PAUSE_FACTOR = 5
+_PAUSE_MAX_S = 300.0
 
-_Sink = Callable[[Outcome, LoadedSettings, str], Delivered]
-SINKS: Final[dict[str, _Sink]] = {
+_Destination = Callable[[Outcome, LoadedSettings, str], Delivered]
+DESTINATIONS: Final[dict[str, _Destination]] = {
     OUTBOX: outbox.deliver,
     WEBHOOK: webhook.deliver,
     NOTIFY: notify.deliver,
@@ -37,48 +37,52 @@ class Deliver:
     """The actor.
 
     Args:
-        reader: Reads the ended job.
-        backoff_min_s: Longest wait before the first retry of a delivery; a sink rests five times as long.
-        backoff_max_s: Longest wait before any; bounds a rest, which is five minutes at most.
+        reader: Reads the finished job.
+        backoff_min_s: Upper bound of the wait before the first retry. The first pause of a failing
+            destination is five times as long.
+        backoff_max_s: Upper bound of the wait before any retry. A pause is bounded by it and by 5 minutes.
     """
 
     def __init__(self, reader: Reader, *, backoff_min_s: float, backoff_max_s: float) -> None:
         self._reader = reader
-        self._rests = Rests(_REST_FACTOR * backoff_min_s, min(_REST_MAX_S, backoff_max_s))
+        self._breaker = CircuitBreaker(_PAUSE_FACTOR * backoff_min_s, min(_PAUSE_MAX_S, backoff_max_s))
 
     def __call__(self, payload: DeliverPayload) -> Delivered:
-        """Bring a job to a sink.
+        """Deliver a job's result to a destination.
 
         Raises:
-            JobFailed: The sink did not take it; worth another attempt.
-            JobRefused: It never will: there is no such sink, or the job has been deleted.
+            JobFailed: The destination did not accept it; the delivery is retried.
+            JobRefused: The destination can never accept it: it is unknown, or the job was removed.
         """
         kind, _, which = payload.sink.partition(":")
-        sink = SINKS.get(kind)
-        if sink is None:
-            raise JobRefused(f"there is no sink {payload.sink!r}.", remedy="Use a version that has it.")
+        deliver = DESTINATIONS.get(kind)
+        if deliver is None:
+            raise JobRefused(
+                f"Unknown destination {payload.sink!r}.",
+                remedy=f"This version delivers to: {', '.join(DESTINATIONS)}. Upgrade the worker.",
+            )
         try:
             record = self._reader.job(payload.job_id)
             receipt = self._reader.receipt(payload.job_id)
         except JobNotFound as error:
             raise JobRefused(
-                f"the job {payload.job_id} was deleted before it was delivered.",
+                f"The job {payload.job_id} was removed before its result was delivered.",
                 remedy="Raise retention_s or finished_max.",
             ) from error
         if not record.is_final:
-            # Retried by hand meanwhile: its next end makes deliveries of its own.
-            return Delivered(sink=payload.sink, place="superseded: the job runs again")
+            # The job was retried in the meantime; its next final state creates deliveries of its own.
+            return Delivered(sink=payload.sink, place="superseded: the job was retried")
         outcome = Outcome(
             delivery_id=current_job().job_id,
             record=msgspec.structs.replace(record, deliveries=[]),
             receipt=receipt,
         )
-        self._rests.require_awake(payload.sink)
+        self._breaker.require_closed(payload.sink)
         try:
-            delivered = sink(outcome, settings(), which)
+            delivered = deliver(outcome, settings(), which)
         except JobFailed as error:
             if not isinstance(error, JobRefused):
-                self._rests.failed(payload.sink)
+                self._breaker.record_failure(payload.sink)
             raise
-        self._rests.took(payload.sink)
+        self._breaker.record_success(payload.sink)
         return delivered

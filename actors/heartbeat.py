@@ -14,7 +14,7 @@ from actors.context import current_job
 from middleware.job.types import HeartbeatPayload
 
 
-class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class HeartbeatResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who answered, where and when; what is empty is left out.
 
     Attributes:
@@ -32,9 +32,9 @@ class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     at: str
 
 
-def heartbeat(payload: HeartbeatPayload) -> Heartbeat:
+def heartbeat(payload: HeartbeatPayload) -> HeartbeatResult:
     """Say that this worker lives."""
-    return Heartbeat(
+    return HeartbeatResult(
         nonce=payload.nonce,
         worker_id=current_job().worker_id,
         host=_host(),

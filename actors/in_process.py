@@ -32,7 +32,7 @@ from ops.errors import BridgeError, JobFailed
 from ops.settings.load import LoadedSettings
 
 
-def run_local(job: Job, loaded: LoadedSettings, sink: Sink) -> tuple[JobRecord, Receipt]:
+def run_in_process(job: Job, loaded: LoadedSettings, sink: Sink) -> tuple[JobRecord, Receipt]:
     """Carry out a job here and now, once: without a store there is nobody who could retry it.
 
     Args:

@@ -11,12 +11,12 @@ from pathlib import Path
 import msgspec
 
 from actors.context import current_job, settings
-from actors.ingest.actions import Subject
+from actors.ingest.actions import ActionContext
 from actors.ingest.decision import Decision, IngestResult, decide_by_rules, default_decision
+from actors.ingest.executor import ActionExecutor
 from actors.ingest.journal import Journal, read_journal
-from actors.ingest.places import parts_of, require_name
-from actors.ingest.steps import Carrier
-from actors.ingest.understand import understand
+from actors.ingest.model_decision import understand
+from actors.ingest.paths import parts_of, require_name
 from middleware.job.types import IngestFilePayload
 from ops.dropfolder import claim_folder, failed_folder
 from ops.errors import JobRefused
@@ -42,7 +42,7 @@ def ingest_file(payload: IngestFilePayload) -> IngestResult:
     # What an earlier attempt began is finished as it was decided then.
     begun = read_journal(workspace, context.job_id)
     subject = _subject(loaded, payload, source, begun)
-    journal = Carrier(subject, source, begun, context.check_cancelled).carry_out()
+    journal = ActionExecutor(subject, source, begun, context.check_cancelled).execute()
     result = _result(subject, journal)
     context.log(f"{result.action}: {result.path} ({result.reason})")
     for remark in result.remarks:
@@ -92,14 +92,14 @@ def _verify(source: Path, payload: IngestFilePayload) -> None:
 
 def _subject(
     loaded: LoadedSettings, payload: IngestFilePayload, source: Path, begun: Journal | None
-) -> Subject:
+) -> ActionContext:
     if payload.media_type == "":
         payload = msgspec.structs.replace(payload, media_type=media_type_of(source, payload.name))
     decision = decide_what(loaded, payload, source) if begun is None else begun.decision
-    return Subject(loaded.workspace, current_job().job_id, payload, decision)
+    return ActionContext(loaded.workspace, current_job().job_id, payload, decision)
 
 
-def _result(subject: Subject, journal: Journal) -> IngestResult:
+def _result(subject: ActionContext, journal: Journal) -> IngestResult:
     payload, decision = subject.payload, subject.decision
     return IngestResult(
         action=decision.action,

@@ -33,7 +33,7 @@ _PART = re.compile(r"\{(body|query|headers)((?:\.[^.{}]+)*)\}")
 _TEXT_MAX = 65_536
 
 
-class HandedOver(Struct, frozen=True, kw_only=True):
+class RestRequestResult(Struct, frozen=True, kw_only=True):
     """What became of the request.
 
     Attributes:
@@ -49,7 +49,7 @@ class HandedOver(Struct, frozen=True, kw_only=True):
     duplicate: bool = False
 
 
-def rest_request(payload: RestRequestPayload) -> HandedOver:
+def rest_request(payload: RestRequestPayload) -> RestRequestResult:
     """Make the job that the request stands for.
 
     Raises:
@@ -62,7 +62,7 @@ def rest_request(payload: RestRequestPayload) -> HandedOver:
         receipt = _submitter()(job)
     except (InvalidJob, UnknownProject, PolicyDenied) as error:
         raise JobRefused(f"endpoint {payload.endpoint!r}: {error.message}", remedy=error.remedy) from error
-    return HandedOver(
+    return RestRequestResult(
         job_id=receipt.job_id,
         job_type=receipt.job_type,
         status=receipt.status,

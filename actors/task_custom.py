@@ -10,7 +10,7 @@ from actors.context import current_job, settings
 from actors.process.child import CommandFailed, CommandResult, job_marks
 from actors.process.command import run_command
 from actors.process.git import GitFailed
-from actors.process.track import ProcessEnded, follow_process, tracked_process
+from actors.process.track import TrackResult, follow_process, tracked_process
 from actors.process.worktree import Changes, Worktree, prune
 from middleware.context import JobInterrupted, WorkerStopping
 from middleware.job.types import TaskCustomPayload
@@ -34,7 +34,7 @@ class TaskResult(CommandResult, frozen=True, kw_only=True, omit_defaults=True):
     changes: Changes | None = None
 
 
-def task_custom(payload: TaskCustomPayload) -> CommandResult | ProcessEnded:
+def task_custom(payload: TaskCustomPayload) -> CommandResult | TrackResult:
     """Run the project's command in the project's directory, ``{task}`` in its arguments replaced by the task.
 
     The command also finds the task in ``BRIDGE_TASK`` and the project in ``BRIDGE_PROJECT``. Its lines

@@ -1,7 +1,7 @@
-"""Chooses who gets a job's result; asked once, when the job is taken.
+"""Which destinations receive a job's result; determined once, when the job is accepted.
 
-The choice travels with the job as text, ``outbox/*,webhook:ci/failed``: a sink and the end that it wants to
-hear of, ``*`` for every end. Whichever script ends the job makes a delivery of each that fits, in that step.
+The choice is stored with the job as text, ``outbox/*,webhook:ci/failed``: a destination and the final state
+that it wants, ``*`` for every one. The script that finishes the job creates a delivery for each match.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from middleware.job.schema import Job
 from ops.settings.table import Settings
 
 OUTBOX, WEBHOOK, NOTIFY, TELEGRAM = "outbox", "webhook", "notify", "telegram"
-#: Metadata of a job that is answered in a chat by a delivery. The bot answers its own jobs itself, since it
+#: Metadata of a job whose reply to a chat is a delivery. The bot answers its own jobs itself, because it
 #: shows their progress in the same message.
 REPLY_MARK, REPLY_BY_EGRESS = "reply", "egress"
 
 
-class Sinks:
-    """Knows the sinks of each job type.
+class Destinations:
+    """Determines the destinations of jobs.
 
     Args:
-        settings: What is delivered where.
+        settings: ``[deliver]``, ``[[webhook]]`` and ``[[notify]]`` count.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -29,7 +29,7 @@ class Sinks:
         self._by_type: dict[str, str] = {}
 
     def of(self, job: Job) -> str:
-        """Give a job's sinks as ``enqueue`` takes them; empty if nobody wants its result."""
+        """Return a job's destinations in the form that ``enqueue`` takes; empty for none."""
         job_type = job.job_type
         known = self._by_type.get(job_type)
         if known is None:
@@ -40,22 +40,22 @@ class Sinks:
 
     def _of_type(self, job_type: str) -> list[str]:
         settings = self._settings
-        sinks = []
-        if _fits(job_type, settings.deliver.types):
-            sinks.append(f"{OUTBOX}/*")
+        found = []
+        if _matches(job_type, settings.deliver.types):
+            found.append(f"{OUTBOX}/*")
         for hook in settings.webhook:
-            if _fits(job_type, hook.types):
-                sinks += [f"{WEBHOOK}:{hook.name}/{state}" for state in dict.fromkeys(hook.when)]
+            if _matches(job_type, hook.types):
+                found += [f"{WEBHOOK}:{hook.name}/{state}" for state in dict.fromkeys(hook.when)]
         for at, entry in enumerate(settings.notify, start=1):
-            if _fits(job_type, entry.types):
-                # One for each address: if one of them fails, the others are not told again.
-                sinks += [
+            if _matches(job_type, entry.types):
+                # One delivery per address: when one of them fails, the others are not notified again.
+                found += [
                     f"{NOTIFY}:{entry.name if entry.name else at}:{number}/{state}"
                     for number in range(1, len(entry.urls) + 1)
                     for state in dict.fromkeys(entry.when)
                 ]
-        return sinks
+        return found
 
 
-def _fits(job_type: str, patterns: list[str]) -> bool:
+def _matches(job_type: str, patterns: list[str]) -> bool:
     return any(fnmatchcase(job_type, pattern) for pattern in patterns)

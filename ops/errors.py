@@ -73,7 +73,7 @@ class StoreUnreachable(BridgeError):
     exit_code = 3
 
 
-class StoreSilent(StoreUnreachable):
+class StoreTimeout(StoreUnreachable):
     """The store took the command and did not answer in time."""
 
 

@@ -84,14 +84,14 @@ class TokenFile(Struct, frozen=True):
     version: int = 1
 
 
-class _Version(NamedTuple):
+class _TokenFileVersion(NamedTuple):
     """What the file held, and which version of it that was."""
 
     stamp: tuple[int, int, int] | None
     known: dict[str, TokenEntry]
 
 
-_NOTHING = _Version(None, {})
+_NOTHING = _TokenFileVersion(None, {})
 
 
 class Tokens:
@@ -250,7 +250,9 @@ class Tokens:
                     self._file.chmod(0o600)
                 # After the stamp: what was read may be newer than it says, and is read again then.
                 kept = msgspec.json.decode(self._file.read_bytes(), type=TokenFile)
-                cache = self._cache = _Version(stamp, {entry.token_id: entry for entry in kept.tokens})
+                cache = self._cache = _TokenFileVersion(
+                    stamp, {entry.token_id: entry for entry in kept.tokens}
+                )
         except FileNotFoundError:
             cache = self._cache = _NOTHING
         except OSError as error:

@@ -1,1 +1,1 @@
-"""Where results go: one module for each kind of sink, each with one function ``deliver``."""
+"""Destinations of results: one module per kind, each with one function ``deliver``."""

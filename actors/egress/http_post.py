@@ -1,4 +1,4 @@
-"""One HTTP POST, with a bound on everything; what its answer means for the next attempt."""
+"""One bounded HTTP POST, and what its response means for the next attempt."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from actors.egress.retry_delay import ComeBack
+from actors.egress.retry_delay import RetryLater
 from ops.errors import JobFailed, JobRefused
 
-#: Of an answer, so much is read; it is only there to say what was wrong.
-_ANSWER_MAX_BYTES = 65_536
-_SAID_MAX = 200
+#: Bytes of a response body that are read; it only serves to explain an error.
+_BODY_MAX_BYTES = 65_536
+_EXCERPT_CHARS = 200
 _OK, _REDIRECTED, _CLIENT_ERROR, _SERVER_ERROR = 200, 300, 400, 500
-#: Answers of the 400s that another attempt may change: timeout, conflict, too early, too many requests.
-_PASSING = frozenset({408, 409, 425, 429})
+#: Client errors worth a retry: request timeout, conflict, too early, too many requests.
+_TRANSIENT = frozenset({408, 409, 425, 429})
 _RETRY_AFTER_MAX_S = 3600
 
 
-class Answer(Struct, frozen=True):
-    """What a server answered.
+class HttpResponse(Struct, frozen=True):
+    """A server's response.
 
     Attributes:
         status: HTTP status.
-        body: At most 64 KiB of it.
-        retry_after_s: When to come back, in seconds, if it said so; an hour at most.
+        body: At most its first 64 KiB.
+        retry_after_s: ``Retry-After`` in seconds, at most one hour; None without the header.
     """
 
     status: int
@@ -36,23 +36,23 @@ class Answer(Struct, frozen=True):
     retry_after_s: int | None = None
 
 
-def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> Answer:
-    """Post to an address; redirects are not followed, since they would carry the body somewhere else.
+def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> HttpResponse:
+    """Send a POST request; redirects are not followed, because they would send the body to another server.
 
     Args:
-        url: ``http://`` or ``https://``; what it holds besides the host is kept out of errors.
-        body: What is sent.
-        headers: Besides ``Host`` and ``Content-Length``.
-        timeout_s: Bound on each step: to connect, to send, to hear the answer.
+        url: ``http://`` or ``https://``; errors name its host only, since the rest may hold a secret.
+        body: Request body.
+        headers: Request headers besides ``Host`` and ``Content-Length``.
+        timeout_s: Timeout of each step: connect, send, receive.
 
     Raises:
-        JobFailed: Nobody answered; worth another attempt.
-        JobRefused: The address is none.
+        JobFailed: There was no response; worth a retry.
+        JobRefused: The URL is not valid.
     """
     parts = urlsplit(url)
     host = parts.hostname
     if parts.scheme not in {"http", "https"} or host is None:
-        raise JobRefused("the address is no http:// or https:// URL.", remedy="Correct it in 3ox.toml.")
+        raise JobRefused("The URL must begin with http:// or https://.", remedy="Correct it in 3ox.toml.")
     connection: http.client.HTTPConnection
     try:
         if parts.scheme == "https":
@@ -62,56 +62,56 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float)
         else:
             connection = http.client.HTTPConnection(host, parts.port, timeout=timeout_s)
     except (ValueError, http.client.InvalidURL) as error:
-        raise _not_an_address() from error
+        raise _invalid_url() from error
     target = f"{parts.path if parts.path else '/'}{f'?{parts.query}' if parts.query else ''}"
     try:
         connection.request("POST", target, body=body, headers=dict(headers))
         response = connection.getresponse()
-        return Answer(
-            response.status, response.read(_ANSWER_MAX_BYTES), _seconds(response.getheader("Retry-After"))
+        return HttpResponse(
+            response.status, response.read(_BODY_MAX_BYTES), _seconds(response.getheader("Retry-After"))
         )
     except (http.client.InvalidURL, UnicodeError):
-        # What it says holds the whole path, and that of a bot its token: not even as the cause of ours.
-        raise _not_an_address() from None
+        # Their messages quote the whole path, which for a bot contains the token: not even kept as the cause.
+        raise _invalid_url() from None
     except TimeoutError as error:
         raise JobFailed(f"{host} did not answer within {timeout_s:g} s.") from error
     except socket.gaierror as error:
-        raise JobFailed(f"{host} is not known: {error.strerror}.") from error
+        raise JobFailed(f"The host {host} cannot be resolved: {error.strerror}.") from error
     except (OSError, http.client.HTTPException) as error:
         raise JobFailed(f"{host} cannot be reached: {error}.") from error
     finally:
         connection.close()
 
 
-def _not_an_address() -> JobRefused:
+def _invalid_url() -> JobRefused:
     return JobRefused(
-        "the address is no URL: a port that is no number, a blank or a letter beyond ASCII in it.",
-        remedy="Correct it in 3ox.toml; letters beyond ASCII are written as %XX.",
+        "The URL is not valid: the port must be a number, spaces and non-ASCII characters are not allowed.",
+        remedy="Correct it in 3ox.toml; write non-ASCII characters as %XX.",
     )
 
 
-def require_taken(answer: Answer, who: str) -> None:
-    """Return if the receiver has taken it.
+def require_success(response: HttpResponse, destination: str) -> None:
+    """Return if the receiver accepted the request (2xx).
 
     Args:
-        answer: Of the receiver.
-        who: Names it, without secrets.
+        response: The receiver's response.
+        destination: Its name in messages, without secrets.
 
     Raises:
-        ComeBack: It says when.
-        JobFailed: It may take it later.
-        JobRefused: It will never take it.
+        RetryLater: It named the time of the next attempt.
+        JobFailed: The failure may pass; worth a retry.
+        JobRefused: It will never accept this request.
     """
-    if _OK <= answer.status < _REDIRECTED:
+    if _OK <= response.status < _REDIRECTED:
         return
-    said = " ".join(answer.body[:_SAID_MAX].decode(errors="replace").split())
-    message = f"{who} answered {answer.status}{f': {said}' if said else ''}."
-    if answer.status >= _SERVER_ERROR or answer.status in _PASSING:
-        if answer.retry_after_s is not None:
-            raise ComeBack(message, delay_s=answer.retry_after_s)
+    excerpt = " ".join(response.body[:_EXCERPT_CHARS].decode(errors="replace").split())
+    message = f"{destination} answered {response.status}{f': {excerpt}' if excerpt else ''}."
+    if response.status >= _SERVER_ERROR or response.status in _TRANSIENT:
+        if response.retry_after_s is not None:
+            raise RetryLater(message, delay_s=response.retry_after_s)
         raise JobFailed(message)
     remedy = (
-        "Write the address that it redirects to." if answer.status < _CLIENT_ERROR else "Correct 3ox.toml."
+        "Use the URL that it redirects to." if response.status < _CLIENT_ERROR else "Correct it in 3ox.toml."
     )
     raise JobRefused(message, remedy=remedy)
 

@@ -1,4 +1,4 @@
-"""Notifications through Apprise: e-mail, Slack, ntfy and a hundred more, each by its URL."""
+"""Notifications through Apprise: e-mail, Slack, ntfy and a hundred other services, each given by a URL."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from ops.errors import JobFailed, JobRefused
 from ops.settings.load import LoadedSettings
 from ops.settings.results import NotifySettings
 
-#: Before the name of a variable that holds the URL, for one with a secret in it.
+#: Prefix of a URL setting that names the environment variable holding the URL, for URLs with a secret.
 _FROM_ENV = "env:"
 _BODY_MAX = 3000
 _KINDS = {"completed": "success", "failed": "failure", "cancelled": "warning"}
 
 
 def deliver(outcome: Outcome, loaded: LoadedSettings, which: str) -> Delivered:
-    """Send one notification to one address.
+    """Send one notification to one URL.
 
     Args:
-        outcome: The job.
-        loaded: The settings.
-        which: Name or number of the [[notify]] entry, ``:``, number of the URL in it, both from 1.
+        outcome: The finished job.
+        loaded: Settings.
+        which: ``ENTRY:NUMBER``: name or number of the [[notify]] entry, and number of its URL, both from 1.
 
     Raises:
-        JobFailed: It could not be sent; worth another attempt.
-        JobRefused: The entry is not configured (any more), or its URL is none that Apprise knows.
+        JobFailed: The notification could not be sent; worth a retry.
+        JobRefused: The entry is not configured, or Apprise does not support its URL.
     """
     import apprise
 
@@ -33,24 +33,24 @@ def deliver(outcome: Outcome, loaded: LoadedSettings, which: str) -> Delivered:
     sender = apprise.Apprise()
     if not sender.add(url):
         raise JobRefused(
-            f"the URL of notify:{which} is none that Apprise knows.",
-            remedy="Correct it in 3ox.toml; Apprise's documentation lists all forms.",
+            f"Apprise does not support the URL of notify:{which}.",
+            remedy="Correct it in 3ox.toml; the Apprise documentation lists all URL formats.",
         )
     kind = _KINDS.get(outcome.record.status, "info")
-    # Nothing is raised on failure: the answer has to be looked at.
+    # Apprise reports failure by its return value and does not raise.
     if not sender.notify(title=outcome.title, body=text_of(outcome), notify_type=apprise.NotifyType(kind)):
         raise JobFailed(
-            f"the notification to notify:{which} ({url.partition(':')[0]}) was not taken.",
-            remedy="3ox.log has what Apprise said.",
+            f"The notification to notify:{which} ({url.partition(':')[0]}) was not accepted.",
+            remedy="See the messages of Apprise in 3ox.log.",
         )
     return Delivered(sink=f"notify:{which}", place=url.partition(":")[0])
 
 
 def text_of(outcome: Outcome) -> str:
-    """Give the text of a message to people: what was asked, what came of it, and how to see all of it."""
+    """Return the text of a notification: the request, the result or error, and the command that shows all."""
     record = outcome.record
-    said = record.error.message if record.error is not None else result_text(record)
-    parts = [request_text(record), said if said else record.reason]
+    result = record.error.message if record.error is not None else result_text(record)
+    parts = [request_text(record), result if result else record.reason]
     body = "\n\n".join(_cut(part.strip()) for part in parts if part.strip())
     return f"{body}\n\n3ox jobs {record.job_id}".strip()
 
@@ -64,13 +64,15 @@ def _entry(loaded: LoadedSettings, which: str) -> NotifySettings:
     for at, entry in enumerate(loaded.settings.notify, start=1):
         if (entry.name if entry.name else str(at)) == name:
             return entry
-    raise JobRefused(f"there is no notify:{which} in 3ox.toml.", remedy="Add it as [[notify]] again.")
+    raise JobRefused(f"notify:{which} is not in 3ox.toml.", remedy="Add it again as [[notify]].")
 
 
 def _address(entry: NotifySettings, which: str) -> str:
     number = which.rpartition(":")[2]
     if not number.isdecimal() or not 1 <= int(number) <= len(entry.urls):
-        raise JobRefused(f"notify:{which} has no such URL in 3ox.toml.", remedy="Add it again.")
+        raise JobRefused(
+            f"notify:{which}: the entry in 3ox.toml has no URL {number}.", remedy="Add the URL again."
+        )
     url = entry.urls[int(number) - 1]
     if not url.startswith(_FROM_ENV):
         return url
@@ -78,7 +80,7 @@ def _address(entry: NotifySettings, which: str) -> str:
     found = os.environ.get(variable, "")
     if not found:
         raise JobRefused(
-            f"the URL of notify:{which} is missing: {variable} is not set.",
+            f"The URL of notify:{which} is missing: {variable} is not set.",
             remedy="Set it in the environment of the workers.",
         )
     return found

@@ -1,4 +1,4 @@
-"""The folder 0UT.3OX: a page for each job under the day of its end, and its receipt beside it."""
+"""The folder 0UT.3OX: one file per job and its receipt, in a folder per completion day."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ import msgspec
 
 from actors.egress.outcome import Delivered, Outcome, as_json, as_markdown
 from ops.errors import JobFailed
+from ops.files import sync_folder
 from ops.settings.load import LoadedSettings
 
 _DAY_LENGTH = len("2026-01-01")
-#: Of a delivery that was killed while it wrote; the next attempt replaces it.
+#: Suffix of a file being written; one left by a killed delivery is replaced by the next attempt.
 _DRAFT = ".draft"
 
 
 def deliver(outcome: Outcome, loaded: LoadedSettings, _which: str) -> Delivered:
-    """Write the job and its receipt; the same again writes the same.
+    """Write the job and its receipt; repeating it writes the same files.
 
-    A file appears whole or not at all, the receipt first: who sees the page finds its receipt.
+    Each file appears complete or not at all, the receipt first, so that a result is never without one.
 
     Raises:
-        JobFailed: The folder cannot be written to; worth another attempt.
+        JobFailed: The folder is not writable; worth a retry.
     """
     record = outcome.record
     ended = record.completed_at
@@ -34,37 +35,29 @@ def deliver(outcome: Outcome, loaded: LoadedSettings, _which: str) -> Delivered:
         page, suffix = msgspec.json.format(as_json(outcome), indent=2), "json"
     else:
         page, suffix = as_markdown(outcome).encode(), "md"
-    place = folder / f"{record.job_id}.{suffix}"
+    file = folder / f"{record.job_id}.{suffix}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / f"{record.job_id}.receipt.json", receipt + b"\n")
-        _write(place, page)
-        _sync(folder)
+        _write(file, page)
+        sync_folder(folder)
     except OSError as error:
         raise JobFailed(
             f"{error.filename} cannot be written: {error.strerror}.",
-            remedy="Check space and mode of 0UT.3OX.",
+            remedy="Check the free disk space and the permissions of 0UT.3OX.",
         ) from error
-    return Delivered(sink="outbox", place=str(place.relative_to(loaded.workspace.home)))
+    return Delivered(sink="outbox", place=str(file.relative_to(loaded.workspace.home)))
 
 
-def _write(place: Path, data: bytes) -> None:
-    draft = place.with_name(f".{place.name}{_DRAFT}")
+def _write(path: Path, data: bytes) -> None:
+    draft = path.with_name(f".{path.name}{_DRAFT}")
     try:
         with draft.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(place)
+        draft.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
         raise
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

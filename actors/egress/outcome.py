@@ -1,4 +1,4 @@
-"""What a sink is given of an ended job, and how it is written as text."""
+"""What a destination receives of a finished job, as JSON and as Markdown."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from msgspec import Struct
 
 from middleware.job.records import JobRecord, Receipt
 
-#: Fields of a result or payload that are its text, in the order of preference.
+#: Fields of a result or payload that hold its text, in order of preference.
 _RESULT_TEXTS = ("text", "answer", "stdout_tail")
 _PAYLOAD_TEXTS = ("prompt", "task", "text", "note")
 _FENCE_MIN = 3
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """An ended job on its way to one sink.
+    """A finished job to be delivered to one destination.
 
     Attributes:
-        delivery_id: Of this delivery; the same in every attempt, so that a receiver can tell a repetition.
+        delivery_id: Id of the delivery; the same in every attempt, so that a receiver detects repetitions.
         record: The job.
         receipt: Its receipt.
     """
@@ -31,21 +31,21 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     @property
     def title(self) -> str:
-        """One line: what ended, and how."""
-        what = (
+        """One line: job type, project and final state."""
+        name = (
             f"{self.record.job_type} for {self.record.project}"
             if self.record.project
             else self.record.job_type
         )
-        return f"{what} {self.record.status}"
+        return f"{name} {self.record.status}"
 
 
 class Delivered(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The result of a delivery.
 
     Attributes:
-        sink: To whom.
-        place: Where it is now: a path, the receiver's host, the number of a message.
+        sink: The destination.
+        place: Where the result is now: a path, the receiver's host, a chat.
     """
 
     sink: str
@@ -53,14 +53,14 @@ class Delivered(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def result_text(record: JobRecord) -> str:
-    """Give the text of a job's result; empty if it has none, or is no text."""
+    """Return the text of a job's result; empty if it has none."""
     if isinstance(record.result, str):
         return record.result
     return _text_in(record.result, _RESULT_TEXTS)
 
 
 def request_text(record: JobRecord) -> str:
-    """Give what was asked for, in words; empty if that cannot be said so."""
+    """Return the text of the request (prompt, task, command line); empty if it has none."""
     if isinstance(record.payload, dict) and isinstance(record.payload.get("argv"), list):
         import shlex
 
@@ -76,7 +76,7 @@ def _text_in(value: Any, names: tuple[str, ...]) -> str:
 
 
 def as_json(outcome: Outcome) -> bytes:
-    """Write an outcome as one JSON document."""
+    """Return an outcome as one JSON document."""
     return msgspec.json.encode(
         {
             "event": f"job.{outcome.record.status}",
@@ -88,34 +88,34 @@ def as_json(outcome: Outcome) -> bytes:
 
 
 def as_markdown(outcome: Outcome) -> str:
-    """Write an outcome as a page for people."""
+    """Return an outcome as a Markdown page."""
     record = outcome.record
     facts = [
         ("Job", record.job_id),
-        ("Asked by", f"{record.actor} through {record.source}" if record.actor else record.source),
+        ("Submitted by", f"{record.actor} ({record.source})" if record.actor else record.source),
         ("Project", record.project),
         ("Session", record.session_id),
         ("Started", record.started_at),
-        ("Ended", record.completed_at),
+        ("Completed", record.completed_at),
         ("Reason", record.reason),
         ("Receipt", f"{record.job_id}.receipt.json"),
     ]
     parts = [
         f"# {_line(outcome.title)}",
-        "\n".join(f"- {name}: {_line(said)}" for name, said in facts if said),
+        "\n".join(f"- {name}: {_line(value)}" for name, value in facts if value),
     ]
-    asked, said = request_text(record), result_text(record)
-    if asked:
-        parts.append(f"## Request\n\n{_fenced(asked)}")
-    if said:
-        # A model's answer is Markdown itself; what a command wrote is not.
-        parts.append(f"## Result\n\n{said.strip() if record.job_type == 'ask' else _fenced(said)}")
+    request, result = request_text(record), result_text(record)
+    if request:
+        parts.append(f"## Request\n\n{_fenced(request)}")
+    if result:
+        # A model's answer is Markdown already; the output of a command is not.
+        parts.append(f"## Result\n\n{result.strip() if record.job_type == 'ask' else _fenced(result)}")
     elif record.result is not None:
         pretty = msgspec.json.format(msgspec.json.encode(record.result), indent=2).decode()
         parts.append(f"## Result\n\n{_fenced(pretty, 'json')}")
     if record.error is not None:
-        told = f"{record.error.type}: {record.error.message}\n{record.error.remedy}"
-        parts.append(f"## Error\n\n{_fenced(told)}")
+        error = f"{record.error.type}: {record.error.message}\n{record.error.remedy}"
+        parts.append(f"## Error\n\n{_fenced(error)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -124,7 +124,7 @@ def _line(text: str) -> str:
 
 
 def _fenced(text: str, language: str = "") -> str:
-    """Put text into a code block that nothing in it can close."""
+    """Return text in a code block whose fence is longer than any run of backticks in it."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(_FENCE_MIN, longest + 1)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"

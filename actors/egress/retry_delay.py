@@ -1,7 +1,7 @@
-"""When a sink is tried again: when it says so, or after a rest if it has failed several times in a row.
+"""When a failing destination is tried again: at the time it names, or after a pause.
 
-Without the rest, a receiver that takes connections and never answers would keep every delivery thread
-waiting, and what is meant for the other sinks behind them.
+Without the pause, a receiver that accepts connections and never answers would occupy every delivery thread,
+and results for the other destinations would wait behind it.
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ from collections.abc import Callable
 
 from dramatiq.errors import Retry
 
-from ops.backoff import exponential_s
 from ops.errors import JobFailed
 
-#: Failures in a row after which a sink rests.
-_PATIENCE = 3
-#: More sinks than this are not kept in mind.
-_SINKS_MAX = 256
+#: Consecutive failures after which deliveries to a destination pause.
+_FAILURES_MAX = 3
+#: State is kept for this many destinations.
+_DESTINATIONS_MAX = 256
 
 
-class ComeBack(JobFailed, Retry):
-    """The sink takes nothing now; it is known when to try again.
+class RetryLater(JobFailed, Retry):
+    """The destination cannot accept the result now; the time of the next attempt is known.
 
     Parameters:
-        delay_s: How long to wait, in seconds.
+        delay_s: Time until the next attempt, in seconds.
     """
 
     def __init__(self, message: str, *, delay_s: float) -> None:
@@ -34,13 +33,13 @@ class ComeBack(JobFailed, Retry):
         self.delay = round(delay_s * 1000)
 
 
-class Rests:
-    """Which sinks rest, as this process has seen it.
+class CircuitBreaker:
+    """Pauses deliveries to destinations that fail repeatedly; the state belongs to this process.
 
     Args:
-        min_s: The first rest, in seconds.
-        max_s: The longest, in seconds.
-        clock: Gives seconds that only go forward.
+        min_s: First pause, in seconds; each further failure doubles it.
+        max_s: Longest pause, in seconds.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(self, min_s: float, max_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -51,32 +50,35 @@ class Rests:
         self._failures: dict[str, int] = {}
         self._until_s: dict[str, float] = {}
 
-    def require_awake(self, sink: str) -> None:
-        """Return if a sink may be tried.
+    def require_closed(self, destination: str) -> None:
+        """Return if a destination may be tried now.
 
         Raises:
-            ComeBack: It rests; the wait is spread, so that not all deliveries come at its end.
+            RetryLater: Its deliveries are paused. The delay is randomized so that they do not all resume at
+                the same moment.
         """
-        left_s = self._until_s.get(sink, 0.0) - self._clock()
+        left_s = self._until_s.get(destination, 0.0) - self._clock()
         if left_s > 0:
-            wait_s = left_s * random.uniform(1.0, 2.0)  # noqa: S311
-            raise ComeBack(
-                f"{sink} failed {self._failures.get(sink, 0)} times in a row and rests.", delay_s=wait_s
+            delay_s = left_s * random.uniform(1.0, 2.0)  # noqa: S311
+            count = self._failures.get(destination, 0)
+            raise RetryLater(
+                f"Deliveries to {destination} are paused after {count} consecutive failures.",
+                delay_s=delay_s,
             )
 
-    def took(self, sink: str) -> None:
-        """Note that a sink has taken something."""
+    def record_success(self, destination: str) -> None:
+        """Reset the failures of a destination."""
         with self._lock:
-            self._failures.pop(sink, None)
-            self._until_s.pop(sink, None)
+            self._failures.pop(destination, None)
+            self._until_s.pop(destination, None)
 
-    def failed(self, sink: str) -> None:
-        """Note that a sink has not taken something: from the third time on it rests, ever longer."""
+    def record_failure(self, destination: str) -> None:
+        """Count a failure; from the third consecutive one on, pause the destination, each time longer."""
         with self._lock:
-            if len(self._failures) >= _SINKS_MAX and sink not in self._failures:
+            if len(self._failures) >= _DESTINATIONS_MAX and destination not in self._failures:
                 self._failures.clear()
                 self._until_s.clear()
-            count = self._failures[sink] = self._failures.get(sink, 0) + 1
-            if count >= _PATIENCE and self._until_s.get(sink, 0.0) <= self._clock():
-                rest_s = exponential_s(count - _PATIENCE + 1, first_s=self._min_s, max_s=self._max_s)
-                self._until_s[sink] = self._clock() + rest_s
+            count = self._failures[destination] = self._failures.get(destination, 0) + 1
+            if count >= _FAILURES_MAX and self._until_s.get(destination, 0.0) <= self._clock():
+                pause_s = min(self._max_s, self._min_s * 2.0 ** min(count - _FAILURES_MAX, 10))
+                self._until_s[destination] = self._clock() + pause_s

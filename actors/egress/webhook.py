@@ -1,6 +1,6 @@
-"""Webhooks: the job and its receipt as JSON, signed after the Standard Webhooks specification (version 1).
+"""Webhooks: the job and its receipt as JSON, signed as in the Standard Webhooks specification, version 1.
 
-webhook-id          the delivery's id, the same in every attempt: a receiver that has seen it answers 200
+webhook-id          id of the delivery, the same in every attempt: a receiver that knows it answers 200
 webhook-timestamp   seconds since 1970
 webhook-signature   v1,BASE64(HMAC-SHA256(secret, "ID.TIMESTAMP.BODY"))
 """
@@ -14,13 +14,13 @@ import os
 import time
 from urllib.parse import urlsplit
 
-from actors.egress.http_post import post, require_taken
+from actors.egress.http_post import post, require_success
 from actors.egress.outcome import Delivered, Outcome, as_json
 from ops.errors import JobRefused
 from ops.settings.load import LoadedSettings
 from ops.settings.results import WebhookSettings
 
-#: Before a secret that is written in Base64.
+#: Prefix of a secret in Base64.
 _ENCODED = "whsec_"
 
 
@@ -28,17 +28,17 @@ def deliver(outcome: Outcome, loaded: LoadedSettings, which: str) -> Delivered:
     """Post the job to a webhook of 3ox.toml.
 
     Args:
-        outcome: The job.
-        loaded: The settings.
+        outcome: The finished job.
+        loaded: Settings.
         which: Name of the webhook.
 
     Raises:
-        JobFailed: It was not taken now; worth another attempt.
-        JobRefused: The webhook is not configured (any more), or will never take it.
+        JobFailed: It was not accepted now; worth a retry.
+        JobRefused: The webhook is not configured, or will never accept the job.
     """
     hook = next((item for item in loaded.settings.webhook if item.name == which), None)
     if hook is None:
-        raise JobRefused(f"there is no webhook {which!r} in 3ox.toml.", remedy="Add it as [[webhook]] again.")
+        raise JobRefused(f"The webhook {which!r} is not in 3ox.toml.", remedy="Add it again as [[webhook]].")
     body = as_json(outcome)
     headers = {
         "Content-Type": "application/json",
@@ -50,22 +50,22 @@ def deliver(outcome: Outcome, loaded: LoadedSettings, which: str) -> Delivered:
     if secret is not None:
         headers["webhook-signature"] = sign(secret, outcome.delivery_id, headers["webhook-timestamp"], body)
     host = str(urlsplit(hook.url).hostname)
-    require_taken(post(hook.url, body, headers, timeout_s=hook.timeout_s), f"webhook {which} ({host})")
+    require_success(post(hook.url, body, headers, timeout_s=hook.timeout_s), f"webhook {which} ({host})")
     return Delivered(sink=f"webhook:{which}", place=host)
 
 
 def secret_of(hook: WebhookSettings) -> bytes | None:
-    """Give the secret that signs a webhook's requests, None if they are unsigned.
+    """Return the secret that signs a webhook's requests, or None if they are not signed.
 
     Raises:
-        JobRefused: The variable that should hold it is not set, or holds no Base64 after ``whsec_``.
+        JobRefused: Its environment variable is not set, or what follows ``whsec_`` is not Base64.
     """
     if not hook.secret_env:
         return None
     text = os.environ.get(hook.secret_env, "")
     if not text:
         raise JobRefused(
-            f"the secret of webhook {hook.name} is missing: {hook.secret_env} is not set.",
+            f"The secret of webhook {hook.name!r} is missing: {hook.secret_env} is not set.",
             remedy="Set it in the environment of the workers.",
         )
     if not text.startswith(_ENCODED):
@@ -74,18 +74,19 @@ def secret_of(hook: WebhookSettings) -> bytes | None:
         return base64.b64decode(text.removeprefix(_ENCODED), validate=True)
     except ValueError as error:  # of which binascii.Error is one
         raise JobRefused(
-            f"the secret of webhook {hook.name} is no Base64 after {_ENCODED}.", remedy="Copy it again."
+            f"The secret of webhook {hook.name!r} is not valid Base64 after {_ENCODED}.",
+            remedy=f"Copy it again into {hook.secret_env}.",
         ) from error
 
 
 def sign(secret: bytes, delivery_id: str, timestamp: str, body: bytes) -> str:
-    """Give the signature of a request.
+    """Return the signature of a request.
 
     Args:
-        secret: Shared with the receiver.
-        delivery_id: As in the header ``webhook-id``.
-        timestamp: As in the header ``webhook-timestamp``.
-        body: What is sent.
+        secret: Secret shared with the receiver.
+        delivery_id: Value of the header ``webhook-id``.
+        timestamp: Value of the header ``webhook-timestamp``.
+        body: Request body.
     """
     signed = f"{delivery_id}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.new(secret, signed, hashlib.sha256).digest()).decode()

@@ -1,7 +1,7 @@
 """The seven actions: for each, which folders, files and texts there have to be afterwards.
 
 An action is a plan, not a deed: it says what is wanted, the same each time it is asked about the same job.
-What is there already, and under which name the rest goes, is for ``actors.ingest.steps`` to see.
+What is there already, and under which name the rest goes, is for ``actors.ingest.executor`` to see.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeAlias
 
 from actors.ingest.decision import Action, Decision, day_of
-from actors.ingest.places import inside, parts_of, plain_name
+from actors.ingest.paths import inside, parts_of, plain_name
 from middleware.job.types import IngestFilePayload
 from ops.dropfolder import NOTE_SUFFIX
 from ops.workspace import Workspace
@@ -23,7 +23,7 @@ ARCHIVE = "ARCHIVE"
 REFERENCE = "REFERENCE"
 
 
-class Subject(NamedTuple):
+class ActionContext(NamedTuple):
     """The file that an action is about.
 
     Attributes:
@@ -45,7 +45,7 @@ class Folder(NamedTuple):
     path: str
 
 
-class TheFile(NamedTuple):
+class FileTarget(NamedTuple):
     """The file itself is wanted in this folder, and its note beside it."""
 
     folder: str
@@ -67,20 +67,20 @@ class Text(NamedTuple):
     once: bool = False
 
 
-Want: TypeAlias = Folder | TheFile | Text
+Target: TypeAlias = Folder | FileTarget | Text
 
 
-def _below(subject: Subject, root: str) -> str:
+def _below(subject: ActionContext, root: str) -> str:
     """Give the folder in which it was dropped, below another one."""
     return posixpath.join(root, *parts_of(subject.payload.folder))
 
 
-def _root(subject: Subject, otherwise: str) -> str:
+def _root(subject: ActionContext, otherwise: str) -> str:
     location = subject.decision.location
     return otherwise if location is None else inside(subject.workspace, location)
 
 
-def _named(subject: Subject, root: str, otherwise: str) -> str:
+def _named(subject: ActionContext, root: str, otherwise: str) -> str:
     """Give a folder of its own below a root: one with a name, not with a path."""
     location = subject.decision.location
     return inside(
@@ -88,28 +88,28 @@ def _named(subject: Subject, root: str, otherwise: str) -> str:
     )
 
 
-def _edit(subject: Subject) -> Iterator[Want]:
-    yield TheFile(_below(subject, _root(subject, subject.workspace.workdesk.name)))
+def _edit(subject: ActionContext) -> Iterator[Target]:
+    yield FileTarget(_below(subject, _root(subject, subject.workspace.workdesk.name)))
 
 
-def _move(subject: Subject) -> Iterator[Want]:
-    yield TheFile(_root(subject, subject.workspace.workdesk.name))
+def _move(subject: ActionContext) -> Iterator[Target]:
+    yield FileTarget(_root(subject, subject.workspace.workdesk.name))
 
 
-def _project(subject: Subject) -> Iterator[Want]:
+def _project(subject: ActionContext) -> Iterator[Target]:
     stem = subject.payload.name.rpartition(".")[0]
     home = _named(subject, PROJECTS, stem if stem else subject.payload.name)
     support = posixpath.join(home, "support")
     yield Folder(support)
     yield Folder(posixpath.join(home, "output"))
-    yield TheFile(support)
+    yield FileTarget(support)
     title = home.rpartition("/")[2]
     about = f"# {title}\n\nBegun on {day_of(subject.job_id):%Y-%m-%d} with `support/`: {_about(subject)}\n"
     yield Text(home, "README.md", about, once=True)
 
 
-def _codex(subject: Subject) -> Iterator[Want]:
-    yield TheFile(_below(subject, subject.workspace.workdesk.name))
+def _codex(subject: ActionContext) -> Iterator[Target]:
+    yield FileTarget(_below(subject, subject.workspace.workdesk.name))
     payload, decision = subject.payload, subject.decision
     lines = [
         f"# {_line(payload.name)}",
@@ -127,30 +127,30 @@ def _codex(subject: Subject) -> Iterator[Want]:
     yield Text(_root(subject, CODEX), f"{payload.name}.md", text + "\n")
 
 
-def _group(subject: Subject) -> Iterator[Want]:
+def _group(subject: ActionContext) -> Iterator[Target]:
     kind = subject.payload.media_type.partition("/")[0]
-    yield TheFile(_named(subject, GROUPS, kind if kind else "other"))
+    yield FileTarget(_named(subject, GROUPS, kind if kind else "other"))
 
 
-def _archive(subject: Subject) -> Iterator[Want]:
-    yield TheFile(posixpath.join(_root(subject, ARCHIVE), f"{day_of(subject.job_id):%Y/%m}"))
+def _archive(subject: ActionContext) -> Iterator[Target]:
+    yield FileTarget(posixpath.join(_root(subject, ARCHIVE), f"{day_of(subject.job_id):%Y/%m}"))
 
 
-def _reference(subject: Subject) -> Iterator[Want]:
-    yield TheFile(_root(subject, REFERENCE))
+def _reference(subject: ActionContext) -> Iterator[Target]:
+    yield FileTarget(_root(subject, REFERENCE))
 
 
 def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _about(subject: Subject) -> str:
+def _about(subject: ActionContext) -> str:
     note = subject.payload.note
     said = subject.decision.reason if note is None else note
     return _line(said).replace("{", "(").replace("}", ")")
 
 
-PLANS: dict[Action, Callable[[Subject], Iterator[Want]]] = {
+PLANS: dict[Action, Callable[[ActionContext], Iterator[Target]]] = {
     "EDIT": _edit,
     "MOVE": _move,
     "PROJECT": _project,
@@ -161,7 +161,7 @@ PLANS: dict[Action, Callable[[Subject], Iterator[Want]]] = {
 }
 
 
-def plan(subject: Subject) -> list[Want]:
+def plan(subject: ActionContext) -> list[Target]:
     """Give what an action wants, in the order in which it is done.
 
     Raises:

@@ -1,9 +1,9 @@
-"""Writes the text of one document to standard output: a program of its own, since documents are hostile.
+"""Writes the text of one document to standard output; a separate program, because documents are untrusted.
 
     python -I extract_document.py FILE SUFFIX MEMORY_BYTES TEXT_BYTES
 
-Run by ``actors.ingest.texts`` with a time limit, in a process that may use so much memory and write no file
-at all. It imports nothing of ours. Exit status: 0 done, 3 the extra ``documents`` is not installed, 4 the
+``actors.ingest.text_extraction`` runs it with a timeout; it limits its own memory and forbids itself to write
+files. It imports nothing of ours. Exit status: 0 done, 3 the extra ``documents`` is not installed, 4 the
 document cannot be read.
 """
 
@@ -15,7 +15,7 @@ import sys
 
 EXIT_MISSING = 3
 EXIT_UNREADABLE = 4
-_COMPLAINT_CHARS = 300
+_ERROR_MAX_CHARS = 300
 
 
 def _confine(memory_bytes: int) -> None:
@@ -25,14 +25,14 @@ def _confine(memory_bytes: int) -> None:
 
 def _refuse_connections(event: str, arguments: tuple[object, ...]) -> None:
     if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.exec", "os.system"):
-        raise PermissionError(f"a document wants {event} {arguments[:1]!r}")
+        raise PermissionError(f"the document tried {event} {arguments[:1]!r}")
 
 
 def main(arguments: list[str]) -> int:
-    """Extract; see the module."""
+    """Extract the text; returns the exit status (see the module)."""
     path, suffix, memory_bytes, text_bytes = arguments
-    # Numerical libraries reserve memory for each thread, and none is of use here. One of them reports to its
-    # maker and keeps files in the home directory, unasked: it is told not to, and below this none can be.
+    # Numerical libraries reserve memory per thread, which is useless here. ONNX Runtime sends telemetry and
+    # writes to the home directory unless it is disabled.
     os.environ.update({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"})
     os.environ.update({"HOME": os.devnull, "XDG_CACHE_HOME": os.devnull})
     _confine(int(memory_bytes))
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     except ImportError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_MISSING
-    # Not before: Python keeps what it compiles of the libraries, or each document takes seconds more.
+    # After the imports: Python must be able to cache their bytecode, or each document takes seconds longer.
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     sys.addaudithook(_refuse_connections)
     try:
@@ -50,10 +50,10 @@ def main(arguments: list[str]) -> int:
                 file, stream_info=StreamInfo(extension=suffix)
             )
         text = found.text_content
-    except Exception as error:  # noqa: BLE001 (whatever a hostile document makes its reader raise)
-        # Of one whose libraries are missing it says so in its message only.
+    except Exception as error:  # noqa: BLE001 (a hostile document can make the reader raise anything)
+        # A missing library of one format shows in the message only.
         missing = "MissingDependency" in type(error).__name__ or "optional dependency" in str(error)
-        sys.stderr.write(f"{type(error).__name__}: {str(error)[:_COMPLAINT_CHARS]}\n")
+        sys.stderr.write(f"{type(error).__name__}: {str(error)[:_ERROR_MAX_CHARS]}\n")
         return EXIT_MISSING if missing else EXIT_UNREADABLE
     sys.stdout.buffer.write(text.encode("utf-8", "replace")[: int(text_bytes)])
     return 0

@@ -20,7 +20,7 @@ from ops.workspace import Workspace
 _LOCK_WITHIN_S = 60.0
 
 
-class Undone(Struct, frozen=True, kw_only=True):
+class UndoResult(Struct, frozen=True, kw_only=True):
     """What an undo has done.
 
     Attributes:
@@ -38,7 +38,7 @@ class Undone(Struct, frozen=True, kw_only=True):
     kept: list[str]
 
 
-def undo(workspace: Workspace, job_id: str, *, ended: bool = False) -> Undone:
+def undo(workspace: Workspace, job_id: str, *, ended: bool = False) -> UndoResult:
     """Undo a job's action: all of it, or, if anything has changed since, nothing.
 
     The file goes to ``IN1N.3OX/undone/JOB_ID/``. An undo that was interrupted is completed by the next one.
@@ -83,7 +83,7 @@ def _unknown(job_id: str) -> JobNotFound:
     )
 
 
-def _undo(workspace: Workspace, journal: Journal, *, ended: bool) -> Undone:
+def _undo(workspace: Workspace, journal: Journal, *, ended: bool) -> UndoResult:
     if journal.state == "undone" or (journal.state == "begun" and not ended):
         what = "has not ended yet" if journal.state == "begun" else "was undone before"
         raise WrongState(f"{journal.job_id} {what}.", remedy="'3ox jobs ID' shows it.")
@@ -113,7 +113,7 @@ def _undo(workspace: Workspace, journal: Journal, *, ended: bool) -> Undone:
             place.unlink(missing_ok=True)
         removed.append(step.path)
     amend(workspace, msgspec.structs.replace(journal, state="undone"))
-    return Undone(
+    return UndoResult(
         job_id=journal.job_id,
         action=journal.decision.action,
         file=next((str(path) for path in back.values()), None),

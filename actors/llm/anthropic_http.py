@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from actors.llm.http_exchange import Server, decode, events, whole_answer
+from actors.llm.http_exchange import ModelServer, decode, events, read_document
 from actors.llm.http_stream import HttpStream
 from actors.llm.provider import AskRequest, ProviderUnavailable, Usage
 
@@ -140,7 +140,7 @@ class AnthropicProvider:
         self.model = model
         self.answer_max_tokens: int | None = answer_max_tokens
         self._default_max_tokens = answer_max_tokens
-        self._server = Server(
+        self._server = ModelServer(
             f"{base_url.rstrip('/').removesuffix('/v1')}/v1/messages",
             key=key,
             key_variable=key_variable,
@@ -172,7 +172,7 @@ class AnthropicProvider:
 
     def _answer(self, http: HttpStream, request: AskRequest) -> Iterator[str | Usage]:
         tally = _Tally(self.model if request.model is None else request.model)
-        whole = whole_answer(http)
+        whole = read_document(http)
         if whole is not None:
             message = _read(whole, _Message)
             tally.take_message(message)

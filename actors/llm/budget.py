@@ -1,9 +1,9 @@
 """What answers may take: the budgets of ``[ask.budget]``, kept across all workers of a bridge.
 
-    purse = Purse(loaded)
-    claim = purse.claim(provider, request)      # held back before the provider is asked
+    budget = JobBudget(loaded)
+    claim = budget.claim(provider, request)      # held back before the provider is asked
     ...
-    purse.settle(claim, usage, text)            # replaced by what the answer took
+    budget.settle(claim, usage, text)            # replaced by what the answer took
 
 Without a budget the day's use is counted all the same, and shown by ``3ox status``.
 """
@@ -53,7 +53,7 @@ class BudgetSpent(JobRefused):
     result: Any = None
 
 
-class Claim(Struct, frozen=True, kw_only=True):
+class Reservation(Struct, frozen=True, kw_only=True):
     """What one answer may take.
 
     Attributes:
@@ -73,7 +73,7 @@ class Claim(Struct, frozen=True, kw_only=True):
     cut: bool = False
 
 
-class Purse:
+class JobBudget:
     """The budgets, as the current job sees them.
 
     Args:
@@ -86,7 +86,7 @@ class Purse:
         self._storeless = self._context.worker_id == IN_PROCESS
         self._limits = _limits(loaded)
 
-    def claim(self, provider: Provider, request: AskRequest) -> Claim:
+    def claim(self, provider: Provider, request: AskRequest) -> Reservation:
         """Hold back what an answer may take at most.
 
         Args:
@@ -100,7 +100,7 @@ class Purse:
             JobFailed: There is a budget, and the store that counts is away; worth another attempt.
         """
         model = provider.model if request.model is None else request.model
-        free = Claim(request=request, spender=None, provider=provider.name, model=model)
+        free = Reservation(request=request, spender=None, provider=provider.name, model=model)
         if provider.free or (self._storeless and not self._limits.any):
             return free
         own = provider.answer_max_tokens
@@ -136,8 +136,8 @@ class Purse:
         if claimed.outcome == "spent":
             raise BudgetSpent(_spent(claimed), remedy=_remedy(claimed.budget))
         if not self._limits.any:
-            return Claim(request=request, spender=spender, provider=provider.name, model=model)
-        return Claim(
+            return Reservation(request=request, spender=spender, provider=provider.name, model=model)
+        return Reservation(
             request=_bounded(request, claimed.granted),
             spender=spender,
             provider=provider.name,
@@ -146,7 +146,7 @@ class Purse:
             cut=claimed.granted < wanted,
         )
 
-    def settle(self, claim: Claim, usage: Usage | None, text: str) -> float | None:
+    def settle(self, claim: Reservation, usage: Usage | None, text: str) -> float | None:
         """Count what an answer took; gives its price in dollars, None if that is not known.
 
         Args:
@@ -170,14 +170,14 @@ class Purse:
             self._count(claim.spender, tokens_in + tokens_out, cost)
         return cost if known else None
 
-    def refusal(self, claim: Claim) -> BudgetSpent:
+    def refusal(self, claim: Reservation) -> BudgetSpent:
         """Make the error for an answer that was cut off where the budget ends."""
         return BudgetSpent(
             f"the answer is cut off: the budget leaves it {claim.granted} tokens.",
             remedy=_remedy("[ask.budget]"),
         )
 
-    def _cost(self, claim: Claim, model: str, tokens_in: int, tokens_out: int) -> float | None:
+    def _cost(self, claim: Reservation, model: str, tokens_in: int, tokens_out: int) -> float | None:
         return cost_usd(
             self._loaded, claim.provider, [model, claim.model], tokens_in=tokens_in, tokens_out=tokens_out
         )

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.context import current_job, settings
-from actors.llm.budget import Purse
+from actors.llm.budget import JobBudget
 from actors.llm.provider import AskRequest, Provider, ProviderUnavailable, Usage
 from ops.errors import JobFailed, JobParked, JobRefused
 
@@ -47,7 +47,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     fallbacks: list[Fallback]
 
 
-class Asking(Struct, frozen=True, kw_only=True):
+class AskOptions(Struct, frozen=True, kw_only=True):
     """How a question is asked.
 
     Attributes:
@@ -55,33 +55,33 @@ class Asking(Struct, frozen=True, kw_only=True):
         note: Takes a line about each fallback.
         limit_bytes: Bound on the answer, in bytes of UTF-8.
         park_max_s: Bound on the wait for providers that say when to come back, in seconds.
-        purse: The budgets.
+        budget: The budgets.
     """
 
     write: Callable[[str], None]
     note: Callable[[str], None]
     limit_bytes: int
     park_max_s: float
-    purse: Purse
+    budget: JobBudget
 
 
-def asking_of_job(*, write: Callable[[str], None]) -> Asking:
+def job_ask_options(*, write: Callable[[str], None]) -> AskOptions:
     """Say how the current job asks: within the limits and budgets, and its output tells of fallbacks.
 
     Args:
         write: Takes the text as it comes.
     """
     loaded, context = settings(), current_job()
-    return Asking(
+    return AskOptions(
         write=write,
         note=lambda line: context.log(line, stream="err"),
         limit_bytes=loaded.settings.result_max_bytes,
         park_max_s=loaded.settings.ask.park_max_s,
-        purse=Purse(loaded),
+        budget=JobBudget(loaded),
     )
 
 
-def ask_in_order(providers: Sequence[Provider], request: AskRequest, asking: Asking) -> Answer:
+def ask_in_order(providers: Sequence[Provider], request: AskRequest, asking: AskOptions) -> Answer:
     """Ask one provider after the other until one answers.
 
     The next one is asked only if the one before is unavailable and has said nothing yet: two halves of two
@@ -126,14 +126,14 @@ def ask_in_order(providers: Sequence[Provider], request: AskRequest, asking: Ask
     raise JobFailed(said, remedy="Try again later, or configure another provider." if own == "" else own)
 
 
-def _ask(provider: Provider, request: AskRequest, asking: Asking, fallbacks: list[Fallback]) -> Answer:
+def _ask(provider: Provider, request: AskRequest, asking: AskOptions, fallbacks: list[Fallback]) -> Answer:
     """Ask one provider.
 
     Raises:
         ProviderUnavailable: It has said nothing at all.
     """
-    claim = asking.purse.claim(provider, request)
-    collected = _Collected(asking.write, asking.limit_bytes)
+    claim = asking.budget.claim(provider, request)
+    collected = _AnswerBuffer(asking.write, asking.limit_bytes)
     settled = False
     try:
         # Closed here and now, so that an error on our side ends the exchange with the provider at once.
@@ -143,7 +143,7 @@ def _ask(provider: Provider, request: AskRequest, asking: Asking, fallbacks: lis
                 collected.take(item)
         if collected.usage is None:
             raise LookupError(f"the provider {provider.name} ended without its usage")
-        cost = asking.purse.settle(claim, collected.usage, collected.text)
+        cost = asking.budget.settle(claim, collected.usage, collected.text)
         settled = True
     except ProviderUnavailable as error:
         if collected.text != "":
@@ -154,7 +154,7 @@ def _ask(provider: Provider, request: AskRequest, asking: Asking, fallbacks: lis
         raise
     finally:
         if not settled:
-            asking.purse.settle(claim, None, collected.text)
+            asking.budget.settle(claim, None, collected.text)
     answer = Answer(
         text=collected.text,
         provider=provider.name,
@@ -164,13 +164,13 @@ def _ask(provider: Provider, request: AskRequest, asking: Asking, fallbacks: lis
         fallbacks=fallbacks,
     )
     if claim.cut and collected.usage.finish_reason == "length":
-        refusal = asking.purse.refusal(claim)
+        refusal = asking.budget.refusal(claim)
         refusal.answer = answer
         raise refusal
     return answer
 
 
-class _Collected:
+class _AnswerBuffer:
     """What one provider has said so far."""
 
     def __init__(self, write: Callable[[str], None], limit_bytes: int) -> None:

@@ -27,7 +27,7 @@ _KEY_LIKE = re.compile(r"\b(sk|pk|key)-[A-Za-z0-9_*-]{4,}")
 T = TypeVar("T")
 
 
-class Server:
+class ModelServer:
     """A model server as a provider addresses it.
 
     Parameters:
@@ -116,7 +116,7 @@ class Server:
         return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
-def whole_answer(http: HttpStream) -> bytes | None:
+def read_document(http: HttpStream) -> bytes | None:
     """Give the body of an answer that is one document, bounded; None if it comes as a stream of events.
 
     Args:

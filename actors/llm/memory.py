@@ -20,7 +20,7 @@ import msgspec
 
 from actors.context import JobContext, bridge_scripts, current_job, settings
 from actors.llm.provider import Message
-from actors.llm.session_title import answer_about, is_about_session
+from actors.llm.session_questions import answer_session_question, is_session_question
 from middleware.broker.session_writes import remember
 from middleware.context import IN_PROCESS
 from middleware.job.records import utc_now
@@ -98,8 +98,8 @@ def recall(prompt: str) -> Memory:
     loaded = settings()
     session = _Session(context, loaded, session_id)
     kept = session.read()
-    if is_about_session(prompt):
-        return Memory(reply=answer_about(session_id, session.facts(), kept))
+    if is_session_question(prompt):
+        return Memory(reply=answer_session_question(session_id, session.facts(), kept))
     asked_at = utc_now()
     return Memory(
         within(kept, loaded.settings.session_context_tokens),

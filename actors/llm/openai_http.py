@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from actors.llm.http_exchange import Server, decode, events, whole_answer
+from actors.llm.http_exchange import ModelServer, decode, events, read_document
 from actors.llm.http_stream import HttpStream
 from actors.llm.provider import AskRequest, ProviderUnavailable, Usage
 from actors.llm.strict_schema import strict_schema
@@ -110,7 +110,7 @@ class OpenAIProvider:
         self.free = free
         self._base_url = base_url.rstrip("/")
         self._extra = {} if extra is None else dict(extra)
-        self._server = Server(
+        self._server = ModelServer(
             f"{self._base_url}/chat/completions", key=key, key_variable=key_variable, silence_s=silence_s
         )
 
@@ -143,7 +143,7 @@ class OpenAIProvider:
 
     def _answer(self, http: HttpStream, request: AskRequest) -> Iterator[str | Usage]:
         tally = _Tally(self.model if request.model is None else request.model)
-        whole = whole_answer(http)
+        whole = read_document(http)
         if whole is not None:
             text = tally.take(self._chunk(whole))
             if text != "":

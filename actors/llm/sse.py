@@ -1,6 +1,6 @@
-"""Server-sent events: from pieces of a byte stream to the data of each event.
+"""ModelServer-sent events: from pieces of a byte stream to the data of each event.
 
-After the WHATWG HTML standard, "Server-sent events", of which the data field is all that is needed here.
+After the WHATWG HTML standard, "ModelServer-sent events", of which the data field is all that is needed here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Decisions: an answer of a fixed form, checked before anybody acts on it.
 
-class Verdict(msgspec.Struct):
+class ModelDecision(msgspec.Struct):
     action: Literal["keep", "drop"]
     reason: Annotated[str, Meta(max_length=200)]
 
@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.context import settings
-from actors.llm.fallback import Answer, Asking, Fallback, ask_in_order, asking_of_job
+from actors.llm.fallback import Answer, AskOptions, Fallback, ask_in_order, job_ask_options
 from actors.llm.provider import AskRequest, Message, Provider
 from actors.llm.provider_selection import choose
 from ops.errors import JobFailed
@@ -28,7 +28,7 @@ _TOLD_CHARS = 120
 S = TypeVar("S", bound=Struct)
 
 
-class NoDecision(JobFailed):
+class InvalidAnswer(JobFailed):
     """The model's answer did not have the right form, not even when it was told what was wrong."""
 
 
@@ -85,7 +85,7 @@ def decide(
 
     Raises:
         NoProvider: No model is configured (``actors.llm.provider_selection``); decide without one.
-        NoDecision: The answer was not valid twice; decide without a model.
+        InvalidAnswer: The answer was not valid twice; decide without a model.
         BudgetSpent: The budget does not cover it (``actors.llm.budget``).
         JobRefused: A provider is not configured, or refuses the question.
         JobParked: No provider answers, and one says when to come back; let it pass.
@@ -93,7 +93,7 @@ def decide(
         JobInterrupted: The job has been cancelled or has run out of time.
     """
     providers = choose(settings(), provider, fit_to_decide=True)
-    asking = asking_of_job(write=lambda _: None)
+    asking = job_ask_options(write=lambda _: None)
     request = AskRequest(
         messages=[Message("user", prompt)],
         system=system,
@@ -110,14 +110,14 @@ def decide(
     if value is not None:
         return _decision(value, [first, second])
     said = " ".join(second.text.split())[:_TOLD_CHARS]
-    raise NoDecision(
+    raise InvalidAnswer(
         f"{second.provider} gave no valid decision, twice: {complaint}; it said {said!r}.",
         remedy="Use a better model ([ask] in 3ox.toml).",
     )
 
 
 def _ask_again(
-    providers: list[Provider], request: AskRequest, asking: Asking, first: Answer, complaint: str
+    providers: list[Provider], request: AskRequest, asking: AskOptions, first: Answer, complaint: str
 ) -> Answer:
     """Ask the one that answered wrongly once more: it is there, and knows what it said."""
     same = [item for item in providers if item.name == first.provider]

@@ -21,8 +21,8 @@ from typing import NoReturn
 from msgspec import Struct
 
 from actors.context import JobContext, current_job
-from actors.process.pipes import ChildStreams, Piece, Wake
-from actors.process.process_group import Family, Sweep
+from actors.process.pipes import ChildPipes, Piece, WakePipe
+from actors.process.process_group import GroupTermination, ProcessGroup
 from ops.errors import JobFailed, JobParked, JobRefused
 
 #: A command that has ended may have left helpers that are about to end too (``tee`` at the end of a pipe):
@@ -147,12 +147,12 @@ class Child:
         started = time.monotonic()
         with contextlib.ExitStack() as stack:
             try:
-                wake = stack.enter_context(Wake())
+                wake = stack.enter_context(WakePipe())
             except OSError as error:
                 self._explain(error)
             stack.enter_context(self._context.on_interrupt(lambda _: wake.set()))
             popen = self._start()
-            family = Family(
+            family = ProcessGroup(
                 popen,
                 job_id=self._context.job_id,
                 worker_id=self._context.worker_id,
@@ -160,12 +160,12 @@ class Child:
             )
             # Also when the reader of the pieces gives up, or an exception is thrown into this thread.
             stack.callback(family.stop)
-            streams = stack.enter_context(ChildStreams(popen, self._stdin, wake))
+            streams = stack.enter_context(ChildPipes(popen, self._stdin, wake))
             yield from self._until_ended(popen, streams, started)
             by_itself = popen.poll() is not None and not self._timed_out
             if family.members():
                 patience_s = LEFTOVER_GRACE_S if by_itself else 0.0
-                sweep = stack.enter_context(Sweep(family, patience_s, wake))
+                sweep = stack.enter_context(GroupTermination(family, patience_s, wake))
                 # Read on: what has been asked to end may have something to say, and must not be blocked.
                 while not sweep.ended:
                     yield from streams.read(None)
@@ -181,7 +181,7 @@ class Child:
         self.exit = _exit_of(popen.wait(), time.monotonic() - started)
 
     def _until_ended(
-        self, popen: subprocess.Popen[bytes], streams: ChildStreams, started: float
+        self, popen: subprocess.Popen[bytes], streams: ChildPipes, started: float
     ) -> Generator[Piece]:
         """Read until the child itself ends, its time is up, or its job is interrupted."""
         deadline = math.inf if self._timeout_s is None else started + self._timeout_s

@@ -21,7 +21,7 @@ _READ_BYTES = 65_536
 _REST_READS = 16
 
 
-class Wake:
+class WakePipe:
     """A pipe through which other threads end a wait of this one."""
 
     def __enter__(self) -> Self:
@@ -50,10 +50,10 @@ class Wake:
             os.read(self.fd, _READ_BYTES)
 
 
-class ChildStreams:
+class ChildPipes:
     """The child's three pipes, and one wait for all that can happen to it."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], stdin: bytes, wake: Wake) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], stdin: bytes, wake: WakePipe) -> None:
         self._popen = popen
         self._stdin = memoryview(stdin)
         self._wake = wake
@@ -92,7 +92,7 @@ class ChildStreams:
         try:
             self._pidfd = os.pidfd_open(self._popen.pid)
         except (AttributeError, OSError):
-            _Waiter(self._popen, self._wake).start()
+            _ExitWaiter(self._popen, self._wake).start()
         else:
             self._selector.register(self._pidfd, selectors.EVENT_READ, "exit")
 
@@ -151,10 +151,10 @@ class ChildStreams:
             stream.close()
 
 
-class _Waiter(threading.Thread):
+class _ExitWaiter(threading.Thread):
     """Waits for the child where the system has no pidfd (macOS)."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], wake: Wake) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], wake: WakePipe) -> None:
         super().__init__(name=f"wait-{popen.pid}", daemon=True)
         self._popen = popen
         self._wake = wake

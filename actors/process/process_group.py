@@ -7,7 +7,7 @@ import subprocess
 import threading
 from typing import Self
 
-from actors.process.pipes import Wake
+from actors.process.pipes import WakePipe
 from ops.errors import JobRefused
 from ops.processes import (
     descendants,
@@ -20,7 +20,7 @@ from ops.processes import (
 )
 
 
-class Family:
+class ProcessGroup:
     """A child and its descendants.
 
     They are found in three ways, since each has a gap: by their marks (a program can drop its environment),
@@ -127,7 +127,7 @@ def _may_signal(pid: int) -> bool:
     return True
 
 
-class Sweep(threading.Thread):
+class GroupTermination(threading.Thread):
     """Ends a family in the background, while its output is read on.
 
     Parameters:
@@ -139,7 +139,7 @@ class Sweep(threading.Thread):
         stopped: How many had to be stopped, when it has ended.
     """
 
-    def __init__(self, family: Family, patience_s: float, wake: Wake) -> None:
+    def __init__(self, family: ProcessGroup, patience_s: float, wake: WakePipe) -> None:
         super().__init__(name="sweep", daemon=True)
         self._family = family
         self._patience_s = patience_s

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from actors.context import current_job
-from actors.process.pipes import Wake
+from actors.process.pipes import WakePipe
 from middleware.job.schema import Job
 from ops.errors import JobRefused
 from ops.processes import LINUX, pid_alive, process_start_time
@@ -30,7 +30,7 @@ _ASK_EVERY_S = 0.5
 _MEGABYTE = 1_048_576
 
 
-class Tracked(Struct, frozen=True, kw_only=True):
+class TrackedProcess(Struct, frozen=True, kw_only=True):
     """A process, on its host.
 
     Attributes:
@@ -48,7 +48,7 @@ class Tracked(Struct, frozen=True, kw_only=True):
         return {PID: str(self.pid), HOST: self.host, STARTED: str(self.started)}
 
 
-class ProcessEnded(Struct, frozen=True, kw_only=True):
+class TrackResult(Struct, frozen=True, kw_only=True):
     """Result of a job that followed a process.
 
     Attributes:
@@ -68,22 +68,22 @@ class ProcessEnded(Struct, frozen=True, kw_only=True):
     rss_max_bytes: int | None = None
 
 
-class _Figures(Struct, frozen=True):
+class _ProcessUsage(Struct, frozen=True):
     """What a look at a process shows."""
 
     cpu_s: float
     rss_bytes: int
 
 
-def find_process(pid: int) -> Tracked | None:
+def find_process(pid: int) -> TrackedProcess | None:
     """Give a process of this host, None if there is none."""
     started = process_start_time(pid)
     if started is None or not pid_alive(pid, started):
         return None
-    return Tracked(pid=pid, host=socket.gethostname(), started=started)
+    return TrackedProcess(pid=pid, host=socket.gethostname(), started=started)
 
 
-def tracked_process(job: Job) -> Tracked | None:
+def tracked_process(job: Job) -> TrackedProcess | None:
     """Give the process that a job is to follow; None for any other job.
 
     Only who may log in on a host may have its processes looked at: of others the marks mean nothing.
@@ -92,14 +92,14 @@ def tracked_process(job: Job) -> Tracked | None:
     if job.trust != "operator" or PID not in marks:
         return None
     try:
-        return Tracked(pid=int(marks[PID]), host=marks[HOST], started=int(marks[STARTED]))
+        return TrackedProcess(pid=int(marks[PID]), host=marks[HOST], started=int(marks[STARTED]))
     except (KeyError, ValueError) as error:
         raise JobRefused(
             "the job does not say which process it follows.", remedy="Use '3ox track PID'."
         ) from error
 
 
-def follow_process(process: Tracked) -> ProcessEnded:
+def follow_process(process: TrackedProcess) -> TrackResult:
     """Follow a process to its end; processor time and memory become the job's progress message.
 
     Raises:
@@ -114,9 +114,9 @@ def follow_process(process: Tracked) -> ProcessEnded:
             remedy=f"If it still runs, use '3ox track {process.pid}' on {process.host}.",
         )
     began_s, peak_bytes = time.monotonic(), 0
-    last: _Figures | None = None
+    last: _ProcessUsage | None = None
     said = ""
-    with Wake() as wake, context.on_interrupt(lambda _: wake.set()):
+    with WakePipe() as wake, context.on_interrupt(lambda _: wake.set()):
         for elapsed_s in _until_ended(process, wake):
             context.check_cancelled()
             now = _look(process.pid)
@@ -129,7 +129,7 @@ def follow_process(process: Tracked) -> ProcessEnded:
             if message != said:
                 context.progress(0, message)
                 said = message
-    return ProcessEnded(
+    return TrackResult(
         pid=process.pid,
         host=process.host,
         followed_s=round(time.monotonic() - began_s, 3),
@@ -138,7 +138,7 @@ def follow_process(process: Tracked) -> ProcessEnded:
     )
 
 
-def _until_ended(process: Tracked, wake: Wake) -> Iterator[float]:
+def _until_ended(process: TrackedProcess, wake: WakePipe) -> Iterator[float]:
     """Yield the seconds since the last time, now and then while it runs and whenever ``wake`` is set."""
     with _exit_of(process) as exit_fd:
         watched = [wake.fd] if exit_fd is None else [wake.fd, exit_fd]
@@ -156,7 +156,7 @@ def _until_ended(process: Tracked, wake: Wake) -> Iterator[float]:
 
 
 @contextlib.contextmanager
-def _exit_of(process: Tracked) -> Iterator[int | None]:
+def _exit_of(process: TrackedProcess) -> Iterator[int | None]:
     """Give a descriptor that is readable when the process has ended, None if the system has none."""
     pidfd: int | None = None
     # Gone before it could be opened, or a thread: then it is asked for now and then.
@@ -169,7 +169,7 @@ def _exit_of(process: Tracked) -> Iterator[int | None]:
             os.close(pidfd)
 
 
-def _look(pid: int) -> _Figures | None:
+def _look(pid: int) -> _ProcessUsage | None:
     """Read a process's figures; None if it has ended, or the system does not show them (macOS)."""
     if not LINUX:
         return None
@@ -181,7 +181,7 @@ def _look(pid: int) -> _Figures | None:
     # The name, in brackets, may itself hold spaces and brackets; the rest is in proc_pid_stat(5).
     fields = stat[stat.rindex(b")") + 2 :].split()
     ticks = int(fields[11]) + int(fields[12])
-    return _Figures(
+    return _ProcessUsage(
         cpu_s=round(ticks / os.sysconf("SC_CLK_TCK"), 2),
         rss_bytes=int(fields[21]) * os.sysconf("SC_PAGE_SIZE"),
     )

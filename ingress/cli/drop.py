@@ -78,7 +78,7 @@ def undo(*, job: str, as_json: bool) -> int:
     if as_json:
         emit_json(done)
         return 0
-    click.echo(f"Undone: {done.action}." + (f" The file is now {done.file}." if done.file else ""))
+    click.echo(f"UndoResult: {done.action}." + (f" The file is now {done.file}." if done.file else ""))
     for path in done.kept:
         note(f"{path} stays: there is something else in it.")
     return 0

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ingress.cli.plain import emit_json, login_name, utf8
-from ingress.dispatch import current_bridge, submit
+from ingress.core.bridge import current_bridge
 from middleware.job.schema import Job, make_job
-from ops.errors import StoreSilent, StoreUnreachable, UsageProblem
+from ops.errors import StoreTimeout, StoreUnreachable, UsageProblem
 
 SOURCE = "cli"
 
@@ -75,8 +75,8 @@ def hand_in(job: Job, *, line: str, as_json: bool = False) -> int:
         StoreUnreachable: There is nobody to hand it to.
     """
     try:
-        receipt = submit(job)
-    except StoreSilent as error:
+        receipt = current_bridge().submit(job)
+    except StoreTimeout as error:
         # It may carry the job out all the same, once it goes on.
         hint = f"The job may have been taken; look with '3ox jobs {job.job_id}' before you repeat it."
         raise StoreUnreachable(error.message, remedy=hint) from error

@@ -14,7 +14,7 @@ from middleware.job.keys import Keys
 from ops.errors import SettingsError, StoreUnreachable
 from ops.settings.load import LoadedSettings
 from ops.store.client import Store
-from ops.supervision.program import Program, Vital
+from ops.supervision.program import Program, Readiness
 
 if TYPE_CHECKING:
     from ops.store.embedded import EmbeddedValkey
@@ -81,11 +81,11 @@ def daemon_program(loaded: LoadedSettings, name: str, command: str) -> Program:
 
     file = ready_file(loaded.workspace, name)
 
-    async def ready(pid: int) -> Vital:
+    async def ready(pid: int) -> Readiness:
         while True:
             with contextlib.suppress(FileNotFoundError):
                 if file.read_text() == str(pid):
-                    return Vital()
+                    return Readiness()
             await asyncio.sleep(_ASK_AGAIN_S)
 
     return Program(
@@ -100,9 +100,9 @@ def daemon_program(loaded: LoadedSettings, name: str, command: str) -> Program:
 def store_program(store: EmbeddedValkey) -> Program:
     """Give the embedded store, which has to be prepared."""
 
-    async def ready(_pid: int) -> Vital:
+    async def ready(_pid: int) -> Readiness:
         await store.ready()
-        return Vital()
+        return Readiness()
 
     return Program(
         name="store",
@@ -181,7 +181,7 @@ class WorkerRegistry:
         self._loaded = loaded
         self._keys = Keys(loaded.settings.key_prefix)
 
-    async def ready(self, unit_pid: int) -> Vital:
+    async def ready(self, unit_pid: int) -> Readiness:
         """Wait until the worker process of a unit has registered itself.
 
         Args:
@@ -197,7 +197,7 @@ class WorkerRegistry:
         finally:
             store.close()
 
-    def _find(self, store: Store, unit_pid: int) -> Vital | None:
+    def _find(self, store: Store, unit_pid: int) -> Readiness | None:
         from ops.processes import descendants
 
         try:
@@ -208,7 +208,7 @@ class WorkerRegistry:
         family = {unit_pid, *descendants(unit_pid)}
         for worker_id, pid in registered.items():
             if pid in family:
-                return Vital(pids=(pid,), marks=(("BRIDGE_WORKER_ID", worker_id),))
+                return Readiness(pids=(pid,), marks=(("BRIDGE_WORKER_ID", worker_id),))
         return None
 
     def _registered(self, store: Store) -> dict[str, int]:

@@ -129,14 +129,14 @@ def _stream(job_id: str, mode: Mode) -> None:
 def _here(job: Job, mode: Mode, bridge: Bridge, away: StoreUnreachable) -> JobRecord:
     import msgspec
 
-    from actors.in_process import run_local
+    from actors.in_process import run_in_process
 
     job = bridge.admission.prepare_in_process(job)
     note(f"{away.message} The job runs in this process.")
     if mode.line and not mode.as_json:
         click.echo(mode.line)
     sink = LocalSink(None if mode.as_json else OutputWriter(raw=mode.command))
-    record, receipt = run_local(job, bridge.loaded, sink)
+    record, receipt = run_in_process(job, bridge.loaded, sink)
     if mode.as_json:
         # There is no store that could be asked for the receipt later.
         emit_json({**msgspec.to_builtins(record), "receipt": receipt})

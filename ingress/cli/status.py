@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ingress.cli.shared import emit_json, json_option, note
+from ingress.core.status_report import QUEUE_STATES
 from ingress.core.text import count_of, duration, one_line, print_fields, print_table, short_id
 from ingress.dispatch import Bridge, bridge_status, connect
 from ops.errors import StoreUnreachable
@@ -14,7 +15,6 @@ from ops.local_model.paths import running_models
 
 #: A store that has not answered by then is reported as away; the whole command has to end within 2 s.
 STORE_TIMEOUT_S = 1.2
-_QUEUE = ("ready", "scheduled", "held", "processing", "dead")
 
 
 @click.command()
@@ -44,7 +44,8 @@ def status(*, as_json: bool) -> int:
 def _away(bridge: Bridge) -> dict[str, Any]:
     return {
         "store": {"url": bridge.store.url, "version": None, "healthy": False, "latency_ms": None},
-        "queue": dict.fromkeys(_QUEUE),
+        "queue": dict.fromkeys((*QUEUE_STATES, "ready", "dead")),
+        "queues": {},
         "workers": [],
         "daemons": [],
         "spool": {"jobs": bridge.spooled()},
@@ -63,7 +64,7 @@ def _print_status(found: dict[str, Any]) -> None:
                 "store",
                 one_line(f"{health}, {store['latency_ms']:.1f} ms, {store['version']}, {store['url']}"),
             ),
-            ("queue", "  ".join(f"{name}: {queue.get(name, 0)}" for name in _QUEUE)),
+            ("queue", "  ".join(f"{name}: {queue.get(name, 0)}" for name in QUEUE_STATES)),
             ("spool", f"jobs: {found['spool']['jobs']}"),
             (
                 "results",

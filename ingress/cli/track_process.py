@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actors.context import set_settings
-from actors.process.track import ProcessEnded, Tracked, follow_process
+from actors.process.track import TrackedProcess, TrackResult, follow_process
 from ingress.core.bridge import connect
 from middleware.broker.scripts import EnqueueRequest, Settlement
 from middleware.broker.single_job_worker import SoloWorker
 from middleware.context import JobCancelled
-from middleware.destinations import Sinks
+from middleware.destinations import Destinations
 from middleware.job.receipt import payload_sha256
 from middleware.job.records import JobError
 from middleware.job.schema import encode_job
@@ -37,7 +37,7 @@ log = get_logger(__name__)
 
 
 def follow_as_job(
-    loaded: LoadedSettings, job: Job, process: Tracked, ready: Callable[[], None] = lambda: None
+    loaded: LoadedSettings, job: Job, process: TrackedProcess, ready: Callable[[], None] = lambda: None
 ) -> int:
     """Follow a process as a job to its end.
 
@@ -77,11 +77,11 @@ def _request(job: Job, settings: Settings) -> EnqueueRequest:
         job_type=job.job_type,
         input_sha256=payload_sha256(job),
         project="" if job.project is None else job.project,
-        sinks=Sinks(settings).of(job),
+        sinks=Destinations(settings).of(job),
     )
 
 
-def _follow(process: Tracked) -> Settlement:
+def _follow(process: TrackedProcess) -> Settlement:
     try:
         result = follow_process(process)
     except JobCancelled:
@@ -97,7 +97,7 @@ def _follow(process: Tracked) -> Settlement:
     return Settlement(outcome="completed", result=msgspec.json.encode(result), reason=_reason(result))
 
 
-def _reason(result: ProcessEnded) -> str:
+def _reason(result: TrackResult) -> str:
     return f"process {result.pid} has ended; its exit status is known to its parent only"
 
 

@@ -1,1 +1,1 @@
-"""The clock: which runs of which schedule are due, and what a bridge does periodically."""
+"""The scheduler (``3ox clock``): starts the runs of schedules, and does the periodic work of a bridge."""

@@ -1,13 +1,12 @@
-"""When a schedule runs: cron lines by local time with its daylight-saving changes, and fixed intervals.
+"""Run times of a schedule: cron lines in local time, with daylight saving, and fixed intervals.
 
-APScheduler reads the cron fields and finds the next time that fits them. It does so on wall-clock times
-without a zone; what becomes of them on the two odd days of a year is decided here, as cron has it:
+APScheduler parses the cron fields and finds the next matching wall-clock time, without a time zone. This
+module maps wall-clock times to moments when the clocks change, with cron's rules:
 
-- A line that names its hours (``30 2 * * *``) runs once on each day it names. Where the clocks go forward
-  over that time it runs as long after midnight as on other days (at 03:30), where they go back at the first
-  02:30.
-- A line whose hours are ``*`` or ``*/N`` runs by elapsed time: every minute, quarter or hour that there is,
-  those of the repeated hour included, and none that there is not.
+- A line with fixed hours (``30 2 * * *``) runs once on each of its days. Where the clocks skip that time, it
+  runs as long after midnight as on other days (at 03:30); where they repeat it, it runs the first time.
+- A line whose hours are ``*`` or ``*/N`` runs by elapsed time: at every matching minute that exists, those
+  of the repeated hour included.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from ops.errors import SettingsError
 if TYPE_CHECKING:
     from apscheduler.triggers.base import BaseTrigger  # type: ignore[import-untyped]
 
-#: The tick of the loop is one second; a schedule finer than that would be late more often than not.
+#: The scheduler's loop turns once a second, so shorter intervals would mostly start late.
 EVERY_MIN_MS = 1_000
-#: A line like `0 0 30 2 *` never runs; one for 29 February runs within eight years.
+#: How far to search. `0 0 30 2 *` never runs; 29 February comes within eight years.
 _FAR = timedelta(days=366 * 9)
-#: How far apart from a change of the clocks times may come in another order: no zone changes by more, but
-#: for an island that moved over the date line.
-_ODD = timedelta(hours=26)
+#: Span around a change of the clocks in which wall-clock order and real order may differ. No zone changes by
+#: more, except for islands that moved across the date line.
+_CHANGE_SPAN = timedelta(hours=26)
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _PART = re.compile(r"(\d+)(ms|s|m|h|d)")
 _MACROS = {
@@ -45,14 +44,14 @@ _DAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "satu
 
 
 class Timing(Protocol):
-    """The run times of a schedule, all determined by its settings: every clock finds the same."""
+    """The run times of a schedule. They follow from its settings, so all schedulers compute the same."""
 
     def next_ms(self, after_ms: int) -> int | None:
-        """Give the first run later than this, in milliseconds since 1970; None if there is none."""
+        """Return the first run after a time, both in milliseconds since 1970; None if there is none."""
 
 
 def runs_between(timing: Timing, after_ms: int, until_ms: int, limit: int) -> list[int]:
-    """Give the runs later than ``after_ms`` and not later than ``until_ms``, at most so many, in order."""
+    """Return the first ``limit`` runs after ``after_ms``, up to and including ``until_ms``, in order."""
     runs: list[int] = []
     at_ms = timing.next_ms(after_ms)
     while at_ms is not None and at_ms <= until_ms and len(runs) < limit:
@@ -65,33 +64,33 @@ class Every:
     """Runs at all multiples of an interval since 1970-01-01 00:00 UTC.
 
     Args:
-        interval_ms: At least a second.
+        interval_ms: At least 1,000.
     """
 
     def __init__(self, interval_ms: int) -> None:
         self._interval_ms = interval_ms
 
     def next_ms(self, after_ms: int) -> int:
-        """See ``Timing``."""
+        """Implement ``Timing``."""
         return (after_ms // self._interval_ms + 1) * self._interval_ms
 
 
 def parse_every(value: float | str, where: str) -> Every:
-    """Read an interval.
+    """Parse an interval.
 
     Args:
         value: Seconds, or a text like ``90s``, ``5m``, ``1h30m``, ``1d``.
-        where: The setting, for the error.
+        where: Name of the setting, for the error.
 
     Raises:
-        SettingsError: It is none, or shorter than a second.
+        SettingsError: The value is not an interval, or shorter than a second.
     """
     if isinstance(value, str):
         text = value.replace(" ", "")
         parts = _PART.findall(text)
         if not parts or "".join(number + unit for number, unit in parts) != text:
             raise SettingsError(
-                f"{where} is no interval: {value!r}.",
+                f"{where} is not an interval: {value!r}.",
                 remedy="Write seconds, or a text like '90s', '5m', '1h30m', '1d'.",
             )
         interval_ms = sum(int(number) * _UNITS_MS[unit] for number, unit in parts)
@@ -103,16 +102,16 @@ def parse_every(value: float | str, where: str) -> Every:
 
 
 def parse_zone(name: str, where: str) -> ZoneInfo:
-    """Find a time zone.
+    """Return the time zone of a name.
 
     Raises:
-        SettingsError: There is none of this name.
+        SettingsError: The name is unknown.
     """
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise SettingsError(
-            f"{where} is no time zone: {name!r}.", remedy="Use a name like 'UTC' or 'Europe/Berlin'."
+            f"{where} is not a time zone: {name!r}.", remedy="Use a name like 'UTC' or 'Europe/Berlin'."
         ) from error
 
 
@@ -122,11 +121,11 @@ class Cron:
     Args:
         line: Minute, hour, day of month, month, day of week as in crontab(5), names of months and days
             included; or ``@hourly``, ``@daily``, ``@weekly``, ``@monthly``, ``@yearly``.
-        zone: Whose wall clock is meant.
-        where: The setting, for the error.
+        zone: Time zone of the line.
+        where: Name of the setting, for the error.
 
     Raises:
-        SettingsError: The line cannot be read, or names a time that never comes.
+        SettingsError: The line is not valid, or never runs.
     """
 
     def __init__(self, line: str, zone: ZoneInfo, where: str) -> None:
@@ -137,35 +136,37 @@ class Cron:
                 f"{where} has {len(fields)} fields, not 5: {line!r}.",
                 remedy="Write minute, hour, day of month, month, day of week: '30 2 * * *'.",
             )
-        #: See the head of this module.
+        # See the docstring of this module.
         self._by_elapsed_time = fields[1].startswith("*")
         try:
             self._trigger = _trigger(fields)
         except ValueError as error:
             raise SettingsError(
-                f"{where} cannot be read: {line!r}: {error}.",
+                f"{where} is not valid: {line!r}: {error}.",
                 remedy="Write minute, hour, day of month, month, day of week: '30 2 * * *'.",
             ) from error
         if next(self._walls(datetime(2000, 1, 1, tzinfo=UTC)), None) is None:
-            raise SettingsError(f"{where} names a time that never comes: {line!r}.", remedy="Correct it.")
+            raise SettingsError(
+                f"{where} never runs: {line!r}.", remedy="Name a day that exists in the month."
+            )
 
     def next_ms(self, after_ms: int) -> int | None:
-        """See ``Timing``."""
+        """Implement ``Timing``."""
         after = datetime.fromtimestamp(after_ms / 1000, UTC)
         best: datetime | None = None
-        horizon: datetime | None = None
+        latest_wall: datetime | None = None
         for wall in self._walls(self._wall(after) - self._shift_near(after)):
-            if horizon is not None and wall > horizon:
+            if latest_wall is not None and wall > latest_wall:
                 break
             for moment in self._moments(wall):
                 if moment > after and (best is None or moment < best):
                     best = moment
-                    # A later wall-clock time can come sooner, by as much as the clocks are put there.
-                    horizon = wall + self._shift_near(moment)
+                    # A later wall-clock time can come sooner, by as much as the clocks change.
+                    latest_wall = wall + self._shift_near(moment)
         return None if best is None else round(best.timestamp() * 1000)
 
     def _walls(self, start: datetime) -> Iterator[datetime]:
-        """Give the wall-clock times that fit, as UTC so that none of them is odd, from ``start`` on."""
+        """Yield the matching wall-clock times from ``start`` on; as UTC, which skips and repeats none."""
         last = start + _FAR
         wall = self._trigger.get_next_fire_time(None, start)
         while wall is not None and wall <= last:
@@ -176,7 +177,7 @@ class Cron:
         return moment.astimezone(self._zone).replace(tzinfo=UTC)
 
     def _moments(self, wall: datetime) -> list[datetime]:
-        """Give the moments at which the wall clock shows this; see the head of this module."""
+        """Return the moments of a wall-clock time; see the docstring of this module."""
         first = wall.replace(tzinfo=self._zone, fold=0).astimezone(UTC)
         if not self._by_elapsed_time:
             return [first]
@@ -184,20 +185,20 @@ class Cron:
         return [moment for moment in sorted({first, second}) if self._wall(moment) == wall]
 
     def _shift_near(self, moment: datetime) -> timedelta:
-        """Give by how much the clocks are put within a day or so of this moment."""
+        """Return by how much the clocks change within about a day of this moment."""
         offsets = [
             (moment + step).astimezone(self._zone).utcoffset()
-            for step in (-_ODD, -_ODD / 2, timedelta(0), _ODD / 2, _ODD)
+            for step in (-_CHANGE_SPAN, -_CHANGE_SPAN / 2, timedelta(0), _CHANGE_SPAN / 2, _CHANGE_SPAN)
         ]
         known = [offset for offset in offsets if offset is not None]
         return max(known) - min(known)
 
 
 def _trigger(fields: list[str]) -> BaseTrigger:
-    """Give APScheduler's trigger for the five fields.
+    """Return APScheduler's trigger for the five fields.
 
-    Its days of the week begin with Monday = 0, cron's with Sunday = 0 or 7; and cron takes a day that fits
-    either of the two day fields if both are given.
+    APScheduler counts weekdays from Monday = 0, cron from Sunday = 0 or 7. If both day fields are given, cron
+    runs on days that match either of them.
     """
     from apscheduler.triggers.combining import OrTrigger  # type: ignore[import-untyped]
     from apscheduler.triggers.cron import CronTrigger  # type: ignore[import-untyped]

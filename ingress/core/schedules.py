@@ -1,4 +1,4 @@
-"""The schedules of ``3ox.toml``: read, checked, and read again when the file has changed."""
+"""The schedules of ``3ox.toml``: parsed, validated, and loaded again when the file changes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from ingress.core.bridge import Bridge
 from ingress.core.schedule_timing import Cron, Every, Timing, parse_every, parse_zone
 from middleware.job.ids import ALPHABET, ID_LENGTH, new_job_id
 from middleware.job.records import utc
@@ -18,15 +19,12 @@ from ops.errors import BridgeError, SettingsError
 from ops.logs import get_logger
 from ops.settings.live import LiveSettings
 from ops.settings.load import ScheduleSettings
-from ops.store.client import Store
 
 SOURCE = "clock"
-#: Hash in the store that holds the ``ScheduleMark`` of each schedule, after the key prefix.
-MARKS_KEY = "schedules"
-#: With missed = "skip" and no latest_s, a run that is later than this is missed: about what a change of the
-#: leader takes, which is no reason to leave a run out.
+#: ``latest_s`` of ``missed = "skip"`` when it is not set: about the time that a change of leader takes, which
+#: must not cause a run to be skipped.
 SKIP_LATEST_S = 5.0
-#: What a schedule says of its job; the rest is the clock's to say.
+#: Keys of a schedule's ``job``; the scheduler sets all other fields.
 _JOB_FIELDS = (
     "job_type",
     "payload",
@@ -39,19 +37,47 @@ _JOB_FIELDS = (
     "metadata",
 )
 
+#: Hash of the store with the ``ScheduleProgress`` of each schedule.
+PROGRESS_KEY = "schedules"
+
 log = get_logger(__name__)
 
 
+class ScheduleProgress(Struct, frozen=True):
+    """How far a schedule has been processed; stored as JSON.
+
+    Attributes:
+        done_ms: All runs up to this time have been handled, in milliseconds since 1970.
+        timing: Fingerprint of the timing that ``done_ms`` refers to.
+    """
+
+    done_ms: int
+    timing: str
+
+
+def read_progress(bridge: Bridge) -> dict[str, ScheduleProgress]:
+    """Return the progress of each schedule that has been processed, by schedule id.
+
+    Raises:
+        StoreUnreachable: The store is unavailable.
+    """
+    flat = bridge.store.call("HGETALL", f"{bridge.scripts.prefix}{PROGRESS_KEY}")
+    return {
+        flat[at].decode(): msgspec.json.decode(flat[at + 1], type=ScheduleProgress)
+        for at in range(0, len(flat), 2)
+    }
+
+
 class Schedule(Struct, frozen=True, kw_only=True):
-    """One ``[[schedule]]``, checked.
+    """A valid ``[[schedule]]``.
 
     Attributes:
         id: Its name.
-        timing: When it runs.
+        timing: Its run times.
         fingerprint: Changes with the timing, and with nothing else.
         job: Fields of its jobs.
-        missed: What becomes of a run that could not be started in time: ``run`` or ``skip``.
-        latest_s: A run may start so much later than its time; None: as late as it gets.
+        missed: Policy for runs that could not start in time: ``run`` or ``skip``.
+        latest_s: Longest delay after which a run still starts; None: no limit for ``run``, 5 s for ``skip``.
     """
 
     id: str
@@ -62,24 +88,24 @@ class Schedule(Struct, frozen=True, kw_only=True):
     latest_s: float | None
 
     def skip_reason(self, run_ms: int, now_ms: int) -> str | None:
-        """Tell why a run is not started any more; None if it is."""
+        """Return why a run must be skipped now; None if it still starts."""
         late_s = (now_ms - run_ms) / 1000
         latest_s = SKIP_LATEST_S if self.latest_s is None and self.missed == "skip" else self.latest_s
         if latest_s is None or late_s <= latest_s:
             return None
-        told = "" if self.latest_s is None else f", latest_s {self.latest_s:g}"
-        return f"missed: due at {utc(run_ms)}, {late_s:.0f} s ago, policy {self.missed}{told}"
+        limit = "" if self.latest_s is None else f", latest_s {self.latest_s:g}"
+        return f"missed: due at {utc(run_ms)}, {late_s:.0f} s ago, policy {self.missed}{limit}"
 
     def make_job(self, run_ms: int, *, late_s: float, missed: str | None = None) -> Job:
-        """Make the job of one run; the same run gives the same job id and idempotency key every time.
+        """Build the job of a run; the same run always has the same job id and idempotency key.
 
         Args:
-            run_ms: The run's time.
-            late_s: How much later than that it is.
-            missed: What is done with a missed run, for its metadata.
+            run_ms: When the run is due, in milliseconds since 1970.
+            late_s: How long ago that was, in seconds.
+            missed: How a missed run is handled, for the job's metadata.
 
         Raises:
-            InvalidJob: The schedule's job does not fit its type.
+            InvalidJob: The payload does not match the job type.
         """
         run_at = str(utc(run_ms))
         metadata = {"schedule": self.id, "run_at": run_at, **self.job.get("metadata", {})}
@@ -98,9 +124,9 @@ class Schedule(Struct, frozen=True, kw_only=True):
 
 
 def run_job_id(schedule_id: str, run_ms: int) -> str:
-    """Give the id of a run's job, always the same one.
+    """Return the id of a run's job, which is always the same.
 
-    The idempotency key is forgotten after ``idempotency_ttl_s``; the id is known for as long as the job is.
+    The store forgets the idempotency key after ``idempotency_ttl_s``, but the id only with the job.
     """
     digest = hashlib.sha256(f"{schedule_id}:{run_ms}".encode()).digest()
     tail = "".join(ALPHABET[byte % len(ALPHABET)] for byte in digest[: ID_LENGTH // 2])
@@ -108,16 +134,16 @@ def run_job_id(schedule_id: str, run_ms: int) -> str:
 
 
 def make_schedules(rows: Sequence[ScheduleSettings]) -> list[Schedule]:
-    """Check the schedules of the settings.
+    """Build the schedules of the settings.
 
     Raises:
-        SettingsError: One of them cannot be; names it, and the remedy.
+        SettingsError: A schedule is not valid; the error names it.
     """
     schedules: dict[str, Schedule] = {}
     for row in rows:
         if row.id in schedules:
             raise SettingsError(
-                f"two schedules in 3ox.toml are called {row.id!r}.", remedy="Give each an id of its own."
+                f"Two schedules in 3ox.toml have the id {row.id!r}.", remedy="Use a unique id for each."
             )
         schedules[row.id] = _make(row)
     return list(schedules.values())
@@ -130,11 +156,11 @@ def _make(row: ScheduleSettings) -> Schedule:
         near = difflib.get_close_matches(unknown, _JOB_FIELDS, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise SettingsError(
-            f"the job {where} has an unknown key {unknown!r}.",
+            f"The job {where} has an unknown key {unknown!r}.",
             remedy=f"{hint}Known: {', '.join(_JOB_FIELDS)}.",
         )
     if "job_type" not in row.job:
-        raise SettingsError(f"the job {where} lacks 'job_type'.", remedy="Add it.")
+        raise SettingsError(f"The job {where} lacks 'job_type'.", remedy="Add it.")
     schedule = Schedule(
         id=row.id,
         timing=_timing(row, where),
@@ -146,14 +172,14 @@ def _make(row: ScheduleSettings) -> Schedule:
     try:
         schedule.make_job(0, late_s=0.0)
     except BridgeError as error:
-        raise SettingsError(f"the job {where}: {error.message}", remedy=error.remedy) from error
+        raise SettingsError(f"The job {where}: {error.message}", remedy=error.remedy) from error
     return schedule
 
 
 def _timing(row: ScheduleSettings, where: str) -> Cron | Every:
     if (row.cron is None) == (row.every is None):
         raise SettingsError(
-            f"the schedule {row.id!r} in 3ox.toml needs either cron or every.", remedy="Give one of them."
+            f"The schedule {row.id!r} in 3ox.toml needs either cron or every.", remedy="Set one of them."
         )
     zone = parse_zone(row.timezone, f"timezone {where}")
     if row.cron is not None:
@@ -161,47 +187,18 @@ def _timing(row: ScheduleSettings, where: str) -> Cron | Every:
     return parse_every(row.every if row.every is not None else 0, f"every {where}")
 
 
-class ScheduleMark(Struct, frozen=True):
-    """How far the runs of a schedule have been processed.
-
-    Attributes:
-        done_ms: All runs up to this time have been processed, in milliseconds since 1970.
-        timing: Fingerprint of the timing that ``done_ms`` belongs to.
-    """
-
-    done_ms: int
-    timing: str
-
-
-def read_marks(store: Store, prefix: str) -> dict[str, ScheduleMark]:
-    """Return the marks of all schedules by schedule id.
+class LiveSchedules:
+    """The schedules of ``3ox.toml``, which can change while the process runs.
 
     Args:
-        store: The bridge's store.
-        prefix: Prefix of the bridge's keys.
-
-    Raises:
-        StoreUnreachable: The store is unavailable.
-    """
-    flat = store.call("HGETALL", f"{prefix}{MARKS_KEY}")
-    return {
-        flat[at].decode(): msgspec.json.decode(flat[at + 1], type=ScheduleMark)
-        for at in range(0, len(flat), 2)
-    }
-
-
-class ScheduleBook:
-    """The schedules as they are in the file now.
-
-    Args:
-        live: The settings of this process.
+        live: Settings of this process.
 
     Attributes:
-        loaded: The settings that count now.
-        schedules: The schedules that count now.
+        loaded: Settings in force.
+        schedules: Schedules in force.
 
     Raises:
-        SettingsError: One of the schedules is not valid.
+        SettingsError: A schedule is not valid.
     """
 
     def __init__(self, live: LiveSettings) -> None:
@@ -210,10 +207,10 @@ class ScheduleBook:
         self.schedules = make_schedules(self.loaded.settings.schedule)
 
     def refresh(self) -> bool:
-        """Take up a changed file; schedules that are not valid are logged, and the old settings count.
+        """Load a changed file. If a schedule in it is not valid, log that and keep the previous ones.
 
         Returns:
-            Whether other settings count now.
+            Whether the settings in force have changed.
         """
         fresh = self._live.loaded()
         if fresh is self._seen:

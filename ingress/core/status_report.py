@@ -1,4 +1,4 @@
-"""The state of the whole bridge on one page: ``3ox status`` and its JSON."""
+"""The state of the whole bridge: what ``3ox status`` shows and its JSON."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from typing import Any
 
 from ingress.core.bridge import Bridge
 from middleware.broker.spending import NANO_PER_USD, day_use_command, read_day_use
-from middleware.job.deliveries import count_undelivered
+from middleware.job.deliveries import undelivered
+from middleware.job.keys import DELIVER_QUEUE, QUEUE, QUEUES
 from middleware.job.records import utc, utc_now
 from ops.local_model.paths import running_models
 
-#: More workers than this are counted, but not listed.
+#: The states that the status shows, in this order.
+QUEUE_STATES = ("queued", "scheduled", "held", "processing", "retrying", "failed")
+#: Workers and daemons listed at most.
 _WORKERS_MAX = 200
 
 
 def overview(bridge: Bridge) -> dict[str, Any]:
-    """Read the state of a bridge in five round trips.
+    """Return the state of a bridge, as ``3ox status --json`` prints it.
 
     Raises:
-        StoreUnreachable: The store is away.
+        StoreUnreachable: The store is unavailable.
     """
     store, keys = bridge.store, bridge.reader.keys
     began_s = time.perf_counter()
@@ -27,7 +30,7 @@ def overview(bridge: Bridge) -> dict[str, Any]:
     latency_ms = (time.perf_counter() - began_s) * 1000
     now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
     today = utc_now()[:10]
-    info, ids, doors, use = bridge.reader.read(
+    info, workers, daemons, use = bridge.reader.read(
         [
             ("INFO", "server"),
             ("ZRANGE", keys.workers, 0, _WORKERS_MAX - 1, "WITHSCORES"),
@@ -35,7 +38,8 @@ def overview(bridge: Bridge) -> dict[str, Any]:
             day_use_command(keys.prefix, today),
         ],
     )
-    summary = bridge.reader.summary()
+    summaries = {name: bridge.reader.summary(name) for name in QUEUES}
+    queue = _queue(summaries[QUEUE])
     return {
         "store": {
             "url": store.url,
@@ -43,25 +47,25 @@ def overview(bridge: Bridge) -> dict[str, Any]:
             "healthy": True,
             "latency_ms": round(latency_ms, 3),
         },
-        "queue": {
-            "ready": summary["queued"],
-            "scheduled": summary["scheduled"] + summary["retrying"],
-            "held": summary["held"],
-            "processing": summary["processing"],
-            "dead": summary["failed"],
-        },
-        "workers": _workers(bridge, [item.decode() for item in ids[::2]], ids[1::2], now_ms),
-        "daemons": _daemons(bridge, [item.decode() for item in doors[::2]], doors[1::2], now_ms),
+        # "ready" and "dead" are the names that "queued" and "failed" had in version 0.1.
+        "queue": {**queue, "ready": queue["queued"], "dead": queue["failed"]},
+        "queues": {name: _queue(summary) for name, summary in summaries.items()},
+        "workers": _workers(bridge, [item.decode() for item in workers[::2]], workers[1::2], now_ms),
+        "daemons": _daemons(bridge, [item.decode() for item in daemons[::2]], daemons[1::2], now_ms),
         "spool": {"jobs": bridge.spooled()},
-        "deliveries": count_undelivered(bridge.reader.read, keys),
+        "deliveries": undelivered(summaries[DELIVER_QUEUE]),
         "models": running_models(bridge.loaded.workspace),
         "ask": _ask_use(bridge, today, use),
         "at": utc(now_ms),
     }
 
 
+def _queue(summary: dict[str, int]) -> dict[str, int]:
+    return {name: summary[name] for name in QUEUE_STATES}
+
+
 def _ask_use(bridge: Bridge, day: str, reply: list[bytes | None]) -> dict[str, Any]:
-    """Give what the answers of a day have taken, and what they may take."""
+    """Return what the paid answers of a day have used, and the daily budget."""
     use, budget = read_day_use(reply), bridge.loaded.settings.ask.budget
     return {
         "day": day,
@@ -88,18 +92,18 @@ def _workers(bridge: Bridge, ids: list[str], leases: list[bytes], now_ms: int) -
     workers = []
     for at, worker_id in enumerate(ids):
         flat, held = replies[2 * at], replies[2 * at + 1]
-        said = {flat[n].decode(): flat[n + 1].decode() for n in range(0, len(flat), 2)}
-        beat_ms = int(said.get("at", now_ms))
+        fields = {flat[n].decode(): flat[n + 1].decode() for n in range(0, len(flat), 2)}
+        beat_ms = int(fields.get("at", now_ms))
         workers.append(
             {
                 "worker_id": worker_id,
-                "host": said.get("host", ""),
-                "pid": int(said.get("pid", 0)),
-                "threads": int(said.get("threads", 0)),
-                "unit": said.get("unit", ""),
+                "host": fields.get("host", ""),
+                "pid": int(fields.get("pid", 0)),
+                "threads": int(fields.get("threads", 0)),
+                "unit": fields.get("unit", ""),
                 "processing": [item.decode() for item in held],
-                "completed": int(said.get("completed", 0)),
-                "failed": int(said.get("failed", 0)),
+                "completed": int(fields.get("completed", 0)),
+                "failed": int(fields.get("failed", 0)),
                 "heartbeat_age_s": round(max(0, now_ms - beat_ms) / 1000, 3),
                 "lease_left_s": round((int(float(leases[at])) - now_ms) / 1000, 3),
                 "healthy": float(leases[at]) > now_ms,
@@ -113,10 +117,10 @@ def _daemons(bridge: Bridge, members: list[str], leases: list[bytes], now_ms: in
     replies = bridge.reader.read([("HGETALL", keys.daemon(member)) for member in members]) if members else []
     daemons = []
     for flat, lease in zip(replies, leases, strict=True):
-        said = {flat[n].decode(): flat[n + 1].decode() for n in range(0, len(flat), 2)}
-        if "at" not in said:
+        fields = {flat[n].decode(): flat[n + 1].decode() for n in range(0, len(flat), 2)}
+        if "at" not in fields:
             continue
-        known = {name: said.pop(name, "") for name in ("name", "host", "pid", "at")}
+        known = {name: fields.pop(name, "") for name in ("name", "host", "pid", "at")}
         daemons.append(
             {
                 "name": known["name"],
@@ -124,15 +128,15 @@ def _daemons(bridge: Bridge, members: list[str], leases: list[bytes], now_ms: in
                 "pid": int(known["pid"]),
                 "healthy": float(lease) > now_ms,
                 "heartbeat_age_s": round(max(0, now_ms - int(known["at"])) / 1000, 3),
-                **said,
+                **fields,
             },
         )
-    _tell_who_led(daemons)
+    _mark_former_leaders(daemons)
     return sorted(daemons, key=lambda daemon: (daemon["name"], daemon["host"], daemon["pid"]))
 
 
-def _tell_who_led(daemons: list[dict[str, Any]]) -> None:
-    """Let one clock alone lead: what a killed one said last stays in the store until it is forgotten."""
+def _mark_former_leaders(daemons: list[dict[str, Any]]) -> None:
+    """Set the role of earlier leaders to ``led``: the entry of a killed one stays until it expires."""
     terms = [daemon for daemon in daemons if daemon.get("role") == "leads"]
     latest = max((int(daemon["fence"]) for daemon in terms), default=0)
     for daemon in terms:

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from ingress.core.control import list_approvals
-from ingress.core.schedules import read_marks, run_job_id
+from ingress.core.schedules import read_progress, run_job_id
 from ingress.core.status_report import overview
 from ingress.dashboard.charts import Latency, Throughput, latency, throughput
 from ingress.dashboard.state import DashboardState
@@ -104,19 +104,19 @@ def _schedules(dashboard: DashboardState, now_ms: int) -> list[ScheduleRow]:
     book = dashboard.schedules()
     if not book.schedules:
         return []
-    marks = read_marks(dashboard.bridge.store, dashboard.bridge.reader.keys.prefix)
+    progress = read_progress(dashboard.bridge)
     settings = {row.id: row for row in book.loaded.settings.schedule}
     rows = []
     for schedule in book.schedules:
-        mark = marks.get(schedule.id)
-        last = None if mark is None else _run(dashboard, schedule.id, mark.done_ms)
+        done = progress.get(schedule.id)
+        last = None if done is None else _run(dashboard, schedule.id, done.done_ms)
         rows.append(
             ScheduleRow(
                 id=schedule.id,
                 timing=_timing(settings[schedule.id]),
                 job_type=schedule.job["job_type"],
                 next_at=utc(schedule.timing.next_ms(now_ms)),
-                last_at=None if last is None or mark is None else utc(mark.done_ms),
+                last_at=None if last is None or done is None else utc(done.done_ms),
                 last=last,
             )
         )

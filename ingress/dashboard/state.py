@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 
 from ingress.core.http.app_state import AppState
 from ingress.core.listing import Catalog
-from ingress.core.schedules import ScheduleBook
+from ingress.core.schedules import LiveSchedules
 from ingress.dashboard.sessions import Sessions, SignInLimit
 from middleware.archive.history import History
 
@@ -32,7 +32,7 @@ class DashboardState:
         self.sessions = Sessions(app_state.tokens)
         self.tries = SignInLimit()
         self._local = threading.local()
-        self._book: ScheduleBook | None = None
+        self._book: LiveSchedules | None = None
         self._book_lock = threading.Lock()
 
     def catalog(self) -> Catalog:
@@ -44,7 +44,7 @@ class DashboardState:
             known = self._local.catalog = (inode, Catalog(self.bridge, History(path)))
         return known[1]
 
-    def schedules(self) -> ScheduleBook:
+    def schedules(self) -> LiveSchedules:
         """Give the schedules as they stand in the file now.
 
         Raises:
@@ -52,7 +52,7 @@ class DashboardState:
         """
         with self._book_lock:
             if self._book is None:
-                self._book = ScheduleBook(self.app_state.daemon.live)
+                self._book = LiveSchedules(self.app_state.daemon.live)
             self._book.refresh()
             return self._book
 

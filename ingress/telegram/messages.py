@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ingress.core.status_report import QUEUE_STATES
 from ingress.core.text import count_of, duration, kind, seconds_between, short_id, summary_line, what, why
 from ingress.telegram.message_text import head, tail, units
 
@@ -119,7 +120,7 @@ def bridge_state(state: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             f"store: healthy, {state['store']['latency_ms']:.1f} ms",
-            "queue: " + ", ".join(f"{count} {name}" for name, count in queue.items()),
+            "queue: " + ", ".join(f"{queue[name]} {name}" for name in QUEUE_STATES),
             f"workers: {sound} of {len(workers)} healthy, {count_of(running, 'job')} running",
             f"daemons: {', '.join(daemons) if daemons else 'none'}",
             f"spool: {count_of(state['spool']['jobs'], 'job')}",

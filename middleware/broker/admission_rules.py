@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from middleware.broker.scripts import EnqueueRequest
-from middleware.destinations import Sinks
+from middleware.destinations import Destinations
 from middleware.job.policy import ALLOW, Policy
 from middleware.job.receipt import canonical_payload
 from middleware.job.schema import DEFAULT_PRIORITY, POLICY_MARK, Job, JobBase, encode_job
@@ -45,7 +45,7 @@ class AdmissionRules:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.policy = Policy(settings.policy)
-        self._destinations = Sinks(settings)
+        self._destinations = Destinations(settings)
         self._types: dict[str, TypeSettings] = {}
 
     def project(self, name: str) -> ProjectSettings:

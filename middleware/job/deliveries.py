@@ -60,9 +60,14 @@ def read_deliveries(read: _Read, keys: Keys, counts: dict[str, int]) -> dict[str
 
 
 def count_undelivered(read: _Read, keys: Keys) -> dict[str, int]:
-    """Count deliveries that have not arrived: ``waiting`` (on the way) and ``failed`` (given up)."""
+    """Return the number of undelivered results: ``waiting`` (pending) and ``failed`` (no attempts left)."""
     counts = read([("ZCARD", keys.state(state, DELIVER_QUEUE)) for state in UNDELIVERED])
-    return {"waiting": sum(counts[:-1]), "failed": counts[-1]}
+    return undelivered(dict(zip(map(str, UNDELIVERED), counts, strict=True)))
+
+
+def undelivered(summary: dict[str, int]) -> dict[str, int]:
+    """Return the same counts from the number of deliveries in each state."""
+    return {"waiting": sum(summary[state] for state in ON_THE_WAY), "failed": summary[State.FAILED]}
 
 
 def undelivered_jobs(read: _Read, keys: Keys, limit: int) -> list[str]:

@@ -17,7 +17,7 @@ from middleware.job.keys import Keys
 from middleware.job.reader import Reader
 from middleware.job.records import JobEvent, JobRecord, OutputChunk, utc
 from ops.backoff import Backoff
-from ops.errors import JobNotFound, StoreError, StoreSilent, StoreUnreachable, WaitTimeout
+from ops.errors import JobNotFound, StoreError, StoreTimeout, StoreUnreachable, WaitTimeout
 from ops.store.channels import Subscription
 from ops.store.resp import Connection, as_error
 
@@ -261,7 +261,7 @@ class Follower:
         try:
             reply = link.read(block_s + self._store.timeout_s)
         except TimeoutError as error:
-            raise StoreSilent(
+            raise StoreTimeout(
                 f"the store did not answer within {self._store.timeout_s:g} s.",
                 remedy="Check whether it is paused or overloaded.",
             ) from error

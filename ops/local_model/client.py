@@ -29,7 +29,7 @@ import msgspec
 from msgspec import Struct
 
 from ops.errors import SettingsError, StartFailed
-from ops.local_model.paths import model_place
+from ops.local_model.paths import model_paths
 from ops.lockfile import take_lock
 from ops.settings.load import LoadedSettings
 
@@ -47,7 +47,7 @@ _HELLO_MAX_BYTES = 4096
 _NOT_INHERITED = frozenset({"BRIDGE_WORKER_ID", "BRIDGE_JOB_ID", "BRIDGE_PROJECT", "BRIDGE_TASK"})
 
 
-class ModelHello(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ModelEndpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the process tells whoever has a lease.
 
     Attributes:
@@ -65,7 +65,7 @@ class ModelHello(Struct, frozen=True, kw_only=True, omit_defaults=True):
     remedy: str = ""
 
 
-_BROKEN_OFF = ModelHello(error="the wait for it was broken off")
+_BROKEN_OFF = ModelEndpoint(error="the wait for it was broken off")
 
 
 def load_engine() -> ModuleType:
@@ -124,7 +124,7 @@ class ModelLease:
 
     def __init__(self, loaded: LoadedSettings) -> None:
         self._loaded = loaded
-        self._place = model_place(loaded.workspace)
+        self._place = model_paths(loaded.workspace)
         self._guard = threading.Lock()
         self._link: socket.socket | None = None
         self._aborted = False
@@ -150,7 +150,7 @@ class ModelLease:
             link.close()
             raise _unusable(_BROKEN_OFF)
 
-    def open(self) -> ModelHello:
+    def open(self) -> ModelEndpoint:
         """Start the process if none runs, wait for the model, and tell how it is reached.
 
         Raises:
@@ -197,7 +197,7 @@ class ModelLease:
             return None
         return link
 
-    def _read_hello(self, link: socket.socket, deadline_s: float) -> ModelHello | None:
+    def _read_hello(self, link: socket.socket, deadline_s: float) -> ModelEndpoint | None:
         """Wait until the weights are loaded; None if the process ended meanwhile."""
         data = b""
         while not data.endswith(b"\n"):
@@ -206,13 +206,13 @@ class ModelLease:
                 piece = link.recv(_HELLO_MAX_BYTES)
             except TimeoutError:
                 limit_s = self._loaded.settings.ask.local.start_timeout_s
-                return ModelHello(error=f"its weights were not loaded within {limit_s:g} s")
+                return ModelEndpoint(error=f"its weights were not loaded within {limit_s:g} s")
             except ConnectionError:
                 return None
             if piece == b"":
                 return None
             data += piece
-        return msgspec.json.decode(data, type=ModelHello)
+        return msgspec.json.decode(data, type=ModelEndpoint)
 
     def _stay_linked(self) -> None:
         """Keep one link for as long as this process lives, so that the model ends with its last user."""
@@ -233,7 +233,7 @@ class ModelLease:
         try:
             lock_fd = take_lock(self._place.start_lock, within_s=_LISTEN_WITHIN_S)
         except TimeoutError as error:
-            raise _unusable(ModelHello(error="whoever starts it stands still")) from error
+            raise _unusable(ModelEndpoint(error="whoever starts it stands still")) from error
         try:
             link = self._dial(b"")
             if link is not None:
@@ -280,6 +280,6 @@ class ModelLease:
             listening.close()
 
 
-def _unusable(hello: ModelHello) -> StartFailed:
+def _unusable(hello: ModelEndpoint) -> StartFailed:
     remedy = "See 3ox.log." if hello.remedy == "" else hello.remedy
     return StartFailed(f"the offline model cannot be used: {hello.error}.", remedy=remedy)

@@ -13,7 +13,7 @@ from ops.processes import LINUX, pid_alive
 from ops.workspace import Workspace
 
 
-class ModelPlace(Struct, frozen=True):
+class ModelPaths(Struct, frozen=True):
     """Paths of the model's process.
 
     Attributes:
@@ -45,10 +45,10 @@ class ModelState(Struct, frozen=True, kw_only=True):
     since: str
 
 
-def model_place(workspace: Workspace) -> ModelPlace:
+def model_paths(workspace: Workspace) -> ModelPaths:
     """Give the paths of the model's process for this workspace."""
     run_dir = workspace.run_dir
-    return ModelPlace(
+    return ModelPaths(
         # Beside the store's socket, whose directory was chosen so that the path is not too long.
         socket=workspace.store_socket.with_name("model.sock"),
         start_lock=run_dir / "model-start.lock",
@@ -60,7 +60,7 @@ def model_place(workspace: Workspace) -> ModelPlace:
 def running_models(workspace: Workspace) -> list[dict[str, Any]]:
     """Give the offline model of this host that is loaded now, if any, as ``3ox status`` shows it."""
     try:
-        state = msgspec.json.decode(model_place(workspace).state.read_bytes(), type=ModelState)
+        state = msgspec.json.decode(model_paths(workspace).state.read_bytes(), type=ModelState)
     except (OSError, msgspec.MsgspecError):
         return []
     if not pid_alive(state.pid, state.start_time):

@@ -21,8 +21,8 @@ from typing import Any
 import msgspec
 
 from ops.errors import BridgeError, StartFailed
-from ops.local_model.client import ASK, INSTALL, ModelHello, load_engine, model_file, model_name
-from ops.local_model.paths import ModelPlace, ModelState, model_place, resident_bytes
+from ops.local_model.client import ASK, INSTALL, ModelEndpoint, load_engine, model_file, model_name
+from ops.local_model.paths import ModelPaths, ModelState, model_paths, resident_bytes
 from ops.lockfile import await_lock
 from ops.logs import configure_logging, get_logger
 from ops.processes import process_start_time
@@ -47,7 +47,7 @@ class ModelServer:
         place: Where it is found.
     """
 
-    def __init__(self, loaded: LoadedSettings, place: ModelPlace) -> None:
+    def __init__(self, loaded: LoadedSettings, place: ModelPaths) -> None:
         self._local = loaded.settings.ask.local
         self._loaded = loaded
         self._place = place
@@ -97,25 +97,25 @@ class ModelServer:
         listener.setblocking(False)
         return listener
 
-    def _load(self) -> ModelHello:
+    def _load(self) -> ModelEndpoint:
         """Load the weights; whoever comes meanwhile waits in the listener's backlog."""
         try:
             path = model_file(self._loaded)
         except BridgeError as error:
-            return ModelHello(error=str(error))
+            return ModelEndpoint(error=str(error))
         if path is None:
-            return ModelHello(error=f"it is not installed; {INSTALL}")
+            return ModelEndpoint(error=f"it is not installed; {INSTALL}")
         name, key = model_name(path), secrets.token_urlsafe(24)
         begun_s = time.monotonic()
         try:
             self._engine = self._start_engine(path, name, key)
         except StartFailed as error:
             log.error("model.not_loaded", path=str(path), error=error.message)  # noqa: TRY400 (it says all)
-            return ModelHello(error=error.message, remedy=error.remedy)
+            return ModelEndpoint(error=error.message, remedy=error.remedy)
         except Exception as error:
             # The engine is not ours: whatever it raises, those who wait have to hear it.
             log.exception("model.not_loaded", path=str(path))
-            return ModelHello(error=f"{path.name} cannot be loaded ({str(error)[:200]})")
+            return ModelEndpoint(error=f"{path.name} cannot be loaded ({str(error)[:200]})")
         state = ModelState(
             pid=os.getpid(),
             start_time=process_start_time(os.getpid()),
@@ -129,7 +129,7 @@ class ModelServer:
             took_s=round(time.monotonic() - begun_s, 3),
             memory_bytes=resident_bytes(os.getpid()),
         )
-        return ModelHello(url=f"{self._engine.listening_address}/v1", key=key, model=name)
+        return ModelEndpoint(url=f"{self._engine.listening_address}/v1", key=key, model=name)
 
     def _start_engine(self, path: Path, name: str, key: str) -> Any:
         engine = load_engine()
@@ -236,7 +236,7 @@ def main() -> int:
     """Run the process; gives its exit status."""
     ready_fd = int(sys.argv[1])
     loaded = load_settings()
-    place = model_place(loaded.workspace)
+    place = model_paths(loaded.workspace)
     configure_logging(loaded, process="model", console=False)
     os.nice(_NICE)
     # The one before us may still be ending.

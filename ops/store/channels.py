@@ -14,7 +14,7 @@ import hiredis
 from msgspec import Struct
 
 from ops.backoff import Backoff
-from ops.errors import StoreError, StoreSilent, StoreUnreachable
+from ops.errors import StoreError, StoreTimeout, StoreUnreachable
 from ops.store.resp import as_error
 from ops.threads import start_duty
 
@@ -113,12 +113,12 @@ class Subscription:
         """Return the next message after a command that the store answers.
 
         Raises:
-            StoreSilent: Nothing came within the store's timeout.
+            StoreTimeout: Nothing came within the store's timeout.
             StoreUnreachable: The connection is lost.
         """
         message = self.receive(self._timeout_s)
         if message is None:
-            raise StoreSilent(
+            raise StoreTimeout(
                 f"the store did not answer within {self._timeout_s:g} s.",
                 remedy="Check whether it is paused or overloaded.",
             )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import hiredis
 
-from ops.errors import StoreSilent, StoreUnreachable
+from ops.errors import StoreTimeout, StoreUnreachable
 from ops.settings.load import LoadedSettings
 from ops.store.resp import Argument, Connection, RawConnection, Reply, as_error
 from ops.store.tls_sentinel import RedisClients
@@ -84,7 +84,7 @@ class Store:
         if connection is not None:
             try:
                 return self._exchange(connection, commands)
-            except StoreSilent:
+            except StoreTimeout:
                 raise
             except StoreUnreachable:
                 # The store was restarted since this connection was last used: one more try on a new one.
@@ -126,8 +126,8 @@ class Store:
         except TimeoutError as error:
             raise self._silent() from error
 
-    def _silent(self) -> StoreSilent:
-        return StoreSilent(
+    def _silent(self) -> StoreTimeout:
+        return StoreTimeout(
             f"the store at {self.url} did not answer within {self.timeout_s:g} s.",
             remedy="Check whether it is paused or overloaded.",
         )

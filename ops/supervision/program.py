@@ -25,7 +25,7 @@ _TAIL_LINES = 20
 log = get_logger(__name__)
 
 
-class Vital(NamedTuple):
+class Readiness(NamedTuple):
     """What a program's check found out about it.
 
     Attributes:
@@ -70,7 +70,7 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
     stop_timeout_s: float = 10.0
-    ready: Callable[[int], Awaitable[Vital]] | None = None
+    ready: Callable[[int], Awaitable[Readiness]] | None = None
     gate: bool = False
     restart: bool = True
     pass_fds: tuple[int, ...] = ()
@@ -130,7 +130,7 @@ class RunningProgram:
         if not self.ended.done():
             self.ended.set_result(exit_code)
 
-    def watch(self, vital: Vital) -> None:
+    def watch(self, vital: Readiness) -> None:
         """End the program when one of its vital processes ends (Linux; elsewhere it has to notice itself)."""
         if not hasattr(os, "pidfd_open"):
             return

@@ -43,7 +43,7 @@ class ProgramState(msgspec.Struct, kw_only=True):
     said: str = ""
 
 
-class UpState(msgspec.Struct, kw_only=True):
+class SupervisorState(msgspec.Struct, kw_only=True):
     """A running bridge on this machine.
 
     Attributes:
@@ -81,11 +81,11 @@ def running_pid(workspace: Workspace) -> int | None:
     return pid
 
 
-def _is_alive(state: UpState) -> bool:
+def _is_alive(state: SupervisorState) -> bool:
     return pid_alive(state.pid, state.start_time)
 
 
-def _is_of(state: UpState, workspace: Workspace) -> bool:
+def _is_of(state: SupervisorState, workspace: Workspace) -> bool:
     return state.home == os.path.realpath(workspace.home)
 
 
@@ -125,7 +125,7 @@ def _already_running(home: Path, pid: int | str) -> AlreadyRunning:
     )
 
 
-def read_state(workspace: Workspace) -> UpState | None:
+def read_state(workspace: Workspace) -> SupervisorState | None:
     """Give what the running supervisor says of itself, or None if none runs."""
     return None if running_pid(workspace) is None else _read(workspace)
 
@@ -135,7 +135,7 @@ def state_exists(workspace: Workspace) -> bool:
     return _state_file(workspace).exists()
 
 
-def write_state(workspace: Workspace, state: UpState) -> None:
+def write_state(workspace: Workspace, state: SupervisorState) -> None:
     """Replace the state file, atomically."""
     file = _state_file(workspace)
     fresh = file.with_suffix(".new")
@@ -143,9 +143,9 @@ def write_state(workspace: Workspace, state: UpState) -> None:
     fresh.replace(file)
 
 
-def _read(workspace: Workspace) -> UpState | None:
+def _read(workspace: Workspace) -> SupervisorState | None:
     try:
-        return msgspec.json.decode(_state_file(workspace).read_bytes(), type=UpState)
+        return msgspec.json.decode(_state_file(workspace).read_bytes(), type=SupervisorState)
     except (FileNotFoundError, msgspec.DecodeError):
         # Of another version, or cut off by a power cut: it helps nobody, and must not keep the bridge down.
         return None

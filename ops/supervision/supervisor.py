@@ -27,8 +27,8 @@ from ops.processes import (
     process_start_time,
     stop_processes,
 )
-from ops.supervision.program import Program, RunningProgram, Vital, either
-from ops.supervision.state_file import INSTANCE_MARK, ProgramState, UpState, state_exists, write_state
+from ops.supervision.program import Program, Readiness, RunningProgram, either
+from ops.supervision.state_file import INSTANCE_MARK, ProgramState, SupervisorState, state_exists, write_state
 from ops.workspace import Workspace
 
 #: Waits between the end of a program and its next start: doubled each time, from the first to the last.
@@ -97,7 +97,7 @@ class Supervisor:
         self._kill_grace_s = kill_grace_s
         self._on_ready = on_ready
         started = process_start_time(os.getpid())
-        self._state = UpState(
+        self._state = SupervisorState(
             pid=os.getpid(),
             start_time=started,
             instance=f"{os.getpid()}-{started}",
@@ -231,7 +231,7 @@ class Supervisor:
             state.restarts += 1
             await self._pause(wait_s)
 
-    def _outlived(self, program: Program, vital: Vital) -> bool:
+    def _outlived(self, program: Program, vital: Readiness) -> bool:
         """Note workers that live on since only Dramatiq's master was killed: they stop in good order now."""
         alive = [pid for pid in vital.pids if pid_alive(pid)]
         ends_at_s = time.monotonic() + program.stop_timeout_s
@@ -260,10 +260,10 @@ class Supervisor:
         log.info("program.started", program=program.name, program_pid=running.pid)
         return running
 
-    async def _live(self, running: RunningProgram) -> Vital:
+    async def _live(self, running: RunningProgram) -> Readiness:
         """See a process through its life: wait for its readiness, then for its end."""
         program = running.program
-        vital = Vital()
+        vital = Readiness()
         if program.ready is not None:
             check = asyncio.ensure_future(program.ready(running.pid))
             await either(check, running.ended)

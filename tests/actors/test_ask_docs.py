@@ -1,4 +1,4 @@
-"""docs/how-to/ask.md says what is: its settings load, its tables are whole, its snippet runs."""
+"""docs/how-to/ask.md is accurate: its settings load, its tables are complete, its snippet runs."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ PAGE = (ROOT / "docs/how-to/ask.md").read_text()
 
 
 def fields(kind: type[msgspec.Struct]) -> set[str]:
-    """Give the names of a struct's fields."""
+    """Return the names of a struct's fields."""
     return {field.name for field in msgspec.structs.fields(kind)}
 
 
-def test_its_settings_are_valid_and_whole(tmp_path: Path) -> None:
-    """All snippets together are one valid 3ox.toml that leaves out no table and no budget."""
+def test_its_settings_are_valid_and_complete(tmp_path: Path) -> None:
+    """All snippets together are one valid 3ox.toml with every table and every budget."""
     (tmp_path / "3ox.toml").write_text("\n".join(re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)))
     ask = load_settings(tmp_path, environ={}).settings.ask
     assert ask.providers == ["openai", "anthropic", "command"]
@@ -42,8 +42,8 @@ def test_its_settings_are_valid_and_whole(tmp_path: Path) -> None:
     assert msgspec.structs.replace(ask.local) == defaults
 
 
-def test_its_tables_are_whole() -> None:
-    """Every provider and every field of the result is explained; every command is there."""
+def test_its_tables_are_complete() -> None:
+    """Every provider and every field of the result is described; every command exists."""
     for name in (*KNOWN, *fields(AskResult)):
         assert f"`{name}`" in PAGE, name
     assert set(re.findall(r"3ox ([a-z]+)", PAGE)) - {"toml"} <= MODULES.keys()
@@ -51,16 +51,16 @@ def test_its_tables_are_whole() -> None:
 
 @pytest.mark.usefixtures("no_provider")
 def test_its_snippet_runs(configure: Configure, openai: FakeOpenAI) -> None:
-    """Within a job, it prints the decision."""
+    """In a job, it prints the decision."""
     configure()
     openai.plan(answers('{"action": "drop", "reason": "empty"}'))
     (snippet,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     run = JobRun("ask", {"prompt": "-"})
     set_current_job(run.context)
-    said = io.StringIO()
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said):
+        with contextlib.redirect_stdout(printed):
             exec(compile(snippet, "docs/how-to/ask.md", "exec", dont_inherit=True), {"__name__": "snippet"})  # noqa: S102
     finally:
         set_current_job(None)
-    assert said.getvalue().startswith("drop openai 1.35e-06")
+    assert printed.getvalue().startswith("drop openai 1.35e-06")

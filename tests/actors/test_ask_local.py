@@ -15,7 +15,7 @@ import pytest
 from middleware.context import JobCancelled
 from ops.errors import JobFailed, JobRefused
 from ops.local_model.client import ModelLease, model_name
-from ops.local_model.paths import model_place, running_models
+from ops.local_model.paths import model_paths, running_models
 from ops.processes import find_marked, stop_processes, wait_ended
 from ops.workspace import Workspace
 from tests.actors.conftest import Configure
@@ -119,7 +119,7 @@ def test_it_ends_with_its_last_user(configure: Configure, workspace: Workspace) 
     other.stdin.close()
     other.stdout.close()
     assert wait_ended([pid], 10)
-    eventually(lambda: not model_place(workspace).socket.exists())
+    eventually(lambda: not model_paths(workspace).socket.exists())
     assert running_models(workspace) == []
 
 
@@ -144,7 +144,7 @@ def test_killed_in_the_middle(configure: Configure, workspace: Workspace) -> Non
         run.finish()
     assert not isinstance(caught.value, JobRefused)
     assert wait_ended([pid], 10)
-    assert model_place(workspace).socket.exists()
+    assert model_paths(workspace).socket.exists()
     assert running_models(workspace) == []
     assert ask().run().provider == "local"
     assert model_pid(workspace) != pid

@@ -176,7 +176,7 @@ def test_run_imports_nothing_that_it_does_not_need(quiet: Cli) -> None:
     loaded = {
         line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time")
     }
-    assert "ingress.dispatch" in loaded
+    assert "ingress.core.bridge" in loaded
     # It comes before all else that imports it, and is the one that costs most.
     assert (
         "typing_extensions"

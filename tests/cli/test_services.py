@@ -18,7 +18,7 @@ from ops.processes import descendants, find_marked, pid_alive, wait_ended
 from ops.settings.load import LoadedSettings, load_settings
 from ops.store.client import Store
 from ops.store.embedded import EmbeddedValkey
-from ops.supervision.state_file import INSTANCE_MARK, UpState, read_state, running_pid
+from ops.supervision.state_file import INSTANCE_MARK, SupervisorState, read_state, running_pid
 from ops.workspace import Workspace
 from tests.support import clean_environ, eventually, run_3ox, threeox
 
@@ -39,7 +39,7 @@ class Bridge:
             self.instances.add(state.instance)
         return ran
 
-    def state(self) -> UpState:
+    def state(self) -> SupervisorState:
         """Give what the supervisor says of itself."""
         state = read_state(self.workspace)
         assert state is not None

@@ -22,6 +22,8 @@ def test_status_shows_workers_and_queue(bridge: Cli, tmp_path: Path) -> None:
     assert found["store"]["healthy"] is True
     assert found["store"]["version"].startswith("valkey 9.")
     assert found["queue"]["processing"] >= 1
+    assert found["queues"]["jobs"] == {name: found["queue"][name] for name in found["queues"]["jobs"]}
+    assert set(found["queues"]) == {"jobs", "deliver"}
     (worker,) = found["workers"]
     assert job_id in worker["processing"]
     assert worker["threads"] == 4
@@ -38,7 +40,18 @@ def test_status_says_that_nobody_works(quiet: Cli) -> None:
     queue(quiet, "demo", "x")
     code, out, _ = quiet("status")
     assert code == 0
-    assert "ready: 1" in out
+    assert "queued: 1" in out
+    queue_counts = quiet("status", "--json").json["queue"]
+    assert queue_counts == {
+        "queued": 1,
+        "scheduled": 0,
+        "held": 0,
+        "processing": 0,
+        "retrying": 0,
+        "failed": 0,
+        "ready": 1,
+        "dead": 0,
+    }
     assert "No worker is running. '3ox up'" in out
 
 
@@ -51,7 +64,17 @@ def test_status_without_a_store(storeless: Cli) -> None:
     assert (code, err.count("\n")) == (3, 1)
     found = storeless("status", "--json").json
     assert (found["store"]["healthy"], found["workers"], found["daemons"]) == (False, [], [])
-    assert set(found) == {"store", "queue", "workers", "daemons", "spool", "deliveries", "models", "ask"}
+    assert set(found) == {
+        "store",
+        "queue",
+        "queues",
+        "workers",
+        "daemons",
+        "spool",
+        "deliveries",
+        "models",
+        "ask",
+    }
 
 
 @pytest.mark.serial

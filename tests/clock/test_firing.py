@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ingress.clock.firing import Firing
+from ingress.clock.firing import RunSubmitter
 from ingress.core.schedules import Schedule, make_schedules
 from ingress.dispatch import Bridge
 from middleware.broker.leadership import Leadership, Term
@@ -32,20 +32,20 @@ class Leader:
     def __init__(self, bridge: Bridge, name: str = "leader", catch_up_max: int = 1000) -> None:
         self.bridge = bridge
         self.leadership = Leadership(bridge.scripts, name, lease_s=60.0)
-        self.firing = Firing(bridge, self.leadership, catch_up_max=catch_up_max)
+        self.submitter = RunSubmitter(bridge, self.leadership, catch_up_max=catch_up_max)
         term = self.leadership.claim().term
         assert term is not None
         self.term: Term = term
-        self.firing.read_marks()
+        self.submitter.load_progress()
 
     def at(self, minutes: float, *schedules: Schedule) -> list[int | None]:
         """Treat what is due so many minutes after noon, in as many rounds as it takes."""
         now_ms = NOON_MS + round(minutes * 60_000)
         following = []
         for item in schedules:
-            due_ms = self.firing.fire(self.term, item, now_ms)
+            due_ms = self.submitter.submit_due(self.term, item, now_ms)
             while due_ms is not None and due_ms <= now_ms:
-                due_ms = self.firing.fire(self.term, item, now_ms)
+                due_ms = self.submitter.submit_due(self.term, item, now_ms)
             following.append(due_ms)
         return following
 
@@ -109,7 +109,7 @@ def test_a_single_run_before_those_is_recorded_as_one(own: Bridge) -> None:
     leader.at(0, tick)
     leader.at(6, tick)
     (older,) = [job for job in runs_of(own, "tick") if job.status == "cancelled"]
-    assert "missed: 1 run, due at 2026-11-22T12:01:00.000Z; the last 5 are treated" in older.reason
+    assert "missed: 1 run, due at 2026-11-22T12:01:00.000Z; the last 5 are handled" in older.reason
 
 
 @pytest.mark.parametrize("policy", ["run", "skip"])
@@ -207,7 +207,7 @@ def test_schedules_that_are_gone_are_forgotten(own: Bridge) -> None:
     """One that comes back has missed nothing."""
     leader = Leader(own)
     leader.at(0, schedule("a"), schedule("b"))
-    leader.firing.forget_others(leader.term, [schedule("b")])
+    leader.submitter.forget_others(leader.term, [schedule("b")])
     leader.at(5.5, schedule("a"), schedule("b"))
     assert times(own, "a") == []
     assert len(times(own, "b")) == 5
@@ -218,9 +218,9 @@ def test_schedules_that_are_gone_are_forgotten(own: Bridge) -> None:
     [
         ({"every": None}, "either cron or every"),
         ({"cron": "* * * * *"}, "either cron or every"),
-        ({"every": "soon"}, "no interval"),
+        ({"every": "soon"}, "not an interval"),
         ({"every": None, "cron": "soon"}, "fields, not 5"),
-        ({"timezone": "Mars/Olympus"}, "no time zone"),
+        ({"timezone": "Mars/Olympus"}, "not a time zone"),
         ({"job": {"payload": {}}}, "lacks 'job_type'"),
         ({"job": {"job_type": "heartbaet"}}, "heartbaet"),
         ({"job": {"job_type": "shell.cmd"}}, "payload.argv"),
@@ -240,5 +240,5 @@ def test_a_schedule_that_cannot_be_is_refused(fields: dict[str, Any], said: str)
 def test_two_schedules_of_one_name_are_refused() -> None:
     """They would share their runs."""
     row = ScheduleSettings(id="x", every=1, job=HEARTBEAT)
-    with pytest.raises(SettingsError, match="two schedules"):
+    with pytest.raises(SettingsError, match="Two schedules"):
         make_schedules([row, row])

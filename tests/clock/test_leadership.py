@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ingress.clock.serve import is_dead_neighbour, member_name
+from ingress.clock.serve import is_dead_local_process, member_name
 from middleware.broker.leadership import Leadership
 from tests.clock.conftest import Office
 from tests.support import eventually
@@ -104,12 +104,12 @@ def test_a_neighbour_is_dead_when_its_process_is(tmp_path: Path) -> None:
     ended.wait(30.0)
     name = member_name("clock")
     dead = name.replace(f":{os.getpid()}:", f":{ended.pid}:")
-    assert not is_dead_neighbour(name)
-    assert is_dead_neighbour(dead)
+    assert not is_dead_local_process(name)
+    assert is_dead_local_process(dead)
     head, place, token = dead.rsplit(":", 2)
-    assert not is_dead_neighbour(f"{head}:{place[::-1]}x:{token}")
-    assert not is_dead_neighbour(f"{head}::{token}")
-    assert not is_dead_neighbour("one")
+    assert not is_dead_local_process(f"{head}:{place[::-1]}x:{token}")
+    assert not is_dead_local_process(f"{head}::{token}")
+    assert not is_dead_local_process("one")
 
 
 def test_a_reply_that_was_lost_is_no_second_term(office: Office) -> None:

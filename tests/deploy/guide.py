@@ -1,4 +1,4 @@
-"""Follows a guide in ``docs/`` to the letter: makes the edits that it tells of in a copy of the tree."""
+"""Follow a guide of ``docs/``: make the edits that it describes in a copy of the source tree."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from tests.support import ROOT
 
 GUIDES = ("tutorial/add-a-job-type.md", "how-to/add-a-middleware.md", "how-to/add-an-interface.md")
-#: Commands that the guides add, and that there are in the copy only.
+#: Commands that the guides add; they exist in the copy only.
 NEW_COMMANDS = frozenset({"pipe"})
-#: What the guides' readers have: a checkout.
+#: What a guide starts from: a checkout.
 _PACKAGES = ("ops", "middleware", "actors", "ingress", "tests")
 _BLOCK = r"\n\n```(?:python|toml)\n(?P<text>.*?)```"
 _NEW = re.compile(r"[Aa] new\s+file\s+`(?P<file>[\w./]+)`:" + _BLOCK, re.DOTALL)
@@ -23,27 +23,27 @@ _EDIT = re.compile(
 
 
 def new_files() -> set[str]:
-    """Give the files that the guides have a reader make."""
+    """Return the files that the guides create."""
     pages = [(ROOT / "docs" / page).read_text() for page in GUIDES]
     return {found["file"] for text in pages for found in _NEW.finditer(text)}
 
 
 def copy_tree(to: Path) -> None:
-    """Copy what the guides work on."""
+    """Copy the source tree on which the guides work."""
     for name in _PACKAGES:
         shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", to)
 
 
 def follow(page: str, tree: Path) -> list[Path]:
-    """Do what a page says.
+    """Make the edits of a page.
 
     Args:
-        page: Its name in ``docs/``.
-        tree: A copy of the tree.
+        page: Its path below ``docs/``.
+        tree: A copy of the source tree.
 
     Returns:
-        The files that were touched.
+        The files that were created or edited.
     """
     text = (ROOT / "docs" / page).read_text()
     touched = []
@@ -55,12 +55,12 @@ def follow(page: str, tree: Path) -> list[Path]:
     for found in _EDIT.finditer(text):
         file = tree / found["file"]
         before = file.read_text()
-        # A reader's tree, in which the page was followed and `make format` run, has it already.
+        # A tree in which the page was followed and `make format` was run contains the edit already.
         if _bare(found["text"]) not in _bare(before):
             file.write_text(_edited(before, found["how"], found["line"], found["text"], str(file)))
         touched.append(file)
-    told = len(re.findall(r"^(?:In `|.*[Aa] new file `)", text, re.MULTILINE))
-    assert len(touched) >= told, f"{page}: {len(touched)} of {told} edits were understood"
+    described = len(re.findall(r"^(?:In `|.*[Aa] new file `)", text, re.MULTILINE))
+    assert len(touched) >= described, f"{page}: {len(touched)} of {described} edits were recognized"
     return touched
 
 

@@ -22,16 +22,17 @@ DOCUMENT = ROOT / "docs/reference/configuration.md"
 _INTRODUCTION = """\
 # Configuration
 
-Every setting, as it stands in `ops/settings/table.py`. Made by `python -m tests.deploy.settings_page`;
-`make test` fails when it is out of date.
+Every setting, generated from `ops/settings/table.py` by `make help-pages`; a test fails if the page is out of
+date.
 
-Settings come from `3ox.toml` in the workspace, then from the environment (`BRIDGE_` and the name in upper
-case), then from options of the command line: the last one that says something counts. Lists in the
-environment are separated by commas. `3ox config` shows each with its value and where that comes from. An
-unknown key is an error that names the nearest known one.
+Settings come from `3ox.toml` in the workspace, from the environment (`BRIDGE_` and the name in upper case)
+and from options of the command line; later sources override earlier ones. Lists in the environment
+are separated by commas. `3ox config` shows each setting with its value and source.
+An unknown key is an error that names the nearest known one.
 
-Workers read projects and providers again when `3ox.toml` changes; everything else counts from the next start
-of a process. `BRIDGE_HOME` names the workspace, `~/cmd.bridge` by default.
+A change of projects, policy rules, schedules or LLM providers takes effect when `3ox.toml` is saved; every
+other setting takes effect when the process that uses it is restarted. `BRIDGE_HOME` is the workspace, by
+default `~/cmd.bridge`.
 
 ```toml
 # ~/cmd.bridge/3ox.toml
@@ -55,32 +56,33 @@ job = { job_type = "task.custom", project = "web", payload = { task = "backup" }
 ```
 """
 _FOREIGN = """\
-## Variables of others
+## Other environment variables
 
 {names}
-are those that the providers' own tools read; see [ask.md](../how-to/ask.md). With the extra `otel`, those of
-OpenTelemetry (`OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`, ...); see [metrics.md](../how-to/metrics.md).
+are the variables that the providers' own tools use; see [ask.md](../how-to/ask.md). With the extra `otel`,
+OpenTelemetry's variables apply (`OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`, ...); see
+[metrics.md](../how-to/metrics.md).
 """
 
 
 def render() -> str:
-    """Give the whole document."""
+    """Return the whole page."""
     scalars: list[msgspec.structs.FieldInfo] = []
     tables: list[msgspec.structs.FieldInfo] = []
     for field in msgspec.structs.fields(Settings):
         (tables if _tables_in(field.type) or _is_mapping(field.type) else scalars).append(field)
-    parts = [_INTRODUCTION, "## At the top\n\n" + _rows(scalars, environment=True)]
+    parts = [_INTRODUCTION, "## Top level\n\n" + _rows(scalars, environment=True)]
     parts += [text for field in tables for text in _sections(field.name, field.type, _help(field.type))]
     foreign = ", ".join(f"`{name}`" for name in ENV_FOREIGN)
     parts.append(_FOREIGN.format(names=foreign))
     return "\n".join(parts)
 
 
-def _sections(path: str, kind: Any, said: str) -> Iterator[str]:
-    """Give the section of a table and of the tables below it."""
+def _sections(path: str, kind: Any, description: str) -> Iterator[str]:
+    """Yield the section of a table and those of its subtables."""
     title, struct = _titled(path, kind)
     if struct is None:
-        yield f"## `[{path}]`\n\n{said}\n"
+        yield f"## `[{path}]`\n\n{description}\n"
         return
     about = (struct.__doc__ or "").strip().split("\n\n")
     text = "\n\n".join(" ".join(part.split()) for part in about if "Attributes:" not in part)
@@ -109,8 +111,8 @@ def _rows(fields: Any, *, environment: bool = False) -> str:
     for field in fields:
         default = _default(field)
         secret = " *Secret.*" if environment and _meta(field.type).extra == SECRET else ""
-        said = _help(field.type).replace("|", "\\|")
-        lines.append(f"| `{field.name}` | {_type(field.type)} | {default} | {said}{secret} |")
+        meaning = _help(field.type).replace("|", "\\|")
+        lines.append(f"| `{field.name}` | {_type(field.type)} | {default} | {meaning}{secret} |")
     return "\n".join(lines) + "\n"
 
 
@@ -120,7 +122,7 @@ def _default(field: Any) -> str:
     elif field.default is not msgspec.NODEFAULT:
         value = msgspec.to_builtins(field.default)
     else:
-        return "*needed*"
+        return "*required*"
     if value is None:
         return ""
     if isinstance(value, list) and len(value) > 4:
@@ -155,7 +157,7 @@ def _bounds(meta: Meta) -> str:
 
 
 def _tables_in(kind: Any) -> list[type[msgspec.Struct]]:
-    """Give the struct that a setting is, or is a list or mapping of."""
+    """Return the structs of which a setting is one, a list or a mapping."""
     bare = _bare(kind)
     if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
         return [bare]
@@ -182,7 +184,7 @@ def _metas(kind: Any) -> list[Meta]:
 
 
 def _levels(kind: Any) -> Iterator[list[Meta]]:
-    """Give what is annotated, from the outside in; on a level that has several, the inner one comes first."""
+    """Yield the annotations of a type from the outside in; on one level the inner one comes first."""
     while True:
         if get_origin(kind) is Annotated:
             yield [extra for extra in get_args(kind)[1:] if isinstance(extra, Meta)]

@@ -1,4 +1,4 @@
-"""The pages about installing, hosts, metrics and the like say what is."""
+"""The pages on installation, hosts, metrics, events and extending are accurate."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ PAGES = (
     "reference/coming-from",
     "tutorial/add-a-job-type",
 )
-#: Of a program that came before.
+#: Paths of a predecessor.
 OLD_PATHS = frozenset({"tests/test_responsive_dispatcher.py"})
 
 
 def read(page: str) -> str:
-    """Give a page's text."""
+    """Return the text of a page, by its path below ``docs``."""
     return (ROOT / "docs" / f"{page}.md").read_text()
 
 
 def snippets(page: str, language: str) -> list[str]:
-    """Give the blocks of one language."""
+    """Return the blocks of one language."""
     found = re.findall(rf"```{language}\n(.*?)```", read(page), re.DOTALL)
     assert found
     return found
@@ -69,7 +69,7 @@ def test_every_setting_has_a_meaning() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_and_path_that_is_named_exists(page: str) -> None:
-    """Commands of ``3ox``, links, modules and files."""
+    """Commands of ``3ox``, links, modules and files exist."""
     text = read(page)
     commands = set(re.findall(r"(?:`|^\$ |^)3ox ([a-z]+)", text, re.MULTILINE))
     assert commands <= MODULES.keys() | NEW_COMMANDS, commands - MODULES.keys()
@@ -84,7 +84,7 @@ def test_every_command_and_path_that_is_named_exists(page: str) -> None:
 
 
 def test_the_index_has_every_page() -> None:
-    """No page is missing from docs/README.md."""
+    """docs/README.md lists every page, docs/adr/README.md every decision record."""
     docs = ROOT / "docs"
     pages = {str(page.relative_to(docs)) for page in docs.rglob("*.md")} - {"README.md"}
     records = {page for page in pages if page.startswith("adr/0")}
@@ -96,25 +96,25 @@ def test_the_index_has_every_page() -> None:
     "page", ["reference/configuration", "tutorial/add-a-job-type", "how-to/add-an-interface"]
 )
 def test_settings_in_the_pages_are_valid(page: str, tmp_path: Path) -> None:
-    """Copied into 3ox.toml, they are taken."""
+    """Copied into 3ox.toml, they are accepted."""
     texts = snippets(page, "toml")
     assert texts
     for text in texts:
         (tmp_path / "3ox.toml").write_text(text)
         sources = load_settings(tmp_path, environ={}).sources
-        taken = {name for name, source in sources.items() if source == "3ox.toml"}
-        assert taken == tomllib.loads(text).keys()
+        accepted = {name for name, source in sources.items() if source == "3ox.toml"}
+        assert accepted == tomllib.loads(text).keys()
 
 
 def test_the_extras_are_those_of_the_package() -> None:
     """The table of extras is complete."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    told = set(re.findall(r"^\| `(\w+)` \|", read("how-to/install"), re.MULTILINE))
-    assert told == extras.keys() - {"dev"}
+    listed = set(re.findall(r"^\| `(\w+)` \|", read("how-to/install"), re.MULTILINE))
+    assert listed == extras.keys() - {"dev"}
 
 
-def test_the_store_of_hosts_is_told_what_operations_tells() -> None:
-    """The directives agree."""
+def test_both_pages_on_external_stores_agree() -> None:
+    """The server directives of both pages are the same."""
     given = dict(line.split(" ", 1) for line in snippets("how-to/several-hosts", "text")[0].splitlines())
     wanted = re.findall(
         r"^\| `([\w-]+)` \| `([\w-]+)` \|", (ROOT / "docs/how-to/operate.md").read_text(), re.MULTILINE
@@ -125,7 +125,7 @@ def test_the_store_of_hosts_is_told_what_operations_tells() -> None:
 
 
 def test_a_workspace_whose_private_state_is_elsewhere_works(tmp_path: Path, valkey: str) -> None:
-    """As docs/how-to/several-hosts.md lays it out for hosts that share files: ``.3ox`` is a link."""
+    """As docs/how-to/several-hosts.md describes for hosts that share files, ``.3ox`` is a link."""
     (tmp_path / "local").mkdir(mode=0o700)
     shared = tmp_path / "shared"
     shared.mkdir()
@@ -136,7 +136,7 @@ def test_a_workspace_whose_private_state_is_elsewhere_works(tmp_path: Path, valk
     assert (shared / "IN1N.3OX").is_dir()
 
 
-#: Everything that the two older programs had: commands, methods, functions, variables, keys.
+#: Everything that the two predecessors had: commands, methods, functions, variables, keys.
 OLD_NAMES = """
 luzia PROJECT|luzia jobs`|luzia jobs ID`|luzia jobs ID --watch|test_responsive_dispatcher.py
 demo_concurrent_tasks.py|ResponseiveDispatcher|dispatch_task()|get_status()|use_cache=False|update_status()
@@ -153,7 +153,7 @@ queue:jobs|receipts:*|result:*|session:*|worker:*:heartbeat|IN1N.3OX|0UT.3OX|WOR
 
 
 def test_coming_from_has_every_old_name() -> None:
-    """Whoever looks for one finds it."""
+    """Every name of the predecessors is on the page."""
     text = read("reference/coming-from")
     missing = [
         name for line in OLD_NAMES.split("\n") for name in line.split("|") if name and name not in text
@@ -161,8 +161,8 @@ def test_coming_from_has_every_old_name() -> None:
     assert missing == []
 
 
-def test_coming_from_leads_to_what_exists() -> None:
-    """Options, functions, settings, job types, states and keys in it are there."""
+def test_coming_from_names_what_exists() -> None:
+    """Options, functions, settings, job types, states and keys on the page exist."""
     text = read("reference/coming-from")
     for line in re.findall(r"`3ox ([a-z]+ ?[^`]*)`", text):
         words = shlex.split(
@@ -182,19 +182,19 @@ def test_coming_from_leads_to_what_exists() -> None:
     assert set(named) <= set(JOB_TYPES)
     assert set(re.findall(r"`(scheduled|held|retrying|cancelled)`", text)) < set(State)
     keys = Keys("")
-    for told, real in (
+    for shown, real in (
         ("queue:jobs", keys.state(State.QUEUED)),
         ("receipts:ID", keys.receipts("ID")),
         ("result:ID", keys.result("ID")),
         ("session:ID", keys.session("ID")),
         ("worker:ID:heartbeat", keys.heartbeat("ID")),
     ):
-        assert f"`{told}`" in text
-        assert told == real
+        assert f"`{shown}`" in text
+        assert shown == real
 
 
 def test_every_metric_is_described(shared_api: Api) -> None:
-    """docs/how-to/metrics.md names what ``/metrics`` gives, all of it and nothing else."""
+    """docs/how-to/metrics.md lists exactly the metrics of ``/metrics``."""
     text = shared_api.client("view")("GET", "/metrics").body.decode()
     given = {
         f"{family.name}_total" if family.type == "counter" else family.name
@@ -204,7 +204,7 @@ def test_every_metric_is_described(shared_api: Api) -> None:
 
 
 def test_the_snippets_of_metrics_run(shared_api: Api) -> None:
-    """The request with a trace is taken, the number of a trace is printed."""
+    """The request with a trace is accepted, the number of a trace is printed."""
     request = next(text for text in snippets("how-to/metrics", "sh") if "traceparent" in text)
     ran = run_shell(request, shared_api, shared_api.client().token)
     assert '"trace_id":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"' in ran
@@ -213,7 +213,7 @@ def test_the_snippets_of_metrics_run(shared_api: Api) -> None:
 
 
 def run_shell(script: str, api: Api, token: str | None) -> str:
-    """Run a script with the variables that the pages set."""
+    """Run a script with the variables URL and TOKEN."""
     require_tool("curl")
     environ = {**os.environ, "URL": api.url, "TOKEN": str(token)}
     ran = subprocess.run(
@@ -224,7 +224,7 @@ def run_shell(script: str, api: Api, token: str | None) -> str:
 
 
 def run_python(snippet: str, api: Api) -> str:
-    """Run a snippet as a program of the bridge's host."""
+    """Run a snippet as a program on the bridge's host."""
     ran = subprocess.run(
         [sys.executable, "-c", snippet],
         env=api.environ,
@@ -239,7 +239,7 @@ def run_python(snippet: str, api: Api) -> str:
 
 @contextmanager
 def listening(argv: list[str], api: Api, token: str | None, output: Path) -> Iterator[None]:
-    """Run a client of the events for the time of a block."""
+    """Run an event client for the duration of a block."""
     with output.open("wb") as file:
         client = subprocess.Popen(
             argv, env={**os.environ, "URL": api.url, "TOKEN": str(token)}, stdout=file, start_new_session=True
@@ -252,30 +252,30 @@ def listening(argv: list[str], api: Api, token: str | None, output: Path) -> Ite
 
 
 @pytest.mark.parametrize("language", ["python", "sh"])
-def test_the_clients_of_live_hear_what_happens(language: str, shared_api: Api, tmp_path: Path) -> None:
-    """Both print the events of a job that is dispatched while they listen, to its end."""
+def test_the_event_clients_print_events(language: str, shared_api: Api, tmp_path: Path) -> None:
+    """Both print the events of a job submitted while they listen, to its final state."""
     text = snippets("how-to/follow-events", language)[0 if language == "python" else 1]
     if language == "sh":
         require_tool("curl")
     argv = [sys.executable, "-c", text] if language == "python" else ["sh", "-c", text]
     if language == "python":
-        # Ten lines beside the import and the empty line.
+        # Ten lines besides the import and the empty line.
         assert len(text.strip().splitlines()) == 12
-    call, output = shared_api.client("submit"), tmp_path / "heard"
+    call, output = shared_api.client("submit"), tmp_path / "events"
     watcher: Client = shared_api.client("view")
     jobs: list[str] = []
 
-    def heard() -> bool:
+    def printed() -> bool:
         jobs.append(call("POST", "/v1/jobs", {"job_type": "heartbeat", "payload": {}}).json["job_id"])
         lines = output.read_text().splitlines()
-        ended = [line for line in lines if '"completed"' in line]
-        return any(job_id in line for line in ended for job_id in jobs)
+        completed = [line for line in lines if '"completed"' in line]
+        return any(job_id in line for line in completed for job_id in jobs)
 
     with listening(argv, shared_api, watcher.token, output):
-        eventually(heard, 20.0, every_s=0.2)
+        eventually(printed, 20.0, every_s=0.2)
 
 
 def test_the_snippet_without_http_runs(shared_api: Api) -> None:
-    """It hears of a job, or that there was none for a second."""
+    """It prints an event, or that there was none for a second."""
     (snippet,) = snippets("how-to/follow-events", "python")[1:]
     assert run_python(snippet, shared_api).count("\n") == 1

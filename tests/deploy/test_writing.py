@@ -1,4 +1,4 @@
-"""The guides for newcomers: followed to the letter in a copy of the tree, what they build works."""
+"""The guides for contributors, followed to the letter in a copy of the source tree, produce working code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.workers import running_worker, sweep
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the tree in which every guide has been followed."""
+    """A copy of the source tree in which every guide has been followed."""
     made = tmp_path_factory.mktemp("tree")
     copy_tree(made)
     for page in GUIDES:
@@ -29,7 +29,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_the_guides_build_works(tree: Path) -> None:
-    """Their own tests pass, and so do ours that every job type and setting has to pass."""
+    """The tests of the guides pass, and so do the tests for every job type and setting."""
     built = sorted(file for file in new_files() if file.startswith("tests/"))
     ours = [
         "tests/rest/test_contract.py::test_every_job_type_can_be_asked_for",
@@ -49,8 +49,8 @@ def test_what_the_guides_build_works(tree: Path) -> None:
     assert "passed" in ran.stdout
 
 
-def test_what_the_guides_build_is_in_form(tree: Path) -> None:
-    """New files pass the checks of style as they stand."""
+def test_what_the_guides_build_is_formatted(tree: Path) -> None:
+    """New files pass ruff unchanged."""
     new = sorted(new_files())
     assert len(new) == 6
     bin_dir = Path(sys.executable).parent
@@ -63,7 +63,7 @@ def test_what_the_guides_build_is_in_form(tree: Path) -> None:
 
 
 def test_a_tree_with_them_can_be_tested(tree: Path, tmp_path: Path) -> None:
-    """Where a reader has followed the guides and run `make format`, these tests find all done and go on."""
+    """Following the guides again in a formatted tree changes nothing."""
     copied = tmp_path / "tree"
     shutil.copytree(tree, copied)
     ruff = str(Path(sys.executable).parent / "ruff")
@@ -76,7 +76,7 @@ def test_a_tree_with_them_can_be_tested(tree: Path, tmp_path: Path) -> None:
 
 
 def test_the_program_runs(environ: dict[str, str]) -> None:
-    """The project of the page counts the words of a file."""
+    """The project of the tutorial counts the words of a file."""
     page = (ROOT / "docs" / GUIDES[0]).read_text()
     settings = re.search(r"```toml\n(.*?)```", page, re.DOTALL)
     assert settings is not None

@@ -1,10 +1,11 @@
-"""The documentation says what is: its snippets run, its commands and tests exist."""
+"""The documentation is accurate: its snippets run, its commands, links, paths and tests exist."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,15 @@ ROOT = Path(__file__).parents[2]
 PAGES = (
     "README.md",
     "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "examples/README.md",
     *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").rglob("*.md"))),
 )
 
 
 def read(page: str) -> str:
-    """Give a page's text."""
+    """Return the text of a page."""
     return (ROOT / page).read_text()
 
 
@@ -49,28 +53,56 @@ def test_the_python_snippet_of_the_readme_runs(shared_environ: dict[str, str]) -
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_that_is_named_exists(page: str) -> None:
-    """A page names no command of ``3ox`` that there is not."""
+    """A page names existing commands of ``3ox`` only."""
     named = set(re.findall(r"`3ox ([a-z]+)", read(page))) | set(
         re.findall(r"^\$ 3ox ([a-z]+)", read(page), re.MULTILINE)
     )
-    # A guide may tell how to add a command or a file; tests/deploy/test_writing.py does so.
+    # A guide may add a command; tests/deploy/test_writing.py follows it.
     assert named <= MODULES.keys() | NEW_COMMANDS, named - MODULES.keys()
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub derives them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_and_path_leads_somewhere(page: str) -> None:
-    """Links to files, and paths of modules, name files that are there."""
+    """Links and module paths name existing files."""
     text = read(page)
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
-    for link in links:
-        assert (ROOT / page).parent.joinpath(link).exists(), link
+    for link, fragment in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", text):
+        target = (ROOT / page).parent / link if link else ROOT / page
+        assert "://" in link or target.exists(), link
+        assert not fragment or fragment in anchors(target), f"{link}#{fragment}"
     for path in re.findall(r"`((?:ops|middleware|actors|ingress|tests)/[\w/.]+\.(?:py|lua))`", text):
-        there = (ROOT / path).exists() or (ROOT / "tests" / path).exists()
-        assert there or path in new_files(), path
+        exists = (ROOT / path).exists() or (ROOT / "tests" / path).exists()
+        assert exists or path in new_files(), path
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_module_and_function_that_is_named_exists(page: str) -> None:
+    """Dotted names of our packages can be imported."""
+    for name in re.findall(r"`((?:ops|middleware|actors|ingress)(?:\.\w+)+)`", read(page)):
+        try:
+            import_module(name)
+        except ModuleNotFoundError:
+            module, _, attribute = name.rpartition(".")
+            assert hasattr(import_module(module), attribute), name
+
+
+def test_every_page_that_the_code_names_exists() -> None:
+    """Help texts, comments and deployment files name existing pages only."""
+    folders = [ROOT / name for name in ("ops", "middleware", "actors", "ingress", "tests", "examples")]
+    kinds = {".py", ".lua", ".html", ".js", ".toml", ".yaml", ".yml", ".service", ".example", ".md"}
+    files = [file for folder in folders for file in folder.rglob("*") if file.suffix in kinds]
+    for file in [*files, ROOT / "Makefile", ROOT / "pyproject.toml"]:
+        for page in re.findall(r"(?<![\w/.])docs/[\w/-]+\.md", file.read_text()):
+            assert (ROOT / page).exists(), f"{file}: {page}"
 
 
 def test_every_test_that_reliability_names_exists() -> None:
-    """A promise names its proof, and the proof is there."""
+    """Each fault names an existing test."""
     named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", read("docs/explanation/reliability.md"))
     assert len(named) > 20
     for file, test in named:
@@ -79,8 +111,8 @@ def test_every_test_that_reliability_names_exists() -> None:
         assert f"def {test}" in source.read_text(), f"{file}::{test}"
 
 
-def test_the_state_diagram_shows_every_move() -> None:
-    """docs/reference/states.md draws the table of transitions, no more and no less."""
+def test_the_state_diagram_shows_every_transition() -> None:
+    """docs/reference/states.md draws exactly the table of transitions."""
     drawn = set(re.findall(r"^    (\w+) --> (\w+):", read("docs/reference/states.md"), re.MULTILINE))
     table = {(str(start), str(end)) for start, ends in TRANSITIONS.items() for end in ends}
     assert drawn == table

@@ -21,7 +21,7 @@ def test_a_page_and_its_receipt_are_written(configured: Configured) -> None:
     assert sorted(item.name for item in folder.iterdir()) == [f"{JOB_ID}.md", f"{JOB_ID}.receipt.json"]
     page = (folder / f"{JOB_ID}.md").read_text()
     assert page.startswith("# ask completed\n")
-    assert "- Asked by: bob through cli\n" in page
+    assert "- Submitted by: bob (cli)\n" in page
     assert "```\nHow are you?\n```" in page
     assert page.endswith("## Result\n\nFine, **thanks**.\n")
     assert json.loads((folder / f"{JOB_ID}.receipt.json").read_text())["receipt_id"] == f"r-{JOB_ID}"

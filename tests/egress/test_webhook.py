@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from actors.egress import webhook
-from actors.egress.retry_delay import ComeBack
+from actors.egress.retry_delay import RetryLater
 from ops.errors import JobFailed, JobRefused
 from tests.egress.conftest import JOB_ID, Configured, outcome
 from tests.egress.receiver import Receiver
@@ -87,7 +87,7 @@ def test_a_receiver_says_when_to_come_back(configured: Configured, receiver: Rec
     """Retry-After is kept to, up to an hour."""
     receiver.status = 429
     receiver.headers["Retry-After"] = "7"
-    with pytest.raises(ComeBack) as raised:
+    with pytest.raises(RetryLater) as raised:
         webhook.deliver(outcome(), configured(settings_for(receiver.url)), "ci")
     assert raised.value.delay == 7000
 
@@ -106,12 +106,12 @@ def test_what_is_not_configured_is_refused(
     configured: Configured, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A webhook that is gone, a secret that is missing: nothing is sent unsigned."""
-    with pytest.raises(JobRefused, match="no webhook 'ci'"):
+    with pytest.raises(JobRefused, match="webhook 'ci' is not in"):
         webhook.deliver(outcome(), configured(""), "ci")
     loaded = configured(settings_for(receiver.url, 'secret_env = "HOOK_SECRET"'))
     with pytest.raises(JobRefused, match="HOOK_SECRET is not set"):
         webhook.deliver(outcome(), loaded, "ci")
     monkeypatch.setenv("HOOK_SECRET", "whsec_§")
-    with pytest.raises(JobRefused, match="no Base64"):
+    with pytest.raises(JobRefused, match="not valid Base64"):
         webhook.deliver(outcome(), loaded, "ci")
     assert receiver.taken == []

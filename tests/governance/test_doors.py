@@ -123,8 +123,8 @@ def test_the_command_line_approves_and_denies(governed: Governed, environ: dict[
     yes, no = bridge.submit(command(actor="ci-1")).job_id, bridge.submit(command()).job_id
     listed = cli("approve")
     assert listed.code == 0
-    assert [line.split()[0] for line in listed.out.splitlines()[1:]] == [yes, no]
-    assert [job["job_id"] for job in cli("approve", "--json").json["jobs"]] == [yes, no]
+    assert [line.split()[0] for line in listed.out.splitlines()[1:]] == sorted([yes, no])
+    assert [job["job_id"] for job in cli("approve", "--json").json["jobs"]] == sorted([yes, no])
     assert cli("jobs", "--status", "held", "--json").json["summary"]["held"] == 2
     assert cli("approve", yes[-8:], "--reason", "fine") == (0, f"{yes} queued\n", "")
     assert cli("deny", no, "--json").json["receipts"][0]["status"] == "cancelled"

@@ -17,20 +17,20 @@ from typing import Any
 from ops.errors import BridgeError
 from ops.logs import configure_logging
 from ops.settings.load import load_settings
-from ops.supervision.program import Program, Vital
+from ops.supervision.program import Program, Readiness
 from ops.supervision.state_file import claim
 from ops.supervision.supervisor import Supervisor
 
 
-def _file_check(file: Path) -> Callable[[int], Coroutine[Any, Any, Vital]]:
-    async def ready(_pid: int) -> Vital:
+def _file_check(file: Path) -> Callable[[int], Coroutine[Any, Any, Readiness]]:
+    async def ready(_pid: int) -> Readiness:
         while not file.exists() or not file.read_text().endswith("\n"):  # noqa: ASYNC110, ASYNC240
             await asyncio.sleep(0.01)
         words = file.read_text().split()  # noqa: ASYNC240
         file.unlink()  # noqa: ASYNC240
         if not words:
-            return Vital()
-        return Vital(pids=(int(words[0]),), marks=(("BRIDGE_WORKER_ID", words[1]),))
+            return Readiness()
+        return Readiness(pids=(int(words[0]),), marks=(("BRIDGE_WORKER_ID", words[1]),))
 
     return ready
 

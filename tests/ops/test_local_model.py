@@ -13,7 +13,7 @@ import pytest
 
 from ops.errors import StartFailed
 from ops.local_model.client import ModelLease
-from ops.local_model.paths import model_place
+from ops.local_model.paths import model_paths
 from ops.lockfile import await_lock
 from ops.processes import find_marked, stop_processes
 from ops.settings.load import LoadedSettings
@@ -26,7 +26,7 @@ AT_ONCE_S = 5.0
 @pytest.fixture
 def loading(loaded: LoadedSettings) -> Iterator[socket.socket]:
     """A process of the model that takes links and is still loading its weights: it says nothing."""
-    place = model_place(loaded.workspace)
+    place = model_paths(loaded.workspace)
     place.socket.parent.mkdir(parents=True, exist_ok=True)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(place.socket))
@@ -93,7 +93,7 @@ def servers(loaded: LoadedSettings) -> list[int]:
 
 def test_while_the_process_starts(loaded: LoadedSettings) -> None:
     """It has been started and does not listen yet, since the one before it is still ending."""
-    place = model_place(loaded.workspace)
+    place = model_paths(loaded.workspace)
     loaded.workspace.create()
     before = await_lock(place.lock)
     lease = ModelLease(loaded)
@@ -117,7 +117,7 @@ def test_while_the_process_starts(loaded: LoadedSettings) -> None:
 
 def test_the_log_says_why_it_does_not_start(loaded: LoadedSettings) -> None:
     """The error of a process that fails before it listens is where its user is sent."""
-    place = model_place(loaded.workspace)
+    place = model_paths(loaded.workspace)
     loaded.workspace.create()
     (place.socket / "in the way").mkdir(parents=True)
     with pytest.raises(StartFailed, match=r"3ox\.log"):

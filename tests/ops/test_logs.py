@@ -145,7 +145,7 @@ def test_configured_twice(tmp_path: Path) -> None:
 
 
 def test_light_until_used() -> None:
-    """Asking for a logger imports neither structlog nor anything else that is slow."""
+    """AskOptions for a logger imports neither structlog nor anything else that is slow."""
     code = "import sys; from ops.logs import get_logger; get_logger('x'); print('structlog' in sys.modules)"
     ran = subprocess.run(
         [sys.executable, "-c", code], env=clean_environ(), capture_output=True, text=True, check=True

@@ -18,7 +18,7 @@ import pytest
 
 from ops.errors import AlreadyRunning
 from ops.processes import find_marked, pid_alive, stop_processes
-from ops.supervision.state_file import UpState, claim, read_state, running_pid, sweep_leftovers
+from ops.supervision.state_file import SupervisorState, claim, read_state, running_pid, sweep_leftovers
 from ops.workspace import Workspace
 from tests.support import clean_environ, eventually
 from tests.tools import require_tool
@@ -71,7 +71,7 @@ class Supervised:
         """Give what still runs of all that it has started, itself included."""
         return find_marked("BRIDGE_JOB_ID", self.mark)
 
-    def state(self) -> UpState:
+    def state(self) -> SupervisorState:
         """Give its state file."""
         state = read_state(self.workspace)
         assert state is not None

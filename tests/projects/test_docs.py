@@ -1,4 +1,4 @@
-"""``docs/how-to/projects.md`` says what is: its settings are valid, its script and its snippet run."""
+"""``docs/how-to/projects.md`` is accurate: its settings are valid, its script and its snippet run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ PAGE = (ROOT / "docs/how-to/projects.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
-    """Give the page's blocks of one language."""
+    """Return the blocks of one language."""
     found = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
     assert found
     return found
 
 
 def test_the_settings_are_valid(tmp_path: Path) -> None:
-    """Each example is a 3ox.toml that is accepted."""
+    """Each example is a valid 3ox.toml."""
     for text in blocks("toml"):
         (tmp_path / "3ox.toml").write_text(text)
         web = load_settings(tmp_path, environ={}).settings.projects["web"]
@@ -32,8 +32,8 @@ def test_the_settings_are_valid(tmp_path: Path) -> None:
         assert web.base == "main"
 
 
-def test_the_defaults_are_as_told() -> None:
-    """Figures in the text are those of the table."""
+def test_the_defaults_are_those_of_the_settings() -> None:
+    """Figures in the text are the defaults of the settings."""
     values = load_settings(Path("/nowhere"), environ={}).settings
     assert f"up to {values.diff_max_bytes // 1024} kB" in PAGE
     assert f"within {values.kill_grace_s:g} s of SIGTERM" in PAGE
@@ -41,7 +41,7 @@ def test_the_defaults_are_as_told() -> None:
 
 
 def test_the_script_runs(site: Site, repository: Path) -> None:
-    """Copied into a shell, it does what the text says."""
+    """Copied into a shell, it does what the page says."""
     site.configure(project(repository, "web", "worktree = true"))
     command = shlex.join(threeox())
     with site.workers():
@@ -61,7 +61,7 @@ def test_the_script_runs(site: Site, repository: Path) -> None:
 
 
 def test_the_python_snippet_runs(site: Site) -> None:
-    """It prints the state of a job that nobody runs."""
+    """It prints the state of a queued job."""
     site.configure("")
     for snippet in blocks("python"):
         ran = subprocess.run(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.process.track import Tracked, find_process
+from actors.process.track import TrackedProcess, find_process
 from ingress.dispatch import get_job, list_jobs, wait_for
 from ops.errors import JobRefused
 from ops.processes import pid_alive
@@ -182,7 +182,7 @@ def test_a_worker_goes_on_when_the_follower_is_killed(bridge: Site, sleeper: sub
 
 def test_a_worker_of_another_host_refuses() -> None:
     """It cannot see the process, and says where to follow it."""
-    process = Tracked(pid=4321, host="elsewhere", started=1)
+    process = TrackedProcess(pid=4321, host="elsewhere", started=1)
     run = JobRun("task.custom", {"task": "x"}, project="track", metadata=process.metadata())
     with pytest.raises(JobRefused, match="4321 runs on elsewhere") as caught:
         run.run()
@@ -193,7 +193,7 @@ def test_a_pid_that_is_used_again_is_another_process() -> None:
     """A process of this pid that started at another time is not the one that was meant: that has ended."""
     mine = find_process(os.getpid())
     assert mine is not None
-    other = Tracked(pid=mine.pid, host=socket.gethostname(), started=mine.started + 1)
+    other = TrackedProcess(pid=mine.pid, host=socket.gethostname(), started=mine.started + 1)
     run = JobRun("task.custom", {"task": "x"}, project="track", metadata=other.metadata())
     assert run.run().ended
     assert run.sink.reports == []

@@ -16,7 +16,7 @@ PAGE = (ROOT / "docs/reference/rest.md").read_text()
 
 
 def test_the_examples_run(api: Api, tmp_path: Path) -> None:
-    """With the address of this test's API and a webhook's secret; each curl gets what the text says."""
+    """Each request gets the answer that the page describes."""
     for tool in ("curl", "openssl"):
         require_tool(tool)
     snippets = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
@@ -49,7 +49,7 @@ def test_the_examples_run(api: Api, tmp_path: Path) -> None:
         file.unlink()
 
 
-def test_every_setting_is_told() -> None:
-    """The page names every setting of the table, with what it is by default where it says so."""
+def test_every_setting_is_described() -> None:
+    """The page names every setting of ``[rest]``."""
     for name in RestSettings.__struct_fields__:
         assert f"`{name}`" in PAGE or f"[rest.{name}." in PAGE, name

@@ -1,4 +1,4 @@
-"""docs/reference/shell.md says what is: its lines run, its table has every command."""
+"""docs/reference/shell.md is accurate: its lines run, its table has every command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAGE = (ROOT / "docs/reference/shell.md").read_text()
 
 
 def test_the_lines_of_the_page_run(bridge: Cli) -> None:
-    """Each does what the page says, none is refused."""
+    """Each line does what the page says; none is refused."""
     found = re.search(r"```shell-lines\n(.*?)```", PAGE, re.DOTALL)
     assert found is not None
     done = bridge("shell", stdin=found.group(1))
@@ -25,14 +25,14 @@ def test_the_lines_of_the_page_run(bridge: Cli) -> None:
 
 
 def test_the_table_has_every_command() -> None:
-    """No more and no less."""
+    """The table lists exactly the commands of the shell."""
     rows = re.findall(r"^\| (`.*?) \|", PAGE.split("## Keys")[0], re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`([a-z]+)", row)}
     assert named == set(COMMANDS)
 
 
 def test_the_figures_are_the_settings() -> None:
-    """The page and the table of settings agree."""
+    """Figures in the text are the defaults of the settings."""
     settings = Settings()
     for figure, name in (
         (f"{settings.session_messages_max}", "session_messages_max"),

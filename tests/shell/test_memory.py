@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.llm.memory import count_tokens, within
-from actors.llm.session_title import answer_about, is_about_session
+from actors.llm.session_questions import answer_session_question, is_session_question
 from middleware.job.sessions import SessionFacts, SessionMessage
 from tests.cli.support import Cli
 
@@ -83,7 +83,7 @@ def test_context_is_bounded_and_begins_with_a_question(
 )
 def test_questions_about_the_session_are_known(prompt: str) -> None:
     """They need no model."""
-    assert is_about_session(prompt)
+    assert is_session_question(prompt)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_questions_about_the_session_are_known(prompt: str) -> None:
 )
 def test_other_questions_go_to_a_model(prompt: str) -> None:
     """A question that only begins like one about the session is not answered from it."""
-    assert not is_about_session(prompt)
+    assert not is_session_question(prompt)
 
 
 def test_the_answer_has_counts_times_and_the_last_messages() -> None:
@@ -116,14 +116,14 @@ def test_the_answer_has_counts_times_and_the_last_messages() -> None:
         last_at="2026-01-02T03:04:05.678Z",
         expires_s=5.0,
     )
-    text = answer_about("s1", facts, kept)
+    text = answer_session_question("s1", facts, kept)
     assert "12 messages, from 2026-01-01 00:00:00 to 2026-01-02 03:04:05 (UTC). The last 10 are kept." in text
     assert "5 questions in them and got 5 answers" in text
     assert "(4 earlier ones are shown by '3ox sessions show s1'.)" in text
     assert "[2026-01-02 03:04:05] you: question 4\n" in text
     assert "question 1" not in text
     assert max(map(len, text.splitlines())) < 300
-    assert "Nothing yet" in answer_about("s1", None, [])
+    assert "Nothing yet" in answer_session_question("s1", None, [])
 
 
 def test_a_conversation_through_the_command_line(bridge: Cli) -> None:

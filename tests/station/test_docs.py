@@ -18,7 +18,7 @@ PAGE = (ROOT / "docs/how-to/drop-folder.md").read_text()
 
 
 def test_its_commands_run(station: RunningStation, tmp_path: Path) -> None:
-    """One after the other, with the id of the job that the first one made."""
+    """They run in order, with the ID of the job that the first one made."""
     (tmp_path / "minutes.md").write_text("# Minutes\n")
     blocks = re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
     lines = [line.removeprefix("$ 3ox ") for block in blocks for line in block.splitlines()]
@@ -32,12 +32,12 @@ def test_its_commands_run(station: RunningStation, tmp_path: Path) -> None:
 
 
 def test_every_command_that_is_named_exists() -> None:
-    """In the text, too."""
+    """Commands named in the text exist."""
     assert set(re.findall(r"`3ox ([a-z]+)", PAGE)) <= MODULES.keys()
 
 
 def test_the_table_lists_every_setting_with_its_default() -> None:
-    """No more, no less, in order."""
+    """The table lists exactly the settings, in order."""
     rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", PAGE, re.MULTILINE)
     fields = [field.name for field in msgspec.structs.fields(StationSettings)]
     assert [name for name, _ in rows] == fields
@@ -49,7 +49,7 @@ def test_the_table_lists_every_setting_with_its_default() -> None:
 
 
 def test_its_example_is_valid(tmp_path: Path) -> None:
-    """As a whole 3ox.toml."""
+    """It is a valid 3ox.toml."""
     (example,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "3ox.toml").write_text(example)
     rules = load_settings(tmp_path, environ={}).settings.station.rules

@@ -1,4 +1,4 @@
-"""docs/how-to/telegram.md says what is: its settings load, its commands exist, its snippet runs."""
+"""docs/how-to/telegram.md is accurate: its settings load, its commands exist, its snippet runs."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def test_the_settings_load(tmp_path: Path) -> None:
 
 
 def test_every_setting_is_described() -> None:
-    """The table has each setting of the bot, and no other."""
+    """The table lists exactly the settings of the bot."""
     rows = set(re.findall(r"^\| `(telegram_\w+)` \|", PAGE, re.MULTILINE))
     known = {field.name for field in msgspec.structs.fields(Settings)}
     assert rows == {name for name in known if name.startswith("telegram_")}
 
 
 def test_every_command_is_described() -> None:
-    """Page and /help name each command that there is."""
+    """The page and /help name every command."""
     commands = {f"/{name}" for name in [*AT_ONCE, "run"]} - {"/start"}
     for text in (PAGE, HELP):
         assert commands <= set(re.findall(r"/[a-z]+", text))
 
 
 def test_the_snippet_runs(tmp_path: Path) -> None:
-    """Copied into a file, it shows an update that waits."""
+    """Copied into a file, it shows a waiting update."""
     (snippet,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     ran = subprocess.run(
         [sys.executable, "-c", snippet],

@@ -14,7 +14,7 @@ from ingress.core.http.event_broadcast import EventBroadcast
 from ingress.core.http.metrics import Metrics
 from ingress.core.http.output_notifications import OutputNotifications
 from ingress.core.http.stream_limit import StreamLimit
-from ops.errors import StoreSilent, StoreUnreachable
+from ops.errors import StoreTimeout, StoreUnreachable
 from ops.settings.load import LoadedSettings, ProjectSettings
 from ops.settings.rest import RestSettings
 from ops.store.client import Store
@@ -111,7 +111,7 @@ class ShortTimeoutStore(Store):
         """
         began_s = time.monotonic()
         if began_s < self._ask_again_s:
-            raise StoreSilent(
+            raise StoreTimeout(
                 f"the store at {self.url} did not answer a moment ago.",
                 remedy="Check whether it is paused or overloaded.",
             )

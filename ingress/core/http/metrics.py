@@ -213,8 +213,14 @@ class _Now(Collector):
             jobs.add_metric([name], count)
         yield jobs
         depth = GaugeMetricFamily("bridge_queue_depth", "Jobs that wait.", labels=["queue"])
-        for name in ("ready", "scheduled", "held"):
-            depth.add_metric([name], state["queue"][name])
+        queue = state["queue"]
+        # The labels of version 0.1: "ready" is the state queued, and "scheduled" includes retrying.
+        for name, count in (
+            ("ready", queue["queued"]),
+            ("scheduled", queue["scheduled"] + queue["retrying"]),
+            ("held", queue["held"]),
+        ):
+            depth.add_metric([name], count)
         yield depth
         healthy = [worker for worker in state["workers"] if worker["healthy"]]
         yield GaugeMetricFamily("bridge_workers", "Workers that live.", len(healthy))

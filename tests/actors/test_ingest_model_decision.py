@@ -14,7 +14,7 @@ import openpyxl  # type: ignore[import-untyped]
 import pptx
 import pytest
 
-from actors.ingest.texts import text_of
+from actors.ingest.text_extraction import text_of
 from middleware.context import set_current_job
 from middleware.job.types import IngestFilePayload
 from ops.filetype import media_type_of

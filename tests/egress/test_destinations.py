@@ -1,4 +1,4 @@
-"""Which sinks a job gets when it is taken."""
+"""Which destinations a job gets when it is accepted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from middleware.destinations import Sinks
+from middleware.destinations import Destinations
 from middleware.job.schema import make_job
 from ops.errors import SettingsError
 from ops.settings.results import DeliverSettings, NotifySettings, WebhookSettings
@@ -21,22 +21,22 @@ PAYLOADS: dict[str, dict[str, object]] = {
 }
 
 
-def sinks(settings: Settings, job_type: str, **fields: object) -> list[str]:
-    """Give a job's sinks, one by one."""
-    text = Sinks(settings).of(make_job(job_type, PAYLOADS[job_type], **fields))
+def destinations(settings: Settings, job_type: str, **fields: object) -> list[str]:
+    """Return a job's destinations as a list."""
+    text = Destinations(settings).of(make_job(job_type, PAYLOADS[job_type], **fields))
     return text.split(",") if text else []
 
 
 def test_answers_go_to_the_outbox_and_commands_do_not() -> None:
     """Without settings: what has a result for people is written down."""
-    assert sinks(Settings(), "ask") == ["outbox/*"]
-    assert sinks(Settings(), "shell.cmd") == []
-    assert sinks(Settings(), "heartbeat") == []
-    assert sinks(Settings(deliver=DeliverSettings(types=["*"])), "shell.cmd") == ["outbox/*"]
+    assert destinations(Settings(), "ask") == ["outbox/*"]
+    assert destinations(Settings(), "shell.cmd") == []
+    assert destinations(Settings(), "heartbeat") == []
+    assert destinations(Settings(deliver=DeliverSettings(types=["*"])), "shell.cmd") == ["outbox/*"]
 
 
 def test_webhooks_and_notifications_name_ends_and_addresses() -> None:
-    """One entry for each end that is wanted, one sink for each address."""
+    """One entry per wanted final state, one destination per address."""
     settings = Settings(
         deliver=DeliverSettings(types=[]),
         webhook=[
@@ -48,21 +48,21 @@ def test_webhooks_and_notifications_name_ends_and_addresses() -> None:
             NotifySettings(urls=["json://c"], name="ops", types=["shell.*"]),
         ],
     )
-    assert sinks(settings, "shell.cmd") == [
+    assert destinations(settings, "shell.cmd") == [
         "webhook:ci/failed",
         "webhook:ci/completed",
         "notify:1:1/failed",
         "notify:1:2/failed",
         "notify:ops:1/failed",
     ]
-    assert "webhook:asks/completed" in sinks(settings, "ask")
+    assert "webhook:asks/completed" in destinations(settings, "ask")
 
 
 def test_a_chat_is_answered_where_the_job_says_so() -> None:
     """The bot answers its own jobs itself."""
-    assert sinks(Settings(), "heartbeat", source="telegram") == []
+    assert destinations(Settings(), "heartbeat", source="telegram") == []
     reply = {"reply": "egress", "chat_id": "5"}
-    assert sinks(Settings(), "ask", source="telegram", metadata=reply) == ["outbox/*", "telegram/*"]
+    assert destinations(Settings(), "ask", source="telegram", metadata=reply) == ["outbox/*", "telegram/*"]
 
 
 @pytest.mark.parametrize(
@@ -95,4 +95,4 @@ def test_the_settings_of_the_page_are_valid(configured: Configured) -> None:
     """docs/how-to/destinations.md can be copied."""
     page = (Path(__file__).parents[2] / "docs/how-to/destinations.md").read_text()
     settings = configured(page.split("```toml\n")[1].split("```")[0]).settings
-    assert sinks(settings, "ask") == ["outbox/*", "notify:ops:1/failed"]
+    assert destinations(settings, "ask") == ["outbox/*", "notify:ops:1/failed"]

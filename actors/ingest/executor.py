@@ -13,9 +13,9 @@ from pathlib import Path
 
 import msgspec
 
-from actors.ingest.actions import Folder, Subject, Text, TheFile, Want, note_name, plan
+from actors.ingest.actions import ActionContext, FileTarget, Folder, Target, Text, note_name, plan
 from actors.ingest.journal import Journal, Step, begin, finish
-from actors.ingest.places import OutsideWorkspace, inside
+from actors.ingest.paths import OutsideWorkspace, inside
 from ops.dropfolder import shortened
 from ops.errors import JobFailed, JobRefused
 from ops.files import Pulse, explain, holds, put, require_room, write_new
@@ -30,7 +30,7 @@ class _Taken(Exception):
     """Somebody else has taken the name of a step since it was written down."""
 
 
-class Carrier:
+class ActionExecutor:
     """Carries out the plan of one job.
 
     Args:
@@ -40,7 +40,7 @@ class Carrier:
         pulse: Called now and then; may raise to stop.
     """
 
-    def __init__(self, subject: Subject, source: Path, begun: Journal | None, pulse: Pulse) -> None:
+    def __init__(self, subject: ActionContext, source: Path, begun: Journal | None, pulse: Pulse) -> None:
         self._subject = subject
         self._workspace: Workspace = subject.workspace
         self._source = source
@@ -48,7 +48,7 @@ class Carrier:
         self._pulse = pulse
         self._draft = f".{subject.job_id}.part"
 
-    def carry_out(self) -> Journal:
+    def execute(self) -> Journal:
         """Make everything that is wanted and not there yet.
 
         Raises:
@@ -90,12 +90,12 @@ class Carrier:
         begin(self._workspace, journal)
         return journal
 
-    def _settle(self, want: Want, before: list[Step], made: set[str]) -> Iterator[Step]:
+    def _settle(self, want: Target, before: list[Step], made: set[str]) -> Iterator[Step]:
         payload = self._subject.payload
         known = {step.path for step in before}
         folder = want.path if isinstance(want, Folder) else want.folder
         yield from self._folders(folder, known, made)
-        if isinstance(want, TheFile):
+        if isinstance(want, FileTarget):
             step = self._free(folder, payload.name, payload.sha256, payload.size_bytes, made)
             yield step
             if payload.note is not None:

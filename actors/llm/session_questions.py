@@ -39,7 +39,7 @@ _PATTERNS = tuple(
 )
 
 
-def is_about_session(prompt: str) -> bool:
+def is_session_question(prompt: str) -> bool:
     """Tell whether a question asks about the conversation itself, and about nothing else.
 
     Args:
@@ -55,7 +55,7 @@ def is_about_session(prompt: str) -> bool:
     return any(pattern.fullmatch(words) for pattern in _PATTERNS)
 
 
-def answer_about(session_id: str, facts: SessionFacts | None, kept: list[SessionMessage]) -> str:
+def answer_session_question(session_id: str, facts: SessionFacts | None, kept: list[SessionMessage]) -> str:
     """Say what a session holds: how many messages, since when, and the last of them.
 
     Args:

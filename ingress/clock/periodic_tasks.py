@@ -1,7 +1,7 @@
-"""What a bridge does periodically: canary, recovery sweep, retention, metrics, a look at the spool.
+"""Periodic work of a bridge: canary, recovery, retention, metrics samples, hand-over of the spool.
 
-All but the last are the leader's, so that several clocks do the work of one. Their intervals are kept by a
-clock that nobody sets: a jump of the wall clock neither bunches them nor holds them up.
+Only the leader does it, except for the spool, which belongs to a host. Intervals are measured with a clock
+that is never set, so a jump of the wall clock neither delays nor repeats anything.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from ingress.core.daemon import Daemon
 from ingress.core.schedules import SOURCE
 from middleware.broker.leadership import Leadership, steady_s
 from middleware.broker.outage import Outage
@@ -22,15 +22,13 @@ from middleware.job.schema import make_job
 from middleware.job.states import FINAL, State
 from ops.errors import BridgeError, JobNotFound
 from ops.logs import get_logger
-
-if TYPE_CHECKING:
-    from ingress.core.daemon import Daemon
+from ops.threads import start_duty
 
 _RETENTION_INTERVAL_S = 60.0
 _SPOOL_INTERVAL_S = 10.0
-#: A spool that still holds something so long after it was accepted, with the store there, is told of.
+#: Jobs in the spool for longer than this, although the store is available, are logged.
 _SPOOL_STUCK_S = 60.0
-#: How many jobs one call deletes, about a millisecond of the store's time, and how many calls a round makes.
+#: Jobs deleted per call, about a millisecond of the store's time, and calls per round.
 _BATCH = 50
 _BATCHES_MAX = 200
 _CANARY_TIMEOUT_S = 30.0
@@ -38,30 +36,30 @@ _CANARY_TIMEOUT_S = 30.0
 log = get_logger(__name__)
 
 
-class Duty(Struct):
-    """Something to be done now and then.
+class PeriodicTask(Struct):
+    """A task that is repeated at an interval.
 
     Attributes:
-        name: In logs.
-        interval_s: How often.
-        run: What.
-        leads: Whether only the leader does it.
-        due_s: When it is due next, by ``steady_s``.
+        name: Short name.
+        interval_s: Interval between two starts.
+        run: What is called.
+        leader_only: Whether only the leader runs it.
+        due_s: When it is due next, on the clock of ``steady_s``.
     """
 
     name: str
     interval_s: float
     run: Callable[[], object]
-    leads: bool = True
+    leader_only: bool = True
     due_s: float = 0.0
 
 
-class Duties:
-    """Does what is due, one after the other, in a thread of its own.
+class PeriodicTasks:
+    """Runs the periodic tasks of a bridge, one after the other, in a thread of its own.
 
     Args:
-        daemon: The clock.
-        leadership: Tells whether we lead.
+        daemon: The process that they run in.
+        leadership: Knows whether this process leads.
     """
 
     def __init__(self, daemon: Daemon, leadership: Leadership) -> None:
@@ -73,50 +71,54 @@ class Duties:
         self._canary: str | None = None
         metrics = Metrics(self._bridge.reader)
         settings = self._settings
-        self._duties = [
-            Duty("recovery", max(0.5, settings.lease_s / 3), self._recover),
-            Duty("retention", min(_RETENTION_INTERVAL_S, settings.retention_s), self._expire),
-            Duty("metrics", SPACING_S["10s"], partial(metrics.sample, "10s")),
-            Duty("metrics.long", SPACING_S["10m"], partial(metrics.sample, "10m")),
-            Duty("spool", _SPOOL_INTERVAL_S, self._check_spool, leads=False),
+        self._tasks = [
+            PeriodicTask("recovery", max(0.5, settings.lease_s / 3), self._recover),
+            PeriodicTask("retention", min(_RETENTION_INTERVAL_S, settings.retention_s), self._expire),
+            PeriodicTask("metrics", SPACING_S["10s"], partial(metrics.sample, "10s")),
+            PeriodicTask("metrics.long", SPACING_S["10m"], partial(metrics.sample, "10m")),
+            PeriodicTask("spool", _SPOOL_INTERVAL_S, self._check_spool, leader_only=False),
         ]
         if settings.canary_interval_s > 0:
-            self._duties.append(Duty("canary", settings.canary_interval_s, self._send_canary))
+            self._tasks.append(PeriodicTask("canary", settings.canary_interval_s, self._send_canary))
         now_s = steady_s()
-        for duty in self._duties:
-            # A week's point and a canary need not come with every restart.
-            duty.due_s = now_s + min(duty.interval_s, 1.0 if duty.name == "metrics" else duty.interval_s)
+        for task in self._tasks:
+            # Only the short samples start at once: a restart needs neither a long sample nor a canary.
+            task.due_s = now_s + min(task.interval_s, 1.0 if task.name == "metrics" else task.interval_s)
+
+    def start(self) -> None:
+        """Start the thread; it ends with the daemon."""
+        start_duty("periodic-tasks", self.run, ended=self._daemon.stopping.is_set)
 
     def run(self) -> None:
-        """Do what is due until the daemon stops."""
+        """Run each task when it is due, until the daemon stops."""
         while not self._daemon.stopping.is_set():
             now_s = steady_s()
-            for duty in self._duties:
-                if duty.due_s <= now_s:
-                    duty.due_s = now_s + duty.interval_s
-                    self._do(duty)
-            wait_s = min(duty.due_s for duty in self._duties) - steady_s()
+            for task in self._tasks:
+                if task.due_s <= now_s:
+                    task.due_s = now_s + task.interval_s
+                    self._run_task(task)
+            wait_s = min(task.due_s for task in self._tasks) - steady_s()
             self._daemon.stopping.wait(max(0.0, wait_s))
 
-    def _do(self, duty: Duty) -> None:
-        if duty.leads and self._leadership.term is None:
+    def _run_task(self, task: PeriodicTask) -> None:
+        if task.leader_only and self._leadership.term is None:
             return
         try:
-            duty.run()
+            task.run()
         except BridgeError as error:
             self._outage.begin(error)
         else:
             self._outage.end()
 
     def _recover(self) -> None:
-        """Take back the jobs of dead workers; the workers do so too, but there may be none left."""
+        """Recover the jobs of dead workers, in case no worker is left to do it."""
         lease_ms = int(self._settings.lease_s * 1000)
         how = f"its lease ended, seen at {utc_now()}"
         for worker_id, job_id, status in self._bridge.scripts.recover(how=how, lease_ms=lease_ms):
             log.warning("job.recovered", job_id=job_id, from_worker=worker_id, status=status)
 
     def _expire(self) -> None:
-        """Delete jobs that ended long ago; the workers do so too, but there may be none."""
+        """Delete jobs past their retention, in case no worker is left to do it."""
         seconds = int(self._bridge.store.call("TIME")[0])
         until_ms = (seconds - self._settings.retention_s) * 1000
         deleted = sum(self._delete(state, _BATCH * _BATCHES_MAX, until_ms) for state in FINAL)
@@ -139,9 +141,9 @@ class Duties:
         return deleted
 
     def _send_canary(self) -> None:
-        """Send a job through the whole bridge, and look what became of the one before."""
+        """Submit a job that passes through the whole bridge, after reporting on the previous one."""
         if self._canary is not None:
-            self._judge_canary(self._canary)
+            self._report_canary(self._canary)
         job = make_job(
             "heartbeat",
             {"nonce": "canary"},
@@ -154,7 +156,7 @@ class Duties:
         self._canary = job.job_id
         self._bridge.submit(job)
 
-    def _judge_canary(self, job_id: str) -> None:
+    def _report_canary(self, job_id: str) -> None:
         try:
             record = self._bridge.reader.job(job_id)
         except JobNotFound:
@@ -167,14 +169,14 @@ class Duties:
             log.info("canary.back", job_id=job_id, sent=record.created_at, back=record.completed_at)
 
     def _check_spool(self) -> None:
-        """See to it that what daemons of this host took in while the store was away does not stay there."""
+        """Hand over jobs that daemons of this host spooled and no longer run to hand over themselves."""
         entries = self._daemon.acceptance.spool.entries()
         if not entries:
             return
         try:
             oldest_s = time.time() - entries[0].stat().st_mtime
         except FileNotFoundError:
-            # Handed over at this moment.
+            # Handed over meanwhile.
             return
         handed = self._daemon.acceptance.hand_over()
         if handed:
