@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := ops middleware actors ingress
-SOURCES := $(PACKAGES) tests
+SOURCES := $(PACKAGES) tests examples
 
 .DEFAULT_GOAL := run
 .PHONY: help run test check lint format coverage structure bench chaos screenshots help-pages clean
