@@ -1,7 +1,7 @@
-"""What every table of settings is made of: the base, the kinds of values, the mark of a secret.
+"""Building blocks of the settings tables: base class, value types, the mark of a secret.
 
-The modules of the tables (``settings_ask``, ``settings_station``, ...) keep their annotations as text, which
-is made into types when a table is first read from a file: most commands never need them.
+The table modules (``ops.settings.ask``, ``ops.settings.station``, ...) use postponed annotations, which are
+evaluated when a table is first read from a file: most commands never need them.
 """
 
 import types
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from msgspec import Meta, Struct
 
-#: Marks a setting that is printed masked and never logged.
+#: Marks a setting that is masked in listings and never logged.
 SECRET = {"secret": True}
 
 Port = Annotated[int, Meta(ge=0, le=65_535)]
@@ -17,7 +17,7 @@ Seconds = Annotated[float, Meta(gt=0)]
 Name = Annotated[
     str,
     Meta(
-        description="Use letters, digits and . _ @ : + -, beginning with a letter or digit, at most 64.",
+        description="Use at most 64 letters, digits and . _ @ : + -, beginning with a letter or digit.",
         min_length=1,
         max_length=64,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._@:+-]*$",
@@ -26,11 +26,11 @@ Name = Annotated[
 
 
 class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all settings: immutable and strict."""
+    """Base of all settings tables: immutable, unknown keys are errors."""
 
 
 def bare(kind: Any) -> Any:
-    """Strip ``Annotated`` and ``| None`` off an annotation."""
+    """Return an annotation without ``Annotated`` and ``| None``."""
     while True:
         if get_origin(kind) is Annotated:
             kind = get_args(kind)[0]
@@ -41,20 +41,20 @@ def bare(kind: Any) -> Any:
 
 
 def plain(kind: Any) -> Any:
-    """Give the class of what an annotation stands for: ``list`` for a list of anything."""
+    """Return the class of an annotation's values, such as ``list`` for any list."""
     stripped = bare(kind)
     origin = get_origin(stripped)
     return stripped if origin is None else origin
 
 
 def table_type(kind: Any) -> type[Struct] | None:
-    """Give the table that an annotation stands for, or None if it is no table of fixed keys."""
+    """Return the table class of an annotation, or None if its values are not a table with fixed keys."""
     found = plain(kind)
     return found if isinstance(found, type) and issubclass(found, Struct) else None
 
 
 def meta_of(kind: Any) -> Meta:
-    """Give what an annotation says of its values; of several, the innermost that has a description."""
+    """Return the ``Meta`` of an annotation; of several, the innermost with a description."""
     if get_origin(kind) is Annotated:
         metas = [extra for extra in get_args(kind)[1:] if isinstance(extra, Meta)]
         described = [meta for meta in metas if meta.description is not None]

@@ -1,6 +1,6 @@
-"""Settings come from ``3ox.toml``, then the environment, then options of the command line.
+"""Loads and checks the settings: from ``3ox.toml``, then the environment, then command-line options.
 
-What there is to set stands in ``ops.settings.table``; here it is read, checked and told where it came from.
+The settings themselves are defined in ``ops.settings.table``.
 """
 
 import functools
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 ENV_PREFIX = "BRIDGE_"
-#: Variables of the same prefix that name a place, a process or a job, and are no settings.
+#: Variables with the same prefix that are not settings: they name the workspace, a process or a job.
 ENV_MARKS = frozenset(
     {
         "BRIDGE_HOME",
@@ -55,7 +55,7 @@ ENV_MARKS = frozenset(
         "BRIDGE_TASK",
     },
 )
-#: Variables of other tools that the ``ask`` actor honours; ``3ox config`` shows them beside the settings.
+#: Variables of other tools that ``ask`` reads; ``3ox config`` lists them after the settings.
 ENV_FOREIGN = (
     "OPENAI_API_KEY",
     "OPENAI_BASE_URL",
@@ -63,20 +63,20 @@ ENV_FOREIGN = (
     "ANTHROPIC_BASE_URL",
     "OLLAMA_HOST",
 )
-_LIST_REMEDY = "`3ox config` lists all settings."
+_LIST_REMEDY = "'3ox config' lists all settings."
 
 _FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
 
 
 class LoadedSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings, and where each came from.
+    """Settings, and the source of each.
 
     Attributes:
         settings: The values.
-        sources: Per setting ``default``, ``3ox.toml``, the environment variable or the option.
-        written: What stands in 3ox.toml, with the names of its tables: ``rest``, ``rest.rate_per_s``.
-        workspace: Where the bridge lives.
-        content: What 3ox.toml held; None if it was missing.
+        sources: Per setting: ``default``, ``3ox.toml``, or the name of the environment variable or option.
+        written: Dotted names of all keys in 3ox.toml: ``rest``, ``rest.rate_per_s``.
+        workspace: The workspace.
+        content: Content of 3ox.toml; None if the file is missing.
     """
 
     settings: Settings
@@ -87,12 +87,12 @@ class LoadedSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def embedded_store(self) -> bool:
-        """Whether the bridge brings its own store."""
+        """Whether the bridge uses the embedded store."""
         return self.settings.redis_url == ""
 
     @property
     def store_url(self) -> str:
-        """Where the store is, password included; show ``ops.store.url.mask_password`` of it."""
+        """URL of the store with its password; print it through ``ops.store.url.mask_password`` only."""
         if not self.embedded_store:
             return self.settings.redis_url
         from urllib.parse import quote
@@ -110,20 +110,20 @@ def load_settings(
 
     Args:
         home: The workspace; ``BRIDGE_HOME`` or ``~/cmd.bridge`` when None.
-        environ: Environment to read; the process's own when None.
-        overrides: Options of the command line by setting name; an option that is None was not given.
+        environ: Environment to read; that of the process when None.
+        overrides: Command-line options by setting name; None for an option that was not given.
 
     Raises:
-        SettingsError: A key is unknown or a value cannot be; names file or variable, key and remedy.
+        SettingsError: A key is unknown or a value is not valid; names the file or variable, and the key.
     """
-    surroundings = os.environ if environ is None else environ
-    place = default_home(surroundings) if home is None else default_home({"BRIDGE_HOME": str(home)})
-    workspace = Workspace(place)
+    variables = os.environ if environ is None else environ
+    workspace_dir = default_home(variables) if home is None else default_home({"BRIDGE_HOME": str(home)})
+    workspace = Workspace(workspace_dir)
     values: dict[str, Any] = {}
     sources = dict.fromkeys(_FIELDS, "default")
     content = _read_file(workspace.settings_file)
     written = frozenset(_take_file(content, workspace.settings_file, values, sources))
-    _take_environment(surroundings, values, sources)
+    _take_environment(variables, values, sources)
     for name, value in ({} if overrides is None else overrides).items():
         if value is None:
             continue
@@ -133,7 +133,7 @@ def load_settings(
         sources[name] = option
     if "projects" in values:
         values["projects"] = {
-            name: msgspec.structs.replace(project, path=_project_path(place, project.path))
+            name: msgspec.structs.replace(project, path=_project_path(workspace_dir, project.path))
             for name, project in values["projects"].items()
         }
     settings = Settings(**values)
@@ -144,21 +144,21 @@ def load_settings(
 
 
 def _read_file(path: Path) -> bytes | None:
-    """Return what the file holds; None if it is missing."""
+    """Return the content of the file; None if it is missing."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise SettingsError(
-            f"{path} cannot be read: {error.strerror}.", remedy="Correct its mode."
+            f"{path} cannot be read: {error.strerror}.", remedy="Check its permissions."
         ) from error
 
 
 def _take_file(
     content: bytes | None, path: Path, values: dict[str, Any], sources: dict[str, str]
 ) -> Iterable[str]:
-    """Take the values over; returns all that is written, with the names of its tables."""
+    """Add the values of the file to ``values`` and ``sources``; returns the dotted names of all its keys."""
     if not content:
         return ()
     import tomllib
@@ -166,7 +166,9 @@ def _take_file(
     try:
         document = tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is no valid TOML: {error}.", remedy="Correct that place.") from error
+        raise SettingsError(
+            f"{path} is not valid TOML: {error}.", remedy="Correct the file at that position."
+        ) from error
     listed = document.get("types")
     for job_type in listed if isinstance(listed, dict) else ():
         _require_known(job_type, TYPE_DEFAULTS, "job type", where=f" in [types] of {path}")
@@ -177,11 +179,11 @@ def _take_file(
     return _written("", document)
 
 
-def _written(place: str, table: Mapping[str, Any]) -> Iterator[str]:
+def _written(prefix: str, table: Mapping[str, Any]) -> Iterator[str]:
     for name, value in table.items():
-        yield place + name
+        yield prefix + name
         if isinstance(value, dict):
-            yield from _written(f"{place}{name}.", value)
+            yield from _written(f"{prefix}{name}.", value)
 
 
 def _take_environment(environ: Mapping[str, str], values: dict[str, Any], sources: dict[str, str]) -> None:
@@ -198,17 +200,17 @@ def _take_environment(environ: Mapping[str, str], values: dict[str, Any], source
 
 
 def _value(value: Any, kind: Any, key: str, file: str) -> Any:
-    """Check a value from the file against its type, table by table, so that an error can name the key."""
+    """Check a value from the file against its type, table by table, so that errors name the exact key."""
     table = table_type(kind)
     if table is not None:
         if not isinstance(value, dict):
-            _fail(f"{key} in {file}", "has to be a table", f"Write it as [{key}].")
+            _fail(f"{key} in {file}", "must be a table", f"Write it as [{key}].")
         fields = {field.name: field for field in msgspec.structs.fields(table)}
         for name in value:
             _require_known(name, fields, "key", where=f" in [{key}] of {file}")
         for name, field in fields.items():
             if field.required and name not in value:
-                _fail(f"[{key}] in {file}", f"lacks {name!r}", "Add it.")
+                _fail(f"[{key}] in {file}", f"lacks the required key {name!r}", "Add it.")
         return table(
             **{name: _value(item, fields[name].type, f"{key}.{name}", file) for name, item in value.items()},
         )
@@ -218,7 +220,7 @@ def _value(value: Any, kind: Any, key: str, file: str) -> Any:
     if plain(kind) is dict and isinstance(value, dict):
         key_type, item_type = get_args(bare(kind))
         return {
-            _leaf(name, key_type, f"the name {name!r} in [{key}] of {file}"): _value(
+            _leaf(name, key_type, f"A name in [{key}] of {file}"): _value(
                 item, item_type, f"{key}.{name}", file
             )
             for name, item in value.items()
@@ -233,10 +235,10 @@ def _leaf(value: Any, kind: Any, where: str, *, strict: bool = True) -> Any:
         meta = meta_of(kind)
         choices = get_args(bare(kind)) if get_origin(bare(kind)) is Literal else ()
         if choices:
-            _fail(where, f"cannot be {value!r}", f"Use one of: {', '.join(choices)}.")
+            _fail(where, f"is {value!r}", f"Use one of: {', '.join(choices)}.")
         shown = "" if meta.extra == SECRET or isinstance(value, dict | list) else f", not {value!r}"
         if meta.pattern is not None and isinstance(value, str):
-            _fail(where, f"does not have the right form{shown and f': {value!r}'}", meta.description or "")
+            _fail(where, f"has the wrong form{shown and f': {value!r}'}", meta.description or "")
         _fail(where, f"is not valid: {error}{shown}", "Correct the value.")
 
 
@@ -252,7 +254,7 @@ def _require_known(name: str, known: Iterable[str], what: str, *, where: str) ->
 
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     remedy = f"Did you mean {near[0]!r}?" if near else _LIST_REMEDY
-    raise SettingsError(f"there is no {what} {name!r}{where}.", remedy=remedy)
+    raise SettingsError(f"Unknown {what} {name!r}{where}.", remedy=remedy)
 
 
 def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
@@ -270,7 +272,7 @@ def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
 def _require_unique(names: list[str], what: str) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise SettingsError(f"there are two of {what} with the name {twice!r}.", remedy="Rename one of them.")
+        raise SettingsError(f"Two {what} entries have the name {twice!r}.", remedy="Rename one of them.")
 
 
 def _project_path(home: Path, path: str) -> str:
@@ -279,7 +281,7 @@ def _project_path(home: Path, path: str) -> str:
 
 @functools.cache
 def _scalars() -> tuple[str, ...]:
-    """Give the settings that a variable or an option can hold: all that are no table in the file."""
+    """Return the names of the settings that a variable or option can set: all that are not tables."""
     return tuple(name for name, field in _FIELDS.items() if not _is_table(field.type))
 
 

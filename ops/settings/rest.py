@@ -1,4 +1,4 @@
-"""The REST API: its limits, and what requests to its endpoints turn into: ``[rest]``."""
+"""Settings of the REST API, its endpoints and incoming webhooks: ``[rest]``."""
 
 from __future__ import annotations
 
@@ -10,74 +10,98 @@ from ops.settings.kinds import SECRET, Name, Seconds, Table
 
 
 class EndpointSettings(Table, frozen=True, kw_only=True):
-    """What a request to an endpoint turns into, a webhook or a ``rest.request``: ``[rest.endpoints.NAME]``.
+    """The job that a webhook or ``rest.request`` to an endpoint creates: ``[rest.endpoints.NAME]``.
 
-    In ``payload`` and ``session_id``, ``{body.a.b}``, ``{query.a}`` and ``{headers.a}`` stand for parts of
-    the request; a text that is nothing but one of them becomes that value as it is, number, list or table.
+    In ``payload`` and ``session_id``, ``{body.a.b}``, ``{query.a}`` and ``{headers.a}`` are replaced by parts
+    of the request. A text that is a single placeholder becomes the value itself: a number, list or table.
     """
 
     job: Annotated[
         str,
-        Meta(min_length=1, description="Job type it turns into; shell.cmd only if it is named here."),
+        Meta(min_length=1, description="Type of the job to create."),
     ]
     payload: Annotated[
-        dict[str, Any], Meta(description="The job's payload, with {body.field} filled in.")
+        dict[str, Any],
+        Meta(description="Payload of the job; placeholders such as {body.field} are replaced."),
     ] = field(default_factory=dict)
     project: Annotated[Name | None, Meta(description="Project of the job.")] = None
-    session_id: Annotated[str | None, Meta(description="Session of the job, filled in like payload.")] = None
+    session_id: Annotated[str | None, Meta(description="Session of the job; placeholders are replaced.")] = (
+        None
+    )
     priority: Annotated[
-        Annotated[int, Meta(ge=1, le=10)] | None, Meta(description="1 is first, 10 last; 5 if absent.")
+        Annotated[int, Meta(ge=1, le=10)] | None,
+        Meta(description="Priority from 1 (first) to 10 (last); that of the project, else 5, when absent."),
     ] = None
     secret: Annotated[
         str,
-        Meta(description="Signs the webhook, as GitHub does; without one there is no webhook.", extra=SECRET),
+        Meta(
+            description="Secret that verifies the signature of the webhook, as GitHub computes it; without"
+            " a secret the webhook is disabled.",
+            extra=SECRET,
+        ),
     ] = ""
-    secret_env: Annotated[str, Meta(description="Variable that holds the secret, instead of `secret`.")] = ""
+    secret_env: Annotated[
+        str, Meta(description="Environment variable that holds the secret, instead of `secret`.")
+    ] = ""
     require_timestamp: Annotated[
         bool,
-        Meta(description="Refuse a webhook without X-Hub-Timestamp; GitHub sends none."),
+        Meta(description="Refuse webhooks without the header X-Hub-Timestamp (GitHub does not send it)."),
     ] = False
     allow_repeats: Annotated[
         bool,
-        Meta(description="Take the same signed body again under another delivery id."),
+        Meta(description="Accept the same signed body again under another delivery ID."),
     ] = False
 
 
 class RestSettings(Table, frozen=True, kw_only=True):
-    """The REST API's limits and endpoints: ``[rest]``."""
+    """Limits and endpoints of the REST API: ``[rest]``."""
 
     endpoints: Annotated[
         dict[Name, EndpointSettings],
-        Meta(description="What requests and webhooks turn into: [rest.endpoints.NAME] job, payload, secret."),
+        Meta(
+            description="Jobs that requests and webhooks create: [rest.endpoints.NAME] job, payload,"
+            " secret, ..."
+        ),
     ] = field(default_factory=dict)
     allowed_hosts: Annotated[
         list[str],
-        Meta(description="Names by which it may be called, beside localhost and its own address."),
+        Meta(description="Host names accepted in requests, besides localhost and the API's own address."),
     ] = field(default_factory=list)
     allowed_origins: Annotated[
         list[str],
-        Meta(description="Web pages that may call it, like https://example.org, beside its own."),
+        Meta(
+            description="Origins of web pages that may call the API, such as https://example.org, besides"
+            " its own."
+        ),
     ] = field(default_factory=list)
-    body_max_bytes: Annotated[int, Meta(description="Size of a request's body.", ge=1024)] = 2_097_152
+    body_max_bytes: Annotated[int, Meta(description="Maximum size of a request body, in bytes.", ge=1024)] = (
+        2_097_152
+    )
     upload_max_bytes: Annotated[
-        int, Meta(description="Size of an upload, all its files together.", ge=1024)
+        int, Meta(description="Maximum size of an upload, all files together, in bytes.", ge=1024)
     ] = 2_147_483_648
     rate_per_s: Annotated[
-        float, Meta(description="Requests of one token that are taken per second; 0 is no limit.", ge=0)
+        float, Meta(description="Requests per second allowed per token; 0 means no limit.", ge=0)
     ] = 500.0
-    burst: Annotated[int, Meta(description="Requests above the rate that are taken at once.", ge=1)] = 2_000
+    burst: Annotated[int, Meta(description="Requests above the rate that are allowed in a burst.", ge=1)] = (
+        2_000
+    )
     streams_max: Annotated[
-        int, Meta(description="Event streams and long waits that are open at a time.", ge=1, le=100_000)
+        int, Meta(description="Maximum number of open event streams and long waits.", ge=1, le=100_000)
     ] = 200
     stream_max_s: Annotated[
-        Seconds, Meta(description="An event stream is ended after so long; clients resume.")
+        Seconds,
+        Meta(description="Time after which an event stream is closed, in seconds; clients resume it."),
     ] = 3600.0
     wait_max_s: Annotated[
-        Seconds, Meta(description="Longest wait of ?wait=; one that asks for more is answered by then.")
+        Seconds, Meta(description="Maximum of the parameter `wait`, in seconds; a longer wait is cut to it.")
     ] = 60.0
     webhook_age_max_s: Annotated[
-        Seconds, Meta(description="A webhook whose timestamp is further off than this is refused.")
+        Seconds,
+        Meta(
+            description="Maximum age of a webhook's timestamp, in seconds; older and future ones are refused."
+        ),
     ] = 300.0
     shutdown_s: Annotated[
-        Seconds, Meta(description="Time that open requests have when it is told to stop.")
+        Seconds, Meta(description="Grace period for open requests on shutdown, in seconds.")
     ] = 3.0

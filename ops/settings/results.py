@@ -1,4 +1,4 @@
-"""Where results go: ``[deliver]``, ``[[webhook]]``, ``[[notify]]``."""
+"""Destinations of results: ``[deliver]``, ``[[webhook]]``, ``[[notify]]``."""
 
 from __future__ import annotations
 
@@ -8,58 +8,72 @@ from msgspec import Meta, field
 
 from ops.settings.kinds import SECRET, Name, Seconds, Table
 
-#: States in which a job has ended.
+#: Final states of a job.
 FinalState = Literal["completed", "failed", "cancelled"]
 
 
 class DeliverSettings(Table, frozen=True, kw_only=True):
-    """What becomes of results: ``[deliver]``."""
+    """Results written to the folder 0UT.3OX: ``[deliver]``."""
 
     types: Annotated[
         list[str],
-        Meta(description="Job types whose results go to 0UT.3OX; patterns like *."),
+        Meta(description="Job types whose results are written to 0UT.3OX; patterns such as * are allowed."),
     ] = field(
         default_factory=lambda: ["ask", "ingest.file", "task.custom", "telegram", "rest.request"],
     )
     format: Annotated[
-        Literal["markdown", "json"], Meta(description="Of the files in 0UT.3OX; receipts are always JSON.")
+        Literal["markdown", "json"],
+        Meta(description="Format of the files in 0UT.3OX; receipts are always JSON."),
     ] = "markdown"
 
 
 class WebhookSettings(Table, frozen=True, kw_only=True):
-    """Where ended jobs are posted to: ``[[webhook]]``."""
+    """A webhook that receives finished jobs: ``[[webhook]]``."""
 
-    name: Annotated[Name, Meta(description="Of this webhook.")]
-    url: Annotated[str, Meta(pattern=r"^https?://[^/]", description="Begins with https:// or http://.")]
+    name: Annotated[Name, Meta(description="Unique name of the webhook.")]
+    url: Annotated[
+        str,
+        Meta(
+            pattern=r"^https?://[^/]",
+            description="URL that jobs are posted to; begins with https:// or http://.",
+        ),
+    ]
     secret_env: Annotated[
-        str, Meta(description="Variable that holds the secret which signs the request; unsigned if absent.")
+        str,
+        Meta(
+            description="Environment variable that holds the signing secret; requests are not signed when"
+            " absent."
+        ),
     ] = ""
     when: Annotated[
-        list[FinalState], Meta(min_length=1, description="Ends that are told: completed, failed, cancelled.")
+        list[FinalState],
+        Meta(min_length=1, description="Final states that trigger it: completed, failed, cancelled."),
     ] = field(default_factory=lambda: ["completed", "failed", "cancelled"])
-    types: Annotated[list[str], Meta(description="Job types that are told; patterns.")] = field(
-        default_factory=lambda: ["*"]
-    )
-    timeout_s: Annotated[Seconds, Meta(description="Bound on the receiver's answer.")] = 10.0
+    types: Annotated[
+        list[str], Meta(description="Job types that trigger it; patterns such as * are allowed.")
+    ] = field(default_factory=lambda: ["*"])
+    timeout_s: Annotated[Seconds, Meta(description="Timeout of each step of a request, in seconds.")] = 10.0
 
 
 class NotifySettings(Table, frozen=True, kw_only=True):
-    """Who is notified of ended jobs, through Apprise: ``[[notify]]``."""
+    """Notifications of finished jobs through Apprise: ``[[notify]]``."""
 
     urls: Annotated[
         list[Annotated[str, Meta(min_length=1)]],
         Meta(
             min_length=1,
-            description="Apprise URLs, ntfy://... for instance; env:VARIABLE reads one from there.",
+            description="Apprise URLs such as ntfy://...; env:VARIABLE reads the URL from that environment"
+            " variable.",
             extra=SECRET,
         ),
     ]
-    name: Annotated[str, Meta(description="Of this entry; its number when absent.", pattern=r"^[\w.-]*$")] = (
-        ""
-    )
+    name: Annotated[
+        str, Meta(description="Unique name of the entry; its number when absent.", pattern=r"^[\w.-]*$")
+    ] = ""
     when: Annotated[
-        list[FinalState], Meta(min_length=1, description="Ends that are told: completed, failed, cancelled.")
+        list[FinalState],
+        Meta(min_length=1, description="Final states that trigger it: completed, failed, cancelled."),
     ] = field(default_factory=lambda: ["failed"])
-    types: Annotated[list[str], Meta(description="Job types that are told; patterns.")] = field(
-        default_factory=lambda: ["*"]
-    )
+    types: Annotated[
+        list[str], Meta(description="Job types that trigger it; patterns such as * are allowed.")
+    ] = field(default_factory=lambda: ["*"])

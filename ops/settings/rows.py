@@ -1,4 +1,4 @@
-"""The settings as ``3ox config`` shows them: each with value, source and help, secrets masked."""
+"""The rows of ``3ox config``: every setting with value, source and help, secrets masked."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from ops.settings.load import ENV_FOREIGN, LoadedSettings
 from ops.store.url import mask_password
 
 _MASK = "********"
-#: Before the host of any address, of a webhook for instance; the store's are ``mask_password``'s.
+#: User and password in any URL, such as that of a webhook.
 _LOGIN = re.compile(r"(?<=://)([^/@:\s]*):[^/@\s]+@")
 
 
 class SettingRow(NamedTuple):
-    """One setting; a secret's value is masked.
+    """One setting; the value of a secret is masked.
 
-    What stands in a table bears the table's name and a dot before its own: ``rest.rate_per_s``.
+    Attributes:
+        name: Name of the setting; within a table, prefixed with the table's: ``rest.rate_per_s``.
+        value: Its value, as JSON types.
+        source: ``default``, ``3ox.toml``, or the environment variable or option that set it.
+        help: What it does.
     """
 
     name: str
@@ -31,7 +35,7 @@ class SettingRow(NamedTuple):
 
 
 def rows_of(loaded: LoadedSettings) -> list[SettingRow]:
-    """Give every setting, in the order of their table; after a fixed table comes what stands in it."""
+    """Return every setting in the order of the table; the rows of a nested table follow its own row."""
     rows: list[SettingRow] = []
     for field in msgspec.structs.fields(loaded.settings):
         name, value = field.name, getattr(loaded.settings, field.name)
@@ -41,27 +45,27 @@ def rows_of(loaded: LoadedSettings) -> list[SettingRow]:
 
 
 def foreign_rows(environ: Mapping[str, str]) -> list[SettingRow]:
-    """Give the variables of other tools that the bridge honours, keys masked.
+    """Return the environment variables of other tools that the bridge reads, keys masked.
 
     Args:
-        environ: The environment to look into; the workers' own may differ.
+        environ: The environment to read; that of the workers may differ.
     """
     rows = []
     for name in ENV_FOREIGN:
         value = environ.get(name, "")
         shown = mask_password(value) if not name.endswith("_KEY") or value == "" else _MASK
         owner = name.partition("_")[0].lower()
-        said = f"A variable of the tools of {owner}; it counts as it is set where the workers run."
-        rows.append(SettingRow(name, shown, "environment" if value else "default", said))
+        text = f"Environment variable of {owner}; read where the workers run."
+        rows.append(SettingRow(name, shown, "environment" if value else "default", text))
     return rows
 
 
-def _rows_in(place: str, kind: Any, value: Any, written: frozenset[str]) -> Iterator[SettingRow]:
+def _rows_in(table: str, kind: Any, value: Any, written: frozenset[str]) -> Iterator[SettingRow]:
     if table_type(kind) is None or value is None:
         return
     shown = msgspec.to_builtins(_without_secrets(value))
     for field in msgspec.structs.fields(value):
-        name = f"{place}.{field.name}"
+        name = f"{table}.{field.name}"
         source = "3ox.toml" if name in written else "default"
         yield SettingRow(name, shown[field.name], source, _help(field.type))
         yield from _rows_in(name, field.type, getattr(value, field.name), written)
@@ -74,7 +78,7 @@ def _shown(field: msgspec.structs.FieldInfo, value: Any) -> Any:
 
 
 def _without_secrets(value: Any) -> Any:
-    """Mask the secrets in a value: in the tables below it, and passwords in addresses."""
+    """Return a value with its secrets masked, in nested tables and in URLs too."""
     if isinstance(value, dict):
         return {name: _without_secrets(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -92,13 +96,13 @@ def _without_secrets(value: Any) -> Any:
 
 
 def _help(kind: Any) -> str:
-    """Give what a setting is for: the outermost description, or what a table says of itself."""
+    """Return the help of a setting: the outermost description, or the docstring of its table."""
     while True:
         if get_origin(kind) is Annotated:
             metas = [extra for extra in get_args(kind)[1:] if isinstance(extra, msgspec.Meta)]
-            said = [meta.description for meta in metas if meta.description is not None]
-            if said:
-                return said[-1]
+            texts = [meta.description for meta in metas if meta.description is not None]
+            if texts:
+                return texts[-1]
             kind = get_args(kind)[0]
         elif get_origin(kind) in (Union, types.UnionType):
             kind = next(arm for arm in get_args(kind) if arm is not type(None))

@@ -1,4 +1,4 @@
-"""The drop folder, and what becomes of the files in it: ``[station]``."""
+"""Settings of the drop folder: ``[station]``."""
 
 from __future__ import annotations
 
@@ -10,96 +10,125 @@ from ops.settings.kinds import Seconds, Table
 
 
 class StationRule(Table, frozen=True, kw_only=True):
-    """Where files of a kind go: ``[[station.rules]]``; the first that matches counts."""
+    """A rule for dropped files: ``[[station.rules]]``; the first rule that matches decides."""
 
     match: Annotated[
         str,
         Meta(
             min_length=1,
-            description="Pattern like *.pdf for the name, invoices/* for the path in the drop folder,"
-            " or type:image/* for the type; letter case does not matter.",
+            description="Pattern for the file name (*.pdf), the path in the drop folder (invoices/*) or the"
+            " media type (type:image/*); case-insensitive.",
         ),
     ]
     action: Annotated[
         Literal["EDIT", "MOVE", "PROJECT", "CODEX", "GROUP", "ARCHIVE", "REFERENCE"],
-        Meta(description="What is done with the file."),
+        Meta(description="Action to carry out."),
     ] = "EDIT"
     to: Annotated[
         str | None,
-        Meta(description="Folder in the workspace; the name of the project or group for PROJECT and GROUP."),
+        Meta(
+            description="Target folder in the workspace; for PROJECT and GROUP, the name of the project or"
+            " group."
+        ),
     ] = None
 
 
 class StationSettings(Table, frozen=True, kw_only=True):
-    """The drop folder and what becomes of the files in it: ``[station]``."""
+    """The drop folder: ``[station]``."""
 
     settle_s: Annotated[
         float,
-        Meta(description="A file is taken when its size and time have stood still for so long.", ge=0),
+        Meta(
+            description="A file is claimed once its size and mtime are unchanged for this time, in seconds.",
+            ge=0,
+        ),
     ] = 1.0
-    rescan_s: Annotated[Seconds, Meta(description="The folder is looked through at least so often.")] = 30.0
+    rescan_s: Annotated[
+        Seconds, Meta(description="Longest interval between full scans of the folder, in seconds.")
+    ] = 30.0
     poll_s: Annotated[
-        Seconds, Meta(description="The same where the file system tells of no changes (network shares).")
+        Seconds,
+        Meta(
+            description="Scan interval where the file system reports no changes (network shares), in seconds."
+        ),
     ] = 2.0
     watch: Annotated[
         Literal["auto", "events", "polling"],
-        Meta(description="How new files are noticed; auto tries events with a probe file."),
+        Meta(description="How new files are detected; `auto` tests with a probe file whether events arrive."),
     ] = "auto"
-    ignore: Annotated[
-        list[str], Meta(description="Names that are left alone; patterns, for folders too.")
-    ] = field(
-        default_factory=lambda: [
-            ".*",
-            ".~*",
-            "~$*",
-            "*~",
-            "*.part",
-            "*.partial",
-            "*.tmp",
-            "*.temp",
-            "*.crdownload",
-            "*.download",
-            "*.swp",
-            "Thumbs.db",
-            "desktop.ini",
-            "lost+found",
-        ],
+    ignore: Annotated[list[str], Meta(description="Patterns of file and folder names that are ignored.")] = (
+        field(
+            default_factory=lambda: [
+                ".*",
+                ".~*",
+                "~$*",
+                "*~",
+                "*.part",
+                "*.partial",
+                "*.tmp",
+                "*.temp",
+                "*.crdownload",
+                "*.download",
+                "*.swp",
+                "Thumbs.db",
+                "desktop.ini",
+                "lost+found",
+            ],
+        )
     )
     note_wait_s: Annotated[
         float,
-        Meta(description="NAME.note.txt waits so long for NAME before it is taken as a file itself.", ge=0),
+        Meta(
+            description="Time that NAME.note.txt waits for NAME before it is claimed as a file of its own,"
+            " in seconds.",
+            ge=0,
+        ),
     ] = 30.0
     same_content: Annotated[
         Literal["once", "by_name", "again"],
         Meta(
-            description="Content that was taken before: answered with the first job, only under the same"
-            " name, or taken again."
+            description="What happens to content that was submitted before: `once` returns the first job,"
+            " `by_name` does so only for the same name, `again` submits it again."
         ),
     ] = "once"
     tries: Annotated[
         int,
-        Meta(description="A file that cannot be taken is tried so often before it goes to failed/.", ge=1),
+        Meta(description="Number of attempts to submit a file before it is moved to failed/.", ge=1),
     ] = 6
     free_min_bytes: Annotated[
-        int, Meta(description="Nothing is taken while the disk has less room than this.", ge=0)
+        int,
+        Meta(description="No file is claimed while the disk has less free space than this, in bytes.", ge=0),
     ] = 67_108_864
     empty_folder_s: Annotated[
         float,
-        Meta(description="An empty folder in the drop folder is removed after so long; 0: never.", ge=0),
+        Meta(
+            description="Time after which an empty folder in the drop folder is removed, in seconds; 0"
+            " keeps it.",
+            ge=0,
+        ),
     ] = 300.0
     understand: Annotated[
         bool,
-        Meta(description="Ask a configured model what to do with a file that no rule matches."),
+        Meta(description="Ask a configured model what to do with a file that matches no rule."),
     ] = True
     text_max_bytes: Annotated[
-        int, Meta(description="Of a file's text, so much is shown to the model.", ge=256, le=1_048_576)
+        int,
+        Meta(
+            description="Bytes of a file's text (its beginning) that are sent to the model.",
+            ge=256,
+            le=1_048_576,
+        ),
     ] = 16_384
-    text_timeout_s: Annotated[Seconds, Meta(description="Bound on the extraction of a document's text.")] = (
-        60.0
-    )
+    text_timeout_s: Annotated[
+        Seconds, Meta(description="Timeout for extracting a document's text, in seconds.")
+    ] = 60.0
     text_memory_bytes: Annotated[
-        int, Meta(description="Memory that the extraction of a document's text may use.", ge=67_108_864)
+        int, Meta(description="Memory limit for extracting a document's text, in bytes.", ge=67_108_864)
     ] = 2_147_483_648
     rules: Annotated[
-        list[StationRule], Meta(description="[[station.rules]] match, action, to; before any model.")
+        list[StationRule],
+        Meta(
+            description="Rules for dropped files, checked before a model is asked: [[station.rules]] match,"
+            " action, to."
+        ),
     ] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Write docs/reference/configuration.md from the table of settings, so that a change shows in review.
+"""Generates docs/reference/configuration.md from the settings tables, so that a change shows in review.
 
 Run ``python -m tests.deploy.settings_page`` from the repository's root after a change; a test compares.
 """

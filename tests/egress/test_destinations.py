@@ -68,11 +68,14 @@ def test_a_chat_is_answered_where_the_job_says_so() -> None:
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ('[[webhook]]\nname = "a"\n', "lacks 'url'"),
-        ('[[webhook]]\nname = "a"\nurl = "ftp://x"\n', "does not have the right form"),
-        ('[[webhook]]\nname = "a b"\nurl = "http://x"\n', "does not have the right form"),
+        ('[[webhook]]\nname = "a"\n', "lacks the required key 'url'"),
+        ('[[webhook]]\nname = "a"\nurl = "ftp://x"\n', "has the wrong form"),
+        ('[[webhook]]\nname = "a b"\nurl = "http://x"\n', "has the wrong form"),
         ('[[webhook]]\nname = "a"\nurl = "http://x"\nwen = []\n', "Did you mean 'when'"),
-        ('[[webhook]]\nname="a"\nurl="http://x"\n[[webhook]]\nname="a"\nurl="http://y"\n', "two of"),
+        (
+            '[[webhook]]\nname="a"\nurl="http://x"\n[[webhook]]\nname="a"\nurl="http://y"\n',
+            "have the name 'a'",
+        ),
         ("[[notify]]\nurls = []\n", "is not valid"),
         ('[deliver]\nformat = "pdf"\n', "markdown, json"),
     ],

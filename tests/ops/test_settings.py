@@ -75,31 +75,39 @@ def test_lists_from_the_environment(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("toml", "environ", "complaint"),
     [
-        ("wokers = 3", {}, "there is no setting 'wokers' in .*3ox.toml. Did you mean 'workers'?"),
-        ("", {"BRIDGE_WORKRS": "3"}, "no setting 'BRIDGE_WORKRS' .*Did you mean 'BRIDGE_WORKERS'"),
+        ("wokers = 3", {}, "Unknown setting 'wokers' in .*3ox.toml. Did you mean 'workers'?"),
+        ("", {"BRIDGE_WORKRS": "3"}, "Unknown setting 'BRIDGE_WORKRS' .*Did you mean 'BRIDGE_WORKERS'"),
         ("workers = '3'", {}, "workers in .*3ox.toml is not valid: Expected `int`"),
         ("workers = -1", {}, "workers in .*3ox.toml is not valid: Expected `int` >= 0"),
         ("", {"BRIDGE_WORKERS": "many"}, "BRIDGE_WORKERS is not valid"),
         (
             "store_fsync = 'often'",
             {},
-            "store_fsync in .* cannot be 'often'. Use one of: always, everysec, no",
+            "store_fsync in .* is 'often'. Use one of: always, everysec, no",
         ),
-        ("x = [", {}, "3ox.toml is no valid TOML"),
+        ("x = [", {}, "3ox.toml is not valid TOML"),
         ("lease_s = 1", {}, r"heartbeat_s \(5, default\) is greater than lease_s \(1, 3ox.toml\)"),
-        ("[projects.x]\ncommand = ['a']", {}, r"\[projects.x\] in .* lacks 'path'"),
+        ("[projects.x]\ncommand = ['a']", {}, r"\[projects.x\] in .* lacks the required key 'path'"),
         ("[projects.x]\npath = 'p'\ncommand = []", {}, "projects.x.command in .* is not valid"),
         (
             "[projects.x]\npath = 'p'\ncommand = ['a']\ntimout_s = 3",
             {},
-            r"no key 'timout_s' in \[projects.x\] of .*Did you mean 'timeout_s'",
+            r"Unknown key 'timout_s' in \[projects.x\] of .*Did you mean 'timeout_s'",
         ),
-        ("[projects.'a b']\npath = 'p'\ncommand = ['a']", {}, r"the name 'a b' in \[projects\]"),
-        ("[types.'shel.cmd']\nmax_retries = 1", {}, "no job type 'shel.cmd' in .*Did you mean 'shell.cmd'"),
-        ("[ask.opnai]\nmodel = 'm'", {}, r"no key 'opnai' in \[ask\] .*Did you mean 'openai'"),
-        ("ask = 3", {}, r"ask in .* has to be a table. Write it as \[ask\]"),
+        (
+            "[projects.'a b']\npath = 'p'\ncommand = ['a']",
+            {},
+            r"A name in \[projects\] of .* has the wrong form: 'a b'",
+        ),
+        (
+            "[types.'shel.cmd']\nmax_retries = 1",
+            {},
+            "Unknown job type 'shel.cmd' in .*Did you mean 'shell.cmd'",
+        ),
+        ("[ask.opnai]\nmodel = 'm'", {}, r"Unknown key 'opnai' in \[ask\] .*Did you mean 'openai'"),
+        ("ask = 3", {}, r"ask in .* must be a table. Write it as \[ask\]"),
         ("[resources]\ngpu = 0", {}, "resources.gpu in .* is not valid"),
-        ("", {"BRIDGE_REDIS_URL": "http://x"}, "BRIDGE_REDIS_URL does not have the right form.*redis://"),
+        ("", {"BRIDGE_REDIS_URL": "http://x"}, "BRIDGE_REDIS_URL has the wrong form.*redis://"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, toml: str, environ: dict[str, str], complaint: str) -> None:
@@ -154,7 +162,7 @@ def test_passwords_are_found_wherever_they_stand(url: str, shown: str, passwords
 def test_tables_are_no_variables(tmp_path: Path) -> None:
     """What is a table in 3ox.toml cannot be set by a variable, and is not offered as one."""
     for name in ("REST", "STATION", "SCHEDULE"):
-        with pytest.raises(SettingsError, match=f"there is no setting 'BRIDGE_{name}'"):
+        with pytest.raises(SettingsError, match=f"Unknown setting 'BRIDGE_{name}'"):
             load(tmp_path, environ={f"BRIDGE_{name}": "1"})
 
 

@@ -66,7 +66,7 @@ def test_what_cannot_be_read_changes_nothing(loaded: LoadedSettings) -> None:
     file.write_text(TWO)
     eventually(lambda: set(live.now().projects) == {"two"}, 5.0)
     (line,) = said(loaded, "settings.not_reloaded")
-    assert "3ox.toml is no valid TOML" in str(line["reason"])
+    assert "3ox.toml is not valid TOML" in str(line["reason"])
     assert len(said(loaded, "settings.gone")) == 1
 
 
