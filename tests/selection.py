@@ -28,7 +28,7 @@ SLOW: dict[str, int] = {
     "tests/faults/test_late_commit.py": 20,
     "tests/station/test_station.py": 26,
     "tests/station/test_crashes.py": 21,
-    "tests/station/test_putting_off.py": 20,
+    "tests/station/test_retry.py": 20,
     "tests/rest/test_outage.py": 20,
     "tests/rest/test_contract.py": 20,
     "tests/rest/test_crash.py": 12,

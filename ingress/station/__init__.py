@@ -1,1 +1,1 @@
-"""The station: takes files out of the drop folder and has each of them ingested once."""
+"""The station (``3ox serve``): claims files from the drop folder and submits each of them once."""

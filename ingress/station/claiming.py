@@ -1,8 +1,8 @@
-"""Takes what has settled in the drop folder: files are claimed, what is no file is refused.
+"""Claim complete files; refuse what is not a regular file.
 
-What cannot be taken now (no right to read it, an error of the disk) is tried again with a backoff; after a
-bounded number of tries it goes to ``failed/``, and if even that is not possible it stays and is looked at
-once a minute. What is the machine's doing (no room, no descriptors) is waited out, and uses up no try.
+A file that cannot be claimed (no permission, a disk error) is retried with exponential backoff. After the
+configured number of attempts it goes to ``failed/``; if that fails too, it stays and is retried once a
+minute. Errors of the host (no space, no descriptors) are retried without limit.
 """
 
 from __future__ import annotations
@@ -14,29 +14,36 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ingress.station.claims import Claim, Claims
-from ingress.station.inbox import Found, folder_of
+from ingress.station.retry import LONGEST_WAIT_S, is_host_error, wait_s
+from ingress.station.scanner import DroppedFile, open_folder
 from ingress.station.stability import is_being_written
-from ingress.station.submission import LONGEST_WAIT_S, is_hosts_doing, refuse, wait_s
 from ops.logs import get_logger
 
 log = get_logger(__name__)
 
 
-class _Trouble(NamedTuple):
-    """Something that could not be taken; ``faults`` of those ``waits`` were its own fault."""
+class _Failure(NamedTuple):
+    """A file that could not be claimed.
+
+    Attributes:
+        signature: State of the file; a changed file starts again without failures.
+        failures: Failed attempts, which determine the wait.
+        faults: Those of them that are due to the file, which are limited.
+        due_s: When to try again, on the monotonic clock.
+    """
 
     signature: tuple[int, ...]
-    waits: int
+    failures: int
     faults: int
     due_s: float
 
 
-class Taking:
-    """Claims settled files.
+class Claimer:
+    """Claims complete files.
 
     Args:
-        claims: Where they go.
-        tries: A file is tried so often.
+        claims: Folder of the claimed files.
+        tries: Attempts per file before it goes to ``failed/``.
         clock: Monotonic seconds.
     """
 
@@ -44,102 +51,119 @@ class Taking:
         self._claims = claims
         self._tries = tries
         self._clock = clock
-        self._troubles: dict[str, _Trouble] = {}
-        self._busy: set[str] = set()
+        self._failed: dict[str, _Failure] = {}
+        self._being_written: set[str] = set()
 
-    def take(self, found: Found) -> Claim | None:
-        """Take one thing out of the drop folder.
+    def claim(self, file: DroppedFile) -> Claim | None:
+        """Claim one file.
 
         Returns:
-            The claim; None if it was not taken: not whole yet, refused, in trouble, or gone.
+            The claim; None if the file is being written, was refused, cannot be claimed now, or is gone.
         """
-        path = found.path
-        known = self._troubles.get(path)
-        if known is not None and known.signature == found.signature and known.due_s > self._clock():
+        path = file.path
+        known = self._failed.get(path)
+        if known is not None and known.signature == file.signature and known.due_s > self._clock():
             return None
-        self._busy.discard(path)
+        self._being_written.discard(path)
         try:
-            if not found.is_file:
-                self._turn_away(found)
+            if not file.is_file:
+                self._reject(file)
                 return None
-            parts = (found,) if found.note is None else (found, found.note)
+            parts = (file,) if file.note is None else (file, file.note)
             if any(is_being_written(part.path) for part in parts):
-                self._busy.add(path)
+                self._being_written.add(path)
                 return None
-            claim = self._claims.take(found)
+            claim = self._claims.claim(file)
         except FileNotFoundError:
             return None
         except OSError as error:
-            self._put_off(found, error)
+            self._retry_later(file, error)
             return None
-        self._troubles.pop(path, None)
+        self._failed.pop(path, None)
         return claim
 
-    def forget(self, files: Iterable[Found]) -> None:
-        """Forget what is not there any more.
+    def forget_missing(self, files: Iterable[DroppedFile]) -> None:
+        """Forget files that are gone.
 
         Args:
-            files: All that is there.
+            files: All files of a scan.
         """
-        if self._troubles or self._busy:
-            there = {item.path for item in files}
-            self._troubles = {path: item for path, item in self._troubles.items() if path in there}
-            self._busy &= there
+        if self._failed or self._being_written:
+            present = {item.path for item in files}
+            self._failed = {path: item for path, item in self._failed.items() if path in present}
+            self._being_written &= present
 
     @property
     def next_s(self) -> float | None:
-        """After how many seconds something may be taken that could not be; None if there is nothing."""
-        due = [item.due_s for item in self._troubles.values()]
-        if self._busy:
-            # A writer's end shows in no file's size or time.
+        """Seconds until the next retry; None if no file needs one."""
+        due = [item.due_s for item in self._failed.values()]
+        if self._being_written:
+            # That a writer closes the file changes neither size nor time.
             return wait_s(1)
         return max(0.0, min(due) - self._clock()) if due else None
 
     @property
-    def in_trouble(self) -> int:
-        """How many cannot be taken now."""
-        return len(self._troubles)
+    def failed_count(self) -> int:
+        """Number of files that cannot be claimed now."""
+        return len(self._failed)
 
-    def _turn_away(self, found: Found) -> None:
-        if found.is_link and self._leads_to_a_dropped_file(found):
-            # What it points to is taken under its own name; the same content twice would be answered so too.
-            with folder_of(found) as folder:
-                os.unlink(found.name, dir_fd=folder)
-            log.info("station.link_dropped", path=found.path)
+    def _reject(self, file: DroppedFile) -> None:
+        if file.is_link and self._links_to_dropped_file(file):
+            # The target is claimed under its own name, so the link adds nothing.
+            with open_folder(file) as folder:
+                os.unlink(file.name, dir_fd=folder)
+            log.info("station.link_dropped", path=file.path)
             return
         reason = (
-            f"{found.name!r} is a symbolic link that points out of the drop folder; it is not followed."
-            if found.is_link
-            else f"{found.name!r} is no regular file but a pipe, a socket or a device."
+            f"{file.name!r} is a symbolic link to a place outside the drop folder; it is not followed."
+            if file.is_link
+            else f"{file.name!r} is not a regular file but a pipe, a socket or a device."
         )
-        self._refuse(found, reason)
+        self._refuse(file, reason)
 
-    def _leads_to_a_dropped_file(self, found: Found) -> bool:
-        root, real = os.path.realpath(found.root), os.path.realpath(found.path)
+    def _links_to_dropped_file(self, file: DroppedFile) -> bool:
+        root, real = os.path.realpath(file.root), os.path.realpath(file.path)
         hidden = any(part.startswith(".") for part in Path(os.path.relpath(real, root)).parts)
         return real.startswith(root + os.sep) and not hidden and os.path.isfile(real)  # noqa: PTH113
 
-    def _refuse(self, found: Found, reason: str) -> None:
-        claim = self._claims.take(found)
+    def _refuse(self, file: DroppedFile, reason: str) -> None:
+        claim = self._claims.claim(file)
         if claim is not None:
             refuse(self._claims, claim.job_id, reason)
 
-    def _put_off(self, found: Found, error: OSError) -> None:
-        path, signature = found.path, found.signature
-        known = self._troubles.get(path)
-        before = _Trouble(signature, 0, 0, 0.0) if known is None or known.signature != signature else known
-        waits, faults = before.waits + 1, before.faults + (0 if is_hosts_doing(error) else 1)
-        reason = f"{found.name!r} cannot be taken: {error.strerror}."
+    def _retry_later(self, file: DroppedFile, error: OSError) -> None:
+        path, signature = file.path, file.signature
+        known = self._failed.get(path)
+        before = _Failure(signature, 0, 0, 0.0) if known is None or known.signature != signature else known
+        failures, faults = before.failures + 1, before.faults + (0 if is_host_error(error) else 1)
+        reason = f"{file.name!r} cannot be claimed: {error.strerror}."
         log.warning("station.put_off", path=path, tries=faults, reason=reason)
-        due_s = self._clock() + wait_s(waits)
+        due_s = self._clock() + wait_s(failures)
         if faults >= self._tries and faults > before.faults:
             try:
-                self._refuse(found, f"{reason} It was tried {faults} times.")
-            except OSError as worse:
-                # Rights that are given back show in no file's size or time, so it is not left for good.
-                log.error("station.stuck", path=path, reason=reason, error=str(worse))  # noqa: TRY400
+                self._refuse(file, f"{reason} Attempts: {faults}.")
+            except OSError as second_error:
+                # Retried, since a change of permissions changes neither size nor time of the file.
+                log.error("station.stuck", path=path, reason=reason, error=str(second_error))  # noqa: TRY400
                 due_s = self._clock() + LONGEST_WAIT_S
             else:
-                self._troubles.pop(path, None)
+                self._failed.pop(path, None)
                 return
-        self._troubles[path] = _Trouble(signature, waits, faults, due_s)
+        self._failed[path] = _Failure(signature, failures, faults, due_s)
+
+
+def refuse(claims: Claims, job_id: str, reason: str) -> None:
+    """Move a claimed file that cannot become a job to ``failed/``, with the reason.
+
+    Args:
+        claims: Folder of the claimed files.
+        job_id: Job id of the claim.
+        reason: One or two sentences.
+    """
+    text = f"{reason}\nTo try again, move the file back into the drop folder.\n"
+    try:
+        place = claims.fail(job_id, text)
+    except OSError as error:
+        log.error("station.stuck", job_id=job_id, reason=reason, error=str(error))  # noqa: TRY400 (expected)
+        return
+    log.warning("station.refused", job_id=job_id, place=os.fspath(place) if place else "", reason=reason)

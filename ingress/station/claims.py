@@ -1,10 +1,10 @@
-"""Files that have been taken: one folder each, named by the id of the job that they become.
+"""Claimed files: one folder each, named by the id of the file's job.
 
     .claimed/JOB_ID/[FOLDER/]NAME            and NAME.note.txt beside it
-    .claimed/JOB_ID.tries                    while a claim of an earlier station is read
+    .claimed/JOB_ID.tries                    while a claim of an earlier station process is read
 
-Taking a file is one rename, so of two stations one gets it. The folder's name is the job's id, so a claim
-that a crash left behind is simply handed in again: the store knows an id that it has taken before.
+A claim is one rename, so only one of several stations gets a file. Since the folder is named by the job id,
+a claim that a crash left behind can be submitted again: the store recognizes the id.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ingress.core.drop_folder import utf8_name
-from ingress.station.inbox import Found, folder_of
+from ingress.station.scanner import DroppedFile, open_folder
 from middleware.job.ids import ID_LENGTH, is_id_part, new_job_id
 from ops.dropfolder import (
     CLAIMED,
@@ -29,22 +29,22 @@ from ops.dropfolder import (
 from ops.logs import get_logger
 from ops.workspace import Workspace
 
-#: Counts, in bytes, how often a station began with a claim that an earlier one had left behind. Beside the
-#: claim's folder, not in it: a dropped file may have any name.
+#: Suffix of a file whose size counts how often a station began to read a claim that another one left behind.
+#: It is beside the claim's folder, not in it, since a dropped file can have any name.
 _TRIES = ".tries"
 
 log = get_logger(__name__)
 
 
 class Claim(NamedTuple):
-    """A file that has been taken.
+    """A claimed file.
 
     Attributes:
-        job_id: Of the job that it becomes.
-        path: Where it lies now.
-        folder: Below the drop folder, where it was dropped.
+        job_id: Id of its job.
+        path: Its path below ``.claimed``.
+        folder: The subfolder of the drop folder that it was in.
         name: Its name, in UTF-8.
-        note: Its companion, or None.
+        note: Path of its companion, or None.
     """
 
     job_id: str
@@ -54,70 +54,73 @@ class Claim(NamedTuple):
     note: Path | None = None
 
 
-def _rename(found: Found, target: Path) -> None:
-    if found.folder == "":
-        os.rename(found.path, target)  # noqa: PTH104 (thousands are taken at once)
+def _rename(file: DroppedFile, target: Path) -> None:
+    if file.folder == "":
+        os.rename(file.path, target)  # noqa: PTH104 (called for thousands of files)
         return
-    with folder_of(found) as folder:
-        os.rename(found.name, target, src_dir_fd=folder)
+    with open_folder(file) as folder:
+        os.rename(file.name, target, src_dir_fd=folder)
 
 
 class Claims:
     """The claimed files of one drop folder.
 
     Args:
-        workspace: Whose drop folder.
+        workspace: Workspace of the drop folder.
+
+    Attributes:
+        root: Parent of the claim folders.
     """
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self.root = workspace.inbox / CLAIMED
 
-    def take(self, found: Found) -> Claim | None:
-        """Take a file out of the drop folder, and its note with it.
+    def claim(self, file: DroppedFile) -> Claim | None:
+        """Move a file, and its note, from the drop folder to a claim folder.
 
         Returns:
-            The claim; None if somebody else was quicker.
+            The claim; None if another station was quicker.
 
         Raises:
-            OSError: It cannot be taken.
+            OSError: The file cannot be moved.
         """
         job_id = new_job_id()
-        folder = utf8_name(found.folder)
+        folder = utf8_name(file.folder)
         home = claim_folder(self._workspace, job_id)
         place = home / folder
         place.mkdir(parents=True)
-        target = place / utf8_name(found.name)
+        target = place / utf8_name(file.name)
         try:
-            _rename(found, target)
+            _rename(file, target)
         except OSError as error:
             self._remove(home)
             if isinstance(error, FileNotFoundError):
                 return None
             raise
-        note = None if found.note is None else self._take_note(found.note, target)
+        note = None if file.note is None else self._claim_note(file.note, target)
         return Claim(job_id, target, folder, target.name, note)
 
-    def _take_note(self, found: Found, file: Path) -> Path | None:
+    def _claim_note(self, note: DroppedFile, file: Path) -> Path | None:
         target = file.with_name(shortened(file.name + NOTE_SUFFIX))
-        # Whoever wrote it has taken it back: then there is none.
+        # The note may have been removed since the scan.
         with contextlib.suppress(FileNotFoundError):
-            _rename(found, target)
+            _rename(note, target)
             return target
         return None
 
     def all_ids(self) -> list[str]:
-        """Give the ids of all claims, oldest first."""
+        """Return the job ids of all claims, oldest first."""
         try:
-            names = os.listdir(self.root)  # noqa: PTH208 (names are all that is wanted)
+            names = os.listdir(self.root)  # noqa: PTH208 (only the names are needed)
         except FileNotFoundError:
             return []
         return sorted(name for name in names if len(name) == ID_LENGTH and is_id_part(name))
 
     def load(self, job_id: str) -> Claim | None:
-        """Read a claim off its folder; None if there is no file in it."""
+        """Return the claim of a job id; None if its folder has no file."""
         home = claim_folder(self._workspace, job_id)
-        # A link to a folder is listed with the folders, and not entered.
+        # os.walk lists a link to a folder among the folders, and does not follow it.
         files = [
             file
             for folder, folders, names in os.walk(home)
@@ -133,14 +136,14 @@ class Claims:
         return Claim(job_id, path, "" if relative == "." else relative, path.name, note)
 
     def age_s(self, job_id: str, now_s: float) -> float:
-        """Tell how old a claim is, by the clock of the file system; 0 if it is gone."""
+        """Return the age of a claim by the file system's clock, in seconds; 0 if it is gone."""
         try:
             return now_s - claim_folder(self._workspace, job_id).stat().st_mtime
         except FileNotFoundError:
             return 0.0
 
     def count_try(self, job_id: str) -> int:
-        """Count that a claim is begun anew after a crash, and tell how often it was."""
+        """Count an attempt to read a claim after a crash; return how many there have been."""
         if not self.holds(job_id):
             return 0
         try:
@@ -148,23 +151,23 @@ class Claims:
                 file.write(b".")
                 return file.tell()
         except OSError as error:
-            # A full disk, for instance: it is read all the same, and whether that ends us is not counted.
+            # The disk may be full. The claim is read anyway, without protection from files that crash us.
             log.warning("station.try_not_counted", job_id=job_id, reason=str(error))
             return 0
 
     def forget_tries(self, job_id: str) -> None:
-        """A station has read a claim and lives: however often it is put off yet, that ends nobody."""
+        """Reset the count of attempts, after a claim has been read without a crash."""
         self._tries(job_id).unlink(missing_ok=True)
 
     def _tries(self, job_id: str) -> Path:
         return self.root / f"{job_id}{_TRIES}"
 
     def holds(self, job_id: str) -> bool:
-        """Tell whether there is a claim of this id."""
+        """Return whether there is a claim of this job id."""
         return claim_folder(self._workspace, job_id).is_dir()
 
     def discard(self, job_id: str) -> bool:
-        """Remove a file whose job is done, from ``failed/`` too, and tell whether there was one."""
+        """Remove the file of a completed job, also from ``failed/``; return whether it was claimed."""
         found = self.holds(job_id)
         self._remove(claim_folder(self._workspace, job_id))
         self._remove(failed_folder(self._workspace, job_id))
@@ -172,17 +175,17 @@ class Claims:
         return found
 
     def fail(self, job_id: str, reason: str) -> Path | None:
-        """Lay a file into ``failed/``, with the reason beside it.
+        """Move a claimed file to ``failed/``, and write the reason beside it.
 
         Args:
-            job_id: Of the claim.
+            job_id: Job id of the claim.
             reason: What happened and what to do, a few lines.
 
         Returns:
-            Where its folder is now; None if there was no such claim.
+            Its new folder; None if there is no such claim.
 
         Raises:
-            OSError: It cannot be moved.
+            OSError: The file cannot be moved.
         """
         claim = self.load(job_id)
         if claim is None:
@@ -197,7 +200,7 @@ class Claims:
 
     def _remove(self, folder: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
-            # Nearly always one file, or two, and no folder: quicker than a walk.
+            # Usually one or two files and no folder, for which this is faster than rmtree.
             for name in os.listdir(folder):  # noqa: PTH208
                 try:
                     (folder / name).unlink()

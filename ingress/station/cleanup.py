@@ -1,4 +1,4 @@
-"""What is cleared away in time: empty folders in the drop folder, journals that nobody will undo by."""
+"""Remove what is left behind: empty folders, abandoned drafts, undo journals past their retention."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from ingress.station.inbox import Inbox
+from ingress.station.scanner import Scanner
 from ops.settings.station import StationSettings
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
-#: Under these names REST, ``3ox drop`` and Telegram write what has not got its own name yet.
+#: Temporary names of uploads over REST, ``3ox drop`` and Telegram.
 _DRAFT = re.compile(r"\.(upload|3ox-drop|telegram)-[0-9A-Za-z]+(\.note)?\.part")
-#: Whoever still writes to a draft has done so within this time.
-_DRAFT_S = 86_400.0
+#: A draft that has not changed for this long is abandoned.
+_DRAFT_MAX_AGE_S = 86_400.0
 
 
-def remove_empty_folders(inbox: Inbox, settings: StationSettings) -> list[str]:
-    """Remove folders that have been empty for long: those of a tree that was moved in, for instance.
+def remove_empty_folders(scanner: Scanner, settings: StationSettings) -> list[str]:
+    """Remove subfolders of the drop folder that have been empty for ``empty_folder_s`` seconds.
 
-    One that a rule names stays, and one that somebody is about to fill has not been empty for long.
+    Folders that a rule names stay.
 
     Args:
-        inbox: The drop folder.
-        settings: For how long, and the rules.
+        scanner: Scans the drop folder.
+        settings: The age, and the rules.
 
     Returns:
-        What was removed.
+        Paths of the removed folders.
     """
     removed: list[str] = []
     if settings.empty_folder_s == 0:
         return removed
     named = {rule.match.lower().split("/", 1)[0] for rule in settings.rules if "/" in rule.match}
-    for folder in reversed(inbox.look().folders[1:]):
+    for folder in reversed(scanner.scan().folders[1:]):
         place = Path(folder)
-        if place.relative_to(inbox.root).parts[0].lower() in named:
+        if place.relative_to(scanner.root).parts[0].lower() in named:
             continue
-        # One that is not empty says so itself, at the very moment: a look before could be outdated.
+        # Only rmdir can tell reliably whether the folder is empty.
         with contextlib.suppress(OSError):
             if time.time() - place.stat().st_mtime > settings.empty_folder_s:
                 place.rmdir()
@@ -48,33 +48,33 @@ def remove_empty_folders(inbox: Inbox, settings: StationSettings) -> list[str]:
 
 
 def remove_old_drafts(inbox: Path) -> list[str]:
-    """Remove what uploads, ``3ox drop`` and Telegram were writing when they were killed.
+    """Remove temporary files of interfaces that were killed while they received a file.
 
     Args:
         inbox: The drop folder.
 
     Returns:
-        Their names.
+        Names of the removed files.
     """
     removed: list[str] = []
     for place in inbox.iterdir():
-        # Gone again, or not ours to remove: then it is somebody else's.
+        # Already removed, or owned by another user.
         with contextlib.suppress(OSError):
-            if _DRAFT.fullmatch(place.name) and time.time() - place.lstat().st_mtime > _DRAFT_S:
+            if _DRAFT.fullmatch(place.name) and time.time() - place.lstat().st_mtime > _DRAFT_MAX_AGE_S:
                 place.unlink()
                 removed.append(place.name)
     return removed
 
 
-def forget_days(root: Path, *, keep_s: float) -> list[str]:
-    """Delete the folders ``YYYY-MM-DD`` of days that have been over for so long.
+def remove_old_days(root: Path, *, keep_s: float) -> list[str]:
+    """Remove folders ``YYYY-MM-DD`` of days that ended more than ``keep_s`` seconds ago.
 
     Args:
-        root: Where they lie; need not exist.
-        keep_s: In seconds.
+        root: Parent of the folders; may be missing.
+        keep_s: Retention in seconds.
 
     Returns:
-        Which days.
+        Names of the removed folders.
     """
     last = f"{datetime.now(UTC) - timedelta(seconds=keep_s, days=1):%Y-%m-%d}"
     try:

@@ -1,7 +1,7 @@
-"""What becomes of a claimed file when its job has ended: removed, or laid into ``failed/`` with the reason.
+"""Settle claims when their jobs finish: remove the file, or move it to ``failed/`` with the reason.
 
-The events of the store tell when; a look at all claims, at the start and now and then, finds what no event
-told of.
+Jobs are followed by the store's events. A look at all claims, at the start and at intervals, finds those
+whose event was missed.
 """
 
 from __future__ import annotations
@@ -24,79 +24,100 @@ _IDLE_S = 1.0
 log = get_logger(__name__)
 
 
-class Endings:
-    """Follows the jobs of all claims to their end.
+class ClaimCompletion:
+    """Follows the jobs of all claims to their final states.
+
+    A claim with the same content as an earlier job has no job of its own: it is removed when the earlier job
+    has left a result, and must be submitted again otherwise.
 
     Args:
-        bridge: Where the jobs are.
+        bridge: Bridge of the jobs.
         claims: The claimed files.
-        again: Called with the id of a claim that has to be handed in anew, and the id of the job that had
-            its content before but is of no use.
+        on_resubmission: Called, from any thread, when ``take_resubmissions`` has something to return.
 
     Attributes:
-        taken: How many files have left the drop folder since the start.
+        completed: Claims whose files have been processed since the start.
     """
 
-    def __init__(self, bridge: Bridge, claims: Claims, again: Callable[[str, str], None]) -> None:
+    def __init__(self, bridge: Bridge, claims: Claims, on_resubmission: Callable[[], object]) -> None:
         self._bridge = bridge
         self._claims = claims
-        self._again = again
+        self._on_resubmission = on_resubmission
         self._lock = threading.Lock()
-        self._same: dict[str, set[str]] = {}
+        #: Job id of the original -> claims with the same content.
+        self._duplicates: dict[str, set[str]] = {}
+        #: Claim -> job id of the original, which has left no result.
+        self._resubmissions: dict[str, str] = {}
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self.taken = 0
+        self.completed = 0
 
     def start(self) -> None:
-        """Begin to listen."""
-        self._thread = start_duty("endings", self._run, ended=self._stopping.is_set)
+        """Start to follow events."""
+        self._thread = start_duty("claim-completion", self._run, ended=self._stopping.is_set)
 
     def stop(self) -> None:
-        """Stop to listen."""
+        """Stop following events."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(timeout=2 * _IDLE_S)
 
-    def answered_by(self, job_id: str, first: str) -> None:
-        """Note that a claim has the content of another job, whose end is then its end too."""
-        with self._lock:
-            self._same.setdefault(first, set()).add(job_id)
-        self._look_at([first])
-
-    def is_answered(self, job_id: str) -> bool:
-        """Tell whether a claim waits for the job that had its content before."""
-        with self._lock:
-            return any(job_id in waiting for waiting in self._same.values())
-
-    def look(self, ids: Iterable[str]) -> list[str]:
-        """Settle all claims whose jobs have ended.
+    def add_duplicate(self, job_id: str, original: str) -> None:
+        """Settle a claim with the outcome of an earlier job of the same content.
 
         Args:
-            ids: Of claims.
-
-        Returns:
-            Those whose jobs the store does not know.
+            job_id: Job id of the claim.
+            original: Id of the earlier job; it may be finished.
 
         Raises:
-            StoreUnreachable: The store is away.
+            StoreUnreachable: The store is unavailable; ``settle`` completes it later.
+        """
+        with self._lock:
+            self._duplicates.setdefault(original, set()).add(job_id)
+        self._settle_finished([original])
+
+    def is_duplicate(self, job_id: str) -> bool:
+        """Return whether a claim waits for an earlier job, or to be submitted again after it."""
+        with self._lock:
+            return job_id in self._resubmissions or any(
+                job_id in waiting for waiting in self._duplicates.values()
+            )
+
+    def take_resubmissions(self) -> dict[str, str]:
+        """Return the claims to submit again, each with the id of its original; each is returned once."""
+        with self._lock:
+            taken, self._resubmissions = self._resubmissions, {}
+        return taken
+
+    def settle(self, job_ids: Iterable[str]) -> list[str]:
+        """Settle all claims whose jobs have finished.
+
+        Args:
+            job_ids: Job ids of the claims.
+
+        Returns:
+            Those of them that the store does not know.
+
+        Raises:
+            StoreUnreachable: The store is unavailable.
         """
         unknown: list[str] = []
         with self._lock:
-            firsts = list(self._same)
-        self._look_at(firsts)
-        wanted = list(ids)
+            originals = list(self._duplicates)
+        self._settle_finished(originals)
+        wanted = list(job_ids)
         for at in range(0, len(wanted), _BATCH):
-            unknown += self._look_at(wanted[at : at + _BATCH])
+            unknown += self._settle_finished(wanted[at : at + _BATCH])
         return unknown
 
-    def _look_at(self, ids: list[str]) -> list[str]:
+    def _settle_finished(self, job_ids: list[str]) -> list[str]:
         keys = self._bridge.reader.keys
-        replies = self._bridge.reader.read([("HGET", keys.job(job_id), "status") for job_id in ids])
+        replies = self._bridge.reader.read([("HGET", keys.job(job_id), "status") for job_id in job_ids])
         statuses = [None if reply is None else reply.decode() for reply in replies]
-        for job_id, status in zip(ids, statuses, strict=True):
+        for job_id, status in zip(job_ids, statuses, strict=True):
             if status in FINAL:
-                self._ended(job_id, status)
-        return [job_id for job_id, status in zip(ids, statuses, strict=True) if status is None]
+                self._finish(job_id, status)
+        return [job_id for job_id, status in zip(job_ids, statuses, strict=True) if status is None]
 
     def _run(self) -> None:
         self._bridge.follower.watch_events(self._on_events, stopping=self._stopping, idle_s=_IDLE_S)
@@ -104,47 +125,49 @@ class Endings:
     def _on_events(self, events: list[JobEvent]) -> None:
         for event in events:
             if event.kind == "state" and event.status in FINAL:
-                self._ended(event.job_id, event.status)
+                self._finish(event.job_id, event.status)
 
-    def _ended(self, job_id: str, status: str) -> None:
-        """Settle a claim, and those that its job answers, if there are any."""
+    def _finish(self, job_id: str, status: str) -> None:
+        """Settle the claim of a finished job, and those with the same content."""
         with self._lock:
-            same = sorted(self._same.get(job_id, ()))
+            duplicates = sorted(self._duplicates.get(job_id, ()))
         try:
             if status == State.COMPLETED:
                 if self._claims.discard(job_id):
-                    self.taken += 1
+                    self.completed += 1
             elif self._claims.holds(job_id):
                 self._fail(job_id)
-            for other in same:
-                self._settle_same(other, job_id)
+            for duplicate in duplicates:
+                self._finish_duplicate(duplicate, job_id)
         except (OSError, JobNotFound) as error:
-            # The claim stays; the next look tries again.
+            # The claim stays; ``settle`` tries again.
             log.warning("station.not_tidied", job_id=job_id, reason=str(error))
             return
         with self._lock:
-            self._same.pop(job_id, None)
+            self._duplicates.pop(job_id, None)
 
-    def _settle_same(self, job_id: str, first: str) -> None:
-        if self._has_result(first):
+    def _finish_duplicate(self, job_id: str, original: str) -> None:
+        if self._has_result(original):
             if self._claims.discard(job_id):
-                self.taken += 1
-                log.info("station.same_content", job_id=job_id, first=first)
-        else:
-            self._again(job_id, first)
+                self.completed += 1
+                log.info("station.same_content", job_id=job_id, first=original)
+            return
+        with self._lock:
+            self._resubmissions[job_id] = original
+        self._on_resubmission()
 
-    def _has_result(self, first: str) -> bool:
-        """Tell whether the job that had the content before has left a file, and it is still there."""
+    def _has_result(self, job_id: str) -> bool:
+        """Return whether a job has completed and the file that it produced still exists."""
         try:
-            record = self._bridge.reader.job(first)
+            record = self._bridge.reader.job(job_id)
         except JobNotFound:
             return False
         result: Any = record.result
         if record.status != State.COMPLETED or not isinstance(result, dict):
             return False
-        place = self._bridge.loaded.workspace.home / str(result.get("path", ""))
+        file = self._bridge.loaded.workspace.home / str(result.get("path", ""))
         try:
-            return place.is_file() and place.stat().st_size == result.get("size_bytes")
+            return file.is_file() and file.stat().st_size == result.get("size_bytes")
         except OSError:
             return False
 
@@ -156,8 +179,8 @@ class Endings:
 
 
 def _reason(record: JobRecord) -> str:
-    """Write the reason file of a job that did not succeed."""
-    lines = [f"The job {record.job_id} {record.status} at {record.completed_at}.", record.reason]
+    """Return the text of the reason file of a job that did not succeed."""
+    lines = [f"Job {record.job_id} {record.status} at {record.completed_at}.", record.reason]
     if record.error is not None:
         lines += [record.error.message, record.error.remedy]
     lines.append(f"To try again: 3ox retry {record.job_id}")

@@ -1,7 +1,8 @@
-"""Makes the job of a claimed file: its hash, its type, its note, its idempotency key."""
+"""Build the job of a claimed file: content hash, media type, note, idempotency key."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import pwd
@@ -18,18 +19,18 @@ _CHUNK_BYTES = 1_048_576
 _KEY_PREFIX = "file:"
 
 
-class Changing(OSError):
-    """The file is still being written to."""
+class FileChanging(OSError):
+    """The file changed while it was read."""
 
 
-class Content(NamedTuple):
-    """What reading a file through has told.
+class FileContent(NamedTuple):
+    """Properties of a file that has been read.
 
     Attributes:
-        sha256: Of its content.
-        size_bytes: Of its content.
-        media_type: By its beginning and its name.
-        owner: Login name of its owner, or the number.
+        sha256: Hash of the content, hexadecimal.
+        size_bytes: Size of the content.
+        media_type: Media type by the first bytes and the name.
+        owner: Login name of the file's owner, or the numeric id.
     """
 
     sha256: str
@@ -38,59 +39,50 @@ class Content(NamedTuple):
     owner: str
 
 
-def read_through(claim: Claim, pulse: Pulse) -> Content:
-    """Read a claimed file once, in pieces.
+def read_file(claim: Claim, pulse: Pulse) -> FileContent:
+    """Read a claimed file once, in chunks.
 
     Args:
         claim: The file.
-        pulse: Called after each piece.
+        pulse: Called after each chunk.
 
     Raises:
-        Changing: It was written to meanwhile.
-        OSError: It cannot be read, or is no regular file.
+        FileChanging: The file changed meanwhile.
+        OSError: It cannot be read, or is not a regular file.
     """
     fd = open_file(claim.path)
     try:
         before = os.fstat(fd)
         digest, size_bytes, head = hashlib.sha256(), 0, b""
-        while piece := os.read(fd, _CHUNK_BYTES):
-            head = head if size_bytes else piece[:HEAD_BYTES]
-            digest.update(piece)
-            size_bytes += len(piece)
+        while chunk := os.read(fd, _CHUNK_BYTES):
+            head = head if size_bytes else chunk[:HEAD_BYTES]
+            digest.update(chunk)
+            size_bytes += len(chunk)
             pulse()
         after = os.fstat(fd)
     finally:
         os.close(fd)
     was, now = ((info.st_size, info.st_mtime_ns) for info in (before, after))
     if was != now or size_bytes != after.st_size:
-        raise Changing(f"{claim.name!r} is still being written to")
-    return Content(
+        raise FileChanging(f"{claim.name!r} is still being written")
+    return FileContent(
         digest.hexdigest(), size_bytes, media_type_of_head(head, claim.name), _login_name(after.st_uid)
     )
 
 
+@functools.cache
 def _login_name(uid: int) -> str:
-    known = _Owners.names.get(uid)
-    if known is None:
-        try:
-            known = pwd.getpwuid(uid).pw_name
-        except KeyError:
-            known = str(uid)
-        _Owners.names[uid] = known
-    return known
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
-class _Owners:
-    """Login names by number; a machine has few."""
-
-    names: dict[int, str] = {}  # noqa: RUF012 (a cache of the process)
-
-
-def note_of(claim: Claim) -> str | None:
-    """Give the text of a claim's note.
+def read_note(claim: Claim) -> str | None:
+    """Return the text of a claim's note, None if it has none.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The note cannot be read.
     """
     if claim.note is None:
         return None
@@ -99,21 +91,21 @@ def note_of(claim: Claim) -> str | None:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        # Notes of old editors are in the code page of the west; this one reads any byte.
+        # Old editors write Latin-1, which decodes any byte.
         return data.decode("latin-1")
 
 
 def content_key(settings: StationSettings, claim: Claim, sha256: str, *, after: str = "") -> str | None:
-    """Give the idempotency key of a file: the same content is taken once.
+    """Return the idempotency key of a file, so that the same content is processed once.
 
     Args:
-        settings: ``same_content`` says how far that goes.
+        settings: ``same_content`` determines what counts as the same.
         claim: The file.
-        sha256: Of its content.
-        after: The job that had the key before, when its result is not there (any more).
+        sha256: Hash of its content.
+        after: Id of the job that used the key before, if it has left no result.
 
     Returns:
-        The key; None if the same content is always taken again.
+        The key; None if the same content is always processed again.
     """
     if settings.same_content == "again":
         return None
@@ -123,11 +115,11 @@ def content_key(settings: StationSettings, claim: Claim, sha256: str, *, after: 
     return f"{_KEY_PREFIX}{sha256}{named}{f':after:{after}' if after else ''}"
 
 
-def job_of(claim: Claim, content: Content, note: str | None, key: str | None) -> Job:
-    """Make the job of a claimed file.
+def make_ingest_job(claim: Claim, content: FileContent, note: str | None, key: str | None) -> Job:
+    """Build the job of a claimed file.
 
     Raises:
-        InvalidJob: It does not fit the schema.
+        InvalidJob: A value does not match the job type.
     """
     return make_job(
         "ingest.file",

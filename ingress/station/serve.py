@@ -1,7 +1,10 @@
-"""The station's loop: look, wait until files are whole, take them, hand them in, tidy up after their jobs.
+"""The station's loop.
 
-Events only wake the loop; what is there is always found by a look through the folder. So an event that got
-lost, a folder that was moved in, a file that came while nobody served: all are found the same way.
+    scanner -> stability -> claiming -> submission -> completion
+    find       complete?    rename      read, submit   remove, or move to failed/
+
+Events of the file system only wake the loop; files are always found by a scan. So a lost event, a folder
+that was moved in, and a file that was dropped while no station ran are all handled the same way.
 """
 
 from __future__ import annotations
@@ -12,31 +15,32 @@ from collections.abc import Iterable, Iterator
 
 from ingress.core.daemon import Daemon
 from ingress.core.spooled_jobs import id_of
-from ingress.station.claiming import Taking
+from ingress.station.claiming import Claimer, refuse
 from ingress.station.claims import Claim, Claims
-from ingress.station.cleanup import forget_days, remove_empty_folders, remove_old_drafts
-from ingress.station.completion import Endings
-from ingress.station.inbox import Inbox
-from ingress.station.stability import Stability, ignore_lease_breaks
-from ingress.station.submission import BATCH, Entrance, refuse, wait_s
-from ingress.station.watch import Watch
+from ingress.station.cleanup import remove_empty_folders, remove_old_days, remove_old_drafts
+from ingress.station.completion import ClaimCompletion
+from ingress.station.retry import wait_s
+from ingress.station.scanner import Scanner
+from ingress.station.stability import StabilityTracker, ignore_lease_breaks
+from ingress.station.submission import BATCH, ClaimSubmitter
+from ingress.station.watch import FolderWatcher
 from ops.errors import JobFailed, SettingsError, StoreUnreachable
 from ops.files import require_room
 from ops.logs import get_logger
 
-NAME = "station"
-#: The loop turns at least so often, to say that it does.
+#: Longest turn of the loop, so that the daemon's heartbeat goes on.
 _TURN_S = 0.5
-#: A claim of somebody else's is taken over when it has been without a job for so long.
+#: A claim of another station is adopted when it has been without a job for this long.
 _ORPHAN_S = 15.0
-_SWEEP_AGAIN_S = 1.0
-_FORGET_EVERY_S = 3600.0
+#: Interval of checks of the claims while the store is unavailable.
+_UNAVAILABLE_CHECK_S = 1.0
+_CLEANUP_INTERVAL_S = 3600.0
 
 log = get_logger(__name__)
 
 
 def serve(daemon: Daemon) -> None:
-    """Serve the drop folder until the daemon is told to stop."""
+    """Serve the drop folder until the daemon stops."""
     ignore_lease_breaks()
     station = Station(daemon)
     station.open()
@@ -50,10 +54,10 @@ def serve(daemon: Daemon) -> None:
 
 
 class Station:
-    """The drop folder's keeper.
+    """Runs all steps from a dropped file to its finished job.
 
     Args:
-        daemon: Its connection, spool and sign of life.
+        daemon: The process that it runs in.
     """
 
     def __init__(self, daemon: Daemon) -> None:
@@ -62,121 +66,120 @@ class Station:
         self._settings = daemon.loaded.settings.station
         self._wake = threading.Event()
         self._claims = Claims(self._workspace)
-        self._inbox = Inbox(self._workspace.inbox, self._settings.ignore)
-        self._stability = Stability(settle_s=self._settings.settle_s, note_wait_s=self._settings.note_wait_s)
-        self._taking = Taking(self._claims, self._settings.tries)
-        self._entrance = Entrance(daemon.acceptance, self._claims, self._settings, daemon.pulse)
-        self._endings = Endings(daemon.bridge, self._claims, self._again)
-        self._entrance.endings = self._endings
-        self._watch = Watch(self._workspace.inbox, self._settings.watch, self._wake)
-        self._look_due_s = 0.0
-        self._sweep_due_s = 0.0
-        self._forget_due_s = 0.0
-        self._swept = False
-        self._held = 0
-        self._held_for = ""
-        self._handed_in = 0
+        self._watcher = FolderWatcher(self._workspace.inbox, self._settings.watch, self._wake)
+        self._scanner = Scanner(self._workspace.inbox, self._settings.ignore)
+        self._stability = StabilityTracker(
+            settle_s=self._settings.settle_s, note_wait_s=self._settings.note_wait_s
+        )
+        self._claimer = Claimer(self._claims, self._settings.tries)
+        self._completion = ClaimCompletion(daemon.bridge, self._claims, self._wake.set)
+        self._submitter = ClaimSubmitter(
+            daemon.acceptance, self._claims, self._settings, self._completion, pulse=daemon.pulse
+        )
+        self._scan_due_s = 0.0
+        self._check_due_s = 0.0
+        self._cleanup_due_s = 0.0
+        self._claims_checked = False
+        self._host_failures = 0
+        self._host_problem = ""
+        self._submitted = 0
 
     def open(self) -> None:
-        """Begin to listen to the folder and to the jobs."""
+        """Start to watch the folder and to follow jobs."""
         self._claims.root.mkdir(parents=True, exist_ok=True)
-        self._endings.start()
-        self._watch.start()
+        self._completion.start()
+        self._watcher.start()
 
     def close(self) -> None:
-        """Stop; what has been claimed and has no job yet is taken up at the next start."""
-        self._watch.stop()
-        self._endings.stop()
+        """Stop; claims without a job are adopted at the next start."""
+        self._watcher.stop()
+        self._completion.stop()
 
     def wait(self, seconds: float) -> None:
-        """Wait for an event, but not for longer than this."""
+        """Wait for a change of the folder, for a limited time."""
         if self._wake.wait(seconds):
             self._wake.clear()
-            self._look_due_s = 0.0
+            self._scan_due_s = 0.0
 
     def turn(self) -> float:
         """Do what is due.
 
         Returns:
-            After how many seconds something is due again.
+            Seconds until something is due again.
         """
         now_s = time.monotonic()
-        if now_s >= self._sweep_due_s:
-            self._sweep()
-        retry_s = self._entrance.retry_due()
-        if time.monotonic() >= self._look_due_s:
-            self._look_due_s = time.monotonic() + self._look()
-        self._tell()
-        due_s = min(self._look_due_s, self._sweep_due_s) - time.monotonic()
+        if now_s >= self._check_due_s:
+            self._check_claims()
+        retry_s = self._submitter.submit_due()
+        if time.monotonic() >= self._scan_due_s:
+            self._scan_due_s = time.monotonic() + self._scan()
+        self._report()
+        due_s = min(self._scan_due_s, self._check_due_s) - time.monotonic()
         return max(0.0, due_s if retry_s is None else min(due_s, retry_s))
 
-    def _again(self, job_id: str, first: str) -> None:
-        self._entrance.again(job_id, first)
-        self._wake.set()
-
-    def _look(self) -> float:
-        """Look through the folder and take what is ready; gives after how many seconds to look again."""
-        seen = self._inbox.look()
-        for trouble in seen.troubles:
-            log.warning("station.folder_unreadable", reason=trouble)
-        self._watch.use(seen.folders)
-        self._taking.forget(seen.files)
-        ready, settles_s = self._stability.settled(seen.files)
-        idle_s = self._settings.rescan_s if self._watch.mode == "events" else self._settings.poll_s
-        if ready and not self._has_room():
-            return wait_s(self._held)
+    def _scan(self) -> float:
+        """Scan the folder, claim and submit complete files; return the seconds until the next scan."""
+        found = self._scanner.scan()
+        for error in found.errors:
+            log.warning("station.folder_unreadable", reason=error)
+        self._watcher.use(found.folders)
+        self._claimer.forget_missing(found.files)
+        ready, settles_s = self._stability.settled(found.files)
+        idle_s = self._settings.rescan_s if self._watcher.mode == "events" else self._settings.poll_s
+        if ready and not self._can_write():
+            return wait_s(self._host_failures)
         for at in range(0, len(ready), BATCH):
             self._daemon.pulse()
-            taken = (self._taking.take(item) for item in ready[at : at + BATCH])
-            claims = [claim for claim in taken if claim is not None]
-            self._entrance.hand_in(claims)
-            self._handed_in += len(claims)
+            claimed = (self._claimer.claim(item) for item in ready[at : at + BATCH])
+            claims = [claim for claim in claimed if claim is not None]
+            self._submitter.submit(claims)
+            self._submitted += len(claims)
             if self._daemon.stopping.is_set():
                 break
-        due = [value for value in (settles_s, self._taking.next_s) if value is not None]
-        # A little later than the very moment: the clock of the look must be past it.
+        due = [value for value in (settles_s, self._claimer.next_s) if value is not None]
+        # A little later, so that the next scan finds the time to have passed.
         return min([idle_s, *(value + 0.005 for value in due)])
 
-    def _has_room(self) -> bool:
-        """See, before any work, that there is room and the right to write; otherwise hold off."""
+    def _can_write(self) -> bool:
+        """Return whether the folders have space and can be written; if not, files wait in the drop folder."""
         workspace = self._workspace
         try:
             workspace.create()
             for folder in (self._claims.root, workspace.workdesk, workspace.outbox, workspace.state_dir):
                 require_room(folder, self._settings.free_min_bytes)
         except (JobFailed, SettingsError) as error:
-            self._held += 1
-            if error.message != self._held_for:
+            self._host_failures += 1
+            if error.message != self._host_problem:
                 log.warning("station.held", reason=str(error))
-            self._held_for = error.message
+            self._host_problem = error.message
             return False
-        if self._held:
+        if self._host_failures:
             log.info("station.goes_on")
-        self._held, self._held_for = 0, ""
+        self._host_failures, self._host_problem = 0, ""
         return True
 
-    def _sweep(self) -> None:
-        """Settle what no event told of, and take up claims that have no job."""
+    def _check_claims(self) -> None:
+        """Settle claims whose event was missed, adopt claims without a job, and clean up."""
         now_s = time.monotonic()
-        self._sweep_due_s = now_s + self._settings.rescan_s
-        if now_s >= self._forget_due_s:
-            self._forget_due_s = now_s + _FORGET_EVERY_S
-            forget_days(self._workspace.undo_dir, keep_s=self._daemon.loaded.settings.retention_s)
+        self._check_due_s = now_s + self._settings.rescan_s
+        if now_s >= self._cleanup_due_s:
+            self._cleanup_due_s = now_s + _CLEANUP_INTERVAL_S
+            remove_old_days(self._workspace.undo_dir, keep_s=self._daemon.loaded.settings.retention_s)
             remove_old_drafts(self._workspace.inbox)
-        remove_empty_folders(self._inbox, self._settings)
+        remove_empty_folders(self._scanner, self._settings)
         try:
-            orphans = self._orphans(self._endings.look(self._claims.all_ids()))
+            orphans = self._orphans(self._completion.settle(self._claims.all_ids()))
         except StoreUnreachable:
-            # Whether they have jobs only the store can say; new files go to the spool meanwhile.
-            self._sweep_due_s = now_s + _SWEEP_AGAIN_S
+            # Only the store knows which claims have jobs; new files go to the spool meanwhile.
+            self._check_due_s = now_s + _UNAVAILABLE_CHECK_S
             return
-        first, self._swept = not self._swept, True
+        first, self._claims_checked = not self._claims_checked, True
         if orphans:
             log.info("station.taken_up", claims=len(orphans))
-        self._entrance.hand_in(self._adopted(orphans, first=first))
+        self._submitter.submit(self._adopt_all(orphans, first=first))
 
     def _orphans(self, unknown: list[str]) -> list[str]:
-        """Give those of the claims without a known job that nobody cares for."""
+        """Return the claims that have no job and that no part of a running station is about to submit."""
         if not unknown:
             return []
         spooled = {id_of(entry) for entry in self._daemon.acceptance.spool.entries()}
@@ -185,42 +188,43 @@ class Station:
             job_id
             for job_id in unknown
             if job_id not in spooled
-            and not self._entrance.is_waiting(job_id)
-            and not self._endings.is_answered(job_id)
-            and (not self._swept or self._claims.age_s(job_id, now_s) >= _ORPHAN_S)
+            and not self._submitter.is_waiting(job_id)
+            and not self._completion.is_duplicate(job_id)
+            and (not self._claims_checked or self._claims.age_s(job_id, now_s) >= _ORPHAN_S)
         ]
 
-    def _adopted(self, orphans: Iterable[str], *, first: bool) -> Iterator[Claim]:
-        """Load claims that have no job, one after the other, as they are read."""
+    def _adopt_all(self, orphans: Iterable[str], *, first: bool) -> Iterator[Claim]:
+        """Yield the claims of orphans one by one, as the caller reads them."""
         for job_id in orphans:
             claim = self._adopt(job_id, first=first)
             if claim is not None:
                 yield claim
-                # It has been read, and we are still there.
+                # The caller has read the file, and we did not crash.
                 self._claims.forget_tries(job_id)
 
     def _adopt(self, job_id: str, *, first: bool) -> Claim | None:
-        """Load a claim that has no job."""
+        """Return the claim of an orphan; None if it has no file or crashes the station."""
         claim = self._claims.load(job_id)
         if claim is None:
             if self._claims.age_s(job_id, time.time()) > _ORPHAN_S:
                 self._claims.discard(job_id)
             return None
-        # A file that ends the station each time it is read is not read for ever.
+        # A file that crashes the station whenever it is read must not be read forever.
         if first and self._claims.count_try(job_id) > self._settings.tries:
             refuse(
                 self._claims,
                 job_id,
-                f"The station ended {self._settings.tries} times while it read this file.",
+                f"The station crashed {self._settings.tries} times while it read this file.",
             )
             return None
         return claim
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
+        """Publish the state of the station for ``3ox status``."""
         self._daemon.tell(
-            mode=self._watch.mode,
-            handed_in=str(self._handed_in),
-            taken=str(self._endings.taken),
-            waiting=str(self._entrance.waiting + self._taking.in_trouble),
-            held=self._held_for,
+            mode=self._watcher.mode,
+            handed_in=str(self._submitted),
+            taken=str(self._completion.completed),
+            waiting=str(self._submitter.waiting + self._claimer.failed_count),
+            held=self._host_problem,
         )

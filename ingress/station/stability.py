@@ -1,8 +1,8 @@
-"""Tells when a file is whole: nobody writes to it, and it has stood still for a while.
+"""Decide when a dropped file is complete: it has not changed for a while, and no process writes to it.
 
-A file system tells of changes, not of their end. So a file is taken when size, time and inode are the same
-in two looks that lie far enough apart, and, where the kernel can say so, nobody has it open for writing: a
-slow copy may pause for longer than any wait that people would put up with.
+A file system reports changes, but not the end of a series of changes. So a file counts as complete when
+size, time and inode are the same in two scans that are far enough apart and, where the kernel can answer
+that, no process has it open for writing: a slow copy can pause for longer than users would wait.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from ingress.station.inbox import Found
+from ingress.station.scanner import DroppedFile
 
 
-class Stability:
-    """Remembers when each file was seen to change last.
+class StabilityTracker:
+    """Remembers when each file was last seen to change.
 
     Args:
-        settle_s: For how long a file has to stand still, in seconds.
-        note_wait_s: For how long a note without its file does.
+        settle_s: How long a file must be unchanged, in seconds.
+        note_wait_s: The same for a note whose file is missing.
         clock: Monotonic seconds.
     """
 
@@ -35,25 +35,25 @@ class Stability:
         self._clock = clock
         self._since_s: dict[str, tuple[tuple[int, ...], float]] = {}
 
-    def settled(self, files: Iterable[Found]) -> tuple[list[Found], float | None]:
-        """Give the files that have stood still for long enough; forget those that are not there any more.
+    def settled(self, files: Iterable[DroppedFile]) -> tuple[list[DroppedFile], float | None]:
+        """Return the files that have been unchanged for long enough; forget files that are gone.
 
         Args:
-            files: All that a look has found.
+            files: All files of a scan.
 
         Returns:
-            Those files, and after how many seconds the next one may be ready; None if there is none.
+            Those files, and the seconds until the next one may be ready; None if no file is left.
         """
         now_s = self._clock()
         before, self._since_s = self._since_s, {}
-        ready: list[Found] = []
+        ready: list[DroppedFile] = []
         next_s: float | None = None
         for item in files:
             signature, path = item.signature, item.path
             known = before.get(path)
             since_s = known[1] if known is not None and known[0] == signature else now_s
             self._since_s[path] = (signature, since_s)
-            wait_s = max(self._settle_s, self._note_wait_s) if item.lonely else self._settle_s
+            wait_s = max(self._settle_s, self._note_wait_s) if item.is_orphan_note else self._settle_s
             left_s = since_s + wait_s - now_s
             if left_s <= 0:
                 ready.append(item)
@@ -63,16 +63,16 @@ class Stability:
 
 
 def is_being_written(path: str) -> bool:
-    """Tell whether somebody has a file open for writing, as far as the kernel says.
+    """Return whether a process has a file open for writing, as far as the kernel can tell.
 
-    A read lease (Linux, ``fcntl(2)``) is granted only while nobody has. It is given back at once; a writer
-    who comes in between waits for it that long.
+    The kernel (Linux, ``fcntl(2)``) grants a read lease only while there is no writer. The lease is returned
+    at once; a process that opens the file in between waits for that.
 
     Args:
         path: A regular file.
 
     Raises:
-        OSError: It cannot be opened.
+        OSError: The file cannot be opened.
     """
     if not hasattr(fcntl, "F_SETLEASE"):
         return False
@@ -81,7 +81,7 @@ def is_being_written(path: str) -> bool:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
-        # Others say that there are no leases here, or not for files of somebody else: that decides nothing.
+        # Other errors mean that leases are not supported here, or not for files of another user.
         return error.errno in (errno.EAGAIN, errno.EBUSY)
     finally:
         os.close(fd)
@@ -89,6 +89,6 @@ def is_being_written(path: str) -> bool:
 
 
 def ignore_lease_breaks() -> None:
-    """Have a writer who meets one of our leases not end this process, as the kernel's sign would."""
+    """Ignore SIGIO, which would end this process when a writer meets one of our leases."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGIO, signal.SIG_IGN)

@@ -1,21 +1,20 @@
-"""Hands claimed files in as jobs, in batches; what does not work at once is tried again, but not for ever."""
+"""Submit claimed files as jobs, in batches; retry what fails, within limits."""
 
 from __future__ import annotations
 
-import errno
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from ingress.core.acceptance import Acceptance
+from ingress.station.claiming import refuse
 from ingress.station.claims import Claim, Claims
-from ingress.station.completion import Endings
-from ingress.station.jobs import content_key, job_of, note_of, read_through
+from ingress.station.completion import ClaimCompletion
+from ingress.station.jobs import content_key, make_ingest_job, read_file, read_note
+from ingress.station.retry import is_host_error, wait_s
 from ingress.station.stability import is_being_written
 from middleware.job.schema import Job
-from ops.backoff import exponential_s
 from ops.errors import (
     InvalidJob,
     PolicyDenied,
@@ -27,56 +26,40 @@ from ops.errors import (
 from ops.logs import get_logger
 from ops.settings.station import StationSettings
 
-#: Files that are handed in together: enough to share a round trip, few enough for the first to start soon.
+#: Files per batch: enough to share a round trip, few enough for the first job to start soon.
 BATCH = 100
-FIRST_WAIT_S = 0.5
-LONGEST_WAIT_S = 60.0
 
 log = get_logger(__name__)
 
 
-def wait_s(tries: int) -> float:
-    """Return the wait after a number of failures: it doubles each time, up to one minute."""
-    return exponential_s(tries, first_s=FIRST_WAIT_S, max_s=LONGEST_WAIT_S)
+class _Retry(NamedTuple):
+    """A claim that is to be submitted again.
 
-
-#: The machine's doing, not the file's: no room, a disk that takes nothing, too little memory or descriptors.
-_HOST = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
-)
-
-
-def is_hosts_doing(error: BaseException) -> bool:
-    """Tell whether what went wrong with a file is not about that file: then it waits, and is not refused."""
-    return isinstance(error, OSError) and error.errno in _HOST
-
-
-class _Waiting(NamedTuple):
-    """A claim that is tried again.
-
-    ``waits`` counts how often it was put off, which makes the pauses longer; ``faults`` how often that was
-    its own fault, which is bounded.
+    Attributes:
+        failures: Failed attempts, which determine the wait.
+        faults: Those of them that are due to the file, which are limited.
+        due_s: When to submit it, on the monotonic clock.
+        after: Id of an earlier job with the same content that has left no result; empty if there is none.
+        reason: Why it was not submitted.
     """
 
-    waits: int
+    failures: int
     faults: int
     due_s: float
     after: str
     reason: str
 
 
-class Entrance:
-    """Hands claims in.
+class ClaimSubmitter:
+    """Submits claims as jobs.
 
     Args:
-        acceptance: Where the jobs go.
+        acceptance: Accepts the jobs.
         claims: The claimed files.
-        settings: How often is tried, and what is done with the same content.
-        pulse: Called now and then while files are read.
+        settings: Number of attempts, and what to do with content that was submitted before.
+        completion: Settles claims whose content was submitted before.
+        pulse: Called at intervals while files are read.
         clock: Monotonic seconds.
-
-    Attributes:
-        endings: Follows the jobs; set before the first claim is handed in.
     """
 
     def __init__(
@@ -84,22 +67,24 @@ class Entrance:
         acceptance: Acceptance,
         claims: Claims,
         settings: StationSettings,
+        completion: ClaimCompletion,
+        *,
         pulse: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._acceptance = acceptance
         self._claims = claims
         self._settings = settings
+        self._completion = completion
         self._pulse = pulse
         self._clock = clock
         self._lock = threading.Lock()
-        self._waiting: dict[str, _Waiting] = {}
-        self.endings: Endings
+        self._retries: dict[str, _Retry] = {}
 
-    def hand_in(self, claims: Iterable[Claim]) -> None:
-        """Read files and hand them in.
+    def submit(self, claims: Iterable[Claim]) -> None:
+        """Read files and submit them in batches.
 
-        None is lost, whatever happens: its claim stays until its job has ended.
+        A claim whose job is not accepted stays, and is submitted again by ``submit_due``.
         """
         prepared: list[tuple[Claim, Job]] = []
         for claim in claims:
@@ -112,29 +97,17 @@ class Entrance:
         if prepared:
             self._submit(prepared)
 
-    def again(self, job_id: str, first: str) -> None:
-        """Have a claim handed in as new content; from any thread.
-
-        Args:
-            job_id: Of the claim.
-            first: The job that had its content before and has left nothing.
-        """
-        with self._lock:
-            before = self._waiting.get(job_id)
-            waits, faults = (0, 0) if before is None else (before.waits, before.faults)
-            self._waiting[job_id] = _Waiting(
-                waits, faults, self._clock(), first, "its first job left nothing"
-            )
-
-    def retry_due(self) -> float | None:
-        """Hand in again what is due.
+    def submit_due(self) -> float | None:
+        """Submit the claims whose retry is due, and those whose original has left no result.
 
         Returns:
-            After how many seconds the next one is due; None if nothing waits.
+            Seconds until the next retry; None if there is none.
         """
+        for job_id, original in self._completion.take_resubmissions().items():
+            self._resubmit_after(job_id, original)
         now_s = self._clock()
         with self._lock:
-            due = [job_id for job_id, item in self._waiting.items() if item.due_s <= now_s]
+            due = [job_id for job_id, item in self._retries.items() if item.due_s <= now_s]
         for at in range(0, len(due), BATCH):
             claims: list[Claim] = []
             for job_id in due[at : at + BATCH]:
@@ -143,47 +116,56 @@ class Entrance:
                     self._forget(job_id)
                 else:
                     claims.append(claim)
-            self.hand_in(claims)
+            self.submit(claims)
         with self._lock:
-            left = [item.due_s for item in self._waiting.values()]
+            left = [item.due_s for item in self._retries.values()]
         return max(0.0, min(left) - self._clock()) if left else None
 
     def is_waiting(self, job_id: str) -> bool:
-        """Tell whether a claim is to be tried again."""
+        """Return whether a claim waits for its next attempt."""
         with self._lock:
-            return job_id in self._waiting
+            return job_id in self._retries
 
     @property
     def waiting(self) -> int:
-        """How many claims are to be tried again."""
+        """Number of claims that wait for their next attempt."""
         with self._lock:
-            return len(self._waiting)
+            return len(self._retries)
+
+    def _resubmit_after(self, job_id: str, original: str) -> None:
+        with self._lock:
+            before = self._retries.get(job_id)
+            failures, faults = (0, 0) if before is None else (before.failures, before.faults)
+            self._retries[job_id] = _Retry(
+                failures, faults, self._clock(), original, f"job {original} with this content left no result"
+            )
 
     def _forget(self, job_id: str) -> None:
         with self._lock:
-            self._waiting.pop(job_id, None)
+            self._retries.pop(job_id, None)
 
     def _after(self, job_id: str) -> str:
         with self._lock:
-            known = self._waiting.get(job_id)
+            known = self._retries.get(job_id)
         return "" if known is None else known.after
 
     def _prepare(self, claim: Claim) -> Job | None:
         try:
             if is_being_written(str(claim.path)):
-                # However long that takes: it is not the file's fault.
-                self._put_off(claim.job_id, f"{claim.name!r} is still written to.", bounded=False)
+                self._retry_later(claim.job_id, f"{claim.name!r} is still being written.", is_fault=False)
                 return None
-            content = read_through(claim, self._pulse)
+            content = read_file(claim, self._pulse)
             key = content_key(self._settings, claim, content.sha256, after=self._after(claim.job_id))
-            return job_of(claim, content, note_of(claim), key)
+            return make_ingest_job(claim, content, read_note(claim), key)
         except FileNotFoundError:
-            # Its job has ended since, or somebody has taken it back.
+            # Its job has finished meanwhile, or a user has removed the file.
             self._forget(claim.job_id)
             return None
         except (OSError, InvalidJob) as error:
-            bounded = not is_hosts_doing(error)
-            self._put_off(claim.job_id, f"{claim.name!r} cannot be taken: {error}.", bounded=bounded)
+            is_fault = not is_host_error(error)
+            self._retry_later(
+                claim.job_id, f"{claim.name!r} cannot be submitted: {error}.", is_fault=is_fault
+            )
             return None
 
     def _submit(self, prepared: list[tuple[Claim, Job]]) -> None:
@@ -194,57 +176,40 @@ class Entrance:
             if len(prepared) == 1:
                 self._refuse(prepared[0][0].job_id, str(error))
                 return
-            # One spoils the batch: each for itself, then.
+            # One file of the batch is refused; submit each by itself to find it.
             for item in prepared:
                 self._submit([item])
             return
         except (QueueFull, SpoolFull, StoreError, StoreUnreachable) as error:
             for claim, _ in prepared:
-                self._put_off(claim.job_id, error.message, bounded=False)
+                self._retry_later(claim.job_id, error.message, is_fault=False)
             return
         for (claim, _), receipt in zip(prepared, receipts, strict=True):
             if receipt.job_id == claim.job_id:
                 self._forget(claim.job_id)
                 continue
-            self._answered(claim.job_id, receipt.job_id)
+            self._add_duplicate(claim.job_id, receipt.job_id)
 
-    def _answered(self, job_id: str, first: str) -> None:
+    def _add_duplicate(self, job_id: str, original: str) -> None:
         self._forget(job_id)
         try:
-            self.endings.answered_by(job_id, first)
+            self._completion.add_duplicate(job_id, original)
         except StoreUnreachable as error:
-            # It is noted; the next look settles it.
-            log.info("station.same_content_later", job_id=job_id, first=first, reason=str(error))
+            log.info("station.same_content_later", job_id=job_id, first=original, reason=str(error))
 
-    def _put_off(self, job_id: str, reason: str, *, bounded: bool = True) -> None:
-        """Try a claim again later; one whose own fault it is goes to ``failed/`` in the end."""
+    def _retry_later(self, job_id: str, reason: str, *, is_fault: bool) -> None:
+        """Schedule another attempt; after ``tries`` faults of the file itself move it to ``failed/``."""
         with self._lock:
-            before = self._waiting.get(job_id)
-            waits = 1 if before is None else before.waits + 1
-            faults = (0 if before is None else before.faults) + (1 if bounded else 0)
+            before = self._retries.get(job_id)
+            failures = 1 if before is None else before.failures + 1
+            faults = (0 if before is None else before.faults) + (1 if is_fault else 0)
             after = "" if before is None else before.after
-            self._waiting[job_id] = _Waiting(waits, faults, self._clock() + wait_s(waits), after, reason)
+            due_s = self._clock() + wait_s(failures)
+            self._retries[job_id] = _Retry(failures, faults, due_s, after, reason)
         log.warning("station.put_off", job_id=job_id, tries=faults, reason=reason)
-        if bounded and faults >= self._settings.tries:
-            self._refuse(job_id, f"{reason} It was tried {faults} times.")
+        if is_fault and faults >= self._settings.tries:
+            self._refuse(job_id, f"{reason} Attempts: {faults}.")
 
     def _refuse(self, job_id: str, reason: str) -> None:
         refuse(self._claims, job_id, reason)
         self._forget(job_id)
-
-
-def refuse(claims: Claims, job_id: str, reason: str) -> None:
-    """Lay a claim that becomes no job into ``failed/``.
-
-    Args:
-        claims: The claimed files.
-        job_id: Of the claim.
-        reason: Why, a sentence or two.
-    """
-    text = f"{reason}\nTo try again, move the file back into the drop folder.\n"
-    try:
-        place = claims.fail(job_id, text)
-    except OSError as error:
-        log.error("station.stuck", job_id=job_id, reason=reason, error=str(error))  # noqa: TRY400 (no surprise)
-        return
-    log.warning("station.refused", job_id=job_id, place=os.fspath(place) if place else "", reason=reason)

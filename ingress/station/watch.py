@@ -1,7 +1,7 @@
-"""Wakes the station when something happens in the drop folder, where the file system tells so.
+"""Wake the station when the drop folder changes, where the file system reports that.
 
-Network file systems tell only of what this machine does itself. So events are used where the file system is
-a local one and a probe file made them come; otherwise the folder is looked through every few seconds.
+Network file systems report only changes made by this host. So events are used if the file system is local
+and a change of a probe file was reported; otherwise the folder is scanned at an interval.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Literal
 from ops.logs import get_logger
 from ops.threads import start_duty
 
-#: Their servers tell nobody of what other machines do (``mount(8)``, the list of the kernel's file systems).
+#: File systems that do not report changes made by other hosts (``mount(8)``).
 _REMOTE = frozenset(
     {"9p", "afs", "ceph", "cifs", "coda", "glusterfs", "gfs2", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2"}
     | {"smb", "smb2", "smb3", "smbfs", "sshfs", "virtiofs", "vboxsf", "drvfs", "davfs", "beegfs", "orangefs"}
 )
-#: So long an event may take to be told; only the first look for it waits.
+#: Longest wait for the event of the probe file.
 PROBE_S = 3.0
-#: Changes are collected for so long, so that a thousand files are one sign.
+#: Changes within this time wake the station once.
 _COLLECT_MS = 400
 _STEP_MS = 80
 _LISTEN_MS = 5_000
-#: What ``watchfiles`` fails with when a name is no UTF-8.
+#: Error text of ``watchfiles`` for a name that is not UTF-8.
 _UNDECODABLE = "Unable to decode path"
 
 log = get_logger(__name__)
@@ -37,10 +37,10 @@ Mode = Literal["events", "polling"]
 
 
 def file_system_of(path: Path, mountinfo: str | None = None) -> str:
-    """Give the type of the file system that a path is on; empty where the kernel does not say.
+    """Return the type of the file system of a path; empty if the kernel does not tell.
 
     Args:
-        path: Anything that exists.
+        path: An existing path.
         mountinfo: Content of ``/proc/self/mountinfo`` (``proc_pid_mountinfo(5)``).
     """
     if mountinfo is None:
@@ -57,27 +57,27 @@ def file_system_of(path: Path, mountinfo: str | None = None) -> str:
             continue
         point = fields[4].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
         inside = real == point or real.startswith(point.rstrip("/") + "/")
-        # Of two mounts on one point the later one counts.
+        # Of two mounts on one point the later one hides the other.
         if inside and len(point) >= len(best):
             best, kind = point, right.split(" ")[0]
     return kind
 
 
 def is_remote(kind: str) -> bool:
-    """Tell whether a file system of this type changes without telling us."""
+    """Return whether a file system of this type can change without an event on this host."""
     return kind in _REMOTE or (kind.startswith("fuse.") and "overlayfs" not in kind)
 
 
-class Watch:
-    """Sets an event when something changes in one of the folders.
+class FolderWatcher:
+    """Sets an event when one of the folders changes.
 
     Args:
         root: The drop folder.
         wanted: ``auto``, ``events`` or ``polling``.
-        wake: What is set.
+        wake: The event to set.
 
     Attributes:
-        mode: ``events`` once they are known to come, ``polling`` before and otherwise.
+        mode: ``events`` once the file system is known to report changes, else ``polling``.
     """
 
     def __init__(self, root: Path, wanted: str, wake: threading.Event) -> None:
@@ -87,7 +87,7 @@ class Watch:
         self._renew = threading.Event()
         self._lock = threading.Lock()
         self._folders = [str(root)]
-        # One name for all: what a killed station leaves is the next one's.
+        # The same name for all stations: the next one removes what a killed one left.
         self._probe = root / ".3ox-probe"
         self._threads: list[threading.Thread] = []
         self.mode: Mode = "polling"
@@ -98,14 +98,14 @@ class Watch:
             log.info("station.polling", file_system=kind, wanted=wanted)
 
     def start(self) -> None:
-        """Begin to listen, if that is of use."""
+        """Start to watch, unless the mode is polling."""
         if not self._listens:
             return
-        self._threads.append(start_duty("watch", self._listen, ended=self._ended.is_set))
-        self._threads.append(start_duty("probe", self._ask, ended=self._ended.is_set))
+        self._threads.append(start_duty("folder-watch", self._listen, ended=self._ended.is_set))
+        self._threads.append(start_duty("folder-probe", self._probe_events, ended=self._ended.is_set))
 
     def stop(self) -> None:
-        """Stop to listen."""
+        """Stop watching."""
         self._ended.set()
         self._renew.set()
         for thread in self._threads:
@@ -113,7 +113,7 @@ class Watch:
         self._probe.unlink(missing_ok=True)
 
     def use(self, folders: list[str]) -> None:
-        """Say which folders there are now; each is listened to by itself, so that the inner rooms are not."""
+        """Set the folders to watch, one by one: not the bridge's own folders inside them."""
         with self._lock:
             if set(folders) == set(self._folders):
                 return
@@ -123,7 +123,7 @@ class Watch:
     def _listen(self) -> None:
         from watchfiles import watch
 
-        # It tells the log of every change, and the log may lie below the folder.
+        # It logs every change, and the log file may be in a watched folder.
         logging.getLogger("watchfiles").setLevel(logging.WARNING)
         while not self._ended.is_set():
             self._renew.clear()
@@ -132,7 +132,7 @@ class Watch:
             if not folders:
                 self._ended.wait(1.0)
                 continue
-            # Whatever came into a folder before it was listened to is found by a look after it.
+            # A scan finds what was added to a folder before it was watched.
             self._wake.set()
             try:
                 for changes in watch(
@@ -147,24 +147,24 @@ class Watch:
                     ignore_permission_denied=True,
                 ):
                     if self.mode == "polling" and any(path == str(self._probe) for _, path in changes):
-                        self._heard()
+                        self._use_events()
                     self._wake.set()
             except FileNotFoundError:
                 continue
             except RuntimeError as error:
-                # It cannot tell of a name that is no UTF-8; the next round sees that there is one.
+                # It cannot report a name that is not UTF-8; the next scan finds the file.
                 if _UNDECODABLE not in str(error):
                     raise
 
-    def _heard(self) -> None:
+    def _use_events(self) -> None:
         self.mode = "events"
         log.info("station.events", folder=str(self._root))
         self._wake.set()
 
-    def _ask(self) -> None:
-        """Touch a probe file until an event tells of it, or it is plain that none will."""
+    def _probe_events(self) -> None:
+        """Change a probe file until that is reported, for three seconds at most."""
         if self._trusts:
-            self._heard()
+            self._use_events()
             return
         deadline_s = time.monotonic() + PROBE_S
         try:

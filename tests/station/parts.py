@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ingress.station.inbox import Found, Inbox
+from ingress.station.scanner import DroppedFile, Scanner
 from ops.settings.load import load_settings
 
 IGNORE = load_settings(Path("/nonexistent"), environ={}).settings.station.ignore
@@ -21,6 +21,6 @@ class Clock:
         return self.now_s
 
 
-def found(inbox: Path, name: str) -> Found:
-    """Look through the folder and give the one of this name."""
-    return next(item for item in Inbox(inbox, IGNORE).look().files if item.name == name)
+def found(inbox: Path, name: str) -> DroppedFile:
+    """Scan the folder and return the file of this name."""
+    return next(item for item in Scanner(inbox, IGNORE).scan().files if item.name == name)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ingress.station.claiming import Taking
+from ingress.station.claiming import Claimer
 from ingress.station.claims import Claims
-from ingress.station.inbox import Inbox
+from ingress.station.scanner import Scanner
 from ops.workspace import Workspace
 from tests.station.parts import IGNORE, Clock, found
 
@@ -20,9 +20,9 @@ def test_of_two_stations_one_gets_the_file(workspace: Workspace) -> None:
     (workspace.inbox / "a.note.txt").write_text("about")
     item = found(workspace.inbox, "a")
     first, second = Claims(workspace), Claims(workspace)
-    claim = first.take(item)
+    claim = first.claim(item)
     assert claim is not None
-    assert second.take(item) is None
+    assert second.claim(item) is None
     assert second.all_ids() == [claim.job_id]
     assert claim.note is not None
     assert (claim.path.read_text(), claim.note.read_text()) == ("1", "about")
@@ -44,7 +44,7 @@ def test_a_folder_that_became_a_link_is_not_gone_through(
     (workspace.inbox / "a").rename(tmp_path / "gone")
     (workspace.inbox / "a").symlink_to(outside)
     claims = Claims(workspace)
-    assert claims.take(item) is None
+    assert claims.claim(item) is None
     assert claims.all_ids() == []
     assert (outside / "id").exists()
     assert (outside / "b" / "id").exists()
@@ -59,7 +59,7 @@ def test_odd_names_are_claimed_and_read_back(name: str, workspace: Workspace) ->
     folder.mkdir()
     (folder / name).write_text("1")
     claims = Claims(workspace)
-    claim = claims.take(found(workspace.inbox, name))
+    claim = claims.claim(found(workspace.inbox, name))
     assert claim is not None
     assert (claim.name, claim.folder) == (name, "sub\nfolder")
     assert claims.load(claim.job_id) == claim
@@ -74,8 +74,8 @@ def test_a_name_that_is_no_utf8_gets_one(workspace: Workspace) -> None:
     raw = os.fsencode(workspace.inbox) + b"/caf\xe9.txt"
     with open(raw, "wb") as file:  # noqa: PTH123 (the name is bytes)
         file.write(b"1")
-    (item,) = Inbox(workspace.inbox, IGNORE).look().files
-    claim = Claims(workspace).take(item)
+    (item,) = Scanner(workspace.inbox, IGNORE).scan().files
+    claim = Claims(workspace).claim(item)
     assert claim is not None
     assert claim.name == "caf?.txt"
 
@@ -109,18 +109,18 @@ def _try_unreadable(home: Path) -> None:
     file.write_text("1")
     file.chmod(0)
     clock, claims = Clock(), Claims(workspace)
-    taking = Taking(claims, 3, clock)
+    claimer = Claimer(claims, 3, clock)
     item = found(workspace.inbox, "locked")
     waits = []
     for _ in range(2):
-        assert taking.take(item) is None
-        assert taking.next_s is not None
-        waits.append(taking.next_s)
-        assert taking.take(item) is None
-        assert taking.next_s == waits[-1], "not before its time"
+        assert claimer.claim(item) is None
+        assert claimer.next_s is not None
+        waits.append(claimer.next_s)
+        assert claimer.claim(item) is None
+        assert claimer.next_s == waits[-1], "not before its time"
         clock.now_s += waits[-1] + 0.01
     assert waits == [0.5, 1.0]
-    assert taking.take(item) is None
+    assert claimer.claim(item) is None
     (place,) = (workspace.inbox / "failed").iterdir()
     assert "Permission denied" in (place / "locked.reason.txt").read_text()
     assert not file.exists()
@@ -130,8 +130,8 @@ def test_a_link_to_a_dropped_file_is_dropped_itself(workspace: Workspace) -> Non
     """Its target is taken under its own name."""
     (workspace.inbox / "real").write_text("1")
     (workspace.inbox / "other").symlink_to("real")
-    taking = Taking(Claims(workspace), 3)
-    assert taking.take(found(workspace.inbox, "other")) is None
+    claimer = Claimer(Claims(workspace), 3)
+    assert claimer.claim(found(workspace.inbox, "other")) is None
     assert not os.path.lexists(workspace.inbox / "other")
     assert (workspace.inbox / "real").exists()
     assert not (workspace.inbox / "failed").exists()
@@ -142,7 +142,7 @@ def test_a_link_that_leads_elsewhere_is_refused(target: str, workspace: Workspac
     """It lies in ``failed/``, still a link, and nothing of its target was read."""
     workspace.settings_file.write_text("")
     (workspace.inbox / "way").symlink_to(target)
-    assert Taking(Claims(workspace), 3).take(found(workspace.inbox, "way")) is None
+    assert Claimer(Claims(workspace), 3).claim(found(workspace.inbox, "way")) is None
     (place,) = (workspace.inbox / "failed").iterdir()
     assert (place / "way").is_symlink()
-    assert "points out of the drop folder" in (place / "way.reason.txt").read_text()
+    assert "a symbolic link to a place outside the drop folder" in (place / "way.reason.txt").read_text()

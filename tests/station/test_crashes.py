@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ingress.dispatch import Bridge
 from ingress.station.claims import Claims
-from ingress.station.inbox import Inbox
+from ingress.station.scanner import Scanner
 from middleware.job.states import State
 from ops.settings.load import load_settings
 from ops.workspace import Workspace
@@ -106,8 +106,8 @@ def test_a_claim_without_a_job_is_taken_up(own: Bridge, own_environ: dict[str, s
     (workspace.inbox / "sub").mkdir()
     (workspace.inbox / "sub" / "0.txt").write_text("file 0")
     (workspace.inbox / "sub" / "0.txt.note.txt").write_text("about")
-    (item,) = Inbox(workspace.inbox, []).look().files
-    claim = Claims(workspace).take(item)
+    (item,) = Scanner(workspace.inbox, []).scan().files
+    claim = Claims(workspace).claim(item)
     assert claim is not None
     with running_worker(own, own_environ), RunningStation(own, own_environ) as running:
         job = running.ended("0.txt")
@@ -135,16 +135,16 @@ def test_a_file_that_ends_the_station_is_not_read_for_ever(own: Bridge, own_envi
     workspace = own.loaded.workspace
     workspace.create()
     (workspace.inbox / "poison.txt").write_text("x")
-    (item,) = Inbox(workspace.inbox, []).look().files
+    (item,) = Scanner(workspace.inbox, []).scan().files
     claims = Claims(workspace)
-    claim = claims.take(item)
+    claim = claims.claim(item)
     assert claim is not None
     for _ in range(own.loaded.settings.station.tries):
         claims.count_try(claim.job_id)
     with RunningStation(own, own_environ) as running:
         found = eventually(lambda: running.failed("poison.txt"))
     assert found is not None
-    assert "ended 3 times" in found[1]
+    assert "crashed 3 times" in found[1]
     assert own.reader.summary()["queued"] == 0
 
 

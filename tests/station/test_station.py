@@ -16,8 +16,9 @@ import pytest
 
 from ingress.core import control
 from ingress.dispatch import bridge_status, cancel, connect
-from ingress.station.staging import stage
+from middleware.job.ids import new_job_id
 from middleware.job.schema import make_job
+from ops.dropfolder import claim_folder
 from ops.settings.load import load_settings
 from tests.station.running import RunningStation, files_below
 from tests.support import RunningValkey, eventually, run_3ox
@@ -198,24 +199,21 @@ def test_the_station_shows_in_status(station: RunningStation) -> None:
 def test_a_cancelled_job_lays_the_file_into_failed(station: RunningStation) -> None:
     """Cancelled before it began: the file is kept, with the reason."""
     connect(station.bridge.loaded)
-    staged = stage(station.workspace, "unwanted.txt", [b"never", b" mind"])
-    job = make_job("ingest.file", staged.payload, job_id=staged.job_id, source="rest")
-    station.bridge.submit(job, delay_s=600.0)
-    assert cancel(staged.job_id).outcome == "cancelled"
+    job_id = new_job_id()
+    file = claim_folder(station.workspace, job_id) / "unwanted.txt"
+    file.parent.mkdir(parents=True)
+    file.write_text("never mind")
+    payload = {
+        "path": str(file),
+        "name": file.name,
+        "sha256": hashlib.sha256(b"never mind").hexdigest(),
+        "size_bytes": len("never mind"),
+    }
+    station.bridge.submit(make_job("ingest.file", payload, job_id=job_id, source="rest"), delay_s=600.0)
+    assert cancel(job_id).outcome == "cancelled"
     found = eventually(lambda: station.failed("unwanted.txt"))
     assert found is not None
     assert found[0].read_text() == "never mind"
-
-
-def test_a_staged_file_becomes_the_job_of_another_door(station: RunningStation) -> None:
-    """The door dispatches it with its own source; the station tidies up when it has ended."""
-    staged = stage(station.workspace, "../up/load.txt", iter([b"up", b"loaded"]), note="by hand")
-    job = make_job("ingest.file", staged.payload, job_id=staged.job_id, source="rest", trust="member")
-    station.bridge.submit(job)
-    record = station.ended("load.txt")
-    assert (record.source, record.job_id) == ("rest", staged.job_id)
-    assert (station.workspace.home / record.result["path"]).read_text() == "uploaded"
-    assert (station.workspace.workdesk / "load.txt.note.txt").read_text() == "by hand"
 
 
 def test_drop_hands_files_to_the_station(station: RunningStation, tmp_path: Path) -> None:
@@ -228,7 +226,7 @@ def test_drop_hands_files_to_the_station(station: RunningStation, tmp_path: Path
         "drop", *files, str(tmp_path), "--note", "from the desk", "--json", environ=station.environ
     )
     assert done.returncode == 2
-    assert "is no file" in done.stderr
+    assert "is not a file" in done.stderr
     dropped = json.loads(done.stdout)["dropped"]
     assert [item["file"] for item in dropped] == files
     for name in ("paper 1.txt", "paper 2.txt"):

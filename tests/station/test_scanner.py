@@ -10,9 +10,9 @@ import pytest
 
 from ingress.core.drop_folder import AcceptedNames, drop
 from ingress.station.claims import Claims
-from ingress.station.inbox import Inbox
-from ingress.station.stability import Stability, is_being_written
-from ingress.station.watch import Watch, file_system_of, is_remote
+from ingress.station.scanner import Scanner
+from ingress.station.stability import StabilityTracker, is_being_written
+from ingress.station.watch import FolderWatcher, file_system_of, is_remote
 from ops.settings.load import load_settings
 from ops.workspace import Workspace
 from tests.station.parts import IGNORE, Clock
@@ -22,11 +22,11 @@ from tests.support import eventually
 def test_a_file_is_settled_when_it_has_stood_still(workspace: Workspace) -> None:
     """Size, time or inode that change start the wait anew; the next moment is told."""
     clock = Clock()
-    stability = Stability(settle_s=1.0, note_wait_s=5.0, clock=clock)
+    stability = StabilityTracker(settle_s=1.0, note_wait_s=5.0, clock=clock)
     file = workspace.inbox / "a"
 
     def look() -> tuple[list[str], float | None]:
-        ready, next_s = stability.settled(Inbox(workspace.inbox, IGNORE).look().files)
+        ready, next_s = stability.settled(Scanner(workspace.inbox, IGNORE).scan().files)
         return [item.name for item in ready], next_s
 
     assert look() == ([], None)
@@ -46,25 +46,25 @@ def test_a_file_is_settled_when_it_has_stood_still(workspace: Workspace) -> None
 def test_a_note_waits_longer_for_its_file(workspace: Workspace) -> None:
     """Alone it is taken as a file in the end; with its file it travels along and counts for stability."""
     clock = Clock()
-    stability = Stability(settle_s=1.0, note_wait_s=5.0, clock=clock)
-    inbox = Inbox(workspace.inbox, IGNORE)
+    stability = StabilityTracker(settle_s=1.0, note_wait_s=5.0, clock=clock)
+    inbox = Scanner(workspace.inbox, IGNORE)
     note = workspace.inbox / "a.note.txt"
     note.write_text("about")
-    assert stability.settled(inbox.look().files) == ([], 5.0)
+    assert stability.settled(inbox.scan().files) == ([], 5.0)
     clock.now_s += 4.0
-    assert stability.settled(inbox.look().files)[0] == []
+    assert stability.settled(inbox.scan().files)[0] == []
     (workspace.inbox / "a").write_text("1")
-    assert stability.settled(inbox.look().files)[1] == 1.0
+    assert stability.settled(inbox.scan().files)[1] == 1.0
     clock.now_s += 0.5
     note.write_text("about it")
-    assert stability.settled(inbox.look().files)[1] == 1.0
+    assert stability.settled(inbox.scan().files)[1] == 1.0
     clock.now_s += 1.0
-    (ready,) = stability.settled(inbox.look().files)[0]
+    (ready,) = stability.settled(inbox.scan().files)[0]
     assert (ready.name, ready.note is not None and ready.note.name) == ("a", "a.note.txt")
     (workspace.inbox / "a").unlink()
-    assert stability.settled(inbox.look().files)[0] == []
+    assert stability.settled(inbox.scan().files)[0] == []
     clock.now_s += 5.0
-    assert [item.name for item in stability.settled(inbox.look().files)[0]] == ["a.note.txt"]
+    assert [item.name for item in stability.settled(inbox.scan().files)[0]] == ["a.note.txt"]
 
 
 def test_a_file_that_is_open_for_writing_is_seen(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_temporary_names_are_left_alone(name: str, workspace: Workspace) -> None
     folder = workspace.inbox / "sub" / name.replace("a.", "folder.")
     folder.mkdir(parents=True)
     (folder / "inner").write_text("x")
-    assert [item.name for item in Inbox(workspace.inbox, IGNORE).look().files] == []
+    assert [item.name for item in Scanner(workspace.inbox, IGNORE).scan().files] == []
 
 
 def test_the_inner_rooms_are_not_looked_into(workspace: Workspace) -> None:
@@ -98,7 +98,7 @@ def test_the_inner_rooms_are_not_looked_into(workspace: Workspace) -> None:
         (workspace.inbox / room / "x").write_text("x")
     (workspace.inbox / "sub" / "failed").mkdir(parents=True)
     (workspace.inbox / "sub" / "failed" / "y").write_text("x")
-    assert [item.name for item in Inbox(workspace.inbox, IGNORE).look().files] == ["y"]
+    assert [item.name for item in Scanner(workspace.inbox, IGNORE).scan().files] == ["y"]
 
 
 def test_links_are_not_followed_by_the_look(workspace: Workspace, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_links_are_not_followed_by_the_look(workspace: Workspace, tmp_path: Path
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret").write_text("x")
     (workspace.inbox / "way").symlink_to(tmp_path / "outside")
-    (item,) = Inbox(workspace.inbox, IGNORE).look().files
+    (item,) = Scanner(workspace.inbox, IGNORE).scan().files
     assert (item.name, item.is_link) == ("way", True)
 
 
@@ -141,7 +141,7 @@ def test_network_file_systems_are_known(path: str, kind: str, remote: bool) -> N
 def test_the_probe_decides_how_to_watch(wanted: str, mode: str, workspace: Workspace) -> None:
     """On this machine's disk the probe is heard; when told to poll, nothing listens."""
     wake = threading.Event()
-    watch = Watch(workspace.inbox, wanted, wake)
+    watch = FolderWatcher(workspace.inbox, wanted, wake)
     watch.start()
     try:
         eventually(lambda: watch.mode == mode, 10.0)
@@ -183,24 +183,24 @@ def test_a_file_of_a_rooms_name_does_not_stand_in_its_way(workspace: Workspace) 
     """It is taken as any other, and then the room can be made, for itself for instance."""
     (workspace.inbox / "failed").write_text("dropped")
     (workspace.inbox / "undone").mkdir()
-    (found,) = Inbox(workspace.inbox, IGNORE).look().files
+    (found,) = Scanner(workspace.inbox, IGNORE).scan().files
     claims = Claims(workspace)
-    claim = claims.take(found)
+    claim = claims.claim(found)
     assert claim is not None
     place = claims.fail(claim.job_id, "why")
     assert place is not None
     assert (place / "failed").read_text() == "dropped"
-    assert Inbox(workspace.inbox, IGNORE).look().files == []
+    assert Scanner(workspace.inbox, IGNORE).scan().files == []
 
 
 def test_a_dropped_file_is_taken_whatever_it_is_called(workspace: Workspace, tmp_path: Path) -> None:
     """Also one with the name of a room, which would otherwise stand where failed files go."""
     loaded = load_settings(workspace.home, environ={})
-    inbox = Inbox(workspace.inbox, loaded.settings.station.ignore)
+    inbox = Scanner(workspace.inbox, loaded.settings.station.ignore)
     for name in ("failed", ".bashrc", "half.tmp", f"{'x' * 240}.tmp"):
         (tmp_path / name).write_text(name)
         place = drop(loaded, tmp_path / name, note="a note")
-        (found,) = inbox.look().files
+        (found,) = inbox.scan().files
         assert (found.path, place.read_text()) == (str(place), name)
         assert found.note is not None
         place.unlink()

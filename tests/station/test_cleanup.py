@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from ingress.station.cleanup import forget_days, remove_empty_folders, remove_old_drafts
-from ingress.station.inbox import Inbox
+from ingress.station.cleanup import remove_empty_folders, remove_old_days, remove_old_drafts
+from ingress.station.scanner import Scanner
 from ops.settings.station import StationRule, StationSettings
 from ops.workspace import Workspace
 from tests.station.parts import IGNORE
@@ -19,9 +19,9 @@ def test_folders_that_stay_empty_go_except_those_of_rules(workspace: Workspace) 
     for name in ("old/deep", "old", "papers", "full"):
         os.utime(workspace.inbox / name, (1, 1))
     settings = StationSettings(rules=[StationRule(match="Papers/*")], empty_folder_s=60.0)
-    remove_empty_folders(Inbox(workspace.inbox, IGNORE), settings)
+    remove_empty_folders(Scanner(workspace.inbox, IGNORE), settings)
     os.utime(workspace.inbox / "old", (1, 1))
-    remove_empty_folders(Inbox(workspace.inbox, IGNORE), settings)
+    remove_empty_folders(Scanner(workspace.inbox, IGNORE), settings)
     assert sorted(path.name for path in workspace.inbox.iterdir()) == ["full", "new", "papers"]
 
 
@@ -29,9 +29,9 @@ def test_journals_of_old_days_are_forgotten(workspace: Workspace) -> None:
     """Whole days, when they have been over for as long as jobs are kept; nothing else in the folder."""
     for name in ("2020-01-01", "2999-01-01", "lock"):
         (workspace.undo_dir / name).mkdir(parents=True)
-    assert forget_days(workspace.undo_dir, keep_s=60.0) == ["2020-01-01"]
+    assert remove_old_days(workspace.undo_dir, keep_s=60.0) == ["2020-01-01"]
     assert sorted(path.name for path in workspace.undo_dir.iterdir()) == ["2999-01-01", "lock"]
-    assert forget_days(workspace.home / "missing", keep_s=1.0) == []
+    assert remove_old_days(workspace.home / "missing", keep_s=1.0) == []
 
 
 def test_drafts_of_the_dead_are_removed(workspace: Workspace) -> None:

@@ -1,4 +1,4 @@
-"""What lies in the drop folder: one look through it, subfolders included."""
+"""Scan the drop folder and its subfolders."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from typing import NamedTuple
 from ingress.core.drop_folder import AcceptedNames
 from ops.dropfolder import NOTE_MAX_BYTES, NOTE_SUFFIX, ROOMS
 
-#: Deeper folders are not looked into.
+#: Depth down to which subfolders are scanned.
 DEPTH_MAX = 12
-#: One look gives at most so many files; the rest come with the next ones.
+#: Limits of one scan; further files are found once these have been claimed.
 FILES_MAX = 20_000
 FOLDERS_MAX = 4_000
 
 
-class Found(NamedTuple):
-    """Something that lies in the drop folder.
+class DroppedFile(NamedTuple):
+    """An entry of the drop folder that is not a folder.
 
     Attributes:
         root: The drop folder.
-        folder: Where below it; empty at the top. Names may hold bytes that are no UTF-8, as ``os.fsdecode``
-            gives them.
-        name: Its own name.
-        mode: As ``os.stat`` gives it, of the thing itself, never of what a link points to.
-        size_bytes: Its size.
-        mtime_ns: When its content changed.
-        inode: Its number in the file system.
+        folder: Subfolder, relative to ``root``; empty at the top. It and ``name`` may hold bytes that are not
+            UTF-8, as ``os.fsdecode`` returns them.
+        name: File name.
+        mode: From ``os.lstat``, so that of a link itself.
+        size_bytes: Size.
+        mtime_ns: Time of the last change of the content.
+        inode: Inode number.
         note: The companion ``NAME.note.txt``, if there is one.
-        lonely: It is such a companion itself, of a file that is not there.
+        is_orphan_note: Whether this is a companion whose file is missing.
     """
 
     root: str
@@ -43,13 +43,13 @@ class Found(NamedTuple):
     size_bytes: int
     mtime_ns: int
     inode: int
-    note: Found | None = None
-    lonely: bool = False
+    note: DroppedFile | None = None
+    is_orphan_note: bool = False
 
     @property
     def path(self) -> str:
-        """The whole path."""
-        return os.path.join(self.root, self.folder, self.name)  # noqa: PTH118 (thousands are made)
+        """Absolute path."""
+        return os.path.join(self.root, self.folder, self.name)  # noqa: PTH118 (called for thousands of files)
 
     @property
     def is_file(self) -> bool:
@@ -63,74 +63,73 @@ class Found(NamedTuple):
 
     @property
     def signature(self) -> tuple[int, ...]:
-        """What stands still when nobody writes to it or its note any more."""
+        """Inode, size and time, of the note too: equal in two scans if nothing was written in between."""
         own = (self.inode, self.size_bytes, self.mtime_ns)
         return own if self.note is None else (*own, *self.note.signature)
 
 
-class Look(NamedTuple):
-    """What one look has found.
+class Scan(NamedTuple):
+    """Result of one scan.
 
     Attributes:
-        files: Everything but folders and what is ignored.
-        folders: All folders that were looked into, the drop folder first.
-        troubles: What could not be looked at, a sentence each.
+        files: All entries except folders and ignored names.
+        folders: All folders that were scanned, the drop folder first.
+        errors: One sentence for each folder that cannot be listed.
     """
 
-    files: list[Found]
+    files: list[DroppedFile]
     folders: list[str]
-    troubles: list[str]
+    errors: list[str]
 
 
-class Inbox:
-    """Looks through the drop folder.
+class Scanner:
+    """Scans the drop folder.
 
     Args:
         root: The drop folder.
-        ignore: Patterns of names that are left alone; our own drafts always are.
+        ignore: Patterns of names to ignore; the bridge's own temporary names are always ignored.
     """
 
     def __init__(self, root: Path, ignore: Sequence[str]) -> None:
         self.root = str(root)
-        self.names = AcceptedNames(ignore)
+        self._names = AcceptedNames(ignore)
 
-    def look(self) -> Look:
-        """Look through the folder; links are never followed."""
-        seen = Look([], [], [])
+    def scan(self) -> Scan:
+        """Scan the folder and its subfolders; symbolic links are not followed."""
+        result = Scan([], [], [])
         waiting = [""]
-        while waiting and len(seen.folders) < FOLDERS_MAX and len(seen.files) < FILES_MAX:
+        while waiting and len(result.folders) < FOLDERS_MAX and len(result.files) < FILES_MAX:
             folder = waiting.pop(0)
             try:
                 listing = list(self._list(folder))
             except OSError as error:
-                # Gone again, or not ours to read; the others are looked at all the same.
                 if not isinstance(error, FileNotFoundError):
-                    seen.troubles.append(f"{folder or self.root!r} cannot be listed: {error.strerror}.")
+                    result.errors.append(f"{folder or self.root!r} cannot be listed: {error.strerror}.")
                 continue
-            seen.folders.append(os.path.join(self.root, folder) if folder else self.root)  # noqa: PTH118
-            seen.files.extend(_paired([item for item in listing if not stat.S_ISDIR(item.mode)]))
+            result.folders.append(os.path.join(self.root, folder) if folder else self.root)  # noqa: PTH118
+            result.files.extend(_with_notes([item for item in listing if not stat.S_ISDIR(item.mode)]))
             if folder.count(os.sep) + 1 < DEPTH_MAX:
                 waiting += [
                     os.path.join(folder, item.name)  # noqa: PTH118
                     for item in listing
                     if stat.S_ISDIR(item.mode)
                 ]
-        return seen
+        return result
 
-    def _list(self, folder: str) -> Iterator[Found]:
+    def _list(self, folder: str) -> Iterator[DroppedFile]:
         with os.scandir(os.path.join(self.root, folder)) as listing:  # noqa: PTH118
             for entry in listing:
-                if self.names.is_ignored(entry.name):
+                if self._names.is_ignored(entry.name):
                     continue
                 try:
                     info = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
-                    # Somebody else has taken it since.
+                    # Removed or claimed by another station since the listing.
                     continue
-                # A file of a room's name is a dropped file, and would be in the room's way.
+                # A file with the name of one of our folders is a dropped file, and has to get out of the way.
                 if folder == "" and entry.name in ROOMS and stat.S_ISDIR(info.st_mode):
                     continue
-                yield Found(
+                yield DroppedFile(
                     self.root,
                     folder,
                     entry.name,
@@ -142,25 +141,25 @@ class Inbox:
 
 
 @contextlib.contextmanager
-def folder_of(found: Found) -> Iterator[int]:
-    """Open the folder in which something was found, without going through any link.
+def open_folder(file: DroppedFile) -> Iterator[int]:
+    """Open the folder of a file without following symbolic links; yield its descriptor.
 
-    Since the look, a folder on the way may have been replaced by a link: what is done by the whole path then
-    is done to files of elsewhere.
+    A folder on the path may have been replaced by a link since the scan. With the whole path, the next step
+    would then act on a file outside the drop folder.
 
     Raises:
-        FileNotFoundError: There is no such folder any more.
+        FileNotFoundError: The folder does not exist any more.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    fd = os.open(found.root, flags)
+    fd = os.open(file.root, flags)
     try:
-        for part in Path(found.folder).parts:
+        for part in Path(file.folder).parts:
             outer = fd
             try:
                 fd = os.open(part, flags | os.O_NOFOLLOW, dir_fd=outer)
             except OSError as error:
                 if error.errno in (errno.ENOTDIR, errno.ELOOP):
-                    raise FileNotFoundError(errno.ENOENT, "it is no folder any more", found.path) from error
+                    raise FileNotFoundError(errno.ENOENT, "not a folder any more", file.path) from error
                 raise
             os.close(outer)
         yield fd
@@ -168,8 +167,8 @@ def folder_of(found: Found) -> Iterator[int]:
         os.close(fd)
 
 
-def _paired(files: list[Found]) -> Iterator[Found]:
-    """Put each note to its file."""
+def _with_notes(files: list[DroppedFile]) -> Iterator[DroppedFile]:
+    """Attach each note to its file."""
     by_name = {item.name: item for item in files}
     for item in files:
         base = item.name.removesuffix(NOTE_SUFFIX)
@@ -180,4 +179,4 @@ def _paired(files: list[Found]) -> Iterator[Found]:
         if note is not None and item.is_file and note.is_file and note.size_bytes <= NOTE_MAX_BYTES:
             yield item._replace(note=note)
         else:
-            yield item._replace(lonely=is_note)
+            yield item._replace(is_orphan_note=is_note)

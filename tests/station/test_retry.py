@@ -11,11 +11,12 @@ import pytest
 
 from ingress.core.acceptance import Acceptance
 from ingress.dispatch import Bridge
-from ingress.station.claiming import Taking
+from ingress.station.claiming import Claimer
 from ingress.station.claims import Claims
-from ingress.station.completion import Endings
-from ingress.station.inbox import Inbox
-from ingress.station.submission import LONGEST_WAIT_S, Entrance
+from ingress.station.completion import ClaimCompletion
+from ingress.station.retry import LONGEST_WAIT_S
+from ingress.station.scanner import Scanner
+from ingress.station.submission import ClaimSubmitter
 from ops.logs import get_logger
 from ops.settings.station import StationSettings
 from ops.workspace import Workspace
@@ -53,88 +54,87 @@ def test_what_the_machine_lacks_is_waited_out_before_the_claim(workspace: Worksp
     """However long it lasts, ever more seldom; the tries of the file are all still there afterwards."""
     (workspace.inbox / "a.txt").write_text("1")
     clock, claims = Clock(), Claims(workspace)
-    taking = Taking(claims, TRIES, clock)
+    claimer = Claimer(claims, TRIES, clock)
     item = found(workspace.inbox, "a.txt")
     for _ in range(4 * TRIES):
         with no_descriptors():
-            assert taking.take(item) is None
-        assert taking.next_s is not None
-        assert 0 < taking.next_s <= LONGEST_WAIT_S
-        clock.now_s += taking.next_s + 0.01
+            assert claimer.claim(item) is None
+        assert claimer.next_s is not None
+        assert 0 < claimer.next_s <= LONGEST_WAIT_S
+        clock.now_s += claimer.next_s + 0.01
     assert failed(workspace) == []
-    assert taking.take(item) is not None
-    assert taking.in_trouble == 0
+    assert claimer.claim(item) is not None
+    assert claimer.failed_count == 0
 
 
 def test_what_cannot_even_be_refused_is_looked_at_again(workspace: Workspace) -> None:
     """Nothing can be claimed, and so nothing laid into ``failed/``; mended, it is taken without a restart."""
     (workspace.inbox / "a.txt").write_text("1")
     clock, claims = Clock(), Claims(workspace)
-    taking = Taking(claims, 1, clock)
+    claimer = Claimer(claims, 1, clock)
     item = found(workspace.inbox, "a.txt")
     claims.root.write_text("in the way")
-    assert taking.take(item) is None
-    assert taking.next_s == LONGEST_WAIT_S
+    assert claimer.claim(item) is None
+    assert claimer.next_s == LONGEST_WAIT_S
     clock.now_s += LONGEST_WAIT_S + 0.01
     claims.root.unlink()
-    assert taking.take(item) is not None
+    assert claimer.claim(item) is not None
 
 
 @pytest.fixture
-def entrance(own: Bridge, own_workspace: Workspace, clock: Clock) -> Entrance:
-    """An entrance whose clock stands."""
+def submitter(own: Bridge, own_workspace: Workspace, clock: Clock) -> ClaimSubmitter:
+    """A submitter with a clock that only the test moves."""
     settings = StationSettings(tries=TRIES)
     claims = Claims(own_workspace)
-    made = Entrance(Acceptance(own), claims, settings, lambda: None, clock)
-    made.endings = Endings(own, claims, made.again)
-    return made
+    completion = ClaimCompletion(own, claims, lambda: None)
+    return ClaimSubmitter(Acceptance(own), claims, settings, completion, pulse=lambda: None, clock=clock)
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """The clock of the entrance."""
+    """The clock of the submitter."""
     return Clock()
 
 
 def test_waiting_uses_up_no_try(
-    entrance: Entrance, clock: Clock, own: Bridge, own_workspace: Workspace
+    submitter: ClaimSubmitter, clock: Clock, own: Bridge, own_workspace: Workspace
 ) -> None:
     """Neither a writer who does not end nor a lack of descriptors; its own faults alone are counted."""
     file = own_workspace.inbox / "a.txt"
     file.write_text("1")
     claims = Claims(own_workspace)
-    claim = claims.take(found(own_workspace.inbox, "a.txt"))
+    claim = claims.claim(found(own_workspace.inbox, "a.txt"))
     assert claim is not None
     with claim.path.open("a"):
-        entrance.hand_in([claim])
+        submitter.submit([claim])
         for _ in range(TRIES):
             clock.now_s += LONGEST_WAIT_S
-            entrance.retry_due()
+            submitter.submit_due()
     for _ in range(TRIES):
         clock.now_s += LONGEST_WAIT_S
         with no_descriptors():
-            entrance.hand_in([claim])
-    assert entrance.waiting == 1
+            submitter.submit([claim])
+    assert submitter.waiting == 1
     assert failed(own_workspace) == []
     elsewhere = claim.path.rename(own_workspace.home / "elsewhere")
     claim.path.symlink_to(elsewhere)
     for number in range(1, TRIES + 1):
         assert failed(own_workspace) == [], f"refused before try {number} of {TRIES}"
         clock.now_s += LONGEST_WAIT_S
-        entrance.retry_due()
+        submitter.submit_due()
     (place,) = failed(own_workspace)
     assert place == claim.job_id
     reason = (own_workspace.inbox / "failed" / place / "a.txt.reason.txt").read_text()
-    assert f"It was tried {TRIES} times" in reason
+    assert f"Attempts: {TRIES}." in reason
     assert own.reader.summary()["queued"] == 0
 
 
 def test_a_dropped_file_may_have_the_name_of_any_of_our_own(workspace: Workspace) -> None:
     """With a list ``ignore`` that lets it through: it is claimed, counted, loaded, failed like any other."""
     (workspace.inbox / ".tries").write_text("precious")
-    (item,) = Inbox(workspace.inbox, []).look().files
+    (item,) = Scanner(workspace.inbox, []).scan().files
     claims = Claims(workspace)
-    claim = claims.take(item)
+    claim = claims.claim(item)
     assert claim is not None
     assert [claims.count_try(claim.job_id) for _ in range(2)] == [1, 2]
     assert claims.load(claim.job_id) == claim
@@ -150,11 +150,11 @@ def test_the_count_of_tries_is_no_file_of_the_claim(workspace: Workspace) -> Non
     """It is not taken for a dropped file, whatever is ignored, and goes with the claim."""
     (workspace.inbox / "a.txt").write_text("1")
     claims = Claims(workspace)
-    claim = claims.take(found(workspace.inbox, "a.txt"))
+    claim = claims.claim(found(workspace.inbox, "a.txt"))
     assert claim is not None
     claims.count_try(claim.job_id)
     assert claims.load(claim.job_id) == claim
-    assert Inbox(workspace.inbox, []).look().files == []
+    assert Scanner(workspace.inbox, []).scan().files == []
     claims.discard(claim.job_id)
     assert names(claims.root) == []
     assert claims.count_try(claim.job_id) == 0, "there is no such claim any more"
@@ -166,7 +166,7 @@ def test_the_count_of_tries_is_no_file_of_the_claim(workspace: Workspace) -> Non
 def test_our_own_drafts_are_never_taken(name: str, workspace: Workspace) -> None:
     """A list ``ignore`` of one's own cannot let half an upload through."""
     (workspace.inbox / name).write_text("half")
-    assert Inbox(workspace.inbox, ["*.mine"]).look().files == []
+    assert Scanner(workspace.inbox, ["*.mine"]).scan().files == []
 
 
 def test_restarts_while_a_claim_waits_use_up_no_try(
@@ -175,7 +175,7 @@ def test_restarts_while_a_claim_waits_use_up_no_try(
     """What has been read without harm has ended no station, however often stations come and go after that."""
     (own_workspace.inbox / "a.txt").write_text("1")
     claims = Claims(own_workspace)
-    claim = claims.take(found(own_workspace.inbox, "a.txt"))
+    claim = claims.claim(found(own_workspace.inbox, "a.txt"))
     assert claim is not None
     for _ in range(own.loaded.settings.station.tries):
         claims.count_try(claim.job_id)
