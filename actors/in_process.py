@@ -18,7 +18,7 @@ from middleware.context import (
     JobCancelled,
     JobContext,
     JobInterrupted,
-    Sink,
+    Reporter,
     TimeLimitExceeded,
     set_current_job,
 )
@@ -32,19 +32,19 @@ from ops.errors import BridgeError, JobFailed
 from ops.settings.load import LoadedSettings
 
 
-def run_in_process(job: Job, loaded: LoadedSettings, sink: Sink) -> tuple[JobRecord, Receipt]:
+def run_in_process(job: Job, loaded: LoadedSettings, reporter: Reporter) -> tuple[JobRecord, Receipt]:
     """Carry out a job here and now, once: without a store there is nobody who could retry it.
 
     Args:
         job: What to do.
         loaded: The settings.
-        sink: Takes its progress and output.
+        reporter: Takes its progress and output.
 
     Returns:
         The job as it ended, and its receipt, of the same form as from a worker.
     """
     set_settings(loaded)
-    context = JobContext(job, sink, worker_id=IN_PROCESS)
+    context = JobContext(job, reporter, worker_id=IN_PROCESS)
     limit_s = time_limit_s(job, loaded.settings)
     begun_ms = _now_ms()
     data, error, status, reason = _attempt(context, ACTORS[job.job_type], limit_s)

@@ -28,7 +28,7 @@ from middleware.heartbeat import Heartbeat
 from middleware.job.keys import DELIVER_QUEUE, QUEUE
 from middleware.job.reader import Reader
 from middleware.lifecycle import Lifecycle
-from middleware.policy import PolicyGate
+from middleware.policy import AttemptPolicy
 from middleware.progress import Progress
 from middleware.receipts import Receipts
 from middleware.recovery import Recovery
@@ -36,7 +36,7 @@ from middleware.retention import Retention
 from middleware.retries import Retries
 from middleware.time_limit import TimeLimit
 from middleware.tracing import Tracing
-from middleware.watchdog_client import Wardship
+from middleware.watchdog_client import WatchdogClient
 from ops.errors import JobFailed
 from ops.logs import configure_logging
 from ops.settings.load import LoadedSettings, Settings
@@ -54,7 +54,7 @@ ACTORS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _attempt(name: str, function: Callable[[Any], Any], gate: PolicyGate) -> Callable[[Any], None]:
+def _attempt(name: str, function: Callable[[Any], Any], policy: AttemptPolicy) -> Callable[[Any], None]:
     """Ask the policy, run the actor, and leave the result with the job's context, where Receipts finds it.
 
     Dramatiq warns, for each message, of a result that its own Results middleware does not take.
@@ -62,7 +62,7 @@ def _attempt(name: str, function: Callable[[Any], Any], gate: PolicyGate) -> Cal
 
     def run(payload: Any) -> None:
         context = current_job()
-        gate.admit(context.job)
+        policy.require(context.job)
         context.result = function(payload)
 
     run.__name__ = run.__qualname__ = name
@@ -84,13 +84,13 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
     scripts = make_scripts(store, settings)
     admission = make_admission(scripts, settings)
     admission.follow_settings(lambda: settings_now().settings)
-    gate = PolicyGate(lambda: settings_now().settings, admission.approvals)
+    policy = AttemptPolicy(lambda: settings_now().settings, admission.approvals)
     progress = Progress(interval_s=settings.progress_interval_s, output_max_bytes=settings.output_max_bytes)
-    current = CurrentJob(progress.sink, lambda: broker.worker_id)
+    current = CurrentJob(progress.reporter, lambda: broker.worker_id)
     unit = os.environ.get("BRIDGE_UNIT", "worker")
     # Outermost first: before_... hooks run from top to bottom, after_... hooks from bottom to top. So what an
     # attempt raised goes to Cancellation, Retries and Receipts, in this order; and Heartbeat has given up the
-    # lease when Wardship takes leave of the warden.
+    # lease when WatchdogClient disconnects.
     broker = BridgeBroker(
         scripts,
         admission,
@@ -102,7 +102,7 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
                 shutdown_timeout_s=settings.worker_shutdown_timeout_s,
                 on_boot=lambda: configure_logging(loaded, process=unit),
             ),
-            Wardship(ward_place(loaded), settings),
+            WatchdogClient(ward_place(loaded), settings),
             Receipts(result_max_bytes=settings.result_max_bytes),
             Retries(settings),
             Heartbeat(interval_s=min(settings.heartbeat_s, settings.lease_s / 3)),
@@ -115,12 +115,12 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
             Cancellation(current),
         ],
     )
-    _declare(broker, gate, settings, Reader(store, settings.key_prefix))
+    _declare(broker, policy, settings, Reader(store, settings.key_prefix))
     dramatiq.set_broker(broker)
     return broker
 
 
-def _declare(broker: BridgeBroker, gate: PolicyGate, settings: Settings, reader: Reader) -> None:
+def _declare(broker: BridgeBroker, policy: AttemptPolicy, settings: Settings, reader: Reader) -> None:
     """Register every actor: those of the job types, and the one that delivers results."""
     waits = settings.type_settings("deliver")
     deliver = Deliver(reader, backoff_min_s=waits.backoff_min_s, backoff_max_s=waits.backoff_max_s)
@@ -133,4 +133,4 @@ def _declare(broker: BridgeBroker, gate: PolicyGate, settings: Settings, reader:
             broker=broker,
             throws=(JobFailed, JobInterrupted),
         )
-        declare(_attempt(name, function, gate))
+        declare(_attempt(name, function, policy))

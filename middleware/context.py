@@ -1,7 +1,7 @@
-"""What a running job can say and hear: its context.
+"""The context of a running job: what it may report, and how it is asked to stop.
 
-The context of the job that the current thread runs is set by the ``CurrentJob`` middleware in a worker and
-by the in-process fallback when there is no store. Where its reports go is the business of the sink.
+The context of the job that the current thread runs is set by the ``CurrentJob`` middleware in a worker, and
+by the in-process fallback where there is no store.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ StreamName = Literal["out", "err"]
 IN_PROCESS = "in-process"
 
 
-class Sink(Protocol):
+class Reporter(Protocol):
     """Takes what a running job reports."""
 
     def progress(self, percent: float, message: str) -> None:
@@ -32,27 +32,30 @@ class Sink(Protocol):
         """Take a piece of output."""
 
     def flush(self) -> None:
-        """Hand on what is buffered; called when the attempt ends."""
+        """Send what is buffered; called when the attempt ends."""
 
 
 class JobContext:
     """The job that the current thread runs.
 
-    Attributes:
-        job: What was dispatched.
+    Args:
+        job: The job as it was submitted.
+        reporter: Takes its progress and output.
         attempt: 1 for the first attempt.
-        worker_id: Which worker runs it.
+        worker_id: Id of the worker that runs it.
+
+    Attributes:
         result: What the actor returned.
-        stopped: How what the job had started was ended, when it was stopped: a few words, or empty.
+        stopped: How a stopped job's child processes ended, in a few words; empty if there is nothing to say.
     """
 
-    def __init__(self, job: Job, sink: Sink, *, attempt: int = 1, worker_id: str = "") -> None:
+    def __init__(self, job: Job, reporter: Reporter, *, attempt: int = 1, worker_id: str = "") -> None:
         self.job = job
         self.attempt = attempt
         self.worker_id = worker_id
         self.result: Any = None
         self.stopped = ""
-        self._sink = sink
+        self._reporter = reporter
         # Re-entrant: without a store, Ctrl-C interrupts from a signal handler in the job's own thread.
         self._lock = threading.RLock()
         self._interrupt: type[JobInterrupted] | None = None
@@ -71,39 +74,39 @@ class JobContext:
             message: What is being done, one short line.
 
         Raises:
-            JobInterrupted: The job has been cancelled or has run out of time.
+            JobInterrupted: The job was cancelled or has reached its time limit.
         """
         self.check_cancelled()
-        self._sink.progress(min(100.0, max(0.0, float(percent))), message)
+        self._reporter.progress(min(100.0, max(0.0, float(percent))), message)
 
     def log(self, line: str, *, stream: StreamName = "out") -> None:
         """Add a line to the job's output."""
-        self._sink.output(line if line.endswith("\n") else line + "\n", stream)
+        self._reporter.output(line if line.endswith("\n") else line + "\n", stream)
 
     def write(self, text: str, *, stream: StreamName = "out") -> None:
-        """Add a piece of text, with no line end of its own, to the job's output."""
-        self._sink.output(text, stream)
+        """Add text to the job's output as it is, without a line end."""
+        self._reporter.output(text, stream)
 
     def check_cancelled(self) -> None:
-        """Stop here if the job has been cancelled or has run out of time.
+        """Raise if the job was asked to stop.
 
         Raises:
-            JobInterrupted: ``JobCancelled`` or ``TimeLimitExceeded``.
+            JobInterrupted: ``JobCancelled``, ``TimeLimitExceeded`` or ``WorkerStopping``.
         """
         if self._interrupt is not None:
             raise self._interrupt
 
     @property
     def interrupt_requested(self) -> type[JobInterrupted] | None:
-        """The interrupt that has been asked for, if any."""
+        """The interrupt that was requested, if any."""
         return self._interrupt
 
     def interrupt(self, kind: type[JobInterrupted]) -> bool:
         """Ask the job to stop; called from another thread, the first call wins.
 
         Returns:
-            Whether somebody listened (an actor that supervises a child does); if nobody did, the
-            caller raises the interrupt in the job's thread.
+            Whether the job handles it: an actor that supervises a child process does. If not, the caller
+            raises the interrupt in the job's thread.
         """
         with self._lock:
             if self._interrupt is not None:
@@ -116,10 +119,10 @@ class JobContext:
 
     @contextlib.contextmanager
     def on_interrupt(self, listener: Callable[[type[JobInterrupted]], None]) -> Iterator[None]:
-        """Within this block, call ``listener`` (from another thread) instead of breaking into the actor.
+        """Within this block, call ``listener`` from another thread instead of raising the interrupt.
 
-        The listener must return at once, for instance set an event or write to a pipe; the actor then
-        cleans up and calls ``check_cancelled``.
+        The listener must return at once, for instance after setting an event or writing to a pipe; the actor
+        then cleans up and calls ``check_cancelled``.
         """
         with self._lock:
             self._listeners.append(listener)
@@ -133,22 +136,22 @@ class JobContext:
                 self._listeners.remove(listener)
 
     def flush(self) -> None:
-        """Hand on what is buffered."""
-        self._sink.flush()
+        """Send what the reporter has buffered."""
+        self._reporter.flush()
 
 
 _current = threading.local()
 
 
 def current_job() -> JobContext:
-    """Give the context of the job that this thread runs.
+    """Return the context of the job that this thread runs.
 
     Raises:
-        LookupError: This thread runs no job.
+        LookupError: This thread does not run a job.
     """
     context: JobContext | None = getattr(_current, "context", None)
     if context is None:
-        raise LookupError("this thread runs no job; current_job() works inside an actor only")
+        raise LookupError("this thread does not run a job; current_job() works inside an actor only")
     return context
 
 
@@ -159,16 +162,16 @@ def set_current_job(context: JobContext | None) -> None:
 
 
 class JobInterrupted(Interrupt):
-    """Base: somebody or something asked the running job to stop."""
+    """Base of the reasons for which a running job is asked to stop."""
 
 
 class JobCancelled(JobInterrupted):
-    """Somebody cancelled the job."""
+    """The job was cancelled."""
 
 
 class WorkerStopping(JobInterrupted):
-    """The worker is being stopped and its running jobs have had their time: the job is handed back."""
+    """The worker is stopping and the grace period is over: the job goes back to the queue."""
 
 
 class TimeLimitExceeded(JobInterrupted):
-    """The attempt has run for longer than the job allows."""
+    """The attempt has reached the job's time limit."""

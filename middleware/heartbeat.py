@@ -1,4 +1,4 @@
-"""Says that this worker lives, and what it is doing, as long as it does."""
+"""Renew the worker's lease and publish what the worker is doing."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ import threading
 import time
 from typing import Any
 
-import dramatiq
-from dramatiq.broker import Broker
-
 from middleware.broker.broker import BridgeBroker
+from middleware.job_middleware import JobMiddleware
 from ops.errors import BridgeError
 from ops.store.resp import Argument
 from ops.threads import start_duty
 
+#: Interval between two tries while the store is unavailable.
+_RETRY_S = 0.5
 
-class Heartbeat(dramatiq.Middleware):
+
+class Heartbeat(JobMiddleware):
     """Renews the worker's lease every ``interval_s`` seconds and gives it up on a clean stop.
 
-    Each ``fetch`` renews the lease too; the beat is for a worker whose threads are all busy.
+    Each ``fetch`` renews the lease too; the heartbeat is for a worker whose threads are all busy. It is not a
+    ``PeriodicMiddleware``: it starts at once, retries sooner and goes on until the last job has ended.
 
     Args:
-        interval_s: Between two beats; a third of the lease or less, so that two may be lost.
+        interval_s: Interval between two heartbeats; a third of the lease or less, so that two may be lost.
     """
 
     def __init__(self, *, interval_s: float) -> None:
@@ -33,21 +35,20 @@ class Heartbeat(dramatiq.Middleware):
         self._threads = 0
         self._since_ms = time.time_ns() // 1_000_000
 
-    def after_worker_boot(self, broker: Broker, worker: Any) -> None:
-        """Start to beat."""
+    def worker_started(self, broker: BridgeBroker, worker: Any) -> None:
+        """Start the thread."""
         self._threads = worker.worker_threads
         self._thread = start_duty("heartbeat", self._run, broker, ended=self._stopping.is_set)
 
-    def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
-        """Give up the lease, unless jobs are still in hand: then it runs out and they are recovered."""
+    def worker_stopped(self, broker: BridgeBroker, worker: Any) -> None:
+        """Give up the lease, unless jobs are unfinished: then it expires and they are recovered."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(timeout=self._interval_s + 1)
-        if isinstance(broker, BridgeBroker):
-            try:
-                broker.left = broker.scripts.leave(broker.worker_id) == 0
-            except BridgeError as error:
-                broker.outage.begin(error)
+        try:
+            broker.left = broker.scripts.leave(broker.worker_id) == 0
+        except BridgeError as error:
+            broker.outage.begin(error)
 
     def _fields(self, broker: BridgeBroker) -> dict[str, Argument]:
         tally = broker.tally
@@ -62,16 +63,15 @@ class Heartbeat(dramatiq.Middleware):
         }
 
     def _run(self, broker: BridgeBroker) -> None:
-        while True:
+        wait_s = 0.0
+        while not self._stopping.wait(wait_s):
             if broker.vitals is not None:
                 broker.vitals.beat()
             try:
                 broker.scripts.beat(broker.worker_id, broker.lease_ms, self._fields(broker))
-                broker.store_answered()
             except BridgeError as error:
                 broker.outage.begin(error)
-                if self._stopping.wait(min(self._interval_s, 0.5)):
-                    return
-                continue
-            if self._stopping.wait(self._interval_s):
-                return
+                wait_s = min(self._interval_s, _RETRY_S)
+            else:
+                broker.store_answered()
+                wait_s = self._interval_s

@@ -1,4 +1,4 @@
-"""Asks the policy again before a job runs: the rules may have changed since it was taken."""
+"""Check the policy before an attempt: the rules may have changed since the job was submitted."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ from ops.backoff import Backoff
 from ops.errors import PolicyDenied, StoreUnreachable
 from ops.settings.load import Settings
 
-#: Deliveries come from the end of a job that was allowed, not from a door.
+#: A delivery results from a job that the policy has allowed; it is not submitted by a client.
 DELIVERY_TYPE = "deliver"
 
 
-class PolicyGate:
-    """Lets a job's attempt begin, or refuses it for good.
+class AttemptPolicy:
+    """Lets an attempt begin, or refuses the job for good.
 
-    It stands inside the attempt, not in a ``before_...`` hook: Dramatiq logs what a hook raises and runs the
-    actor all the same.
+    It is called inside the attempt and is not a middleware: Dramatiq logs what a hook raises and runs the
+    actor nevertheless.
 
     Args:
-        settings: Gives the settings that hold now.
-        approvals: Knows which jobs have been approved.
+        settings: Returns the current settings.
+        approvals: Knows which jobs were approved.
     """
 
     def __init__(self, settings: Callable[[], Settings], approvals: Approvals) -> None:
         self._settings = settings
         self._approvals = approvals
         self._lock = threading.Lock()
-        self._seen: Settings | None = None
+        self._read_from: Settings | None = None
         self._policy = Policy(())
 
     def _current(self) -> Policy:
         settings = self._settings()
-        if settings is not self._seen:
+        if settings is not self._read_from:
             with self._lock:
                 self._policy = Policy(settings.policy)
-                self._seen = settings
+                self._read_from = settings
         return self._policy
 
-    def admit(self, job: Job) -> None:
+    def require(self, job: Job) -> None:
         """Return if the job may run.
 
         Raises:
-            PolicyDenied: The policy denies it now, or wants an approval that it does not have.
-            JobInterrupted: It was cancelled, or its time ran out, while the store was away.
+            PolicyDenied: The policy denies the job now, or requires an approval that it does not have.
+            JobInterrupted: The job was cancelled or reached its time limit while the store was unavailable.
         """
         if job.job_type == DELIVERY_TYPE:
             return
         decision = self._current().require(job)
         if decision.effect == APPROVE and not self._is_approved(job.job_id):
             raise PolicyDenied(
-                f"the policy wants {job.job_type} from {job.source} approved ({decision.name}), "
-                "and this job was not.",
-                remedy="Dispatch it anew: it will wait for approval.",
+                f"the policy requires approval of {job.job_type} from {job.source} ({decision.name}), "
+                "and this job was not approved.",
+                remedy="Submit the job again: it will wait for approval.",
             )
 
     def _is_approved(self, job_id: str) -> bool:
@@ -66,6 +66,6 @@ class PolicyGate:
             try:
                 return self._approvals.is_approved(job_id)
             except StoreUnreachable:
-                # Nobody may take silence for a yes; the job's time limit bounds the wait.
+                # No answer is not an approval; the job's time limit bounds the wait.
                 backoff.sleep()
                 current_job().check_cancelled()

@@ -1,4 +1,4 @@
-"""Carries progress and output of running jobs to the store, live but in bundles."""
+"""Send progress and output of running jobs to the store, live but in bundles."""
 
 from __future__ import annotations
 
@@ -7,33 +7,32 @@ import threading
 import time
 from typing import Any
 
-import dramatiq
-from dramatiq.broker import Broker
-
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
 from middleware.context import StreamName
+from middleware.job_middleware import JobMiddleware
 from ops.backoff import Backoff
 from ops.errors import BridgeError, StoreUnreachable
 from ops.store.resp import Argument, well_formed
 from ops.threads import start_duty
 
-#: Output is sent when this much has come together, or after the interval.
+#: Output is sent when it has reached this size, or after the interval.
 _BUNDLE_BYTES = 16_384
-#: A single entry of the output stream is at most this long.
+#: Maximum length of one entry of the output stream.
 _PIECE_CHARS = 8_192
+_MESSAGE_MAX_CHARS = 500
 
 logger = logging.getLogger(__name__)
 
 
-class StoreSink:
-    """Takes the reports of one delivery and hands them on, fenced: those of a superseded one are dropped.
+class StoreReporter:
+    """Buffers the reports of one delivery and sends them, fenced: those of a superseded delivery are dropped.
 
     Args:
-        broker: To report through.
+        broker: Sends the reports.
         message: The delivery.
-        progress: Told when there is something to hand on.
-        output_max_bytes: More output than this is dropped, and said so once.
+        progress: Notified when there is something to send.
+        output_max_bytes: Output beyond this is dropped, which is noted in the output once.
     """
 
     def __init__(
@@ -51,21 +50,21 @@ class StoreSink:
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._percent = ""
-        self._said = ""
+        self._text = ""
         self._pieces: list[tuple[str, str]] = []
-        self._held_bytes = 0
+        self._buffered_bytes = 0
         self._bundles = 0
         self._unsent: tuple[Argument, ...] | None = None
 
     def progress(self, percent: float, message: str) -> None:
-        """Note the last progress; those in between are not sent."""
+        """Note the latest progress; earlier values that were not sent yet are dropped."""
         with self._lock:
             self._percent = f"{percent:g}"
-            self._said = well_formed(message[:500])
-        self._progress.wants(self)
+            self._text = well_formed(message[:_MESSAGE_MAX_CHARS])
+        self._progress.request_flush(self)
 
     def output(self, text: str, stream: StreamName) -> None:
-        """Note a piece of output."""
+        """Buffer a piece of output."""
         text = well_formed(text)
         size_bytes = len(text.encode())
         with self._lock:
@@ -76,9 +75,9 @@ class StoreSink:
                 self._append(stream, text[start : start + _PIECE_CHARS])
             if self._left_bytes <= 0:
                 self._append("err", f"\n[output is cut here: more than {self._limit_bytes} bytes]\n")
-            self._held_bytes += size_bytes
-            full = self._held_bytes >= _BUNDLE_BYTES
-        self._progress.wants(self, at_once=full)
+            self._buffered_bytes += size_bytes
+            full = self._buffered_bytes >= _BUNDLE_BYTES
+        self._progress.request_flush(self, at_once=full)
 
     def _append(self, stream: str, text: str) -> None:
         if (
@@ -91,13 +90,13 @@ class StoreSink:
             self._pieces.append((stream, text))
 
     def flush(self) -> None:
-        """Send what is noted.
+        """Send what is buffered.
 
         Raises:
-            StoreUnreachable: It stays noted.
+            StoreUnreachable: It stays buffered.
         """
         with self._sending:
-            # What got no answer goes again as it was, so that the store can tell that it knows it.
+            # A bundle without an answer is sent again unchanged, so that the store recognizes a repetition.
             self._send()
             self._bundle()
             self._send()
@@ -116,8 +115,8 @@ class StoreSink:
 
     def _bundle(self) -> None:
         with self._lock:
-            percent, said, pieces = self._percent, self._said, self._pieces
-            self._percent, self._pieces, self._held_bytes = "", [], 0
+            percent, text, pieces = self._percent, self._text, self._pieces
+            self._percent, self._pieces, self._buffered_bytes = "", [], 0
         if percent == "" and not pieces:
             return
         self._bundles += 1
@@ -126,58 +125,57 @@ class StoreSink:
             self._message.job.job_id,
             self._message.delivery,
             percent=percent,
-            message=said,
+            message=text,
             output=pieces,
             bundle=self._bundles,
         )
 
 
-class Progress(dramatiq.Middleware):
+class Progress(JobMiddleware):
     """Sends what running jobs report; one thread for all of them.
 
-    The first report of a quiet job goes out at once, later ones at most once in ``interval_s``.
+    The first report of a quiet job is sent at once, later ones at most once per interval.
 
     Args:
-        interval_s: Between two reports of one process, in seconds.
-        output_max_bytes: Of one attempt.
+        interval_s: Minimum interval between two reports of one process.
+        output_max_bytes: Maximum output of one attempt.
     """
 
     def __init__(self, *, interval_s: float, output_max_bytes: int) -> None:
         self._interval_s = interval_s
         self._output_max_bytes = output_max_bytes
         self._changed = threading.Condition()
-        self._waiting: dict[int, StoreSink] = {}
+        self._waiting: dict[int, StoreReporter] = {}
         self._at_once = False
         self._stopping = False
         self._broker: BridgeBroker | None = None
 
-    def sink(self, message: JobMessage) -> StoreSink:
-        """Make the sink of one delivery.
+    def reporter(self, message: JobMessage) -> StoreReporter:
+        """Return a new reporter for one delivery.
 
         Raises:
             LookupError: No worker has booted in this process.
         """
         if self._broker is None:
             raise LookupError("no worker has booted in this process")
-        return StoreSink(self._broker, message, self, self._output_max_bytes)
+        return StoreReporter(self._broker, message, self, self._output_max_bytes)
 
-    def before_worker_boot(self, broker: Broker, worker: Any) -> None:
+    def worker_starting(self, broker: BridgeBroker, worker: Any) -> None:
         """Start the thread."""
-        if isinstance(broker, BridgeBroker):
-            self._broker = broker
-            start_duty("progress", self._run, broker, ended=lambda: self._stopping)
+        self._broker = broker
+        start_duty("progress", self._run, broker, ended=lambda: self._stopping)
 
-    def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
-        """End the thread; every job's own end has flushed its sink."""
+    def worker_stopped(self, broker: BridgeBroker, worker: Any) -> None:
+        """Stop the thread; the end of every job has flushed its reporter."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
 
-    def wants(self, sink: StoreSink, *, at_once: bool = False) -> None:
-        """Note that this sink has something to hand on."""
+    def request_flush(self, reporter: StoreReporter, *, at_once: bool = False) -> None:
+        """Have a reporter flushed, after the interval or at once."""
         with self._changed:
             first = not self._waiting
-            self._waiting[id(sink)] = sink
+            self._waiting[id(reporter)] = reporter
             self._at_once = self._at_once or at_once
             if first or at_once:
                 self._changed.notify()
@@ -193,13 +191,13 @@ class Progress(dramatiq.Middleware):
                     self._changed.wait(pause_s)
                 if self._stopping:
                     return
-                sinks, self._waiting, self._at_once = list(self._waiting.values()), {}, False
+                reporters, self._waiting, self._at_once = list(self._waiting.values()), {}, False
             last_s = time.monotonic()
-            for sink in sinks:
+            for reporter in reporters:
                 try:
-                    sink.flush()
+                    reporter.flush()
                     backoff.reset()
                 except BridgeError as error:
                     broker.outage.begin(error)
                     backoff.wait(broker.stopping)
-                    self.wants(sink)
+                    self.request_flush(reporter)

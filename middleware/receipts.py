@@ -1,18 +1,18 @@
-"""Turns what an actor returns into the settlement that its receipt will carry."""
+"""Turn what an actor returns into the settlement that the job's receipt will carry."""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
 
-import dramatiq
 import msgspec
-from dramatiq.broker import Broker, MessageProxy
 
+from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
 from middleware.broker.scripts import Settlement
 from middleware.context import JobInterrupted
 from middleware.job.records import JobError
+from middleware.job_middleware import JobMiddleware
 from ops.errors import JobFailed
 
 _encoder = msgspec.json.Encoder(order="deterministic")
@@ -21,11 +21,11 @@ logger = logging.getLogger(__name__)
 
 
 def result_of_failure(error: BaseException) -> bytes:
-    """Give what an attempt that did not succeed has left behind all the same, as JSON; empty if nothing.
+    """Return the result that a failed attempt leaves nevertheless, as JSON; empty if there is none.
 
     Args:
-        error: What the actor raised. The field ``result`` of ours is meant for that; an exception of somebody
-            else's library may have one of this name, too.
+        error: What the actor raised. Only our own errors are looked at: a library's exception may have a
+            field ``result`` of its own.
     """
     result = getattr(error, "result", None) if isinstance(error, JobFailed | JobInterrupted) else None
     if result is None:
@@ -37,10 +37,10 @@ def result_of_failure(error: BaseException) -> bytes:
         return b""
 
 
-class Receipts(dramatiq.Middleware):
+class Receipts(JobMiddleware):
     """Encodes the result; ``Consumer.ack`` commits it with receipt, state and event in one step.
 
-    Outside of ``Retries`` and ``Cancellation``: what they decided stands already when it is asked.
+    It is outside of ``Retries`` and ``Cancellation``, so their settlement is there when its hook runs.
 
     Args:
         result_max_bytes: A larger result fails the job instead of filling the store.
@@ -49,16 +49,9 @@ class Receipts(dramatiq.Middleware):
     def __init__(self, *, result_max_bytes: int) -> None:
         self._result_max_bytes = result_max_bytes
 
-    def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any | None = None,
-        exception: BaseException | None = None,
-    ) -> None:
-        """Prepare the settlement of an attempt that succeeded."""
-        if exception is None and isinstance(message, JobMessage) and message.settlement is None:
+    def job_ended(self, broker: BridgeBroker, message: JobMessage, exception: BaseException | None) -> None:
+        """Settle an attempt that succeeded."""
+        if exception is None and message.settlement is None:
             message.settlement = self._completed(None if message.context is None else message.context.result)
 
     def _completed(self, result: Any) -> Settlement:
@@ -68,7 +61,7 @@ class Receipts(dramatiq.Middleware):
             return _unfit(f"the result cannot be written as JSON: {error}.", "Return plain data.")
         if len(data) > self._result_max_bytes:
             return _unfit(
-                f"the result has {len(data)} bytes, at most {self._result_max_bytes} are kept.",
+                f"the result has {len(data)} bytes; the limit is {self._result_max_bytes}.",
                 "Write it to a file and return the path, or raise result_max_bytes.",
             )
         return Settlement(outcome="completed", result=data)

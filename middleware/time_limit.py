@@ -1,4 +1,4 @@
-"""Stops an attempt that runs for longer than its job allows."""
+"""Stop an attempt that reaches its time limit."""
 
 from __future__ import annotations
 
@@ -6,37 +6,38 @@ import threading
 import time
 from typing import Any
 
-import dramatiq
-from dramatiq.broker import Broker, MessageProxy
-
+from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
 from middleware.context import TimeLimitExceeded
 from middleware.current_job import CurrentJob
 from middleware.job.schema import Job
+from middleware.job_middleware import JobMiddleware
 from ops.settings.load import Settings
 from ops.threads import start_duty
 
-_LOOK_EVERY_S = 5.0
+#: The deadlines are checked at least this often.
+_CHECK_EVERY_S = 5.0
 
 
 def time_limit_s(job: Job, settings: Settings) -> float:
-    """Return how long one attempt of a job may run, in seconds.
+    """Return the time limit of one attempt of a job, in seconds.
 
-    The job's own limit, which admission fills in; that of its type for a delivery, which passes no admission.
+    It is the job's own limit, which is filled in at submission; a delivery, which is not submitted, has the
+    limit of its type.
     """
-    asked_s = job.timeout_seconds
-    return settings.type_settings(job.job_type).timeout_s if asked_s is None else asked_s
+    own_s = job.timeout_seconds
+    return settings.type_settings(job.job_type).timeout_s if own_s is None else own_s
 
 
-class TimeLimit(dramatiq.Middleware):
-    """Interrupts a job when its ``timeout_seconds`` have passed; the attempt counts as failed.
+class TimeLimit(JobMiddleware):
+    """Interrupts a job after its ``timeout_seconds``; the attempt counts as failed.
 
-    Hazard: a call into C that never returns is not interrupted, see ``CurrentJob``; run such things as a
-    child process (``shell.cmd``, ``task.custom``), which is killed.
+    Hazard: a C call that never returns is not interrupted, see ``CurrentJob``. Run such code as a child
+        process (``shell.cmd``, ``task.custom``), which is killed.
 
     Args:
         current: Knows the running jobs.
-        settings: Limits by job type.
+        settings: Time limits by job type.
     """
 
     def __init__(self, current: CurrentJob, settings: Settings) -> None:
@@ -44,46 +45,36 @@ class TimeLimit(dramatiq.Middleware):
         self._settings = settings
         self._changed = threading.Condition()
         self._deadlines: dict[tuple[str, str], float] = {}
-        self._wakes_s = float("inf")
+        self._next_check_s = float("inf")
         self._running = False
 
-    def after_worker_boot(self, broker: Broker, worker: Any) -> None:
-        """Start the thread that watches the deadlines."""
+    def worker_started(self, broker: BridgeBroker, worker: Any) -> None:
+        """Start the thread that checks the deadlines."""
         self._running = True
         start_duty("time-limit", self._watch, ended=lambda: not self._running)
 
-    def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
-        """End the thread."""
+    def worker_stopped(self, broker: BridgeBroker, worker: Any) -> None:
+        """Stop the thread."""
         with self._changed:
             self._running = False
             self._changed.notify()
 
-    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+    def job_starting(self, broker: BridgeBroker, message: JobMessage) -> None:
         """Note the deadline."""
-        if not isinstance(message, JobMessage):
-            return
         deadline_s = time.monotonic() + time_limit_s(message.job, self._settings)
         with self._changed:
             self._deadlines[message.key] = deadline_s
-            if deadline_s < self._wakes_s:
+            if deadline_s < self._next_check_s:
                 self._changed.notify()
 
-    def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any | None = None,
-        exception: BaseException | None = None,
-    ) -> None:
+    def job_ended(self, broker: BridgeBroker, message: JobMessage, exception: BaseException | None) -> None:
         """Forget the deadline."""
-        if isinstance(message, JobMessage):
-            with self._changed:
-                self._deadlines.pop(message.key, None)
+        with self._changed:
+            self._deadlines.pop(message.key, None)
 
-    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
+    def job_skipped(self, broker: BridgeBroker, message: JobMessage) -> None:
         """Forget the deadline."""
-        self.after_process_message(broker, message)
+        self.job_ended(broker, message, None)
 
     def _watch(self) -> None:
         while True:
@@ -95,11 +86,10 @@ class TimeLimit(dramatiq.Middleware):
                 for key in late:
                     del self._deadlines[key]
                 if not late:
-                    # One pass over at most as many deadlines as there are threads. Since it looks again soon
-                    # anyhow, a job with a longer limit need not wake this thread just when it starts itself.
-                    soon_s = now_s + _LOOK_EVERY_S
-                    self._wakes_s = min(self._deadlines.values(), default=soon_s)
-                    self._wakes_s = min(self._wakes_s, soon_s)
-                    self._changed.wait(self._wakes_s - now_s)
+                    # There are at most as many deadlines as threads. Since the next check comes soon anyway,
+                    # a job with a longer limit need not wake this thread when it starts.
+                    latest_s = now_s + _CHECK_EVERY_S
+                    self._next_check_s = min(latest_s, min(self._deadlines.values(), default=latest_s))
+                    self._changed.wait(self._next_check_s - now_s)
             for key in late:
                 self._current.interrupt(key, TimeLimitExceeded)

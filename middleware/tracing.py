@@ -5,32 +5,34 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-import dramatiq
-from dramatiq.broker import Broker, MessageProxy
+from dramatiq.broker import Broker
 
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
-from ops.trace_ids import open_spans
+from middleware.job_middleware import JobMiddleware
+from ops.logs import get_logger
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from ops.otel import Spans
 
+log = get_logger(__name__)
 
-class Tracing(dramatiq.Middleware):
-    """Sends spans to a collector; does nothing without the extra ``otel``; there only with an endpoint.
 
-    The span of a job begins when a door accepts it and ends when a worker starts it for the first time;
-    below it stands one span for each attempt. Its trace is that of the job's ``trace_id``, see
-    ``ops.trace_ids``. What an instrumented library does in the actor joins the attempt's span. Payloads,
-    results and output are never sent; the reason of a failure is.
+class Tracing(JobMiddleware):
+    """Sends spans to a collector; does nothing without the extra ``otel``.
 
-    Outermost of all, so that the outcome is known when it is asked. A collector that is away costs spans,
-    never a job: they are dropped when the SDK's queue is full.
+    The span of a job begins when the job is accepted and ends when a worker starts it for the first time;
+    below it is one span for each attempt. Its trace is that of the job's ``trace_id``, see ``ops.trace_ids``.
+    What an instrumented library does in the actor joins the attempt's span. Payloads, results and output are
+    never sent; the reason of a failure is.
+
+    It is the outermost middleware, so the outcome is known when its hook runs. An unavailable collector costs
+    spans, never a job: they are dropped when the SDK's queue is full.
 
     Args:
-        endpoint: OTLP over HTTP.
+        endpoint: OTLP over HTTP, for instance ``http://localhost:4318/v1/traces``.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -39,51 +41,47 @@ class Tracing(dramatiq.Middleware):
         self._running: dict[tuple[str, str], Span] = {}
 
     def after_process_boot(self, broker: Broker) -> None:
-        """Open the way to the collector, in each worker process."""
+        """Start the exporter, in each worker process: it has a thread, so this comes after the last fork."""
         self._spans = open_spans(self._endpoint)
 
-    def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
+    def worker_stopped(self, broker: BridgeBroker, worker: Any) -> None:
         """Send what is left."""
         if self._spans is not None:
             self._spans.close()
 
-    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+    def job_starting(self, broker: BridgeBroker, message: JobMessage) -> None:
         """Start the span of the attempt."""
-        if self._spans is None or not isinstance(message, JobMessage):
+        if self._spans is None:
             return
         job, begun_ns = message.job, time.time_ns()
-        said = {"bridge.job_id": job.job_id, "bridge.job_type": job.job_type, "bridge.source": job.source}
+        attributes = {
+            "bridge.job_id": job.job_id,
+            "bridge.job_type": job.job_type,
+            "bridge.source": job.source,
+        }
         if job.project is not None:
-            said["bridge.project"] = job.project
-        whole = self._spans.job(
+            attributes["bridge.project"] = job.project
+        job_span = self._spans.job(
             job.trace,
             job.job_id,
             f"{job.source} {job.job_type}",
             message.delivered.created_ms * 1_000_000,
-            said,
+            attributes,
         )
         if message.attempt == 1:
-            whole.end(begun_ns)
-        worker_id = broker.worker_id if isinstance(broker, BridgeBroker) else ""
+            job_span.end(begun_ns)
         span = self._spans.attempt(
-            whole,
+            job_span,
             f"run {job.job_type}",
             begun_ns,
-            {**said, "bridge.attempt": message.attempt, "bridge.worker_id": worker_id},
+            {**attributes, "bridge.attempt": message.attempt, "bridge.worker_id": broker.worker_id},
         )
         self._spans.enter(span)
         self._running[message.key] = span
 
-    def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any | None = None,
-        exception: BaseException | None = None,
-    ) -> None:
-        """End it."""
-        if self._spans is None or not isinstance(message, JobMessage):
+    def job_ended(self, broker: BridgeBroker, message: JobMessage, exception: BaseException | None) -> None:
+        """End the span of the attempt."""
+        if self._spans is None:
             return
         span = self._running.pop(message.key, None)
         if span is None:
@@ -94,6 +92,28 @@ class Tracing(dramatiq.Middleware):
         else:
             self._spans.end(span, message.settlement.outcome, message.settlement.reason)
 
-    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
-        """End it."""
-        self.after_process_message(broker, message)
+    def job_skipped(self, broker: BridgeBroker, message: JobMessage) -> None:
+        """End the span of the attempt."""
+        self.job_ended(broker, message, None)
+
+
+def open_spans(endpoint: str) -> Spans | None:
+    """Return what sends spans, or None if the extra ``otel`` is not installed, which is logged.
+
+    Args:
+        endpoint: OTLP over HTTP; empty for none.
+    """
+    if not endpoint:
+        return None
+    try:
+        from ops.otel import Spans
+    except ImportError as error:
+        # Other packages install parts of OpenTelemetry; they are of no use without the rest.
+        log.warning(
+            "tracing.not_installed",
+            endpoint=endpoint,
+            reason=str(error),
+            remedy="pip install 'cmd-bridge[otel]'",
+        )
+        return None
+    return Spans(endpoint)

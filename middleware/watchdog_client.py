@@ -1,4 +1,4 @@
-"""Puts a worker process under the care of its host's warden."""
+"""Connect a worker process to its host's watchdog."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import dramatiq
-from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import MiddlewareError, SkipMessage
 
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
 from middleware.broker.scripts import Settlement
 from middleware.broker.vitals import Vitals, WardPlace
+from middleware.job_middleware import JobMiddleware
 from middleware.time_limit import time_limit_s
 from ops.backoff import FIRST_S, Backoff
 from ops.processes import process_start_time
@@ -31,32 +30,29 @@ _START_EVERY = 20
 logger = logging.getLogger(__name__)
 
 
-class Wardship(dramatiq.Middleware):
-    """Writes the worker's vitals and keeps a connection to the warden, starting one if none is there.
+class WatchdogClient(JobMiddleware):
+    """Writes the worker's vitals and keeps a connection to the watchdog; starts one if none runs.
 
-    The warden (``middleware/broker/watchdog.py``) renews the lease when job code starves this process, and
-    notices its death at once. Under ``3ox up`` the supervisor runs the warden; otherwise the first worker
-    starts it, and it ends by itself when no worker is left.
+    The watchdog (``middleware/broker/watchdog.py``) renews the lease when job code starves this process, and
+    notices at once when it dies. Under ``3ox up`` the supervisor runs the watchdog; otherwise the first
+    worker starts it, and it exits when no worker is left.
 
     Args:
-        place: Where the warden is.
-        settings: Limits by job type.
+        place: Where the watchdog's files are.
+        settings: Time limits by job type.
     """
 
     def __init__(self, place: WardPlace, settings: Settings) -> None:
         self._place = place
         self._settings = settings
         self._stopping = threading.Event()
-        self._link: socket.socket | None = None
 
-    def before_worker_boot(self, broker: Broker, worker: Any) -> None:
-        """Make the vitals, before the first job can be fetched.
+    def worker_starting(self, broker: BridgeBroker, worker: Any) -> None:
+        """Create the vitals, before the first job can be fetched.
 
         Raises:
-            MiddlewareError: They cannot be written. It ends the process: nobody would answer for its jobs.
+            MiddlewareError: They cannot be written. It ends the process, whose jobs would not be watched.
         """
-        if not isinstance(broker, BridgeBroker):
-            return
         started = process_start_time(os.getpid())
         path = self._place.vitals_dir / broker.worker_id
         try:
@@ -67,42 +63,36 @@ class Wardship(dramatiq.Middleware):
             )
         except OSError as error:
             raise MiddlewareError(f"a worker needs the file {path}: {error.strerror}.") from error
-        start_duty("wardship", self._stay_linked, broker, ended=self._stopping.is_set)
+        start_duty("watchdog-client", self._stay_connected, broker, ended=self._stopping.is_set)
 
-    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+    def job_starting(self, broker: BridgeBroker, message: JobMessage) -> None:
         """Note that a job starts."""
-        if isinstance(broker, BridgeBroker) and isinstance(message, JobMessage) and broker.vitals is not None:
-            allowed_s = time_limit_s(message.job, self._settings)
-            broker.vitals.started(message.job.job_id, message.delivery, allowed_s)
-            if not broker.is_ours(message):
-                # We were starved between fetch and start, and the job has been handed back meanwhile.
-                message.settlement = Settlement(outcome="queued", reason="it was no longer this worker's")
-                raise SkipMessage
+        if broker.vitals is None:
+            return
+        limit_s = time_limit_s(message.job, self._settings)
+        broker.vitals.started(message.job.job_id, message.delivery, limit_s)
+        if not broker.is_ours(message):
+            # This process was starved between fetch and start, and the job has been handed back meanwhile.
+            message.settlement = Settlement(outcome="queued", reason="it was no longer this worker's")
+            raise SkipMessage
 
-    def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any | None = None,
-        exception: BaseException | None = None,
-    ) -> None:
+    def job_ended(self, broker: BridgeBroker, message: JobMessage, exception: BaseException | None) -> None:
         """Note that a job has ended: it is not overdue while its commit waits for the store."""
-        if isinstance(broker, BridgeBroker) and isinstance(message, JobMessage) and broker.vitals is not None:
+        if broker.vitals is not None:
             broker.vitals.ended(message.job.job_id, message.delivery)
 
-    def before_worker_shutdown(self, broker: Broker, worker: Any) -> None:
-        """Note that a stop was asked for."""
-        if isinstance(broker, BridgeBroker) and broker.vitals is not None:
+    def worker_stopping(self, broker: BridgeBroker, worker: Any) -> None:
+        """Note that a stop was requested."""
+        if broker.vitals is not None:
             broker.vitals.stopping()
 
-    def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
-        """Take leave of the warden if nothing is in hand; else it sees to what is left when we are gone."""
+    def worker_stopped(self, broker: BridgeBroker, worker: Any) -> None:
+        """Disconnect; remove the vitals unless jobs are unfinished, which the watchdog then recovers."""
         self._stopping.set()
-        if isinstance(broker, BridgeBroker) and broker.vitals is not None and broker.left:
+        if broker.vitals is not None and broker.left:
             broker.vitals.remove()
 
-    def _stay_linked(self, broker: BridgeBroker) -> None:
+    def _stay_connected(self, broker: BridgeBroker) -> None:
         backoff = Backoff()
         while not self._stopping.is_set():
             try:
@@ -112,16 +102,16 @@ class Wardship(dramatiq.Middleware):
                     link.sendall(f"{broker.worker_id}\n".encode())
                     link.settimeout(None)
                     backoff.reset()
-                    link.recv(1)  # says nothing; returns when the warden is gone
+                    link.recv(1)  # the watchdog sends nothing; this returns when it is gone
             except OSError:
                 if backoff.failures % _START_EVERY == 0 and "BRIDGE_SUPERVISED" not in os.environ:
-                    self._start_warden()
+                    self._start_watchdog()
                 backoff.wait(self._stopping)
             else:
                 self._stopping.wait(FIRST_S)
 
-    def _start_warden(self) -> None:
-        """Start a warden; where one runs already, it ends at once by itself."""
+    def _start_watchdog(self) -> None:
+        """Start a watchdog; where one runs already, it exits at once."""
         environ = {name: value for name, value in os.environ.items() if name != "BRIDGE_WORKER_ID"}
         try:
             subprocess.Popen(
@@ -134,4 +124,4 @@ class Wardship(dramatiq.Middleware):
                 start_new_session=True,
             )
         except OSError:
-            logger.exception("warden.not_started")
+            logger.exception("watchdog.not_started")

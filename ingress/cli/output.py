@@ -45,8 +45,8 @@ class OutputWriter:
             self._open_line = False
 
 
-class LocalSink:
-    """Takes what a job reports that runs in this process; see ``middleware.context.Sink``.
+class LocalReporter:
+    """Takes what a job reports that runs in this process; see ``middleware.context.Reporter``.
 
     Args:
         writer: Shows its output; None shows none.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ingress.cli.output import LocalSink, OutputWriter
+from ingress.cli.output import LocalReporter, OutputWriter
 from ingress.cli.shared import (
     CANCEL_WAIT_S,
     emit_json,
@@ -135,13 +135,13 @@ def _here(job: Job, mode: Mode, bridge: Bridge, away: StoreUnreachable) -> JobRe
     note(f"{away.message} The job runs in this process.")
     if mode.line and not mode.as_json:
         click.echo(mode.line)
-    sink = LocalSink(None if mode.as_json else OutputWriter(raw=mode.command))
-    record, receipt = run_in_process(job, bridge.loaded, sink)
+    reporter = LocalReporter(None if mode.as_json else OutputWriter(raw=mode.command))
+    record, receipt = run_in_process(job, bridge.loaded, reporter)
     if mode.as_json:
         # There is no store that could be asked for the receipt later.
         emit_json({**msgspec.to_builtins(record), "receipt": receipt})
     elif mode.ends_line:
-        sink.end_line()
+        reporter.end_line()
     if record.status == "cancelled":
         explain(record)
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Periodic work of a bridge: canary, recovery, retention, metrics samples, hand-over of the spool.
+"""Periodic work of a bridge: canary, recovery, retention, expiry of approvals, metrics samples, the spool.
 
 Only the leader does it, except for the spool, which belongs to a host. Intervals are measured with a clock
 that is never set, so a jump of the wall clock neither delays nor repeats anything.
@@ -15,22 +15,20 @@ from msgspec import Struct
 from ingress.core.daemon import Daemon
 from ingress.core.schedules import SOURCE
 from middleware.broker.leadership import Leadership, steady_s
+from middleware.broker.maintenance import expire_approvals, recover_jobs, remove_old_jobs
 from middleware.broker.outage import Outage
 from middleware.job.metrics import SPACING_S, Metrics
-from middleware.job.records import utc_now
 from middleware.job.schema import make_job
-from middleware.job.states import FINAL, State
+from middleware.job.states import State
 from ops.errors import BridgeError, JobNotFound
 from ops.logs import get_logger
 from ops.threads import start_duty
 
 _RETENTION_INTERVAL_S = 60.0
+_APPROVALS_INTERVAL_S = 60.0
 _SPOOL_INTERVAL_S = 10.0
 #: Jobs in the spool for longer than this, although the store is available, are logged.
 _SPOOL_STUCK_S = 60.0
-#: Jobs deleted per call, about a millisecond of the store's time, and calls per round.
-_BATCH = 50
-_BATCHES_MAX = 200
 _CANARY_TIMEOUT_S = 30.0
 
 log = get_logger(__name__)
@@ -71,9 +69,13 @@ class PeriodicTasks:
         self._canary: str | None = None
         metrics = Metrics(self._bridge.reader)
         settings = self._settings
+        approvals_s = min(_APPROVALS_INTERVAL_S, settings.approval_ttl_s / 2)
         self._tasks = [
-            PeriodicTask("recovery", max(0.5, settings.lease_s / 3), self._recover),
-            PeriodicTask("retention", min(_RETENTION_INTERVAL_S, settings.retention_s), self._expire),
+            PeriodicTask("recovery", max(0.5, settings.lease_s / 3), self._recover_jobs),
+            PeriodicTask(
+                "retention", min(_RETENTION_INTERVAL_S, settings.retention_s), self._remove_old_jobs
+            ),
+            PeriodicTask("approvals", approvals_s, self._expire_approvals),
             PeriodicTask("metrics", SPACING_S["10s"], partial(metrics.sample, "10s")),
             PeriodicTask("metrics.long", SPACING_S["10m"], partial(metrics.sample, "10m")),
             PeriodicTask("spool", _SPOOL_INTERVAL_S, self._check_spool, leader_only=False),
@@ -110,35 +112,19 @@ class PeriodicTasks:
         else:
             self._outage.end()
 
-    def _recover(self) -> None:
-        """Recover the jobs of dead workers, in case no worker is left to do it."""
-        lease_ms = int(self._settings.lease_s * 1000)
-        how = f"its lease ended, seen at {utc_now()}"
-        for worker_id, job_id, status in self._bridge.scripts.recover(how=how, lease_ms=lease_ms):
-            log.warning("job.recovered", job_id=job_id, from_worker=worker_id, status=status)
+    def _recover_jobs(self) -> None:
+        recover_jobs(self._bridge.scripts, lease_ms=int(self._settings.lease_s * 1000))
 
-    def _expire(self) -> None:
-        """Delete jobs past their retention, in case no worker is left to do it."""
-        seconds = int(self._bridge.store.call("TIME")[0])
-        until_ms = (seconds - self._settings.retention_s) * 1000
-        deleted = sum(self._delete(state, _BATCH * _BATCHES_MAX, until_ms) for state in FINAL)
-        counts = self._bridge.reader.summary()
-        deleted += sum(
-            self._delete(state, min(counts[state] - self._settings.finished_max, _BATCH * _BATCHES_MAX), None)
-            for state in FINAL
+    def _remove_old_jobs(self) -> None:
+        remove_old_jobs(
+            self._bridge.scripts,
+            retention_s=self._settings.retention_s,
+            finished_max=self._settings.finished_max,
+            stopping=self._daemon.stopping,
         )
-        if deleted:
-            log.info("jobs.expired", jobs=deleted)
 
-    def _delete(self, state: State, at_most: int, until_ms: int | None) -> int:
-        deleted = 0
-        while deleted < at_most and not self._daemon.stopping.is_set():
-            wanted = min(_BATCH, at_most - deleted)
-            batch = self._bridge.scripts.purge(state, wanted, until_ms)
-            deleted += batch
-            if batch < wanted:
-                break
-        return deleted
+    def _expire_approvals(self) -> None:
+        expire_approvals(self._bridge.admission.approvals, stopping=self._daemon.stopping)
 
     def _send_canary(self) -> None:
         """Submit a job that passes through the whole bridge, after reporting on the previous one."""

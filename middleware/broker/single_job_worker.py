@@ -87,8 +87,8 @@ class SoloWorker:
             )
         if not reply.is_ours:
             raise WrongState(f"the job has been taken in before; it is {reply.status}.", remedy="Try again.")
-        sink = _Sink(self._scripts, self.worker_id, job.job_id, self._delivery)
-        self._context = JobContext(job, sink, attempt=1, worker_id=self.worker_id)
+        reporter = _UnbufferedReporter(self._scripts, self.worker_id, job.job_id, self._delivery)
+        self._context = JobContext(job, reporter, attempt=1, worker_id=self.worker_id)
         return self._context
 
     @contextlib.contextmanager
@@ -151,7 +151,7 @@ class SoloWorker:
             context.interrupt(JobCancelled)
 
 
-class _Sink:
+class _UnbufferedReporter:
     """Takes what the job reports; what the store does not take now is old by the time it does."""
 
     def __init__(self, scripts: Scripts, worker_id: str, job_id: str, delivery: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from msgspec import Struct
 
@@ -143,8 +145,18 @@ def _reason(row: dict[str, bytes | None]) -> str:
     return status
 
 
-class _Line(Struct):
-    """A line of the receipt chain as the scripts write it."""
+class ChainLine(Struct, frozen=True, gc=False):
+    """A line of a receipt chain as the store functions write it.
+
+    Attributes:
+        at: When, in milliseconds since 1970 by the store's clock.
+        status: The state that the job came into.
+        attempt: Number of the attempt, 0 before the first.
+        worker: Id of the worker.
+        reason: Why the job came into this state.
+        input_sha256: Of the payload; in the first line only.
+        result_sha256: Of the result; at the end of an attempt only.
+    """
 
     at: int
     status: str
@@ -155,15 +167,19 @@ class _Line(Struct):
     result_sha256: str | None = None
 
 
-_line_decoder = msgspec.json.Decoder(_Line)
+_line_decoder = msgspec.json.Decoder(ChainLine)
+
+
+def decode_chain(chain: Sequence[bytes]) -> list[ChainLine]:
+    """Return the lines of a receipt chain, oldest first."""
+    return [_line_decoder.decode(raw) for raw in chain]
 
 
 def read_attempts(chain: list[bytes]) -> list[Attempt]:
     """Read the attempts off a receipt chain."""
     attempts: list[Attempt] = []
     open_attempt = False
-    for raw in chain:
-        line = _line_decoder.decode(raw)
+    for line in decode_chain(chain):
         at = str(utc(line.at))
         if line.status == State.PROCESSING:
             attempts.append(Attempt(line.attempt, line.worker, at))
@@ -184,7 +200,7 @@ def read_receipt(job: JobBase, chain: list[bytes], *, duplicate: bool = False) -
         chain: Its lines, the first one first.
         duplicate: Whether the caller's submission was answered with this earlier job.
     """
-    lines = [_line_decoder.decode(raw) for raw in chain]
+    lines = decode_chain(chain)
     ends = [line for line in lines if line.attempt and line.status not in {State.PROCESSING, State.QUEUED}]
     return make_receipt(
         job,

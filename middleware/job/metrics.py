@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import msgspec
 from msgspec import Struct
 
+from middleware.job.keys import DELIVER_QUEUE
 from middleware.job.states import State
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Metrics:
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         since = f"({now_ms - round(window_s * 1000)}"
         done, failed = self._keys.state(State.COMPLETED), self._keys.state(State.FAILED)
-        waiting = [self._keys.state(state, "deliver") for state in (State.QUEUED, State.RETRYING)]
+        waiting = [self._keys.state(state, DELIVER_QUEUE) for state in (State.QUEUED, State.RETRYING)]
         completed, failures, ids, workers, *deliveries = self._reader.read(
             [
                 ("ZCOUNT", done, since, now_ms),

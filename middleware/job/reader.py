@@ -12,7 +12,7 @@ import msgspec
 from middleware.job.assembly import LIFE_FIELDS, make_record, read_job, read_receipt
 from middleware.job.deliveries import read_deliveries, undelivered_jobs
 from middleware.job.ids import ID_LENGTH, id_named, is_id_part
-from middleware.job.keys import Keys
+from middleware.job.keys import DELIVER_QUEUE, Keys
 from middleware.job.records import JobPage, JobRecord, OutputChunk, Receipt
 from middleware.job.schema import JOB_TYPES
 from middleware.job.states import State
@@ -96,7 +96,7 @@ class Reader:
         if len(text) > _FOREIGN_ID_MAX:
             return False
         status, queue = self.store.call("HMGET", self.keys.job(text), "status", "queue")
-        return status is not None and queue != b"deliver"
+        return status is not None and queue != DELIVER_QUEUE.encode()
 
     def job(self, job_id: str) -> JobRecord:
         """Give one job, by its whole id.

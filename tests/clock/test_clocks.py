@@ -8,7 +8,10 @@ from datetime import datetime
 import msgspec
 
 from ingress.dispatch import Bridge, bridge_status, connect
+from middleware.broker.scripts import Settlement
+from middleware.job.keys import QUEUES
 from middleware.job.metrics import POINTS_MAX, SPACING_S, Metrics
+from middleware.job.schema import make_job
 from ops.settings.load import load_settings
 from tests.clock.conftest import running_clocks, runs_of, write_schedules
 from tests.dispatch.test_faults import mortal
@@ -171,6 +174,20 @@ def test_the_bridge_s_own_duties_are_done(own: Bridge, environ: dict[str, str]) 
     assert point.run_p50_ms is not None
     assert point.run_p50_ms <= point.run_p95_ms
     assert point.states["completed"] == own.reader.summary()["completed"]
+
+
+def test_old_jobs_and_deliveries_are_removed_where_no_worker_runs(
+    own: Bridge, environ: dict[str, str]
+) -> None:
+    """The scheduler covers every queue, as a worker does."""
+    job = make_job("ask", {"prompt": "x"})
+    own.submit(job)
+    for queue in QUEUES:
+        (fetched,) = own.scripts.fetch("w1", queue, room=1, delivery=queue, lease_ms=60_000).jobs
+        own.scripts.settle("w1", fetched.job_id, queue, Settlement(outcome="completed", result=b"1"))
+    assert [own.reader.summary(queue)["completed"] for queue in QUEUES] == [1, 1]
+    with running_clocks({**environ, "BRIDGE_RETENTION_S": "1"}, own):
+        eventually(lambda: [own.reader.summary(queue)["completed"] for queue in QUEUES] == [0, 0], 15.0)
 
 
 def test_the_series_is_bounded(own: Bridge) -> None:

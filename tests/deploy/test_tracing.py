@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from ingress.dispatch import Bridge
 from middleware.job.schema import make_job
+from middleware.tracing import open_spans
 from ops.settings.load import load_settings
-from ops.trace_ids import open_spans, parent_of, span_number, trace_number, traceparent
+from ops.trace_ids import parent_of, span_number, trace_number, traceparent
 from tests.deploy.collector import Collector, attributes
 from tests.rest.conftest import running_api
 from tests.support import ROOT, clean_environ, eventually
@@ -157,7 +158,7 @@ def test_without_the_extra_it_says_so(tmp_path: Path, there: tuple[str, ...]) ->
         [
             sys.executable,
             "-c",
-            "from ops.trace_ids import open_spans; print(open_spans('http://127.0.0.1:9'))",
+            "from middleware.tracing import open_spans; print(open_spans('http://127.0.0.1:9'))",
         ],
         env=own,
         capture_output=True,

@@ -63,16 +63,16 @@ def test_the_end_of_the_old_attempt_leaves_the_new_one_within_reach(
     broker = make_broker(valkey)
     current = CurrentJob(lambda _: _NoSink(), lambda: "w1")
     limit = TimeLimit(current, Settings(types={"heartbeat": TypeOverrides(timeout_s=0.2)}))
-    limit.after_worker_boot(broker, None)
+    limit.worker_started(broker, None)
     for message in twice:
-        current.before_process_message(broker, message)
-        limit.before_process_message(broker, message)
+        current.job_starting(broker, message)
+        limit.job_starting(broker, message)
     with heard(old) as old_heard, heard(new) as new_heard:
-        limit.after_process_message(broker, old)
-        current.after_process_message(broker, old)
+        limit.job_ended(broker, old, None)
+        current.job_ended(broker, old, None)
         assert not current.interrupt(old.key, JobCancelled)
         assert current.running() == [new]
         eventually(lambda: new_heard == [TimeLimitExceeded], 5.0)
         assert old_heard == []
-    limit.after_worker_shutdown(broker, None)
+    limit.worker_stopped(broker, None)
     broker.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from middleware.provider_wait import PARKED, park_wait_s, read_parks
+from middleware.parked_attempts import PARKED, parked_wait_s, read_parked_attempts
 
 
 def line(at: int, status: str, attempt: int = 0, reason: str = "") -> bytes:
@@ -28,14 +28,14 @@ def test_only_parked_attempts_of_this_life_count() -> None:
         line(14_300, "retrying", 4, "attempt 4 failed: oops"),
         line(15_200, "processing", 5),
     ]
-    parks = read_parks(chain, base_attempt=2)
-    assert (parks.count, parks.since_ms, parks.parked_s) == (1, 9_200, 6.0)
-    assert read_parks(chain[:2], base_attempt=0).count == 0
+    parks = read_parked_attempts(chain, base_attempt=2)
+    assert (parks.count, parks.since_ms, parks.waiting_s) == (1, 9_200, 6.0)
+    assert read_parked_attempts(chain[:2], base_attempt=0).count == 0
 
 
 @given(st.floats(0, 1e6), st.integers(0, 500), st.floats(0, 1))
 def test_wait(after_s: float, parks: int, fraction: float) -> None:
     """Never before the time that was named, never much later, never a busy loop."""
-    wait_s = park_wait_s(after_s, parks=parks, fraction=fraction)
+    wait_s = parked_wait_s(after_s, parked=parks, fraction=fraction)
     least_s = min(2.0**parks, 64.0)
     assert max(after_s, least_s) <= wait_s <= max(after_s, least_s) * 1.1 + 5

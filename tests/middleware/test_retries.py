@@ -47,7 +47,7 @@ def test_what_an_error_carries_does_not_cost_the_retry(
     def settled(max_retries: int) -> Settlement:
         again = msgspec.structs.replace(job, max_retries=max_retries)
         message = JobMessage(again, delivered, "d1", "jobs")
-        Retries(Settings()).after_process_message(make_broker(valkey), message, exception=raised)
+        Retries(Settings()).job_ended(make_broker(valkey), message, raised)
         assert message.settlement is not None
         return message.settlement
 
