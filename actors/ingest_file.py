@@ -20,7 +20,7 @@ from actors.ingest.paths import parts_of, require_name
 from middleware.job.types import IngestFilePayload
 from ops.dropfolder import claim_folder, failed_folder
 from ops.errors import JobRefused
-from ops.files import digest_of, explain
+from ops.files import as_job_error, digest_of
 from ops.filetype import media_type_of
 from ops.settings.load import LoadedSettings
 from ops.workspace import Workspace
@@ -82,7 +82,7 @@ def _verify(source: Path, payload: IngestFilePayload) -> None:
     try:
         sha256, size_bytes = digest_of(source, current_job().check_cancelled)
     except OSError as error:
-        raise explain(error, f"{payload.name!r} cannot be read") from error
+        raise as_job_error(error, f"{payload.name!r} cannot be read") from error
     if (sha256, size_bytes) != (payload.sha256, payload.size_bytes):
         raise JobRefused(
             f"{payload.name!r} has changed since it was taken in.",
@@ -141,4 +141,4 @@ def decide_what(loaded: LoadedSettings, payload: IngestFilePayload, source: Path
     try:
         return understand(loaded, payload, source)
     except OSError as error:
-        raise explain(error, f"{payload.name!r} cannot be read") from error
+        raise as_job_error(error, f"{payload.name!r} cannot be read") from error

@@ -1,8 +1,10 @@
-"""Every error that the bridge raises on purpose, in one tree.
+"""The exceptions of the bridge, in one tree.
 
-An error carries what happened (its message), what to do about it (``remedy``) and the exit code
-of the command line. Interrupts (cancellation, time limit) are signals, not errors: see
-``middleware.context``.
+An exception carries a message, a ``remedy`` for the reader, and the exit code of the command line. Cancelling
+a job and its time limit are interrupts, not errors; see ``middleware.context``.
+
+A message is a sentence of its own: it begins with a capital letter (or with a name, such as a path), quotes
+the value at fault, and ends with a full stop. The remedy is one sentence in the imperative.
 """
 
 from __future__ import annotations
@@ -11,14 +13,14 @@ from typing import ClassVar
 
 
 class BridgeError(Exception):
-    """Base of the tree.
+    """Base of all errors that the bridge raises on purpose.
 
     Parameters:
-        message: What happened, one sentence; the class docstring's first line by default.
-        remedy: What the reader can do about it, one sentence.
+        message: What is wrong, one sentence; the first line of the class docstring by default.
+        remedy: What to do about it, one sentence.
 
     Attributes:
-        exit_code: What ``3ox`` exits with when this error ends a command.
+        exit_code: Exit code of ``3ox`` when this error ends a command.
     """
 
     exit_code: ClassVar[int] = 1
@@ -34,20 +36,29 @@ class BridgeError(Exception):
 
 
 class UsageProblem(BridgeError):
-    """The command was used wrongly."""
+    """The command was used incorrectly.
+
+    ``3ox COMMAND --help`` lists arguments and options.
+    """
 
     exit_code = 2
 
 
 class SettingsError(UsageProblem):
-    """A setting is unknown or has a value that it cannot have."""
+    """A setting is unknown or its value is not valid.
+
+    The message names the file or environment variable and the key; correct it there. ``3ox config`` lists all
+    settings.
+    """
 
 
 class InvalidJob(UsageProblem):
-    """A job does not fit its schema.
+    """The job does not match its schema.
+
+    Correct the field that the message names.
 
     Parameters:
-        field: Dotted name of the field at fault, ``payload.argv`` for instance; empty if unknown.
+        field: Dotted name of the field at fault, such as ``payload.argv``; empty if unknown.
     """
 
     def __init__(self, message: str = "", *, remedy: str = "", field: str = "") -> None:
@@ -56,32 +67,47 @@ class InvalidJob(UsageProblem):
 
 
 class UnknownProject(UsageProblem):
-    """No such project in 3ox.toml."""
+    """The project is not in 3ox.toml.
+
+    Add it as ``[projects.NAME]``, or correct the name.
+    """
 
 
 class AmbiguousJobId(UsageProblem):
-    """A shortened job id fits more than one job."""
+    """The shortened job ID matches more than one job.
+
+    Use more characters of the ID.
+    """
 
 
 class WrongState(UsageProblem):
-    """The job is not in a state that allows this."""
+    """The job is not in a state that allows this.
+
+    Raised by cancel, retry, approve, deny and undo; ``3ox jobs ID`` shows the state.
+    """
 
 
 class StoreUnreachable(BridgeError):
-    """The store does not answer."""
+    """The store does not answer.
+
+    Start it (``3ox up`` for the embedded one) or correct ``redis_url``. Daemons retry by themselves.
+    """
 
     exit_code = 3
 
 
 class StoreTimeout(StoreUnreachable):
-    """The store took the command and did not answer in time."""
+    """The store received the command and did not reply in time.
+
+    The command may have been carried out: check before repeating one that is not idempotent.
+    """
 
 
 class StoreError(BridgeError):
-    """The store answered with an error.
+    """The store replied with an error.
 
     Parameters:
-        code: First word of the reply: ``OOM``, ``READONLY``, ``WRONGTYPE``, ...
+        code: First word of the reply, such as ``WRONGTYPE``.
     """
 
     exit_code = 3
@@ -92,61 +118,96 @@ class StoreError(BridgeError):
 
 
 class QueueFull(BridgeError):
-    """The queue has reached its limit; try again when it has drained."""
+    """The queue has reached its limit.
+
+    Retry when jobs have been processed, start more workers, or raise ``queue_max``.
+    """
 
 
 class SpoolFull(BridgeError):
-    """The store is away and the spool takes no more; try again later."""
+    """The store is unavailable and the spool is full.
+
+    Retry when the store is back, or raise ``spool_max_bytes``.
+    """
 
 
 class JobNotFound(BridgeError):
-    """No such job."""
+    """No such job.
+
+    It never existed here, or retention has removed it; ``3ox jobs`` lists the known ones.
+    """
 
     exit_code = 4
 
 
 class SessionNotFound(BridgeError):
-    """No such session."""
+    """No such session.
+
+    ``3ox sessions`` lists the known ones.
+    """
 
     exit_code = 4
 
 
 class WaitTimeout(BridgeError):
-    """The wait ran out before the job ended."""
+    """The wait timed out before the job finished.
+
+    The job is not affected; wait again or raise ``--timeout``.
+    """
 
     exit_code = 124
 
 
 class AlreadyRunning(UsageProblem):
-    """Another process already serves this workspace."""
+    """Another process already serves this workspace.
+
+    ``3ox status`` shows it; ``3ox down`` stops it.
+    """
 
 
 class StartFailed(BridgeError):
-    """A process of the bridge did not start."""
+    """A process of the bridge did not start.
+
+    The message quotes its last output; see ``3ox.log`` for the rest.
+    """
 
 
 class LeadershipLost(BridgeError):
-    """Another process leads now; what was about to be written down is not."""
+    """Leadership was lost; the write was discarded.
+
+    Another scheduler leads now. No action is needed.
+    """
 
 
 class LedgerBroken(BridgeError):
-    """The ledger cannot be written or does not prove what it should."""
+    """The ledger cannot be written or fails verification.
+
+    ``3ox verify`` names the line at fault.
+    """
 
 
 class HistoryBroken(BridgeError):
-    """The database of ended jobs cannot be read or written."""
+    """The history database cannot be read or written.
+
+    Check free disk space and permissions of ``.3ox/history.db``.
+    """
 
 
 class JobFailed(BridgeError):
-    """The job ran and did not succeed. Raised by actors; retried as far as the job allows."""
+    """The job failed.
+
+    Raised by actors; the job is retried as often as its ``max_retries`` allows.
+    """
 
 
 class JobParked(JobFailed):
-    """The job has to wait for somebody who has said when to come back; the attempt is not counted.
+    """The job waits for a service that named the time to retry.
+
+    The attempt is not counted against ``max_retries``.
 
     Parameters:
-        after_s: Until then, in seconds from now.
-        limit_s: Bound on all such waits of one job together, beside the job's own time limit.
+        after_s: Time until the next attempt, in seconds.
+        limit_s: Limit of all such waits of one job together, in seconds, besides the job's own timeout.
     """
 
     def __init__(self, message: str = "", *, after_s: float, limit_s: float, remedy: str = "") -> None:
@@ -156,10 +217,16 @@ class JobParked(JobFailed):
 
 
 class JobRefused(JobFailed):
-    """The job can never succeed as it stands; it fails at once and is not retried."""
+    """The job cannot succeed as it is.
+
+    Raised by actors; the job fails at once and is not retried. Correct it and submit it again.
+    """
 
 
 class PolicyDenied(JobRefused):
-    """The policy of 3ox.toml does not allow this job; raised before it is taken, and again before it runs."""
+    """The access policy in 3ox.toml does not allow this job.
+
+    Raised when the job is submitted, and checked again before it runs. See ``[[policy]]``.
+    """
 
     exit_code = 2

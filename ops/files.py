@@ -1,4 +1,10 @@
-"""Files by their content: read them, compare them, put them somewhere without ever overwriting one."""
+"""File operations: read regular files safely, write files atomically, never overwrite a file of others.
+
+Reading        open_file, digest_of, has_content
+New files      link_or_copy, write_new, publish_draft     the target must not exist
+Own files      replace_file, write_durably          the target is replaced
+Disk and errors write_all, sync_folder, require_free_space, as_job_error
+"""
 
 from __future__ import annotations
 
@@ -13,44 +19,45 @@ from pathlib import Path
 from ops.errors import JobFailed, JobRefused
 
 _CHUNK_BYTES = 1_048_576
-#: Errors that say "no hard link from here to there": copy instead.
+#: Errors of ``link`` on file systems, or between file systems, without hard links.
 _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES})
 
+#: Called between the pieces of a long operation; may raise to stop it.
 Pulse = Callable[[], None]
 
 
 class NotAFile(OSError):
-    """It is a link, a pipe, a device, a directory: nothing whose content can be taken."""
+    """The path is a link, pipe, device or directory, not a regular file."""
 
 
 def open_file(path: Path) -> int:
     """Open a regular file for reading; never follows a link and never blocks on a pipe.
 
     Raises:
-        NotAFile: It is something else.
+        NotAFile: The path is not a regular file.
         OSError: It cannot be opened.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise NotAFile(error.errno, "it is no regular file", str(path)) from error
+            raise NotAFile(error.errno, "not a regular file", str(path)) from error
         raise
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise NotAFile(errno.EINVAL, "it is no regular file", str(path))
+        raise NotAFile(errno.EINVAL, "not a regular file", str(path))
     return fd
 
 
 def digest_of(path: Path, pulse: Pulse) -> tuple[str, int]:
-    """Give SHA-256 and size of a file's content, read in pieces.
+    """Return SHA-256 and size in bytes of a file's content.
 
     Args:
         path: The file.
         pulse: Called after each piece; may raise to stop.
 
     Raises:
-        OSError: It cannot be read, or is no regular file.
+        OSError: It cannot be read, or is not a regular file.
     """
     total, size_bytes = hashlib.sha256(), 0
     with os.fdopen(open_file(path), "rb", buffering=0) as file:
@@ -61,8 +68,8 @@ def digest_of(path: Path, pulse: Pulse) -> tuple[str, int]:
     return total.hexdigest(), size_bytes
 
 
-def holds(path: Path, sha256: str, size_bytes: int, pulse: Pulse) -> bool:
-    """Tell whether a path is a regular file with this content."""
+def has_content(path: Path, sha256: str, size_bytes: int, pulse: Pulse) -> bool:
+    """Return whether a path is a regular file with this content."""
     try:
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode) or found.st_size != size_bytes:
@@ -72,20 +79,20 @@ def holds(path: Path, sha256: str, size_bytes: int, pulse: Pulse) -> bool:
         return False
 
 
-def put(source: Path, target: Path, draft_name: str, pulse: Pulse) -> None:
-    """Make a file appear under another name, whole and at once, if the name is free.
+def link_or_copy(source: Path, target: Path, draft_name: str, pulse: Pulse) -> None:
+    """Make a file available under a second name, atomically, if that name is free.
 
-    A hard link where that is possible: it costs nothing, however large the file, and cannot be half done.
-    Otherwise a copy, forced to disk, under a draft's name first.
+    Uses a hard link where possible: it costs nothing, whatever the size, and cannot be half done. Otherwise
+    the file is copied to a draft, synced to disk and published.
 
     Args:
         source: The file.
-        target: Its new name; the folder is there.
-        draft_name: For a copy; the same again after a crash, so that no draft is left.
-        pulse: Called now and then; may raise to stop.
+        target: Its new name, in an existing folder.
+        draft_name: Name of the draft; the same after a crash, so that no draft is left behind.
+        pulse: Called after each piece; may raise to stop.
 
     Raises:
-        FileExistsError: The name is taken.
+        FileExistsError: The target exists.
         OSError: It cannot be written.
     """
     try:
@@ -98,44 +105,49 @@ def put(source: Path, target: Path, draft_name: str, pulse: Pulse) -> None:
     draft = target.parent / draft_name
     with os.fdopen(open_file(source), "rb", buffering=0) as file:
         _write_draft(draft, iter(lambda: file.read(_CHUNK_BYTES), b""), pulse)
-    _appear_or_go(draft, target)
+    _publish_or_remove(draft, target)
 
 
 def write_new(target: Path, data: bytes, draft_name: str, *, mode: int = 0o644) -> None:
-    """Write a new file, whole and at once, if its name is free.
+    """Write a new file atomically, if its name is free.
 
     Args:
         target: The file.
-        data: What it is to hold.
-        draft_name: Its name until it is whole; the same again after a crash, so that no draft is left.
-        mode: Of the file, but for what the umask takes away.
+        data: Its content.
+        draft_name: Name of the draft; the same after a crash, so that no draft is left behind.
+        mode: Permissions of the file, before the umask.
 
     Raises:
-        FileExistsError: The name is taken.
+        FileExistsError: The target exists.
         OSError: It cannot be written.
     """
     draft = target.parent / draft_name
     _write_draft(draft, iter((data,)), lambda: None, mode=mode)
-    _appear_or_go(draft, target)
+    _publish_or_remove(draft, target)
 
 
-def replace_file(target: Path, data: bytes) -> None:
-    """Write a file of ours, whole and at once; one of this name is replaced.
+def publish_draft(draft: Path, target: Path) -> None:
+    """Rename a draft to its final name if that is free; otherwise the draft stays.
 
     Raises:
-        OSError: It cannot be written.
+        FileExistsError: The target exists.
+        OSError: The rename failed.
     """
-    draft = target.parent / f".{target.name}.part"
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
-        write_all(fd, data)
-    finally:
-        os.close(fd)
-    draft.rename(target)
+        os.link(draft, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        # Without hard links (FAT), a check before the rename is the best there is.
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, "the file exists", str(target)) from error
+        draft.rename(target)
+        return
+    draft.unlink()
 
 
 def _write_draft(draft: Path, pieces: Iterable[bytes], pulse: Pulse, *, mode: int = 0o644) -> None:
-    # A draft that an earlier attempt left is ours; whatever else has the name must not be written through.
+    # A draft of an earlier attempt is removed; O_EXCL refuses anything else, such as a link.
     with contextlib.suppress(FileNotFoundError):
         draft.unlink()
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
@@ -152,93 +164,42 @@ def _write_draft(draft: Path, pieces: Iterable[bytes], pulse: Pulse, *, mode: in
         raise
 
 
-def _appear_or_go(draft: Path, target: Path) -> None:
+def _publish_or_remove(draft: Path, target: Path) -> None:
     try:
-        appear(draft, target)
+        publish_draft(draft, target)
     except OSError:
         draft.unlink(missing_ok=True)
         raise
 
 
-def appear(draft: Path, target: Path) -> None:
-    """Give a draft its name if that is free; if it is not, the draft stays.
+def replace_file(target: Path, data: bytes) -> None:
+    """Write or replace a file atomically; it is not synced to disk.
 
     Raises:
-        FileExistsError: It is not.
-        OSError: It cannot be done.
+        OSError: It cannot be written.
     """
+    draft = target.parent / f".{target.name}.part"
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
-        os.link(draft, target, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in _NO_LINK:
-            raise
-        # No hard links here (FAT and the like): the look before the rename is the best there is.
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, "it is there already", str(target)) from error
-        draft.rename(target)
-        return
-    draft.unlink()
-
-
-def require_room(folder: Path, needed_bytes: int) -> None:
-    """See to it, before any work, that a folder can be written to and has room.
-
-    Args:
-        folder: It exists.
-        needed_bytes: How much is to be written.
-
-    Raises:
-        JobFailed: Not now; worth another attempt later.
-    """
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise JobFailed(
-            f"{str(folder)!r} may not be written to.", remedy="Give the worker's user write access to it."
-        )
-    found = os.statvfs(folder)
-    free_bytes = found.f_bavail * found.f_frsize
-    if free_bytes < needed_bytes:
-        raise JobFailed(
-            f"the disk of {str(folder)!r} has {free_bytes} bytes left, {needed_bytes} are needed.",
-            remedy="Free disk space; the job is tried again.",
-        )
-
-
-def explain(error: OSError, doing: str) -> JobFailed:
-    """Turn an error of the system into the job's: final if it is about the file itself, else worth a retry.
-
-    Args:
-        error: What the system said.
-        doing: What was being done, as in "FILE cannot be read".
-    """
-    said = f"{doing}: {error.strerror or error}."
-    if isinstance(error, NotAFile) or error.errno in (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR):
-        return JobRefused(said, remedy="Drop it again under another name, or as a plain file.")
-    return JobFailed(said, remedy="Correct the mode of the folders, or free disk space.")
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write all of it: a disk that fills up takes a part without an error, and refuses only what comes then.
-
-    Raises:
-        OSError: It was not taken, or not all of it.
-    """
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+        write_all(fd, data)
+    finally:
+        os.close(fd)
+    draft.rename(target)
 
 
 def write_durably(target: Path, data: bytes) -> None:
-    """Write or replace a private file, mode 0600; it is on disk when this returns.
+    """Write or replace a private file (mode 0600) atomically; it is on disk when this returns.
 
-    Nobody else may write it at the same time. What a kill leaves, ``NAME.tmp``, the next one replaces.
+    Only one process may write it at a time. A draft ``NAME.tmp`` left by a crash is replaced by the next
+    call.
 
     Args:
-        target: The file; its folder is there.
-        data: What it is to hold.
+        target: The file, in an existing folder.
+        data: Its content.
 
     Raises:
-        OSError: It cannot be written; what was there before still is, unless only the folder was not forced
-            to disk.
+        OSError: It cannot be written. The previous content is still there, unless only syncing the folder
+            failed.
     """
     draft = target.with_suffix(".tmp")
     draft.unlink(missing_ok=True)
@@ -256,8 +217,19 @@ def write_durably(target: Path, data: bytes) -> None:
     sync_folder(target.parent)
 
 
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of the data: on a full disk, ``os.write`` writes a part and fails at the next call only.
+
+    Raises:
+        OSError: Not all of it was written.
+    """
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
 def sync_folder(folder: Path) -> None:
-    """Force to disk which names a folder holds.
+    """Sync the directory entries of a folder to disk.
 
     Raises:
         OSError: It cannot be opened, or the disk fails.
@@ -267,3 +239,40 @@ def sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def require_free_space(folder: Path, needed_bytes: int) -> None:
+    """Return if a folder is writable and its disk has enough free space.
+
+    Args:
+        folder: An existing folder.
+        needed_bytes: Bytes to be written.
+
+    Raises:
+        JobFailed: Not now; worth a retry.
+    """
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise JobFailed(
+            f"The folder {str(folder)!r} is not writable.",
+            remedy="Give the worker's user write access to it.",
+        )
+    found = os.statvfs(folder)
+    free_bytes = found.f_bavail * found.f_frsize
+    if free_bytes < needed_bytes:
+        raise JobFailed(
+            f"The disk of {str(folder)!r} has {free_bytes} bytes left, {needed_bytes} are needed.",
+            remedy="Free disk space; the job is retried.",
+        )
+
+
+def as_job_error(error: OSError, message: str) -> JobFailed:
+    """Return the job's error for an error of the system: final if the file itself is at fault, else retried.
+
+    Args:
+        error: The error of the system.
+        message: What failed, such as "'a.pdf' cannot be read".
+    """
+    text = f"{message}: {error.strerror or error}."
+    if isinstance(error, NotAFile) or error.errno in (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR):
+        return JobRefused(text, remedy="Drop it again as a regular file, or under another name.")
+    return JobFailed(text, remedy="Check the permissions of the folders, or free disk space.")

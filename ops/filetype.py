@@ -1,17 +1,17 @@
-"""What a file is, by its content and its name."""
+"""Media types of files, by content and name."""
 
 from __future__ import annotations
 
 import mimetypes
 from pathlib import Path
 
-#: So much of a file's beginning is looked at.
+#: Bytes at the beginning of a file that are examined.
 HEAD_BYTES = 4096
 BINARY = "application/octet-stream"
 EMPTY = "inode/x-empty"
 PLAIN = "text/plain"
 
-#: Text whose kind only its name tells; content has no mark of it.
+#: Types of text that only the file name reveals.
 _TEXT_BY_SUFFIX = {
     ".md": "text/markdown",
     ".markdown": "text/markdown",
@@ -37,7 +37,7 @@ _TEXT_BY_SUFFIX = {
     ".rs": "text/x-rust",
     ".go": "text/x-go",
 }
-#: Packages of several parts: the content says zip, the name says of what.
+#: Formats that are zip archives; the name tells which one.
 _ZIPPED_BY_SUFFIX = {
     ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
     ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
@@ -48,19 +48,19 @@ _ZIPPED_BY_SUFFIX = {
     ".jar": "application/java-archive",
 }
 _ZIP_MARK = b"PK\x03\x04"
-#: Frequent kinds whose short marks puremagic trusts less than a name that pretends.
+#: Frequent types whose short signatures puremagic ranks below a misleading name.
 _MARKS = (
     (b"%PDF-", "application/pdf"),
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"\x1f\x8b", "application/gzip"),
     (b"\x7fELF", "application/x-executable"),
 )
-#: A tenth for each byte of the mark that was found; three bytes are found by chance.
+#: puremagic's confidence is 0.1 per matched byte; three bytes match by chance.
 _CONFIDENCE_MIN = 0.4
 
 
 def is_text(head: bytes) -> bool:
-    """Tell whether the beginning of a file is text in UTF-8; its last letter may be cut."""
+    """Return whether the beginning of a file is UTF-8 text; its last character may be cut."""
     if b"\0" in head:
         return False
     try:
@@ -71,17 +71,17 @@ def is_text(head: bytes) -> bool:
 
 
 def media_type_of(path: Path, name: str) -> str:
-    """Give the media type of a file.
+    """Return the media type of a file.
 
-    Text is judged by its name, since a file of code or of commas has no mark in its content; all else by its
-    content, whatever its name pretends.
+    Text is classified by name, because source code or CSV has no signature; everything else by content,
+    whatever its name.
 
     Args:
-        path: The file; it can be read.
-        name: Its own name.
+        path: The file to read.
+        name: Its original name.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
@@ -89,7 +89,7 @@ def media_type_of(path: Path, name: str) -> str:
 
 
 def media_type_of_head(head: bytes, name: str) -> str:
-    """Give the media type of a file whose first ``HEAD_BYTES`` are known; see ``media_type_of``."""
+    """Return the media type of a file from its first ``HEAD_BYTES``; see ``media_type_of``."""
     suffix = f".{name.rpartition('.')[2].lower()}" if "." in name else ""
     if head == b"":
         return EMPTY
@@ -116,7 +116,7 @@ def _by_content(head: bytes, name: str) -> str:
     for mark, media_type in _MARKS:
         if head.startswith(mark):
             return media_type
-    # Late: its table of 3,000 marks takes 50 ms to load, and most files are text.
+    # Late import: its table of 3,000 signatures takes 50 ms to load, and most files are text.
     import puremagic
 
     try:

@@ -1,4 +1,4 @@
-"""Imports a library as it is where something that it can do without is not installed."""
+"""Import a library while hiding an optional dependency of it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def without(name: str) -> Iterator[None]:
-    """Within this block, importing a module fails as if it were not there, unless it is imported already.
+    """Within this block, importing a module fails as if it were not installed, unless it is already imported.
 
-    Libraries that use another one if they find it pay for it also where nobody wants it. Whoever imports it
-    afterwards gets it.
+    For libraries that import a slow optional dependency whenever it is installed. After the block, the module
+    can be imported as usual.
 
     Args:
-        name: Of the module.
+        name: Name of the module.
     """
     if name in sys.modules:
         yield

@@ -1,7 +1,7 @@
-"""A lock that goes with the process that holds it, in a file that the last holder may remove.
+"""File locks that the kernel releases when their process ends; the holder may remove the file.
 
-Whoever removes the file does so before it closes the descriptor: whoever waits for the lock then finds that
-its own is the lock of nothing, and takes the one of the new file.
+A holder removes the file before it closes the descriptor. A process that was waiting for the lock then finds
+that the path refers to another file (or none), and locks that one.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ import os
 import time
 from pathlib import Path
 
-_LOOK_S = 0.02
+_POLL_S = 0.02
 
 
 def take_lock(path: Path, *, within_s: float) -> int:
-    """Take a lock; waits for its holder.
+    """Take a lock, waiting for its holder.
 
     Args:
-        path: The lock's file; made if it is not there.
-        within_s: How long; the kernel has no such wait, so that this one looks every 20 ms.
+        path: The lock file; created if it is missing.
+        within_s: Timeout in seconds; the lock is polled every 20 ms, because flock has no timeout.
 
     Returns:
-        The descriptor that holds it, to be closed.
+        The descriptor that holds the lock; close it to release the lock.
 
     Raises:
-        TimeoutError: Its holder has kept it for so long.
+        TimeoutError: Another process held the lock for that long.
         OSError: The file cannot be opened or locked.
     """
     deadline_s = time.monotonic() + within_s
     while (fd := try_lock(path)) is None:
         if time.monotonic() > deadline_s:
-            raise TimeoutError(errno.ETIMEDOUT, "another process holds its lock", str(path))
-        time.sleep(_LOOK_S)
+            raise TimeoutError(errno.ETIMEDOUT, "another process holds the lock", str(path))
+        time.sleep(_POLL_S)
     return fd
 
 
 def await_lock(path: Path) -> int:
-    """Take a lock; waits for as long as its holder lives, as a stand-by does. See ``take_lock``."""
+    """Take a lock, waiting until its holder releases it or ends; see ``take_lock``."""
     while True:
         fd = _locked(path, fcntl.LOCK_EX)
         if fd is not None:
@@ -47,10 +47,10 @@ def await_lock(path: Path) -> int:
 
 
 def try_lock(path: Path) -> int | None:
-    """Take a lock if nobody holds it; see ``take_lock``.
+    """Take a lock if it is free; see ``take_lock``.
 
     Returns:
-        The descriptor that holds it, or None if somebody else does.
+        The descriptor that holds it, or None if another process does.
     """
     while True:
         try:
@@ -62,7 +62,7 @@ def try_lock(path: Path) -> int | None:
 
 
 def _locked(path: Path, operation: int) -> int | None:
-    """Lock the file; None if it has lost its name to another one meanwhile."""
+    """Lock the file; returns None if the path refers to another file by then."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, operation)

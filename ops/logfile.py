@@ -1,9 +1,9 @@
-"""One log file for many processes: whole lines, whatever happens, and a bound on its size.
+"""One log file for many processes: lines are never torn, and the size is limited.
 
-Each line is one ``write`` to a descriptor in append mode, which the kernel does not tear apart (six
-processes, 24,000 lines: none torn). Rotation renames ``3ox.log`` to ``3ox.log.1`` and so on under a lock on
-the file itself; everybody else notices before the next line that the name leads elsewhere, and follows. A
-line that was under way at that moment ends up in ``3ox.log.1``, whole.
+Each line is one ``write`` to a descriptor in append mode, which the kernel does not split (six processes,
+24,000 lines: none torn). Rotation renames ``3ox.log`` to ``3ox.log.1`` and so on, under a lock on the file
+itself; the other processes detect that the path refers to another file and reopen it. A line written during
+a rotation ends up complete in ``3ox.log.1``.
 """
 
 from __future__ import annotations
@@ -16,28 +16,29 @@ from pathlib import Path
 
 from ops.errors import SettingsError
 
-#: A line that is longer has been fed something that does not belong into a log.
+#: Longer lines are shortened: they contain data that does not belong in a log.
 LINE_MAX_BYTES = 65_536
-#: Two system calls tell whether the file has moved or grown too large; once in so long is enough, or once for
-#: such a part of its size. Lines written in between go, whole, to the file that was just rotated.
+#: Interval between the checks (two system calls) whether the file was rotated or is too large. Lines written
+#: in between go to the file that was just rotated.
 CHECK_EVERY_S = 0.05
-#: A rotation takes a few milliseconds.
-_ROTATION_WITHIN_S = 0.5
-_LOOK_S = 0.005
+#: A check is also due after each 1/16 of the maximum size.
 _CHECK_EVERY_PART = 16
+#: Timeout for the rotation by another process, which takes a few milliseconds.
+_ROTATION_WITHIN_S = 0.5
+_POLL_S = 0.005
 
 
 class LogFile:
     """An append-only file of lines that rotates.
 
     Args:
-        path: The file; its directory has to exist.
-        max_bytes: It is rotated when it has become longer than this.
-        keep: How many rotated files stay beside it.
-        check_every_s: How long it may take us to notice that somebody else has rotated it.
+        path: The file; its directory must exist.
+        max_bytes: Size above which it is rotated.
+        keep: Number of rotated files kept.
+        check_every_s: Interval between checks whether another process has rotated it.
 
     Raises:
-        SettingsError: It cannot be written.
+        SettingsError: The file cannot be written.
     """
 
     def __init__(
@@ -58,17 +59,17 @@ class LogFile:
         self._unchecked_bytes = 0
 
     def write_line(self, line: bytes) -> None:
-        """Append a line; its end is added.
+        """Append a line; the newline is added.
 
         Raises:
-            OSError: The disk is full, for instance; nothing of the line is there then.
+            OSError: The line cannot be written (disk full, for example); no part of it remains in the file.
         """
         now_s = time.monotonic()
         self._unchecked_bytes += len(line)
         due = now_s - self._checked_s >= self._check_every_s
         if due or self._unchecked_bytes * _CHECK_EVERY_PART > self._max_bytes:
             self._checked_s, self._unchecked_bytes = now_s, 0
-            # Where no new file can be made, the lines go on into the one that was moved away.
+            # If no new file can be created, lines go on into the rotated one.
             with contextlib.suppress(SettingsError):
                 self._follow()
                 if os.fstat(self._fd).st_size > self._max_bytes:
@@ -77,17 +78,17 @@ class LogFile:
         data = line + b"\n"
         written = os.write(self._fd, data)
         if written < len(data):
-            self._take_back(data[:written])
+            self._remove_partial(data[:written])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
-    def _take_back(self, piece: bytes) -> None:
-        """Remove what a full disk took of a line, so that the next one does not become part of it."""
+    def _remove_partial(self, piece: bytes) -> None:
+        """Remove a partly written line, so that the next one does not continue it."""
         size_bytes = os.fstat(self._fd).st_size - len(piece)
         if os.pread(self._fd, len(piece), size_bytes) == piece:
             os.ftruncate(self._fd, size_bytes)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file."""
         os.close(self._fd)
 
     def _open(self) -> int:
@@ -95,8 +96,8 @@ class LogFile:
             return os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise SettingsError(
-                f"the log {self._path} cannot be written: {error.strerror}.",
-                remedy="Correct its owner or mode.",
+                f"The log {self._path} cannot be written: {error.strerror}.",
+                remedy="Check its owner and permissions.",
             ) from error
 
     @staticmethod
@@ -110,7 +111,7 @@ class LogFile:
     def _follow(self) -> None:
         if self._identity(self._path) == self._id:
             return
-        # The descriptor keeps its number: threads that write at this moment hit the old file or the new one.
+        # dup2 keeps the descriptor's number: a concurrent write goes to the old file or to the new one.
         fresh = self._open()
         os.dup2(fresh, self._fd, inheritable=False)
         os.close(fresh)
@@ -119,10 +120,10 @@ class LogFile:
     def _rotate(self) -> None:
         import fcntl
 
-        # A descriptor of its own: after a fork, parent and child share the other one, and with it a lock.
+        # A separate descriptor: after a fork, parent and child share the other one and thus its lock.
         lock_fd = self._open()
         try:
-            # Whoever holds it is at it already, and soon ready; if that one stands still, the others log on.
+            # The holder is rotating and finishes soon; if it is stopped, the others continue to log.
             deadline_s = time.monotonic() + _ROTATION_WITHIN_S
             while time.monotonic() < deadline_s:
                 with contextlib.suppress(BlockingIOError):
@@ -130,7 +131,7 @@ class LogFile:
                     if self._identity(lock_fd) == self._identity(self._path):
                         self._shift()
                     return
-                time.sleep(_LOOK_S)
+                time.sleep(_POLL_S)
         finally:
             os.close(lock_fd)
 

@@ -1,8 +1,8 @@
-"""Other processes: find them, tell whether they live, end them with all that they started.
+"""Other processes: find them, check whether they run, stop them with all their descendants.
 
-Linux first: pidfd, parent death signal, subreaper, ``/proc``. What macOS lacks is said where it matters:
-there is no parent death signal and no subreaper (``set_parent_death_signal`` and ``become_subreaper``
-answer False), processes are listed through ``ps``, and an end is noticed by asking every 20 ms.
+Built on Linux features: pidfd, parent death signal, subreaper, ``/proc``. macOS has no parent death signal
+and no subreaper (``set_parent_death_signal`` and ``become_subreaper`` return False); there, processes are
+listed with ``ps`` and their end is detected by polling every 20 ms.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import NamedTuple
 LINUX = sys.platform.startswith("linux")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_ASK_AGAIN_S = 0.02
-#: After SIGKILL a process is gone at once, unless the kernel holds it in a system call.
+_POLL_S = 0.02
+#: A process ends at once after SIGKILL, unless the kernel holds it in a system call.
 _KILLED_WITHIN_S = 2.0
-#: Rounds of SIGKILL against processes that fork faster than they are found.
+#: Rounds of SIGKILL, for processes that fork faster than they are found.
 _KILL_ROUNDS = 20
 
 
@@ -36,15 +36,15 @@ class _Process(NamedTuple):
 
 
 def set_parent_death_signal(number: int) -> bool:
-    """Have the kernel send us a signal when the thread that started this process ends.
+    """Have the kernel send this process a signal when the thread that started it ends.
 
-    The setting survives ``exec`` and is not handed on to children.
+    The setting survives ``exec`` and is not inherited by children.
 
     Args:
         number: The signal.
 
     Returns:
-        False where the kernel cannot do it (macOS).
+        False where the kernel does not support it (macOS).
     """
     return _prctl(_PR_SET_PDEATHSIG, number)
 
@@ -52,10 +52,10 @@ def set_parent_death_signal(number: int) -> bool:
 def become_subreaper() -> bool:
     """Make this process the parent of every orphan among its descendants, so that none can escape.
 
-    The caller has to reap them (``waitpid``).
+    The caller must reap them (``waitpid``).
 
     Returns:
-        False where the kernel cannot do it (macOS).
+        False where the kernel does not support it (macOS).
     """
     return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
@@ -73,74 +73,74 @@ def _prctl(option: int, argument: int) -> bool:
 
 
 def process_start_time(pid: int) -> int | None:
-    """Tell when a process started, so that a reused pid is not taken for the old process.
+    """Return when a process started, to distinguish it from a later process with the same pid.
 
     Returns:
-        Clock ticks since boot on Linux, seconds since 1970 on macOS; None if there is no such process.
+        Clock ticks since boot on Linux, seconds since 1970 on macOS; None if the process does not exist.
     """
     found = _process(pid)
     return None if found is None else found.start_time
 
 
 def pid_alive(pid: int, start_time: int | None = None) -> bool:
-    """Tell whether a process runs; one that has ended and was not reaped yet does not.
+    """Return whether a process runs; a zombie does not.
 
     Args:
-        pid: Its id.
-        start_time: What ``process_start_time`` said when it was known to run; None trusts the pid.
+        pid: Process id.
+        start_time: Its ``process_start_time``; None trusts the pid.
     """
     found = _process(pid)
     return found is not None and not found.zombie and start_time in (None, found.start_time)
 
 
 def descendants(pid: int) -> list[int]:
-    """Give the ids of all living processes below a process, parents before children."""
+    """Return the pids of all running descendants of a process, parents before children."""
     children: dict[int, list[_Process]] = {}
     for process in _all_processes():
         children.setdefault(process.parent, []).append(process)
     found: list[int] = []
-    row = [pid]
-    while row:
-        below = [process for parent in row for process in children.get(parent, ())]
+    generation = [pid]
+    while generation:
+        below = [process for parent in generation for process in children.get(parent, ())]
         found += [process.pid for process in below if not process.zombie]
-        row = [process.pid for process in below]
+        generation = [process.pid for process in below]
     return found
 
 
 def group_members(group: int) -> list[int]:
-    """Give the ids of all living processes of a process group."""
+    """Return the pids of all running processes of a process group."""
     return [item.pid for item in _all_processes() if item.group == group and not item.zombie]
 
 
 def find_marked(name: str, value: str, *, also: str = "") -> list[int]:
-    """Give the processes that were started with ``NAME=VALUE`` in their environment, apart from ourselves.
+    """Return the pids of processes started with ``NAME=VALUE`` in their environment, except this one.
 
-    A process inherits its environment however far it detaches itself, so a mark finds what process
-    groups and parentage have lost. Processes of other users are not seen.
+    A process inherits its environment however it detaches itself, so such a mark finds what process groups
+    and parent relations have lost. Processes of other users are not visible.
 
     Args:
-        name: Of the variable.
+        name: Name of the variable.
         value: Its value.
-        also: ``NAME=VALUE`` of another one that they have to have too; empty for none.
+        also: A second ``NAME=VALUE`` that must be present; empty for none.
     """
     return [pid for pid, found in marked(name, also=also).items() if found == value]
 
 
 def marked(name: str, *, also: str = "") -> dict[int, str]:
-    """Give the processes that have a variable in the environment they were started with, and its value.
+    """Return the processes started with a variable in their environment, and its value by pid.
 
-    What we are not allowed to look into is left out, and so are we ourselves.
+    Skips processes we cannot inspect, and the current process.
 
     Args:
-        name: Of the variable.
-        also: ``NAME=VALUE`` of another one that they have to have too; empty for none.
+        name: Name of the variable.
+        also: A second ``NAME=VALUE`` that must be present; empty for none.
     """
     if not LINUX:
         return _marked_by_ps(name, also)
     wanted, needed = os.fsencode(name) + b"=", os.fsencode(also)
     found: dict[int, str] = {}
     for pid in _proc_pids():
-        # A process may end between the listing and the reading, or belong to somebody else.
+        # The process may have ended since it was listed, or belong to another user.
         with contextlib.suppress(OSError):
             with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 (hundreds are read)
                 environ = file.read()
@@ -155,27 +155,27 @@ def marked(name: str, *, also: str = "") -> dict[int, str]:
 def stop_processes(
     find: Callable[[], Iterable[int]], *, grace_s: float, on_force: Callable[[], None] | None = None
 ) -> bool:
-    """End processes: SIGTERM, time to end, then SIGKILL, until none is found any more.
+    """Stop processes: SIGTERM, a grace period, then SIGKILL, until none is found.
 
     Args:
-        find: Gives the ids of those that are left; asked again and again, since they may start others.
+        find: Returns the pids of those that are left; called repeatedly, because they may start others.
         grace_s: Time between SIGTERM and SIGKILL, in seconds.
-        on_force: Called before the first SIGKILL, if it comes to that.
+        on_force: Called before the first SIGKILL.
 
     Returns:
-        True when nothing is left; False when something resists SIGKILL, which only the kernel can cause.
+        True when none is left; False when a process survives SIGKILL, which only the kernel can cause.
     """
     deadline_s = time.monotonic() + grace_s
-    told: set[int] = set()
+    signalled: set[int] = set()
     while time.monotonic() < deadline_s:
         left = _living(find())
         if not left:
             return True
-        for pid in left - told:
+        for pid in left - signalled:
             _send(pid, signal.SIGTERM)
-            # A stopped process would sleep through its grace.
+            # A stopped process (SIGSTOP) would not receive SIGTERM within its grace period.
             _send(pid, signal.SIGCONT)
-        told |= left
+        signalled |= left
         wait_ended(left, deadline_s - time.monotonic())
     for attempt in range(_KILL_ROUNDS):
         left = _living(find())
@@ -193,17 +193,17 @@ def wait_ended(pids: Iterable[int], timeout_s: float) -> bool:
     """Wait until all of these processes have ended.
 
     Args:
-        pids: Their ids; children of ours count as ended before they are reaped.
-        timeout_s: Bound, in seconds.
+        pids: Their pids; children of this process count as ended before they are reaped.
+        timeout_s: Timeout in seconds.
 
     Returns:
-        Whether all have ended in time.
+        Whether all ended in time.
     """
     deadline_s = time.monotonic() + max(timeout_s, 0.0)
     if not hasattr(os, "pidfd_open"):
         left = [pid for pid in pids if pid_alive(pid)]
         while left and time.monotonic() < deadline_s:
-            time.sleep(_ASK_AGAIN_S)
+            time.sleep(_POLL_S)
             left = [pid for pid in left if pid_alive(pid)]
         return not left
     poller = select.poll()
@@ -233,7 +233,7 @@ def _living(pids: Iterable[int]) -> set[int]:
 
 
 def _send(pid: int, number: signal.Signals) -> None:
-    # It may have ended since it was found.
+    # The process may have ended since it was found.
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
 
@@ -250,7 +250,7 @@ def _process(pid: int) -> _Process | None:
             stat = file.read()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The name, in brackets, may itself hold spaces and brackets; the rest is in proc_pid_stat(5).
+    # The process name, in brackets, may contain spaces and brackets itself; see proc_pid_stat(5).
     fields = stat[stat.rindex(b")") + 2 :].split()
     return _Process(
         pid=pid,
@@ -282,7 +282,7 @@ def _processes_by_ps(pid: int | None = None) -> Iterator[_Process]:
 
 
 def _marked_by_ps(name: str, also: str) -> dict[int, str]:
-    # `ps e` appends the environment to the command line, so a mark's value must hold no space: ours do not.
+    # `ps e` appends the environment to the command line: works for values without spaces, such as ours.
     found: dict[int, str] = {}
     for line in _ps("axeww", "-o", "pid=,command="):
         number, *words = line.split()
@@ -293,7 +293,7 @@ def _marked_by_ps(name: str, also: str) -> dict[int, str]:
 
 
 def _ps(*arguments: str) -> list[str]:
-    # ps exits with 1 when it finds none, which is an answer.
+    # ps exits with 1 when it finds no process, which is not an error here.
     ran = subprocess.run(
         ["ps", *arguments],
         env={**os.environ, "LC_ALL": "C"},

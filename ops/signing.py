@@ -1,8 +1,8 @@
-"""Ed25519 keys that sign the ledger: made on first use, replaced with an overlap, never leaving this machine.
+"""Ed25519 keys that sign the ledger: created on first use, rotated with an overlap, never leaving this host.
 
-A key is a file ``ledger-ID.json`` of mode 0600. The next key is made, and published, a while before it signs
-anything, so that whoever keeps copies of the public keys has it in time. Some time after it has taken over,
-the private part of the one before is erased; the public part stays, since its signatures do.
+A key is a file ``ledger-ID.json`` of mode 0600. The next key is created and published one day before it
+signs, so that holders of the public keys can update their copies. One day after it has taken over, the
+private part of the previous key is erased; the public part is kept, because its signatures remain.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ from ops.files import write_durably
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-#: A new key is published for so long before it signs, and an old one kept for so long after its last use.
+#: Time between the publication of a new key and its first use, and between the last use of an old key and
+#: the removal of its private part.
 _OVERLAP_S = 86_400.0
 _PATTERN = "ledger-*.json"
 _ID_LENGTH = 16
 
 
 class KeyFile(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a key's file holds.
+    """Content of a key file.
 
     Attributes:
-        kid: Name of the key: the first 16 hexadecimal digits of the SHA-256 of its public part.
+        kid: Key id: the first 16 hexadecimal digits of the SHA-256 of its public part.
         public: Public part, 32 bytes in base64.
         private: Private part, 32 bytes in base64; empty once it has been erased.
-        created_s: When it was made, in seconds since 1970.
-        active_s: From when on it signs.
+        created_s: Creation time, in seconds since 1970.
+        active_s: Time from which it signs, in seconds since 1970.
     """
 
     kid: str
@@ -47,15 +48,15 @@ class KeyFile(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class PublicKey(Struct, frozen=True, kw_only=True):
-    """A key as everybody may know it.
+    """Public part of a signing key.
 
     Attributes:
-        kid: Its name, as in the field ``key`` of a line of the ledger.
+        kid: Key id, as in the field ``key`` of a ledger line.
         alg: Always ``Ed25519``.
         public: The 32 bytes of the key in base64.
-        created_at: When it was made, in seconds since 1970.
-        active_at: From when on it signs, or signed.
-        signs: Whether new lines are signed with it now.
+        created_at: Creation time, in seconds since 1970.
+        active_at: Time from which it signs, in seconds since 1970.
+        signs: Whether it signs new lines now.
     """
 
     kid: str
@@ -67,17 +68,17 @@ class PublicKey(Struct, frozen=True, kw_only=True):
 
 
 class Signer(Struct, frozen=True):
-    """A key that signs.
+    """The key that signs now.
 
     Attributes:
-        kid: Its name.
+        kid: Key id.
     """
 
     kid: str
     _private: Ed25519PrivateKey
 
     def sign(self, data: bytes) -> str:
-        """Give the signature in base64."""
+        """Return the signature in base64."""
         return base64.b64encode(self._private.sign(data)).decode()
 
 
@@ -85,8 +86,8 @@ class KeyRing:
     """All keys of a workspace.
 
     Args:
-        folder: Where they are.
-        lifetime_s: A key is replaced after so long; 0: never.
+        folder: Directory of the key files.
+        lifetime_s: Age at which a key is rotated, in seconds; 0 never rotates.
     """
 
     def __init__(self, folder: Path, *, lifetime_s: float = 0.0) -> None:
@@ -95,15 +96,15 @@ class KeyRing:
         self._public: dict[str, Ed25519PublicKey] = {}
 
     def signer(self, now_s: float) -> Signer:
-        """Give the key that signs now; makes the first one, and the next one in time.
+        """Return the key that signs now; creates the first one, and the next one when it is due.
 
-        To be called by one process at a time.
+        Must be called by one process at a time.
 
         Args:
-            now_s: The time, in seconds since 1970.
+            now_s: Current time, in seconds since 1970.
 
         Raises:
-            SettingsError: The key cannot be read or made, or is open to others.
+            SettingsError: The key cannot be read or created, or is readable by others.
         """
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -121,26 +122,26 @@ class KeyRing:
         return Signer(current.kid, Ed25519PrivateKey.from_private_bytes(base64.b64decode(current.private)))
 
     def rotate(self, now_s: float) -> PublicKey:
-        """Make the next key; it signs after the overlap.
+        """Create the next key; it signs after the overlap.
 
         Raises:
-            SettingsError: It cannot be made.
+            SettingsError: It cannot be created.
         """
         keys = self._read()
-        return _shown(self._make(now_s, active_s=now_s + (_OVERLAP_S if keys else 0.0)), signs=not keys)
+        return _public(self._make(now_s, active_s=now_s + (_OVERLAP_S if keys else 0.0)), signs=not keys)
 
     def public_keys(self, now_s: float) -> list[PublicKey]:
-        """Give all keys, oldest first, those included that sign no more or not yet.
+        """Return all keys, oldest first, including those that no longer sign or do not sign yet.
 
         Raises:
-            SettingsError: One cannot be read.
+            SettingsError: A key cannot be read.
         """
         keys = self._read()
         current = _current(keys, now_s).kid if any(key.private for key in keys) else ""
-        return [_shown(key, signs=key.kid == current) for key in keys]
+        return [_public(key, signs=key.kid == current) for key in keys]
 
     def verify(self, kid: str, signature: str, data: bytes) -> bool:
-        """Tell whether a signature is that of a key of ours."""
+        """Return whether a signature was made by one of our keys."""
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -158,7 +159,7 @@ class KeyRing:
         return True
 
     def knows(self, kid: str) -> bool:
-        """Tell whether there is a key of this name."""
+        """Return whether there is a key with this id."""
         return any(key.kid == kid for key in self._read())
 
     def _read(self) -> list[KeyFile]:
@@ -170,12 +171,12 @@ class KeyRing:
                 key = msgspec.json.decode(data, type=KeyFile)
             except (OSError, msgspec.MsgspecError) as error:
                 raise SettingsError(
-                    f"the signing key {file} cannot be read: {error}.",
-                    remedy="Correct its mode, or restore it from a backup.",
+                    f"The signing key {file} cannot be read: {error}.",
+                    remedy="Check its permissions, or restore it from a backup.",
                 ) from error
             if key.private and stat.S_IMODE(mode) & 0o077:
                 raise SettingsError(
-                    f"the signing key {file} is open to others.", remedy=f"Run: chmod 600 {file}"
+                    f"The signing key {file} is readable by others.", remedy=f"Run 'chmod 600 {file}'."
                 )
             keys.append(key)
         return sorted(keys, key=lambda key: (key.active_s, key.kid))
@@ -202,8 +203,8 @@ class KeyRing:
             write_durably(file, msgspec.json.encode(key))
         except OSError as error:
             raise SettingsError(
-                f"the signing key {file} cannot be written: {error.strerror}.",
-                remedy="Free disk space, or correct the folder's mode.",
+                f"The signing key {file} cannot be written: {error.strerror}.",
+                remedy="Free disk space, or check the folder's permissions.",
             ) from error
 
 
@@ -212,17 +213,17 @@ def _kid(public: bytes) -> str:
 
 
 def _current(keys: list[KeyFile], now_s: float) -> KeyFile:
-    """Give the key that signs: the last one that is active, or the first if the clock was set back."""
-    able = [key for key in keys if key.private]
-    if not able:
+    """Return the key that signs: the latest active one, or the first if the clock was set back."""
+    complete = [key for key in keys if key.private]
+    if not complete:
         raise SettingsError(
-            "no signing key has its private part.", remedy="Restore .3ox/keys from a backup, or remove it."
+            "No signing key has its private part.", remedy="Restore .3ox/keys from a backup, or remove it."
         )
-    active = [key for key in able if key.active_s <= now_s]
-    return active[-1] if active else able[0]
+    active = [key for key in complete if key.active_s <= now_s]
+    return active[-1] if active else complete[0]
 
 
-def _shown(key: KeyFile, *, signs: bool) -> PublicKey:
+def _public(key: KeyFile, *, signs: bool) -> PublicKey:
     return PublicKey(
         kid=key.kid,
         alg="Ed25519",

@@ -1,7 +1,7 @@
-"""A durable queue of files: what was accepted while the store was away.
+"""A durable queue of files: jobs accepted while the store is unavailable.
 
-An entry is written, forced to disk and renamed into place before ``add`` returns, so that a power cut
-leaves it whole or not there. Entries are taken in the order in which they were added, by one process at a
+An entry is written, synced to disk and renamed into place before ``add`` returns, so that after a power cut
+it is complete or absent. Entries are consumed in the order in which they were added, by one process at a
 time.
 """
 
@@ -18,10 +18,10 @@ from ops.errors import SpoolFull, StartFailed
 from ops.files import write_durably
 
 _SUFFIX = ".job"
-#: Room of the entries that can never be handed over, and how many of them are kept.
-_ASIDE = "refused"
-ASIDE_MAX = 1000
-#: A draft is written in a moment; one that is older belongs to nobody.
+#: Folder of the quarantined entries, and how many of them are kept.
+_QUARANTINE = "refused"
+QUARANTINE_MAX = 1000
+#: Age above which an unfinished draft was left by a crash; writing one takes milliseconds.
 _DRAFT_S = 600.0
 
 
@@ -29,11 +29,11 @@ class Spool:
     """A directory of entries.
 
     Args:
-        folder: Where they are; made with the first entry.
-        max_bytes: All entries together; more are refused.
+        folder: The directory; created with the first entry.
+        max_bytes: Maximum size of all entries together.
 
     Attributes:
-        folder: Where they are.
+        folder: The directory.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int) -> None:
@@ -47,15 +47,15 @@ class Spool:
         """Add an entry; it is on disk when this returns.
 
         Args:
-            name: Safe in a file name.
-            data: What to keep.
+            name: Part of the file name; must be safe in one.
+            data: Content.
 
         Raises:
-            SpoolFull: It would exceed the limit, or the disk is full; nothing is kept.
+            SpoolFull: The entry would exceed the limit, or cannot be written; nothing is stored.
         """
         self._make_room(len(data))
-        # Nanoseconds and a counter: entries of one process sort in the order in which they were added, also
-        # when its clock is set back meanwhile, and those of several by their clock.
+        # Nanoseconds and a counter: entries of one process sort in the order in which they were added, even
+        # if its clock is set back; those of several processes sort by their clocks.
         self._count += 1
         self._last_ns = max(self._last_ns, time.time_ns())
         entry = self.folder / f"{self._last_ns:020d}-{self._count:08d}-{name}{_SUFFIX}"
@@ -63,48 +63,48 @@ class Spool:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_durably(entry, data)
         except OSError as error:
-            # Whoever is told that it was refused hands it in again.
+            # The caller reports a refusal, so the sender will submit the job again.
             entry.unlink(missing_ok=True)
             raise SpoolFull(
-                f"the spool {self.folder} takes nothing: {error.strerror}.",
-                remedy="Free disk space, or correct the folder's mode.",
+                f"The spool {self.folder} cannot be written: {error.strerror}.",
+                remedy="Free disk space, or check the folder's permissions.",
             ) from error
         return entry
 
     def _make_room(self, wanted_bytes: int) -> None:
-        """Account for an entry; looks through the folder only at the beginning and when it seems full."""
+        """Account for an entry; the folder is read only at first and when it seems full."""
         for known_bytes in (self._known_bytes, None):
             held_bytes = self.size_bytes() if known_bytes is None else known_bytes
             if held_bytes + wanted_bytes <= self._max_bytes:
                 self._known_bytes = held_bytes + wanted_bytes
                 return
         raise SpoolFull(
-            f"the spool {self.folder} is full ({self._max_bytes} bytes).",
-            remedy="Bring the store back, or raise spool_max_bytes.",
+            f"The spool {self.folder} is full ({self._max_bytes} bytes).",
+            remedy="Start the store, or raise spool_max_bytes.",
         )
 
     def entries(self) -> list[Path]:
-        """Give all entries, oldest first."""
+        """Return all entries, oldest first."""
         return sorted(self._found())
 
     def count(self) -> int:
-        """Count the entries."""
+        """Return the number of entries."""
         return sum(1 for _ in self._found())
 
     def is_empty(self) -> bool:
-        """Tell whether there is no entry."""
+        """Return whether there is no entry."""
         return next(self._found(), None) is None
 
     def _found(self, suffix: str = _SUFFIX, *, folder: Path | None = None) -> Iterator[Path]:
-        place = self.folder if folder is None else folder
-        with contextlib.suppress(FileNotFoundError), os.scandir(place) as listing:
+        directory = self.folder if folder is None else folder
+        with contextlib.suppress(FileNotFoundError), os.scandir(directory) as listing:
             for entry in listing:
-                # A pipe that somebody has left there would be read for ever.
+                # Regular files only: reading a pipe would block for ever.
                 if entry.name.endswith(suffix) and entry.is_file(follow_symlinks=False):
                     yield Path(entry.path)
 
-    def sweep_drafts(self) -> None:
-        """Remove what a crash left half written; only for the one process that takes entries."""
+    def remove_drafts(self) -> None:
+        """Remove drafts left by crashes; call it within ``exclusive`` only."""
         now_s = time.time()
         for draft in self._found(".tmp"):
             with contextlib.suppress(FileNotFoundError):
@@ -112,20 +112,20 @@ class Spool:
                     draft.unlink()
 
     def size_bytes(self) -> int:
-        """Add up the sizes of all entries."""
+        """Return the size of all entries together, in bytes."""
         total = 0
         for path in self._found(""):
-            # Another process may take it at this moment.
+            # Another process may consume it at this moment.
             with contextlib.suppress(FileNotFoundError):
                 total += path.stat().st_size
         return total
 
     @contextlib.contextmanager
-    def taking(self) -> Iterator[bool]:
-        """Be the one process that takes entries.
+    def exclusive(self) -> Iterator[bool]:
+        """Hold the lock of the process that consumes entries.
 
         Yields:
-            Whether we are; if not, another process is at it.
+            True with the lock; False if another process holds it.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -139,36 +139,36 @@ class Spool:
         finally:
             os.close(fd)
 
-    def set_aside(self, entry: Path, why: bytes = b"") -> Path:
-        """Move an entry that can never be handed over out of the way; it is kept for a person to look at.
+    def quarantine(self, entry: Path, reason: bytes = b"") -> Path:
+        """Quarantine an entry that can never be submitted; it is kept for inspection.
 
         Args:
-            entry: Which; of those set aside, the last ``ASIDE_MAX`` are kept.
-            why: Kept beside it, see ``why_file``.
+            entry: The entry; the latest ``QUARANTINE_MAX`` quarantined ones are kept.
+            reason: Content of its ``reason_file``.
 
         Raises:
             StartFailed: It cannot be moved.
         """
-        aside = self.folder / _ASIDE
-        target = aside / entry.name
+        folder = self.folder / _QUARANTINE
+        target = folder / entry.name
         try:
-            aside.mkdir(mode=0o700, exist_ok=True)
-            self.why_file(target).write_bytes(why)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            self.reason_file(target).write_bytes(reason)
             entry.rename(target)
-            for old in self.aside()[:-ASIDE_MAX]:
+            for old in self.quarantined()[:-QUARANTINE_MAX]:
                 old.unlink(missing_ok=True)
-                self.why_file(old).unlink(missing_ok=True)
+                self.reason_file(old).unlink(missing_ok=True)
         except OSError as error:
             raise StartFailed(
                 f"{entry} cannot be moved: {error.strerror}.", remedy="Move it by hand."
             ) from error
         return target
 
-    def aside(self) -> list[Path]:
-        """Give the entries that were set aside, oldest first."""
-        return sorted(self._found(folder=self.folder / _ASIDE))
+    def quarantined(self) -> list[Path]:
+        """Return the quarantined entries, oldest first."""
+        return sorted(self._found(folder=self.folder / _QUARANTINE))
 
     @staticmethod
-    def why_file(entry: Path) -> Path:
-        """Give the file that says why an entry was set aside."""
+    def reason_file(entry: Path) -> Path:
+        """Return the file that holds the reason why an entry was quarantined."""
         return entry.with_suffix(".why")

@@ -1,4 +1,4 @@
-"""Threads that have a duty for as long as their process lives."""
+"""Background threads that run for the whole life of their process."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-#: Between an unexpected failure of a duty and its next try.
+#: Pause after an unexpected exception, before the duty is restarted.
 _PAUSE_S = 1.0
 
 
 def start_duty(
     name: str, run: Callable[..., None], *arguments: Any, ended: Callable[[], bool]
 ) -> threading.Thread:
-    """Start a thread for a duty; an exception that it did not expect is logged, and it begins anew.
+    """Start a daemon thread for a background duty; after an unexpected exception it is logged and restarted.
 
-    A worker whose heartbeat or control thread ended for good over one odd reply would look well and be deaf.
+    Without the restart, a worker whose heartbeat or control thread died of one odd reply would still appear
+    healthy but no longer react.
 
     Args:
-        name: Of the thread.
-        run: The duty; it is over when this returns.
-        *arguments: For ``run``.
-        ended: Whether the process is stopping, so that a duty that failed need not begin anew.
+        name: Name of the thread.
+        run: The duty; it is finished when this returns.
+        *arguments: Arguments of ``run``.
+        ended: Returns whether the process is stopping; a failed duty is not restarted then.
     """
 
     def keep() -> None:

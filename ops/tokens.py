@@ -1,8 +1,8 @@
-"""API tokens: made, kept hashed, checked in constant time, revoked.
+"""API tokens: created, stored hashed, checked in constant time, revoked.
 
-They stand in ``.3ox/keys/tokens.json``, written anew as a whole and renamed into place. A token is
-``3ox_ID_SECRET``: the id is no secret and finds its line, of the rest only a SHA-256 is kept; the secret has
-256 random bits, so nothing slower is needed.
+They are stored in ``.3ox/keys/tokens.json``, which is replaced as a whole. A token is ``3ox_ID_SECRET``: the
+id is public and identifies the entry, of the whole only a SHA-256 is stored. The secret has 256 random bits,
+so a slow hash is not needed.
 """
 
 from __future__ import annotations
@@ -29,45 +29,45 @@ from ops.workspace import Workspace
 
 Scope: TypeAlias = Literal["view", "submit", "admin"]
 
-#: Each scope allows what those before it allow.
+#: Each scope includes those before it.
 SCOPES: tuple[Scope, ...] = ("view", "submit", "admin")
-#: Who uses the token of the setting ``api_token``.
+#: Name of the token in the setting ``api_token``.
 SETTING_NAME = "api_token"
-#: The token that is made when there is none.
+#: Name of the token that is created when there is none.
 FIRST = "first"
-#: More tokens than this are a mistake of a script.
+#: Limit against scripts that create tokens in a loop.
 TOKENS_MAX = 1000
-#: A change takes a few milliseconds; whoever holds the lock for longer has been stopped.
+#: Timeout for the lock; a change takes a few milliseconds, unless its process is stopped.
 _LOCK_WITHIN_S = 10.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOKEN = re.compile(r"3ox_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
 
 
 class Principal(Struct, frozen=True):
-    """Who commands, and how much.
+    """An authenticated client.
 
     Attributes:
-        name: Of the token.
-        scope: What it allows.
+        name: Name of its token.
+        scope: Scope of its token.
     """
 
     name: str
     scope: Scope
 
     def may(self, scope: Scope) -> bool:
-        """Tell whether this scope, or one above it, was given."""
+        """Return whether the token's scope includes this one."""
         return SCOPES.index(self.scope) >= SCOPES.index(scope)
 
 
 class TokenEntry(Struct, frozen=True, kw_only=True):
-    """What is kept of a token.
+    """The stored form of a token.
 
     Attributes:
         token_id: Its public part.
-        name: Who or what uses it; unique.
-        scope: What it allows.
-        sha256: Of the whole token.
-        created_at: UTC.
+        name: Unique name, such as that of its user or client.
+        scope: Its scope.
+        sha256: SHA-256 of the whole token.
+        created_at: Creation time, UTC.
     """
 
     token_id: str
@@ -78,14 +78,14 @@ class TokenEntry(Struct, frozen=True, kw_only=True):
 
 
 class TokenFile(Struct, frozen=True):
-    """The file."""
+    """Content of the token file."""
 
     tokens: list[TokenEntry] = []
     version: int = 1
 
 
 class _TokenFileVersion(NamedTuple):
-    """What the file held, and which version of it that was."""
+    """Tokens of one version of the file, and what identifies that version."""
 
     stamp: tuple[int, int, int] | None
     known: dict[str, TokenEntry]
@@ -98,18 +98,19 @@ class Tokens:
     """The API tokens of a workspace; safe to use from several threads and processes.
 
     Args:
-        workspace: Whose.
-        setting: The setting ``api_token``: an admin's token; empty for none.
+        workspace: The workspace.
+        setting: The setting ``api_token``: a token of scope admin; empty for none.
     """
 
     def __init__(self, workspace: Workspace, setting: str = "") -> None:
         self._file = workspace.keys_dir / "tokens.json"
         self._setting_sha256 = _digest(setting) if setting else ""
-        # One value: a thread that reads it between two assignments would take old tokens for the new ones.
+        # One attribute, assigned at once: between two assignments, another thread would see old tokens as
+        # new.
         self._cache = _NOTHING
 
     def entries(self) -> list[TokenEntry]:
-        """Give all tokens, oldest first.
+        """Return all tokens, oldest first.
 
         Raises:
             SettingsError: The file cannot be read.
@@ -117,33 +118,33 @@ class Tokens:
         return list(self._read().values())
 
     def any(self) -> bool:
-        """Tell whether there is any token, the setting's included."""
+        """Return whether there is any token, including that of the setting."""
         return self._setting_sha256 != "" or bool(self._read())
 
     def make(self, name: str, scope: Scope) -> str:
-        """Make a token.
+        """Create a token.
 
         Args:
-            name: Who or what will use it.
-            scope: What it is to allow.
+            name: Unique name, such as that of its user or client.
+            scope: Its scope.
 
         Returns:
-            The token; it is not kept and cannot be shown again.
+            The token; it is not stored and cannot be shown again.
 
         Raises:
-            UsageProblem: The name is taken or has not the right form.
+            UsageProblem: The name is in use or not valid.
             SettingsError: The file cannot be written.
         """
         if _NAME.fullmatch(name) is None or name == SETTING_NAME:
             raise UsageProblem(
-                f"a token cannot be named {name!r}.",
-                remedy="Use letters, digits and . _ -, beginning with a letter or digit, at most 64.",
+                f"The token name {name!r} is not valid.",
+                remedy="Use at most 64 letters, digits and . _ -, beginning with a letter or digit.",
             )
         with self._changing():
             return self._add(name, scope)
 
     def make_first(self) -> str | None:
-        """Make an admin's token if there is none at all.
+        """Create a token of scope admin if there is no token at all.
 
         Returns:
             The token, or None if there is one already.
@@ -157,12 +158,13 @@ class Tokens:
         entries = self.entries()
         if any(entry.name == name for entry in entries):
             raise UsageProblem(
-                f"there is a token {name!r} already.",
-                remedy=f"Choose another name, or revoke it: 3ox token revoke {name}.",
+                f"The token {name!r} already exists.",
+                remedy=f"Choose another name, or revoke it with '3ox token revoke {name}'.",
             )
         if len(entries) >= TOKENS_MAX:
             raise UsageProblem(
-                f"there are {len(entries)} tokens already.", remedy="Revoke some: 3ox token revoke NAME."
+                f"The limit of {TOKENS_MAX} tokens is reached.",
+                remedy="Revoke some with '3ox token revoke NAME'.",
             )
         token_id = secrets.token_hex(4)
         token = f"3ox_{token_id}_{secrets.token_urlsafe(32)}"
@@ -172,33 +174,33 @@ class Tokens:
         return token
 
     def revoke(self, name: str) -> TokenEntry:
-        """Take a token out of use, at once and for good.
+        """Revoke a token; takes effect at once.
 
         Args:
             name: Its name or id.
 
         Raises:
-            UsageProblem: There is none.
+            UsageProblem: There is no such token.
         """
         with self._changing():
             entries = self.entries()
             found = next((entry for entry in entries if name in {entry.name, entry.token_id}), None)
             if found is None:
-                raise UsageProblem(f"there is no token {name!r}.", remedy="'3ox token list' lists all.")
+                raise UsageProblem(f"Unknown token {name!r}.", remedy="'3ox token list' lists all tokens.")
             self._write([entry for entry in entries if entry is not found])
             return found
 
     def check(self, token: str) -> Principal | None:
-        """Find out who uses this token.
+        """Authenticate a token.
 
         Returns:
-            Who, or None for a token that is not valid.
+            Its principal, or None if the token is not valid.
 
         Raises:
             SettingsError: The file cannot be read.
         """
         given = _digest(token)
-        # Both are compared whatever the first one says: the time taken tells nothing about either.
+        # Both are always compared, so that the time taken reveals nothing about either.
         is_setting = hmac.compare_digest(given, self._setting_sha256 or _digest(""))
         parts = _TOKEN.fullmatch(token)
         entry = None if parts is None else self._read().get(parts[1])
@@ -208,7 +210,7 @@ class Tokens:
         return Principal(entry.name, entry.scope) if is_kept and entry is not None else None
 
     def holds(self, principal: Principal) -> bool:
-        """Tell whether somebody who was known once still is: the token is there, and allows as much.
+        """Return whether a principal authenticated earlier is still valid: its token exists with that scope.
 
         Raises:
             SettingsError: The file cannot be read.
@@ -221,14 +223,14 @@ class Tokens:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
-        """Be the one process that changes the file."""
+        """Hold the lock for changing the file."""
         lock = self._file.with_suffix(".lock")
         try:
             fd = take_lock(lock, within_s=_LOCK_WITHIN_S)
         except TimeoutError as error:
             raise SettingsError(
-                f"another process has been at the tokens in {self._file} for {_LOCK_WITHIN_S:g} s.",
-                remedy="End it ('3ox token' that was stopped, for instance), then try again.",
+                f"Another process has locked the tokens in {self._file} for {_LOCK_WITHIN_S:g} s.",
+                remedy="End it (a suspended '3ox token', for example) and try again.",
             ) from error
         except OSError as error:
             raise _unusable(self._file, error) from error
@@ -239,16 +241,16 @@ class Tokens:
             os.close(fd)
 
     def _read(self) -> dict[str, TokenEntry]:
-        """Read the file if it has changed since, so that a revoked token ends at once."""
+        """Return the tokens by id; a changed file is read again, so that revoking works at once."""
         cache = self._cache
         try:
             found = self._file.stat()
-            # Renamed into place, each version is another inode; the other two are for copies by hand.
+            # Each version written here has a new inode; mtime and size detect changes by other programs.
             stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
             if stamp != cache.stamp:
                 if stat.S_IMODE(found.st_mode) & 0o077:
                     self._file.chmod(0o600)
-                # After the stamp: what was read may be newer than it says, and is read again then.
+                # Read after the stat: content newer than the stamp is read again by the next call.
                 kept = msgspec.json.decode(self._file.read_bytes(), type=TokenFile)
                 cache = self._cache = _TokenFileVersion(
                     stamp, {entry.token_id: entry for entry in kept.tokens}
@@ -259,8 +261,8 @@ class Tokens:
             raise _unusable(self._file, error) from error
         except msgspec.MsgspecError as error:
             raise SettingsError(
-                f"{self._file} cannot be understood: {error}.",
-                remedy="Delete it and make new tokens: 3ox token make NAME.",
+                f"{self._file} is not valid: {error}.",
+                remedy="Delete it and create new tokens with '3ox token make NAME'.",
             ) from error
         return cache.known
 
@@ -278,6 +280,6 @@ def _digest(token: str) -> str:
 
 def _unusable(file: Path, error: OSError) -> SettingsError:
     return SettingsError(
-        f"the tokens in {file} cannot be used: {error.strerror}.",
-        remedy="Correct the folder's owner and mode.",
+        f"The tokens in {file} cannot be used: {error.strerror}.",
+        remedy="Check the folder's owner and permissions.",
     )

@@ -1,4 +1,4 @@
-"""The workspace: one directory that holds everything a bridge keeps on this machine.
+"""The workspace: the directory that holds everything a bridge keeps on this machine.
 
 IN1N.3OX/   drop folder        0UT.3OX/   results        WORKDESK/  files to work on
 3ox.toml    settings           3ox.log    JSON lines of every process
@@ -16,16 +16,16 @@ from msgspec import Struct
 
 from ops.errors import SettingsError
 
-#: A unix socket's path has room for 108 bytes on Linux and 104 on macOS, the closing zero included;
-#: the store adds a suffix of its own while it binds.
+#: The path of a Unix socket is limited to 108 bytes on Linux and 104 on macOS, including the final zero; the
+#: store appends a suffix of its own while it binds.
 SOCKET_PATH_MAX_BYTES = 100
 
 
 def default_home(environ: Mapping[str, str]) -> Path:
-    """Give the workspace that ``BRIDGE_HOME`` names, or ``~/cmd.bridge``, as an absolute path.
+    """Return the workspace: ``BRIDGE_HOME`` or ``~/cmd.bridge``, as an absolute path.
 
     Args:
-        environ: The environment to read ``BRIDGE_HOME`` from; empty counts as unset.
+        environ: The environment to read ``BRIDGE_HOME`` from; an empty value counts as unset.
     """
     named = environ.get("BRIDGE_HOME", "")
     home = Path(named) if named != "" else Path("~/cmd.bridge")
@@ -37,10 +37,10 @@ def _absolute(path: Path) -> Path:
 
 
 class Workspace(Struct, frozen=True):
-    """Where everything of one bridge lies.
+    """Paths of one workspace.
 
     Parameters:
-        home: The directory; made by ``create``.
+        home: The directory; ``create`` makes it.
     """
 
     home: Path
@@ -52,7 +52,7 @@ class Workspace(Struct, frozen=True):
 
     @property
     def outbox(self) -> Path:
-        """Where results are laid down."""
+        """Results."""
         return self.home / "0UT.3OX"
 
     @property
@@ -62,7 +62,7 @@ class Workspace(Struct, frozen=True):
 
     @property
     def settings_file(self) -> Path:
-        """The settings; need not exist."""
+        """The settings file; may be missing."""
         return self.home / "3ox.toml"
 
     @property
@@ -82,27 +82,27 @@ class Workspace(Struct, frozen=True):
 
     @property
     def run_dir(self) -> Path:
-        """Pid files, sockets, locks: what belongs to a running bridge only."""
+        """Pid files, sockets and locks of a running bridge."""
         return self.state_dir / "run"
 
     @property
     def spool_dir(self) -> Path:
-        """Jobs accepted while the store was away."""
+        """Jobs accepted while the store was unavailable."""
         return self.state_dir / "spool"
 
     @property
     def undo_dir(self) -> Path:
-        """What was done with dropped files, one folder a day; made when there is something to undo."""
+        """Journals of the actions on dropped files, one folder per day; created when needed."""
         return self.state_dir / "undo"
 
     @property
     def worktrees_dir(self) -> Path:
-        """Worktrees of tasks that run or have failed, one folder a project; made when one is needed."""
+        """Worktrees of running and failed tasks, one folder per project; created when needed."""
         return self.state_dir / "worktrees"
 
     @property
     def ledger_dir(self) -> Path:
-        """Sealed receipts, one file a day."""
+        """Sealed receipts, one file per day."""
         return self.state_dir / "ledger"
 
     @property
@@ -112,12 +112,12 @@ class Workspace(Struct, frozen=True):
 
     @property
     def history_db(self) -> Path:
-        """Jobs that have left the store."""
+        """History of finished jobs."""
         return self.state_dir / "history.db"
 
     @property
     def store_socket(self) -> Path:
-        """The embedded store's socket: in ``run_dir``, or a private short directory if that is too long."""
+        """Socket of the embedded store: in ``run_dir``, or a private directory if that path is too long."""
         inside = self.run_dir / "valkey.sock"
         if len(os.fsencode(inside)) <= SOCKET_PATH_MAX_BYTES:
             return inside
@@ -127,10 +127,10 @@ class Workspace(Struct, frozen=True):
         return Path(f"/tmp/3ox-{os.getuid()}-{digest}/valkey.sock")  # noqa: S108 (owner and mode are checked)
 
     def create(self) -> None:
-        """Make all directories; those that exist are left alone, but ``.3ox`` is closed to others.
+        """Create all missing directories, and make ``.3ox`` private.
 
         Raises:
-            SettingsError: A directory cannot be made, or the socket's directory belongs to somebody else.
+            SettingsError: A directory cannot be created, or the socket's directory is not safe.
         """
         try:
             for folder in (self.home, self.inbox, self.outbox, self.workdesk):
@@ -142,18 +142,18 @@ class Workspace(Struct, frozen=True):
                 folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise SettingsError(
-                f"the workspace {str(self.home)!r} cannot be used: {error.strerror} ({error.filename}).",
-                remedy="Set BRIDGE_HOME to a directory that you may write to.",
+                f"The workspace {str(self.home)!r} cannot be used: {error.strerror} ({error.filename}).",
+                remedy="Set BRIDGE_HOME to a writable directory.",
             ) from error
         self.secure_socket_dir(create=True)
 
     def secure_socket_dir(self, *, create: bool = False) -> None:
-        """Refuse a socket directory that somebody else owns, opens to others or has replaced by a link.
+        """Refuse a socket directory that another user owns or can access, or that is a link.
 
-        Matters only when the socket lies outside the workspace, in a directory where everybody may write.
+        Applies only when the socket is outside the workspace, in a world-writable directory.
 
         Args:
-            create: Make the directory if it is missing.
+            create: Create the directory if it is missing.
 
         Raises:
             SettingsError: The directory is not safe.
@@ -166,7 +166,7 @@ class Workspace(Struct, frozen=True):
                 folder.mkdir(mode=0o700, exist_ok=True)
             except OSError as error:
                 raise SettingsError(
-                    f"the socket directory {folder} cannot be made: {error.strerror}.",
+                    f"The socket directory {folder} cannot be created: {error.strerror}.",
                     remedy="Set BRIDGE_HOME to a shorter path.",
                 ) from error
         try:
@@ -176,6 +176,6 @@ class Workspace(Struct, frozen=True):
         private = stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) & 0o077 == 0
         if found.st_uid != os.getuid() or not private:
             raise SettingsError(
-                f"the socket directory {folder} belongs to somebody else or is open to others.",
+                f"The socket directory {folder} belongs to another user or is accessible to others.",
                 remedy="Remove it, or set BRIDGE_HOME to a shorter path.",
             )

@@ -18,7 +18,7 @@ from actors.ingest.journal import Journal, Step, begin, finish
 from actors.ingest.paths import OutsideWorkspace, inside
 from ops.dropfolder import shortened
 from ops.errors import JobFailed, JobRefused
-from ops.files import Pulse, explain, holds, put, require_room, write_new
+from ops.files import Pulse, as_job_error, has_content, link_or_copy, require_free_space, write_new
 from ops.workspace import Workspace
 
 #: Other jobs may take a name between our look and our deed; each time the next name is tried.
@@ -68,7 +68,7 @@ class ActionExecutor:
                 return journal
         except OSError as error:
             what = self._subject.payload.name if error.filename is None else error.filename
-            raise explain(error, f"{what!r} cannot be made") from error
+            raise as_job_error(error, f"{what!r} cannot be made") from error
         raise JobFailed("others keep taking the name.", remedy="The job is tried again.")
 
     def _written(self, before: Journal | None) -> Journal:
@@ -127,14 +127,14 @@ class ActionExecutor:
         return msgspec.structs.replace(found, kind="text", text=text)
 
     def _free(self, folder: str, name: str, sha256: str, size_bytes: int, made: set[str]) -> Step:
-        """Give the first name that is free, or holds just this already."""
+        """Give the first name that is free, or has_content just this already."""
         for number in range(_NAMES_MAX):
             tail = "" if number == 0 else f"~{self._subject.job_id}{'' if number == 1 else f'-{number}'}"
             path = posixpath.join(folder, name if tail == "" else shortened(name, tail))
             place = self._at(path)
             if not os.path.lexists(place):
                 return Step(kind="file", path=path, made=True, sha256=sha256, size_bytes=size_bytes)
-            if holds(place, sha256, size_bytes, self._pulse):
+            if has_content(place, sha256, size_bytes, self._pulse):
                 return Step(kind="file", path=path, made=path in made, sha256=sha256, size_bytes=size_bytes)
         raise JobFailed(f"there is no free name for {name!r} in {folder!r}.", remedy="Tidy that folder up.")
 
@@ -152,18 +152,20 @@ class ActionExecutor:
         # A crash between the two names of a draft leaves the first one.
         (place.parent / self._draft).unlink(missing_ok=True)
         if os.path.lexists(place):
-            if not holds(place, step.sha256, step.size_bytes, self._pulse):
+            if not has_content(place, step.sha256, step.size_bytes, self._pulse):
                 raise _Taken
             return
         try:
             if step.kind == "file":
-                require_room(place.parent, 0 if _same_disk(self._source, place.parent) else step.size_bytes)
-                put(self._source, place, self._draft, self._pulse)
+                require_free_space(
+                    place.parent, 0 if _same_disk(self._source, place.parent) else step.size_bytes
+                )
+                link_or_copy(self._source, place, self._draft, self._pulse)
             else:
-                require_room(place.parent, step.size_bytes)
+                require_free_space(place.parent, step.size_bytes)
                 write_new(place, step.text.encode(), self._draft)
         except FileExistsError as error:
-            if not holds(place, step.sha256, step.size_bytes, self._pulse):
+            if not has_content(place, step.sha256, step.size_bytes, self._pulse):
                 raise _Taken from error
 
 

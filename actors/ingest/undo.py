@@ -12,7 +12,7 @@ from msgspec import Struct
 from actors.ingest.journal import Journal, Step, amend, forget_begun, read_journal
 from ops.dropfolder import undone_folder
 from ops.errors import BridgeError, JobNotFound, WrongState
-from ops.files import holds, put
+from ops.files import has_content, link_or_copy
 from ops.lockfile import take_lock
 from ops.workspace import Workspace
 
@@ -130,10 +130,10 @@ def _require_unchanged(workspace: Workspace, journal: Journal, step: Step, back:
     if step.kind == "folder":
         return
     place = workspace.home / step.path
-    if holds(place, step.sha256, step.size_bytes, lambda: None):
+    if has_content(place, step.sha256, step.size_bytes, lambda: None):
         return
     if journal.state == "undoing" and (
-        back is None or holds(back, step.sha256, step.size_bytes, lambda: None)
+        back is None or has_content(back, step.sha256, step.size_bytes, lambda: None)
     ):
         return
     gone = not os.path.lexists(place)
@@ -146,5 +146,5 @@ def _require_unchanged(workspace: Workspace, journal: Journal, step: Step, back:
 def _bring_back(place: Path, back: Path) -> None:
     back.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError, FileNotFoundError):
-        put(place, back, ".undo.part", lambda: None)
+        link_or_copy(place, back, ".undo.part", lambda: None)
     place.unlink(missing_ok=True)

@@ -178,9 +178,9 @@ class Acceptance:
             StartFailed: What was refused cannot be moved out of the way; the same.
         """
         handed = 0
-        with self.spool.taking() as ours:
+        with self.spool.exclusive() as ours:
             if ours:
-                self.spool.sweep_drafts()
+                self.spool.remove_drafts()
             while ours:
                 entries = self.spool.entries()[:_HAND_OVER_BATCH]
                 if not entries:
@@ -200,11 +200,11 @@ class Acceptance:
                         if self._refusals.count(entry.name) < _REFUSALS_MAX:
                             self._refusals.append(entry.name)
                             raise
-                        aside = self.spool.set_aside(entry, _why(JobError.of(error)))
+                        aside = self.spool.quarantine(entry, _why(JobError.of(error)))
                         log.exception("spool.refused", entry=str(aside), reason=str(error))
                         continue
                     except (InvalidJob, PolicyDenied, UnknownProject) as error:
-                        aside = self.spool.set_aside(entry, _why(JobError.of(error)))
+                        aside = self.spool.quarantine(entry, _why(JobError.of(error)))
                         log.warning("spool.refused", entry=str(aside), reason=str(error))
                         continue
                     self.away.clear()
@@ -219,7 +219,7 @@ class Acceptance:
             return
         log.warning("spool.duplicate", job_id=job.job_id, first=receipt.job_id)
         said = f"its idempotency key stands for {receipt.job_id}, which was taken instead."
-        self.spool.set_aside(entry, _why(JobError("Duplicate", said), "cancelled"))
+        self.spool.quarantine(entry, _why(JobError("Duplicate", said), "cancelled"))
 
     def _run(self) -> None:
         backoff = Backoff()

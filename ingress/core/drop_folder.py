@@ -18,7 +18,7 @@ from typing import Literal
 from middleware.job.ids import new_job_id
 from ops.dropfolder import NAME_MAX_BYTES, NOTE_MAX_BYTES, NOTE_SUFFIX, OWN_NAMES, ROOMS, shortened
 from ops.errors import BridgeError, UsageProblem
-from ops.files import NotAFile, appear, open_file, write_new
+from ops.files import NotAFile, open_file, publish_draft, write_new
 from ops.settings.load import LoadedSettings
 
 _NAMES_MAX = 1000
@@ -153,7 +153,7 @@ def publish(draft: Path, name_of: Callable[[int], str], note: str | None) -> Pat
                 note_draft = draft.with_suffix(".note.part")
                 write_new(companion, data, note_draft.name, mode=mode)
                 made_note = True
-            appear(draft, wanted)
+            publish_draft(draft, wanted)
         except OSError as error:
             if made_note:
                 companion.unlink(missing_ok=True)

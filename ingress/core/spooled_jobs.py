@@ -136,7 +136,7 @@ def find(bridge: Bridge, part: str) -> Found | None:
         if (job_id := id_of(path)).startswith(word) or job_id.endswith(word)
     ]
     if not hits:
-        aside = ((id_of(path), path) for path in spool.aside())
+        aside = ((id_of(path), path) for path in spool.quarantined())
         hits = [
             Found(job_id, path, is_aside=True)
             for job_id, path in aside
@@ -325,7 +325,7 @@ def _read(found: Found, why: str) -> JobRecord | None:
 
 def _why_aside(path: Path) -> Aside:
     try:
-        return msgspec.json.decode(Spool.why_file(path).read_bytes(), type=Aside)
+        return msgspec.json.decode(Spool.reason_file(path).read_bytes(), type=Aside)
     except (FileNotFoundError, msgspec.MsgspecError):
         error = JobError("Unknown", "it was refused when it was handed over; 3ox.log says why.", _AGAIN)
         return Aside("failed", round(path.stat().st_mtime * 1000), error)

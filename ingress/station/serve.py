@@ -25,7 +25,7 @@ from ingress.station.stability import StabilityTracker, ignore_lease_breaks
 from ingress.station.submission import BATCH, ClaimSubmitter
 from ingress.station.watch import FolderWatcher
 from ops.errors import JobFailed, SettingsError, StoreUnreachable
-from ops.files import require_room
+from ops.files import require_free_space
 from ops.logs import get_logger
 
 #: Longest turn of the loop, so that the daemon's heartbeat goes on.
@@ -146,7 +146,7 @@ class Station:
         try:
             workspace.create()
             for folder in (self._claims.root, workspace.workdesk, workspace.outbox, workspace.state_dir):
-                require_room(folder, self._settings.free_min_bytes)
+                require_free_space(folder, self._settings.free_min_bytes)
         except (JobFailed, SettingsError) as error:
             self._host_failures += 1
             if error.message != self._host_problem:

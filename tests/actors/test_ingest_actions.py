@@ -325,7 +325,7 @@ def test_a_link_in_place_of_the_file_is_not_followed(configure: Configure, tmp_p
     real.write_bytes(CONTENT)
     Path(payload["path"]).unlink()
     Path(payload["path"]).symlink_to(real)
-    with pytest.raises(JobRefused, match="no regular file"):
+    with pytest.raises(JobRefused, match="not a regular file"):
         ingest(payload)
 
 

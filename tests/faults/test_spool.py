@@ -152,11 +152,11 @@ def test_a_full_spool_says_so(tmp_path: Path) -> None:
 def test_one_process_takes_from_a_spool(tmp_path: Path) -> None:
     """While one takes, another is told that it does not."""
     spool, other = (Spool(tmp_path / "spool", max_bytes=100) for _ in range(2))
-    with spool.taking() as ours:
+    with spool.exclusive() as ours:
         assert ours
-        with other.taking() as theirs:
+        with other.exclusive() as theirs:
             assert not theirs
-    with other.taking() as theirs:
+    with other.exclusive() as theirs:
         assert theirs
 
 
@@ -174,5 +174,5 @@ def test_what_somebody_else_has_left_in_the_spool_holds_up_nothing(acceptance: A
     assert acceptance.spool.count() == 2
     assert acceptance.accept(job).job_id == job.job_id
     assert acceptance.hand_over() == 1
-    assert [path.name for path in acceptance.spool.aside()] == ["0-5-rubbish.job"]
+    assert [path.name for path in acceptance.spool.quarantined()] == ["0-5-rubbish.job"]
     assert acceptance.spool.is_empty()

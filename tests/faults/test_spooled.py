@@ -201,11 +201,11 @@ def test_a_job_whose_key_was_taken_meanwhile_names_the_other(
 
 def test_set_aside_entries_are_bounded(acceptance: Acceptance, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest go first, each with its reason."""
-    monkeypatch.setattr("ops.spool.ASIDE_MAX", 3)
+    monkeypatch.setattr("ops.spool.QUARANTINE_MAX", 3)
     spool = acceptance.spool
     for number in range(5):
-        spool.set_aside(spool.add(f"job{number}", b"x"), b"why")
-    assert [entry.name[30:] for entry in spool.aside()] == ["job2.job", "job3.job", "job4.job"]
+        spool.quarantine(spool.add(f"job{number}", b"x"), b"why")
+    assert [entry.name[30:] for entry in spool.quarantined()] == ["job2.job", "job3.job", "job4.job"]
     assert len(list((spool.folder / "refused").iterdir())) == 6
 
 

@@ -63,7 +63,7 @@ def test_the_spool_keeps_nothing_of_what_it_refuses(tmp_path: Path) -> None:
     """Whoever is told that the disk is full hands the job in again: it must not be there as well."""
     spool = Spool(tmp_path / "spool", max_bytes=1_000_000)
     spool.add("first", b"1")
-    with full_disk(), pytest.raises(SpoolFull, match="takes nothing"):
+    with full_disk(), pytest.raises(SpoolFull, match="cannot be written"):
         spool.add("large", _LARGE)
     assert [entry.read_bytes() for entry in spool.entries()] == [b"1"]
     assert len(names(spool.folder)) == 1

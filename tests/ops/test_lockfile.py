@@ -18,7 +18,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     held = take_lock(path, within_s=1.0)
     assert try_lock(path) is None
-    with pytest.raises(TimeoutError, match="another process holds its lock") as caught:
+    with pytest.raises(TimeoutError, match="another process holds the lock") as caught:
         take_lock(path, within_s=0.05)
     assert (caught.value.errno, caught.value.filename) == (errno.ETIMEDOUT, str(path))
     os.close(held)

@@ -62,7 +62,7 @@ def test_unsafe_socket_directory(tmp_path: Path) -> None:
     folder.unlink()
     folder.mkdir()
     folder.chmod(0o777)
-    with pytest.raises(SettingsError, match="open to others"):
+    with pytest.raises(SettingsError, match="accessible to others"):
         workspace.secure_socket_dir()
     folder.rmdir()
 
