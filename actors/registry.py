@@ -20,7 +20,7 @@ from actors.task_custom import task_custom
 from middleware.approval_expiry import ApprovalExpiry
 from middleware.broker.admission import make_admission, make_scripts
 from middleware.broker.broker import BridgeBroker
-from middleware.broker.vitals import ward_place
+from middleware.broker.vitals import watchdog_paths
 from middleware.cancellation import Cancellation
 from middleware.context import JobInterrupted
 from middleware.current_job import CurrentJob
@@ -102,7 +102,7 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
                 shutdown_timeout_s=settings.worker_shutdown_timeout_s,
                 on_boot=lambda: configure_logging(loaded, process=unit),
             ),
-            WatchdogClient(ward_place(loaded), settings),
+            WatchdogClient(watchdog_paths(loaded), settings),
             Receipts(result_max_bytes=settings.result_max_bytes),
             Retries(settings),
             Heartbeat(interval_s=min(settings.heartbeat_s, settings.lease_s / 3)),

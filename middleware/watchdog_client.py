@@ -16,7 +16,7 @@ from dramatiq.middleware import MiddlewareError, SkipMessage
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
 from middleware.broker.scripts import Settlement
-from middleware.broker.vitals import Vitals, WardPlace
+from middleware.broker.vitals import Vitals, WatchdogPaths
 from middleware.job_middleware import JobMiddleware
 from middleware.time_limit import time_limit_s
 from ops.backoff import FIRST_S, Backoff
@@ -38,12 +38,12 @@ class WatchdogClient(JobMiddleware):
     worker starts it, and it exits when no worker is left.
 
     Args:
-        place: Where the watchdog's files are.
+        paths: Where the watchdog's files are.
         settings: Time limits by job type.
     """
 
-    def __init__(self, place: WardPlace, settings: Settings) -> None:
-        self._place = place
+    def __init__(self, paths: WatchdogPaths, settings: Settings) -> None:
+        self._paths = paths
         self._settings = settings
         self._stopping = threading.Event()
 
@@ -54,7 +54,7 @@ class WatchdogClient(JobMiddleware):
             MiddlewareError: They cannot be written. It ends the process, whose jobs would not be watched.
         """
         started = process_start_time(os.getpid())
-        path = self._place.vitals_dir / broker.worker_id
+        path = self._paths.vitals_dir / broker.worker_id
         try:
             broker.vitals = Vitals(
                 path,
@@ -98,7 +98,7 @@ class WatchdogClient(JobMiddleware):
             try:
                 with socket.socket(socket.AF_UNIX) as link:
                     link.settimeout(2.0)
-                    link.connect(str(self._place.socket))
+                    link.connect(str(self._paths.socket))
                     link.sendall(f"{broker.worker_id}\n".encode())
                     link.settimeout(None)
                     backoff.reset()

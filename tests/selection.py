@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 #: Files that a quick check does without, with their seconds on two cores.
 SLOW: dict[str, int] = {
     "tests/cli/test_services.py": 68,
-    "tests/faults/test_warden.py": 64,
+    "tests/faults/test_watchdog.py": 64,
     "tests/chaos/test_short.py": 35,
     "tests/faults/test_scale.py": 40,
     "tests/shell/test_demo.py": 20,

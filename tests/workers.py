@@ -126,7 +126,7 @@ def running_worker(
 
 
 def sweep(environ: Mapping[str, str]) -> None:
-    """Stop everything that still runs for this workspace: the warden, and children of killed workers."""
+    """Stop everything that still runs for this workspace: the watchdog, and children of killed workers."""
     home = environ["BRIDGE_HOME"]
     stop_processes(
         lambda: [pid for pid in find_marked("BRIDGE_HOME", home) if pid != os.getpid()], grace_s=1.0

@@ -34,7 +34,7 @@ def bridge_programs(loaded: LoadedSettings, store: EmbeddedValkey | None) -> lis
         store: The embedded store, prepared; None if the settings name another one.
     """
     programs = [] if store is None else [store_program(store)]
-    programs.append(warden_program(loaded))
+    programs.append(watchdog_program(loaded))
     programs += [
         worker_program(loaded, f"worker-{number}") for number in range(1, loaded.settings.workers + 1)
     ]
@@ -114,10 +114,10 @@ def store_program(store: EmbeddedValkey) -> Program:
     )
 
 
-def warden_program(loaded: LoadedSettings) -> Program:
-    """Give the warden, which answers for this host's workers when they cannot."""
+def watchdog_program(loaded: LoadedSettings) -> Program:
+    """Return the watchdog, which acts for this host's workers when they cannot."""
     return Program(
-        name="warden",
+        name="watchdog",
         argv=[sys.executable, "-m", "middleware.broker.watchdog"],
         env=_environment(loaded),
         cwd=loaded.workspace.run_dir,

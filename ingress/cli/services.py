@@ -215,7 +215,7 @@ def down() -> int:
 @threads_option
 def worker(*, threads: int | None) -> int:
     """Run one worker in the foreground, for systemd or another host."""
-    from ingress.cli.programs import warden_program, worker_program
+    from ingress.cli.programs import watchdog_program, worker_program
     from ops.logs import configure_logging
     from ops.settings.load import load_settings
     from ops.supervision.supervisor import Supervisor
@@ -225,7 +225,7 @@ def worker(*, threads: int | None) -> int:
     configure_logging(loaded, process=name)
     # It waits for its store as long as that takes, as it does when the store goes away later.
     supervisor = Supervisor(
-        [warden_program(loaded), worker_program(loaded, name, restart=False)],
+        [watchdog_program(loaded), worker_program(loaded, name, restart=False)],
         workspace=None,
         start_timeout_s=None,
         kill_grace_s=loaded.settings.kill_grace_s,

@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from ingress.dispatch import Bridge
-from middleware.broker.vitals import read_signs
+from middleware.broker.vitals import read_vitals
 from ops.errors import StartFailed
 from ops.processes import marked, pid_alive, process_start_time, stop_processes
 from ops.settings.load import load_settings
@@ -150,7 +150,7 @@ class Arena:
         found: list[tuple[int, Worker]] = []
         for path in self.workspace.run_dir.glob("vitals-*/*"):
             try:
-                signs = read_signs(path)
+                signs = read_vitals(path)
             except (FileNotFoundError, StartFailed):
                 continue
             master = _master_of(signs.pid) if pid_alive(signs.pid, signs.start_time) else None
@@ -171,8 +171,8 @@ class Arena:
         state = read_state(self.workspace)
         return None if state is None else state.pid
 
-    def wardens(self) -> list[int]:
-        """Give the process ids of all wardens."""
+    def watchdogs(self) -> list[int]:
+        """Return the process ids of all watchdogs."""
         return [pid for pid in self.everything() if b"middleware.broker.watchdog" in _command_line(pid)]
 
     def everything(self) -> list[int]:

@@ -108,7 +108,7 @@ class Saboteur:
         arena = self._arena
         outside = [keeper.pid for keeper in arena.outside if keeper.pid is not None]
         finders: dict[str, Callable[[], int | None]] = {
-            "warden-kill": lambda: _choose(arena.wardens(), fault.pick),
+            "watchdog-kill": lambda: _choose(arena.watchdogs(), fault.pick),
             "3ox-worker-kill": lambda: _choose(outside, fault.pick),
             "ingress-kill": lambda: None if arena.ingress is None else arena.ingress.pid,
             "store-kill": lambda: arena.program("store"),

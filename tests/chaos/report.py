@@ -125,7 +125,7 @@ def _faults(report: Report) -> list[tuple[str, str, str]]:
             f"{units + masters + outside}",
             f"{units} with the worker, {masters} masters, {outside} 3ox worker",
         ),
-        ("warden kills", f"{done['warden-kill']}", ""),
+        ("watchdog kills", f"{done['watchdog-kill']}", ""),
         ("store restarts", f"{done['store-kill']}", "SIGKILL; started again on its append-only file"),
         ("pauses", f"{workers + stores}", f"{workers} workers, {stores} store"),
         ("cuts", f"{report.cut_connections}", f"connections; messages torn: {torn}"),

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.mark.timeout(180)
 def test_nothing_is_lost_and_nothing_is_committed_twice(tmp_path: Path) -> None:
-    """Workers, units, the warden, the daemon and the store are killed under load, and all jobs end once."""
+    """Workers, units, the watchdog, the daemon and the store are killed under load, and all jobs end once."""
     figures = tmp_path / "figures.json"
     ran = subprocess.run(
         [sys.executable, "-m", "tests.chaos", "--short", "--seed", "3", "--json", str(figures)],
@@ -36,7 +36,7 @@ def test_nothing_is_lost_and_nothing_is_committed_twice(tmp_path: Path) -> None:
     done, verdict = found["done"], found["verdict"]
     assert done["worker-kill"] + done["unit-kill"] >= 5
     assert done["store-kill"] == 2
-    assert min(done[kind] for kind in ("master-kill", "warden-kill", "ingress-kill", "store-pause")) == 1
+    assert min(done[kind] for kind in ("master-kill", "watchdog-kill", "ingress-kill", "store-pause")) == 1
     assert sum(found["torn"].values()) >= 3
     assert verdict["accepted"] >= 200
     assert verdict["by_status"] == {"completed": verdict["accepted"]}

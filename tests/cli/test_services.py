@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from middleware.broker.vitals import read_signs
+from middleware.broker.vitals import read_vitals
 from ops.processes import descendants, find_marked, pid_alive, wait_ended
 from ops.settings.load import LoadedSettings, load_settings
 from ops.store.client import Store
@@ -125,8 +125,8 @@ def test_down_with_a_misspelt_setting(bridge: Bridge) -> None:
 
 
 def _workers(workspace: Workspace) -> list[int]:
-    """Give the process ids of the workers, as they tell the warden."""
-    return [read_signs(path).pid for path in workspace.run_dir.glob("vitals-*/*")]
+    """Give the process ids of the workers, as their vitals say."""
+    return [read_vitals(path).pid for path in workspace.run_dir.glob("vitals-*/*")]
 
 
 def test_killed_store_and_worker_come_back(bridge: Bridge) -> None:
@@ -259,7 +259,7 @@ def test_worker(environ: dict[str, str], loaded: LoadedSettings) -> None:
     text = loaded.workspace.log_file.read_text()
     assert "dramatiq.MainProcess" in text
     processes = {json.loads(line)["process"] for line in text.splitlines()}
-    assert processes == {f"worker-{worker.pid}", "warden"}
+    assert processes == {f"worker-{worker.pid}", "watchdog"}
 
 
 def test_config(environ: dict[str, str], workspace: Workspace) -> None:

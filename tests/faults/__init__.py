@@ -1,1 +1,1 @@
-"""Faults of workers that only their host's warden can see to."""
+"""Faults of workers, the store and the disk, and what the bridge does about them."""

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from ingress.core.daemon import Daemon, ready_file
-from middleware.broker.vitals import ward_place
+from middleware.broker.vitals import watchdog_paths
 from ops.settings.load import LoadedSettings
 from tests.support import clean_environ
 from tests.workers import worker_unit
@@ -59,10 +59,10 @@ def test_a_daemon_serves_though_it_cannot_say_that_it_is_ready(loaded: LoadedSet
 
 
 def test_a_worker_that_nobody_could_answer_for_ends(environ: dict[str, str], loaded: LoadedSettings) -> None:
-    """Without its file the warden would not see it die; whoever supervises it starts it again."""
+    """Without its file the watchdog would not see it die; its supervisor starts it again."""
     loaded.workspace.create()
-    ward_place(loaded).vitals_dir.write_text("in the way")
+    watchdog_paths(loaded).vitals_dir.write_text("in the way")
     with worker_unit(environ) as process:
         assert process.wait(60) == 1
     said = (loaded.workspace.home / "worker.out").read_text()
-    assert f"a worker needs the file {ward_place(loaded).vitals_dir}" in said
+    assert f"a worker needs the file {watchdog_paths(loaded).vitals_dir}" in said

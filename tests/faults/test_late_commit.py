@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 from ingress.dispatch import Bridge, dispatch, get_job, wait_for
 from tests.dispatch.conftest import own, own_environ, own_loaded
-from tests.faults.test_warden import logged
+from tests.faults.test_watchdog import logged
 from tests.support import eventually, frozen
 from tests.workers import running_worker
 
@@ -43,7 +43,7 @@ def test_a_job_whose_commit_waits_is_not_overdue(own: Bridge, own_environ: dict[
         receipt = dispatch("shell.cmd", {"argv": ["sleep", "1"]}, timeout_seconds=1.5)
         eventually(lambda: get_job(receipt.job_id).status == "processing")
         with paused_store(own):
-            time.sleep(9)  # the limit, the grace and the warden's patience, and some
+            time.sleep(9)  # the limit, the grace and the watchdog's patience, and some
         record = wait_for(receipt.job_id, timeout_s=10)
     assert (record.status, record.attempt, record.crashes) == ("completed", 1, 0)
     assert not logged(environ, "worker.replaced")

@@ -13,7 +13,7 @@ import pytest
 from dramatiq.middleware import raise_thread_exception
 
 from middleware.broker.scripts import Settlement
-from middleware.broker.vitals import Vitals, read_signs
+from middleware.broker.vitals import Vitals, read_vitals
 from middleware.context import JobCancelled, JobContext
 from ops.errors import StartFailed
 from tests.middleware.hands import Hands, frozen
@@ -60,7 +60,7 @@ def test_commits_of_sixteen_threads_stand_once_each(own_store: RunningValkey, tm
     assert [hands.chain(job) for job in jobs] == [DONE] * len(jobs)
     assert hands.broker.tally == {"completed": len(jobs)}
     assert hands.driver.held_by(hands.broker.worker_id) == []
-    assert read_signs(vitals.path).jobs == []
+    assert read_vitals(vitals.path).jobs == []
     hands.broker.close()
 
 
@@ -81,11 +81,11 @@ def test_with_the_store_frozen_no_more_wait_than_there_are_threads(
             assert not thread.is_alive(), "it waits for the store, though another one does so for it"
         assert leader.is_alive()
         assert hands.given == THREADS - 1, "the leader's own job counts"
-        assert len(read_signs(vitals.path).jobs) == 2 * THREADS
+        assert len(read_vitals(vitals.path).jobs) == 2 * THREADS
     hands.join()
     assert hands.given == len(jobs)
     assert [hands.chain(job) for job in jobs] == [DONE] * len(jobs)
-    assert read_signs(vitals.path).jobs == []
+    assert read_vitals(vitals.path).jobs == []
 
 
 def end_together(hands: Hands, server: RunningValkey, ends: dict[str, Settlement | None]) -> dict[str, Any]:
@@ -196,21 +196,21 @@ def test_a_job_that_comes_back_at_once_has_a_row_of_its_own(tmp_path: Path) -> N
     vitals.ended(job_id, "1")
     vitals.started(job_id, "2", 60.0)
     vitals.settled(job_id, "1")
-    (row,) = read_signs(vitals.path).jobs
+    (row,) = read_vitals(vitals.path).jobs
     assert (row.job_id, row.allowed_ns) == (job_id, 60_000_000_000)
     vitals.settled(job_id, "2")
-    assert read_signs(vitals.path).jobs == []
+    assert read_vitals(vitals.path).jobs == []
 
 
 @pytest.mark.parametrize("job_id", ["a", "0" * 20, "0" * 20 + "-12", "z" * 64 + "-12345"])
-def test_the_warden_reads_whole_ids(tmp_path: Path, job_id: str) -> None:
+def test_the_watchdog_reads_whole_ids(tmp_path: Path, job_id: str) -> None:
     """Of a delivery and of a job with an id of somebody else's making too: else it hands them back."""
     vitals = Vitals(tmp_path / "w", rows=2, start_time=0)
     vitals.started(job_id, "1", 60.0)
-    (row,) = read_signs(vitals.path).jobs
+    (row,) = read_vitals(vitals.path).jobs
     assert (row.job_id, row.allowed_ns) == (job_id, 60_000_000_000)
     vitals.ended(job_id, "1")
-    (row,) = read_signs(vitals.path).jobs
+    (row,) = read_vitals(vitals.path).jobs
     assert (row.job_id, row.allowed_ns > 10**18) == (job_id, True)
 
 
@@ -219,5 +219,5 @@ def test_a_copied_file_is_nobodys(tmp_path: Path) -> None:
     vitals = Vitals(tmp_path / "w", rows=2, start_time=0)
     copied = Path(shutil.copy(vitals.path, tmp_path / "copy"))
     with pytest.raises(StartFailed, match="is a copy"):
-        read_signs(copied)
-    assert read_signs(vitals.path.rename(tmp_path / "moved")).jobs == []
+        read_vitals(copied)
+    assert read_vitals(vitals.path.rename(tmp_path / "moved")).jobs == []

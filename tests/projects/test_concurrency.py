@@ -52,7 +52,7 @@ def test_two_hundred_tasks_one_at_a_time_with_workers_killed(site: Site, tmp_pat
     with site.workers(3) as workers:
         for goal in (50, 110):
             eventually(partial(has_run, goal), 40.0)
-            # A worker process that has died is replaced by the warden, the others go on.
+            # A worker process that has died is replaced by the watchdog, the others go on.
             victim = eventually(lambda: [one for one in workers if one.worker_id == holder()], 20.0)[0]
             victim.kill()
             workers.remove(victim)

@@ -119,7 +119,7 @@ def test_a_job_that_kills_its_worker_is_a_dead_letter_after_three_crashes(
 def test_a_job_with_an_id_of_another_making_is_watched_like_any_other(
     own: Bridge, own_environ: dict[str, str]
 ) -> None:
-    """Not handed back while it runs, though the warden looks several times; and its crash counts."""
+    """Not handed back while it runs, though the watchdog looks several times; and its crash counts."""
     environ = {**own_environ, "BRIDGE_LEASE_S": "3", "BRIDGE_HEARTBEAT_S": "1"}
     with running_worker(own, environ, name="patient"):
         slow = dispatch("shell.cmd", {"argv": ["sleep", "4"]}, job_id="nightly")
@@ -150,7 +150,7 @@ def test_a_job_that_was_fetched_but_not_started_counts_no_crash(
 
 
 def test_a_worker_that_lives_but_does_not_fetch_is_replaced(own: Bridge, own_environ: dict[str, str]) -> None:
-    """Its fetching thread is dead, the rest lives on: the warden stops it, and says why."""
+    """Its fetching thread is dead, the rest lives on: the watchdog stops it, and says why."""
     environ = {**own_environ, "BRIDGE_STALL_S": "2", "PYTHONPATH": str(REPOSITORY)}
     with running_worker(own, environ, name="deaf", module=ROGUE) as worker:
         receipt = dispatch("heartbeat", {"nonce": "deaf"})
@@ -159,7 +159,7 @@ def test_a_worker_that_lives_but_does_not_fetch_is_replaced(own: Bridge, own_env
         assert not pid_alive(worker.pid)
     replaced = logged(environ, "worker.replaced")
     assert [row["worker_id"] for row in replaced] == [worker.worker_id]
-    assert "has not looked for work" in str(replaced[0]["reason"])
+    assert "has not polled for work" in str(replaced[0]["reason"])
 
 
 def test_a_job_that_python_cannot_stop_ends_with_its_worker(own: Bridge, own_environ: dict[str, str]) -> None:
@@ -172,17 +172,17 @@ def test_a_job_that_python_cannot_stop_ends_with_its_worker(own: Bridge, own_env
     assert "beyond its time limit" in str(logged(environ, "worker.replaced")[0]["reason"])
 
 
-def test_a_new_warden_sees_to_what_died_while_there_was_none(
+def test_a_new_watchdog_sees_to_what_died_while_there_was_none(
     own: Bridge, own_environ: dict[str, str]
 ) -> None:
-    """Worker and warden killed together: the next warden takes the job back, before the lease ends."""
+    """Worker and watchdog killed together: the next watchdog takes the job back, before the lease ends."""
     environ = {**own_environ, "BRIDGE_LEASE_S": "60", "BRIDGE_HEARTBEAT_S": "5"}
     home = environ["BRIDGE_HOME"]
     with running_worker(own, environ, name="first") as worker:
         receipt = dispatch("shell.cmd", {"argv": ["sleep", "60"]})
         # Begun, not only fetched: otherwise the attempt would not count.
         eventually(lambda: find_marked("BRIDGE_JOB_ID", receipt.job_id))
-        for pid in [pid for pid in find_marked("BRIDGE_HOME", home) if _is_warden(pid)]:
+        for pid in [pid for pid in find_marked("BRIDGE_HOME", home) if _is_watchdog(pid)]:
             os.kill(pid, signal.SIGKILL)
         worker.kill()
         worker.wait()
@@ -193,21 +193,21 @@ def test_a_new_warden_sees_to_what_died_while_there_was_none(
         assert wait_for(receipt.job_id, timeout_s=10).status == "cancelled"
 
 
-def _is_warden(pid: int) -> bool:
+def _is_watchdog(pid: int) -> bool:
     try:
         return b"middleware.broker.watchdog" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 
 
-def test_a_clean_stop_leaves_no_warden_behind(own: Bridge, own_environ: dict[str, str]) -> None:
-    """The warden that a worker started ends by itself, and so do its files."""
+def test_a_clean_stop_leaves_no_watchdog_behind(own: Bridge, own_environ: dict[str, str]) -> None:
+    """The watchdog that a worker started ends by itself, and so do its files."""
     home = own_environ["BRIDGE_HOME"]
     with running_worker(own, own_environ, name="only") as worker:
-        eventually(lambda: any(_is_warden(pid) for pid in find_marked("BRIDGE_HOME", home)))
+        eventually(lambda: any(_is_watchdog(pid) for pid in find_marked("BRIDGE_HOME", home)))
         worker.terminate()
         assert worker.wait() == 0
-    eventually(lambda: not any(_is_warden(pid) for pid in find_marked("BRIDGE_HOME", home)), 15.0)
+    eventually(lambda: not any(_is_watchdog(pid) for pid in find_marked("BRIDGE_HOME", home)), 15.0)
     assert not list((Path(home) / ".3ox" / "run").glob("vitals-*"))
 
 
