@@ -1,154 +1,154 @@
-"""One job, wherever it is: in the store, in the history when the store has let go of it, or in the spool.
+"""Find one job, wherever it is: in the store, in the spool of this host, or in the history.
 
-The spool is looked at first, and the store believed first: what has left the one is in the other by then. The
-history is opened only when neither has the job.
+    job = find(bridge, "k3f9")
+    print(job.record().status, job.source)
+
+The spool is looked at first: a job moves from the spool to the store, so one that has left the spool is in the
+store by then. The store is believed first. The history is opened only when neither has the job.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
+
 from ingress.core.bridge import Bridge
-from ingress.core.spooled_jobs import Found, brief, find, receipt_of, record_of
+from ingress.core.spooled_jobs import (
+    SpoolEntry,
+    entry_receipt,
+    entry_record,
+    find_entry,
+    impatient_reader,
+    spooled_record,
+    until_enqueued,
+)
+from middleware.job.deliveries import read_deliveries
+from middleware.job.ids import id_named, is_id_part
 from middleware.job.reader import Reader
-from middleware.job.records import JobRecord, OutputChunk, Receipt
+from middleware.job.records import Delivery, JobRecord, OutputChunk, Receipt
+from middleware.job.states import FINAL, State
 from ops.errors import AmbiguousJobId, BridgeError, JobNotFound, StoreUnreachable, WrongState
 
 if TYPE_CHECKING:
-    from ingress.core.listing import Catalog
+    from middleware.archive.history import History
 
 _Answer = TypeVar("_Answer")
 
 
-def whole_id(bridge: Bridge, part: str) -> str:
-    """Complete a shortened job id.
+class Source(StrEnum):
+    """Where a job is."""
+
+    STORE = "store"
+    SPOOL = "spool"
+    HISTORY = "history"
+
+
+class JobHandle:
+    """One job of a bridge, wherever it is; made by ``find``, or for a job that was just submitted.
 
     Args:
-        bridge: Whose.
-        part: The id, or a unique part of it.
+        bridge: The job's bridge.
+        job_id: The whole id.
+        source: Where the job is known to be.
+        entry: Its entry in the spool, if there is one.
+        unreachable: Why the store did not answer just now; it is not asked a second time then.
 
-    Raises:
-        JobNotFound: Neither store nor history nor spool has such a job.
-        AmbiguousJobId: More than one fits.
-        StoreUnreachable: The store is away, and the spool has none.
+    Attributes:
+        job_id: The whole id.
+        source: Where the last read found the job; before the first read, where ``find`` did.
     """
-    return _anywhere(
-        bridge,
-        part,
-        lambda _, job_id: job_id,
-        lambda past: past.resolve(part),
-        lambda found, _: found.job_id,
-    )
 
+    def __init__(
+        self,
+        bridge: Bridge,
+        job_id: str,
+        *,
+        source: Source = Source.STORE,
+        entry: SpoolEntry | None = None,
+        unreachable: StoreUnreachable | None = None,
+    ) -> None:
+        self.job_id = job_id
+        self.source = source
+        self._bridge = bridge
+        self._entry = entry
+        self._unreachable = unreachable
 
-def one_job(bridge: Bridge, part: str) -> JobRecord:
-    """Give one job; see ``whole_id``."""
-    return _anywhere(
-        bridge,
-        part,
-        lambda reader, job_id: reader.job(job_id),
-        lambda past: past.job(part),
-        lambda _, record: record,
-    )
+    def record(self) -> JobRecord:
+        """Return the job.
 
-
-def one_receipt(bridge: Bridge, part: str) -> Receipt:
-    """Give a job's receipt; see ``whole_id``."""
-    return _anywhere(
-        bridge,
-        part,
-        lambda reader, job_id: reader.receipt(job_id),
-        lambda past: past.receipt(part),
-        receipt_of,
-    )
-
-
-def lacking(bridge: Bridge, part: str) -> BridgeError:
-    """Give the error for a job that something is to be done to and that the store does not have.
-
-    Args:
-        bridge: Whose.
-        part: The job's id, or a unique part of it.
-    """
-    found = find(bridge, part)
-    record = None if found is None else record_of(bridge, found)
-    if record is not None and record.is_final:
-        return WrongState(f"{record.job_id} is not in the store: {record.reason}", remedy="Dispatch it anew.")
-    if record is not None:
-        return WrongState(
-            f"{record.job_id} is not in the store yet: {record.reason}",
-            remedy="Try again when it has been taken.",
+        Raises:
+            JobNotFound: Neither store nor spool nor history has it.
+            StoreUnreachable: The store is unavailable, and the spool does not have the job.
+        """
+        return self._read(
+            lambda reader: reader.job(self.job_id), self._archived_record, lambda _, record: record
         )
-    missing = JobNotFound(f"there is no job {part!r}.", remedy="'3ox jobs' lists all jobs.")
-    try:
-        past = _ask(bridge, lambda catalog: catalog.job(part), missing)
-    except BridgeError as error:
-        return error
-    return JobNotFound(
-        f"the store has let go of {past.job_id}; the history has it as {past.status}.",
-        remedy="Dispatch it anew.",
-    )
 
+    def receipt(self) -> Receipt:
+        """Return the job's receipt; raises as ``record`` does."""
+        return self._read(
+            lambda reader: reader.receipt(self.job_id),
+            lambda history: history.receipt(self.job_id),
+            entry_receipt,
+        )
 
-def or_past(bridge: Bridge, live: Callable[[], _Answer], past: Callable[[Catalog], _Answer]) -> _Answer:
-    """Give what the store says of a job, or what the history does if the store does not know it.
+    def spooled(self) -> JobRecord | None:
+        """Return the job if the spool has it and the store does not, None otherwise."""
+        return spooled_record(self._bridge, self.job_id)
 
-    Args:
-        bridge: Whose.
-        live: Asks the store.
-        past: Asks the history.
+    def output(self, *, follow: bool = False, after: str = "-") -> Iterator[OutputChunk]:
+        """Yield the job's output; a job in the spool has none, the history keeps the end of it.
 
-    Raises:
-        JobNotFound: Neither has it.
-    """
-    try:
-        return live()
-    except JobNotFound as error:
-        return _ask(bridge, past, error)
+        Args:
+            follow: Wait for more output until the job has ended.
+            after: ``entry_id`` of the last chunk seen, ``-`` for the beginning.
 
+        Raises:
+            JobNotFound: Neither store nor spool nor history has the job.
+            StoreUnreachable: The store is unavailable, and the spool does not have the job.
+        """
+        seen = after
+        for record in until_enqueued(self._bridge, self.job_id):
+            if record.is_final or not follow:
+                return
+        try:
+            for chunk in self._bridge.follower.output(self.job_id, follow=follow, after=after):
+                seen = chunk.entry_id
+                yield chunk
+        except JobNotFound as error:
+            yield from self._from_history(lambda history: history.output(self.job_id), error, after=seen)
 
-def past_pieces(bridge: Bridge, job_id: str, after: str, error: JobNotFound) -> list[OutputChunk]:
-    """Give the output that the history has of a job; raises the store's error if it has none."""
-    return _ask(bridge, lambda past: past.past_pieces(job_id, after), error)
+    def follow(self, *, timeout_s: float | None = None) -> Iterator[JobRecord]:
+        """Yield the job at once and after every change, until it has ended.
 
+        Args:
+            timeout_s: Limit for the whole, in seconds; None: no limit.
 
-def _anywhere(
-    bridge: Bridge,
-    part: str,
-    live: Callable[[Reader, str], _Answer],
-    past: Callable[[Catalog], _Answer],
-    spooled: Callable[[Found, JobRecord], _Answer],
-) -> _Answer:
-    found, away = find(bridge, part), None
-    reader = bridge.reader if found is None else brief(bridge)
-    try:
-        job_id = reader.resolve(part)
-        if found is not None and not found.is_aside and found.job_id != job_id:
-            raise AmbiguousJobId(
-                f"{part!r} fits more than one job: {found.job_id}, {job_id}.", remedy="Give more characters."
-            )
-        return live(reader, job_id)
-    except JobNotFound as error:
-        if found is None:
-            return _ask(bridge, past, error)
-        with contextlib.suppress(JobNotFound):
-            return _ask(bridge, past, error)
-    except StoreUnreachable as error:
-        if found is None:
-            raise
-        away = error
-    record = record_of(bridge, found, away)
-    # It has been handed over since we looked.
-    return live(bridge.reader, found.job_id) if record is None else spooled(found, record)
+        Raises:
+            WaitTimeout: The job has not ended in time.
+            JobNotFound: Neither store nor spool has the job.
+            StoreUnreachable: The store was unavailable for more than 30 s.
+        """
+        ends_at_s = None if timeout_s is None else time.monotonic() + timeout_s
+        for record in until_enqueued(self._bridge, self.job_id, timeout_s=timeout_s):
+            yield record
+            if record.is_final:
+                return
+        left_s = None if ends_at_s is None else max(0.0, ends_at_s - time.monotonic())
+        yield from self._bridge.follower.follow(self.job_id, timeout_s=left_s)
 
-
-def _ask(bridge: Bridge, past: Callable[[Catalog], _Answer], error: JobNotFound) -> _Answer:
-    if not bridge.loaded.workspace.history_db.exists():
-        raise error
-    # SQLite is loaded only here: whoever types waits for it.
-    from ingress.core.listing import Catalog
-
-    with Catalog(bridge) as catalog:
-        return past(catalog)
+    def wait(self, *, timeout_s: float | None = None) -> JobRecord:
+        """Return the job when it has ended, also one that only the history has; raises as ``follow`` does."""
+        missing = JobNotFound(f"There is no longer a job {self.job_id}.", remedy="'3ox jobs' lists all jobs.")
+        try:
+            for record in self.follow(timeout_s=timeout_s):
+                if record.is_final:
+                    return record
+        except JobNotFound as error:
+            missing = error
+        return self._from_history(self._archived_record, missing)
