@@ -17,9 +17,8 @@ from ingress.core import control
 from ingress.core.bridge import Bridge, connect, current_bridge
 from ingress.core.control import CancelReply
 from ingress.core.listing import Catalog
-from ingress.core.lookup import one_job, one_receipt, whole_id
+from ingress.core.lookup import JobHandle, find
 from ingress.core.status_report import overview
-from ingress.core.waiting import follow_job, output_of, wait_for_job
 from middleware.archive.search import Narrowing
 from middleware.job.records import JobEvent, JobPage, JobRecord, OutputChunk, Receipt
 from middleware.job.schema import Job, make_job
@@ -28,6 +27,7 @@ from middleware.job.types import Payload
 __all__ = [
     "Bridge",
     "CancelReply",
+    "JobHandle",
     "all_jobs",
     "approve",
     "bridge_status",
@@ -38,6 +38,7 @@ __all__ = [
     "dispatch",
     "dispatch_many",
     "export_jobs",
+    "find_job",
     "follow",
     "follow_all",
     "get_job",
@@ -109,7 +110,20 @@ def resolve_id(part: str) -> str:
         JobNotFound: No job fits.
         AmbiguousJobId: More than one does.
     """
-    return whole_id(current_bridge(), part)
+    return find_job(part).job_id
+
+
+def find_job(part: str) -> JobHandle:
+    """Return a handle to a job in store, spool or history; see ``ingress.core.lookup``.
+
+    Args:
+        part: The job's id, or a prefix or suffix of it that only one job has.
+
+    Raises:
+        JobNotFound: No job fits.
+        AmbiguousJobId: More than one does.
+    """
+    return find(current_bridge(), part)
 
 
 def get_job(part: str) -> JobRecord:
@@ -119,12 +133,12 @@ def get_job(part: str) -> JobRecord:
         JobNotFound: No job fits.
         AmbiguousJobId: More than one does.
     """
-    return one_job(current_bridge(), part)
+    return find_job(part).record()
 
 
 def get_receipt(part: str) -> Receipt:
     """Give a job's receipt; see ``get_job``."""
-    return one_receipt(current_bridge(), part)
+    return find_job(part).receipt()
 
 
 def list_jobs(
@@ -176,12 +190,12 @@ def wait_for(part: str, *, timeout_s: float | None = None) -> JobRecord:
         WaitTimeout: The time ran out.
         JobNotFound: No job fits.
     """
-    return wait_for_job(current_bridge(), part, timeout_s=timeout_s)
+    return find_job(part).wait(timeout_s=timeout_s)
 
 
 def follow(part: str, *, timeout_s: float | None = None) -> Iterator[JobRecord]:
     """Yield a job at once and after every change, up to its end; see ``wait_for``."""
-    return follow_job(current_bridge(), part, timeout_s=timeout_s)
+    return find_job(part).follow(timeout_s=timeout_s)
 
 
 def follow_all(*, after: str = "$", idle_s: float | None = None) -> Iterator[JobEvent | None]:
@@ -194,7 +208,7 @@ def read_output(part: str, *, follow: bool = False, after: str = "-") -> Iterato
 
     Of a job that only the history has, the end of it that is kept there; of one in the spool, none.
     """
-    return output_of(current_bridge(), part, follow=follow, after=after)
+    return find_job(part).output(follow=follow, after=after)
 
 
 def cancel(part: str, *, reason: str = "cancelled by a program") -> CancelReply:

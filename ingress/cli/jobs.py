@@ -265,12 +265,12 @@ def _page(filters: dict[str, str | None], *, limit: int | None, cursor: str | No
 
 def _spooled_page(filters: dict[str, str | None], limit: int | None) -> JobPage:
     """Give the jobs of the spool, as far as they fit; needs no store."""
-    from ingress.core.spooled_jobs import listed
+    from ingress.core.spooled_jobs import list_spooled
 
     wanted = [(name, value) for name, value in filters.items() if value is not None]
     fitting = [
         record
-        for record in listed(current_bridge())
+        for record in list_spooled(current_bridge())
         if all(getattr(record, name) == value for name, value in wanted)
     ]
     return JobPage(fitting[: _LIMIT if limit is None else limit], {SPOOLED: len(fitting)})

@@ -83,9 +83,9 @@ def note_if_spooled(part: str) -> None:
         part: The job's id, or a unique part of it.
     """
     from ingress.core.bridge import current_bridge
-    from ingress.core.spooled_jobs import in_spool
+    from ingress.core.spooled_jobs import spooled_record
 
-    record = in_spool(current_bridge(), part)
+    record = spooled_record(current_bridge(), part)
     if record is not None:
         note(f"job {record.job_id} is {record.status}: {record.reason}")
 

@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from ingress.core.bridge import Bridge
-from ingress.core.spooled_jobs import SPOOLED, Aside, Spooled, read_entry
+from ingress.core.spooled_jobs import SPOOLED, Refusal, Spooled, read_entry
 from middleware.job.receipt import first_receipt, payload_sha256
 from middleware.job.records import JobError, Receipt
 from middleware.job.schema import Job, encode_job
@@ -317,4 +317,4 @@ def _spool_receipt(job: Job) -> Receipt:
 
 
 def _why(error: JobError, status: Literal["failed", "cancelled"] = "failed") -> bytes:
-    return msgspec.json.encode(Aside(status, time.time_ns() // 1_000_000, error))
+    return msgspec.json.encode(Refusal(status, time.time_ns() // 1_000_000, error))

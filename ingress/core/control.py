@@ -7,7 +7,7 @@ import contextlib
 import msgspec
 
 from ingress.core.bridge import Bridge
-from ingress.core.lookup import lacking
+from ingress.core.lookup import not_in_store
 from middleware.broker.approvals import Decision
 from middleware.job.records import JobRecord, Receipt
 from ops.errors import JobNotFound, WrongState
@@ -35,7 +35,7 @@ def cancel(bridge: Bridge, part: str, reason: str) -> CancelReply:
     job_id = _resolve(bridge, part)
     outcome, status = bridge.scripts.cancel(job_id, reason)
     if outcome == "unknown":
-        raise lacking(bridge, part)
+        raise not_in_store(bridge, job_id)
     return CancelReply(job_id, outcome, outcome if outcome == "cancelled" else status, was=status)
 
 
@@ -49,7 +49,7 @@ def retry(bridge: Bridge, part: str, reason: str) -> Receipt:
             remedy="Cancel it first, or submit a new job.",
         )
     if outcome == "unknown":
-        raise lacking(bridge, part)
+        raise not_in_store(bridge, job_id)
     return bridge.reader.receipt(job_id)
 
 
@@ -81,7 +81,7 @@ def _decided(bridge: Bridge, job_id: str, wanted: str, decision: Decision) -> Re
         WrongState: The decision was refused.
     """
     if decision.outcome == "unknown":
-        raise lacking(bridge, job_id)
+        raise not_in_store(bridge, job_id)
     if decision.outcome == "expired":
         why = bridge.reader.job(job_id).reason
         raise WrongState(f"{job_id} can no longer be {wanted}: {why}.", remedy="Submit a new job.")
@@ -95,7 +95,8 @@ def _decided(bridge: Bridge, job_id: str, wanted: str, decision: Decision) -> Re
 
 
 def _resolve(bridge: Bridge, part: str) -> str:
+    """Return the whole id of a job in the store; a whole id is returned without a look-up."""
     try:
         return bridge.reader.resolve(part)
     except JobNotFound as error:
-        raise lacking(bridge, part) from error
+        raise not_in_store(bridge, part) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from ingress.core.bridge import current_bridge
-from ingress.core.lookup import one_job
+from ingress.core.lookup import find
 from middleware.job.deliveries import count_undelivered as counted
 from middleware.job.deliveries import undelivered_jobs
 from middleware.job.records import JobRecord
@@ -27,7 +27,7 @@ def list_undelivered(limit: int = 50) -> list[JobRecord]:
     for job_id in undelivered_jobs(reader.read, reader.keys, limit):
         if job_id not in known:
             with contextlib.suppress(JobNotFound):
-                found.append(one_job(current_bridge(), job_id))
+                found.append(find(current_bridge(), job_id).record())
     return found
 
 
@@ -52,7 +52,7 @@ def redeliver(part: str, *, reason: str = "asked for by a program") -> list[str]
         JobNotFound: No job fits.
     """
     bridge = current_bridge()
-    record = one_job(bridge, part)
+    record = find(bridge, part).record()
     if bridge.reader.status_of(record.job_id) is None:
         raise WrongState(
             f"the store has let go of {record.job_id}: there is nothing to deliver any more.",

@@ -10,7 +10,7 @@ import time
 import msgspec
 
 from ingress.core.bridge import Bridge
-from ingress.core.lookup import or_past
+from ingress.core.lookup import Source, find
 from middleware.archive.proof import Proof, Seal, prove, prove_past, seals_of
 from middleware.archive.verification import Verdict, Verification
 from middleware.broker.sealing import Sealing
@@ -103,9 +103,14 @@ def verify_receipt(bridge: Bridge, part: str) -> Proof:
     Raises:
         JobNotFound: No job fits.
     """
-    return or_past(
-        bridge, lambda: _verify_live(bridge, part), lambda past: _verify_past(bridge, past.receipt(part))
-    )
+    handle = find(bridge, part)
+    try:
+        return _verify_live(bridge, handle.job_id)
+    except JobNotFound:
+        receipt = handle.receipt()
+        if handle.source is not Source.HISTORY:
+            raise
+        return _verify_past(bridge, receipt)
 
 
 def _verify_past(bridge: Bridge, receipt: Receipt) -> Proof:
@@ -114,8 +119,7 @@ def _verify_past(bridge: Bridge, receipt: Receipt) -> Proof:
     return prove_past(receipt, found, key_ring(bridge.loaded))
 
 
-def _verify_live(bridge: Bridge, part: str) -> Proof:
-    job_id = bridge.reader.resolve(part)
+def _verify_live(bridge: Bridge, job_id: str) -> Proof:
     keys = bridge.reader.keys
     ends_s = time.monotonic() + _SEAL_WAIT_S
     while True:
@@ -123,7 +127,7 @@ def _verify_live(bridge: Bridge, part: str) -> Proof:
             [("SISMEMBER", keys.unsealed, job_id), ("LRANGE", keys.receipts(job_id), 0, -1)]
         )
         if not chain:
-            raise JobNotFound(f"there is no job {part!r}.", remedy="'3ox jobs' lists all jobs.")
+            raise JobNotFound(f"there is no job {job_id!r}.", remedy="'3ox jobs' lists all jobs.")
         if not waits or time.monotonic() > ends_s:
             return prove(job_id, chain, seals(bridge, job_id), key_ring(bridge.loaded))
         time.sleep(_ASK_AGAIN_S)

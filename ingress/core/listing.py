@@ -17,11 +17,10 @@ from middleware.archive.archivist import OVERLAP_MS
 from middleware.archive.history import History, Past
 from middleware.archive.search import Narrowing, check_day, having_words
 from middleware.archive.snapshot import read_whole
-from middleware.job.deliveries import read_deliveries
-from middleware.job.ids import id_named, is_id_part
-from middleware.job.records import Delivery, JobPage, JobRecord, OutputChunk, Receipt
+from middleware.job.ids import is_id_part
+from middleware.job.records import JobPage, JobRecord
 from middleware.job.states import FINAL, State
-from ops.errors import AmbiguousJobId, InvalidJob, JobNotFound
+from ops.errors import InvalidJob
 
 #: Cursors of a list: an id. Of a list of those that wait or run: a cursor of the store. Of a search: the last
 #: number of the history when it began, and the number or the id below which it goes on.
@@ -255,90 +254,6 @@ class Catalog:
             yield from (whole.get(record.job_id, record) for record in jobs)
             if cursor is None:
                 return
-
-    def resolve(self, part: str) -> str:
-        """Complete a shortened job id; see ``Reader.resolve``."""
-        word = id_named(part)
-        past = self._history.resolve(word) if is_id_part(word) else []
-        try:
-            found = {self._reader.resolve(part), *past}
-        except JobNotFound:
-            found = set(past)
-            if not found:
-                raise
-        if len(found) > 1:
-            names = ", ".join(sorted(found)[:3])
-            raise AmbiguousJobId(f"{part!r} fits more than one job: {names}.", remedy="Give more characters.")
-        return found.pop()
-
-    def job(self, part: str) -> JobRecord:
-        """Give one job, by its id or a unique part of it.
-
-        Raises:
-            JobNotFound: Neither store nor history has it.
-        """
-        job_id = self.resolve(part)
-        try:
-            return self._reader.job(job_id)
-        except JobNotFound:
-            past = self._history.job(job_id)
-            if past is None:
-                raise
-            return self._with_deliveries_now(past)
-
-    def _with_deliveries_now(self, past: JobRecord) -> JobRecord:
-        """Say of results that were on the way what has become of them: they may outlive their job."""
-        if all(delivery.status == State.COMPLETED for delivery in past.deliveries):
-            return past
-        count = max(int(delivery.delivery_id.rpartition("-")[2]) for delivery in past.deliveries)
-        found = read_deliveries(self._reader.read, self._reader.keys, {past.job_id: count})
-        now = {delivery.sink: delivery for delivery in found.get(past.job_id, ())}
-        return msgspec.structs.replace(
-            past,
-            deliveries=[
-                now.get(delivery.sink, delivery if delivery.status in FINAL else _let_go_of(delivery))
-                for delivery in past.deliveries
-            ],
-        )
-
-    def receipt(self, part: str) -> Receipt:
-        """Give a job's receipt; see ``job``."""
-        job_id = self.resolve(part)
-        try:
-            return self._reader.receipt(job_id)
-        except JobNotFound:
-            past = self._history.receipt(job_id)
-            if past is None:
-                raise
-            return past
-
-    def past_pieces(self, part: str, after: str = "-", limit: int | None = None) -> list[OutputChunk]:
-        """Give pieces of the end of the output of a job that the store no longer has.
-
-        Args:
-            part: The job's id, or a unique part of it.
-            after: ``entry_id`` of the last piece seen, ``-`` for the beginning.
-            limit: How many pieces; None for all that are there.
-
-        Raises:
-            JobNotFound: It is not in the history either.
-        """
-        job_id = self.resolve(part)
-        pieces = self._history.output(job_id)
-        if pieces is None:
-            raise JobNotFound(f"there is no job {part!r}.", remedy="'3ox jobs --all' lists all jobs.")
-        later = [piece for piece in pieces if after == "-" or _place_of(piece.entry_id) > _place_of(after)]
-        return later if limit is None else later[:limit]
-
-
-def _let_go_of(delivery: Delivery) -> Delivery:
-    said = "it stood so when the job was archived; the store has let go of both since"
-    return msgspec.structs.replace(delivery, reason=f"{delivery.reason}; {said}".removeprefix("; "))
-
-
-def _place_of(entry_id: str) -> tuple[int, int]:
-    at_ms, _, number = entry_id.partition("-")
-    return int(at_ms), int(number or 0)
 
 
 def _listed(record: JobRecord) -> JobRecord:

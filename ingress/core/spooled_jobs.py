@@ -1,7 +1,7 @@
-"""Jobs that lie in the spool: what an entry is, and what the doors say of a job that the store does not have.
+"""Jobs in the spool: their entries on disk, and what is shown of a job that the store does not have yet.
 
-Such a job is found by its id as any other. It has the status ``spooled`` until the store has taken it; what
-was refused at the hand-over is set aside, with the reason, and shown as ``failed`` or ``cancelled``.
+A spooled job is found by its id like any other. Its status is ``spooled`` until the store has accepted it. An
+entry that the store refuses is quarantined with the reason, and its job shown as ``failed`` or ``cancelled``.
 """
 
 from __future__ import annotations
@@ -23,45 +23,39 @@ from middleware.job.receipt import make_receipt, payload_sha256
 from middleware.job.records import JobError, JobRecord, Receipt, Transition, utc
 from middleware.job.schema import Job, decode_job
 from middleware.job.states import State
-from ops.errors import (
-    AmbiguousJobId,
-    BridgeError,
-    InvalidJob,
-    StoreUnreachable,
-    WaitTimeout,
-)
+from ops.errors import AmbiguousJobId, BridgeError, InvalidJob, StoreUnreachable, WaitTimeout
 from ops.spool import Spool
 from ops.store.client import Store
 
-#: Status of a job, and of its receipt, that the store has not taken yet.
+#: Status of a job, and of its receipt, that the store has not accepted yet.
 SPOOLED = "spooled"
-#: So long a store may take to answer whoever asks for a job that is known to lie in the spool.
-BRIEF_S = 1.0
-#: How often whoever waits for a hand-over looks all the same, should a change of the folder go unheard.
-_LISTEN_MS = 2000
-#: Changes within so long count as one.
-_COLLECT_MS = 100
+#: Limit for an answer of the store about a job that is known to be in the spool, in seconds.
+IMPATIENT_S = 1.0
+#: Interval at which the folder is looked at even if no change of it was reported.
+_POLL_MS = 2000
+#: Changes within this time count as one.
+_DEBOUNCE_MS = 100
 
 
 class Spooled(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An entry of the spool.
+    """The content of an entry.
 
     Attributes:
         job: As ``encode_job`` writes it.
-        due_s: When it is to start, in seconds since 1970; None: at once.
+        due_s: When the job is to start, in seconds since 1970; None: at once.
     """
 
     job: msgspec.Raw
     due_s: float | None = None
 
 
-class Aside(msgspec.Struct, frozen=True):
-    """Why an entry was set aside instead of handed over.
+class Refusal(msgspec.Struct, frozen=True):
+    """Why an entry was quarantined.
 
     Attributes:
-        status: ``failed``: it was refused; ``cancelled``: another job was taken in its place.
-        at_ms: When.
-        error: Who refused it, and why.
+        status: ``failed``: the job was refused; ``cancelled``: another job has its idempotency key.
+        at_ms: When, in milliseconds since 1970.
+        error: What refused the job, and why.
     """
 
     status: Literal["failed", "cancelled"]
@@ -69,33 +63,33 @@ class Aside(msgspec.Struct, frozen=True):
     error: JobError
 
 
-class Found(NamedTuple):
-    """A job in the spool.
+class SpoolEntry(NamedTuple):
+    """A job's entry in the spool.
 
     Attributes:
-        job_id: Its whole id.
-        path: Where the entry lies.
-        before: How many entries are handed over before it.
-        is_aside: It was set aside.
+        job_id: The whole id.
+        path: Path of the entry.
+        ahead: How many entries are submitted before it.
+        is_quarantined: The entry was refused and quarantined.
     """
 
     job_id: str
     path: Path
-    before: int = 0
-    is_aside: bool = False
+    ahead: int = 0
+    is_quarantined: bool = False
 
     @property
     def since_ms(self) -> int:
-        """When it was spooled, in milliseconds since 1970."""
+        """When the job was spooled, in milliseconds since 1970."""
         stamp = self.path.name.partition("-")[0]
         return int(stamp) // 1_000_000 if stamp.isdecimal() else 0
 
 
 def read_entry(data: bytes) -> tuple[Job, float | None]:
-    """Read an entry: the job, and how long it is still to wait, in seconds.
+    """Return the job of an entry, and the rest of its delay in seconds.
 
     Raises:
-        InvalidJob: It cannot be read.
+        InvalidJob: The entry cannot be read.
     """
     try:
         entry = msgspec.json.decode(data, type=Spooled)
@@ -104,45 +98,34 @@ def read_entry(data: bytes) -> tuple[Job, float | None]:
     return decode_job(bytes(entry.job)), None if entry.due_s is None else max(0.0, entry.due_s - time.time())
 
 
-def spool_of(bridge: Bridge) -> Spool:
-    """Give the spool of this host's workspace."""
+def open_spool(bridge: Bridge) -> Spool:
+    """Return the spool of this host's workspace."""
     loaded = bridge.loaded
     return Spool(loaded.workspace.spool_dir, max_bytes=loaded.settings.spool_max_bytes)
 
 
-def find(bridge: Bridge, part: str) -> Found | None:
-    """Look for a job in the spool, by names of files only.
+def find_entry(bridge: Bridge, part: str) -> SpoolEntry | None:
+    """Return a job's entry in the spool, None if there is none; looks at file names only.
 
-    Whoever looks here first and into the store afterwards misses nothing: a job goes one way.
+    Look here first and in the store afterwards: a job only moves from the spool to the store.
 
     Args:
-        bridge: Whose spool.
+        bridge: The bridge whose spool is searched.
         part: The job's id, or a unique part of it.
 
-    Returns:
-        It, or None if it is not there.
-
     Raises:
-        AmbiguousJobId: More than one fits.
+        AmbiguousJobId: More than one job fits.
     """
     word = id_named(part)
     if not is_id_part(word):
         return None
-    spool = spool_of(bridge)
-    entries = spool.entries()
-    hits = [
-        Found(job_id, path, before)
-        for before, path in enumerate(entries)
-        if (job_id := id_of(path)).startswith(word) or job_id.endswith(word)
-    ]
+    spool = open_spool(bridge)
+    entries = [SpoolEntry(job_id_of(path), path, ahead) for ahead, path in enumerate(spool.entries())]
+    hits = [entry for entry in entries if _fits(entry.job_id, word)]
     if not hits:
-        aside = ((id_of(path), path) for path in spool.quarantined())
-        hits = [
-            Found(job_id, path, is_aside=True)
-            for job_id, path in aside
-            if job_id.startswith(word) or job_id.endswith(word)
-        ]
-    ids = sorted({hit.job_id for hit in hits})
+        refused = [SpoolEntry(job_id_of(path), path, is_quarantined=True) for path in spool.quarantined()]
+        hits = [entry for entry in refused if _fits(entry.job_id, word)]
+    ids = sorted({entry.job_id for entry in hits})
     if len(ids) > 1:
         raise AmbiguousJobId(
             f"{part!r} fits more than one job: {', '.join(ids[:3])}.", remedy="Give more characters."
@@ -150,60 +133,66 @@ def find(bridge: Bridge, part: str) -> Found | None:
     return hits[0] if hits else None
 
 
-def id_of(path: Path) -> str:
-    """Give the id of the job in an entry, by the entry's name."""
+def _fits(job_id: str, word: str) -> bool:
+    return job_id.startswith(word) or job_id.endswith(word)
+
+
+def job_id_of(path: Path) -> str:
+    """Return the id of the job in an entry, by the entry's name."""
     return path.name.removesuffix(path.suffix).split("-", 2)[-1]
 
 
-def listed(bridge: Bridge) -> list[JobRecord]:
-    """Give all jobs that wait in the spool, the latest first; asks the store briefly what holds them up."""
-    entries = [Found(id_of(path), path, before) for before, path in enumerate(spool_of(bridge).entries())]
-    why = _hindrance(bridge, brief(bridge)) if entries else ""
-    records = [_read(found, why) for found in reversed(entries)]
+def list_spooled(bridge: Bridge) -> list[JobRecord]:
+    """Return all jobs that wait in the spool, the latest first, with what they wait for."""
+    entries = [SpoolEntry(job_id_of(path), path, n) for n, path in enumerate(open_spool(bridge).entries())]
+    why = _waits_for(bridge, impatient_reader(bridge)) if entries else ""
+    records = [_read_record(entry, why) for entry in reversed(entries)]
     return [record for record in records if record is not None]
 
 
-def record_of(bridge: Bridge, found: Found, away: StoreUnreachable | None = None) -> JobRecord | None:
-    """Give what is known of a job in the spool; None if the store has taken it meanwhile.
+def entry_record(
+    bridge: Bridge, entry: SpoolEntry, unreachable: StoreUnreachable | None = None
+) -> JobRecord | None:
+    """Return the job of an entry, None if the store has accepted it meanwhile.
 
     Args:
-        bridge: Whose spool.
-        found: Of ``find``.
-        away: What the store has just said. Without, it is asked what the job waits for, briefly.
+        bridge: The bridge whose spool it is.
+        entry: From ``find_entry``.
+        unreachable: The store's latest answer. Without, the store is asked what the job waits for.
     """
-    if not found.is_aside:
-        why = _hindrance(bridge, brief(bridge)) if away is None else _waits_for_store(away)
-        record = _read(found, why)
+    if not entry.is_quarantined:
+        why = _store_unavailable(unreachable) if unreachable else _waits_for(bridge, impatient_reader(bridge))
+        record = _read_record(entry, why)
         if record is not None:
             return record
-        # It may have been set aside since it was found.
-        again = find(bridge, found.job_id)
-        if again is None or not again.is_aside:
+        # It may have been quarantined since it was found.
+        found = find_entry(bridge, entry.job_id)
+        if found is None or not found.is_quarantined:
             return None
-        found = again
-    return _read(found, "")
+        entry = found
+    return _read_record(entry, "")
 
 
-def in_spool(bridge: Bridge, part: str) -> JobRecord | None:
-    """Give a job that lies in the spool and is not in the store, None for any other.
+def spooled_record(bridge: Bridge, part: str) -> JobRecord | None:
+    """Return a job that is in the spool and not in the store, None for any other.
 
     Raises:
-        AmbiguousJobId: More than one fits.
+        AmbiguousJobId: More than one job fits.
     """
-    found = find(bridge, part)
-    if found is None:
+    entry = find_entry(bridge, part)
+    if entry is None:
         return None
-    away: StoreUnreachable | None = None
+    unreachable: StoreUnreachable | None = None
     try:
-        if brief(bridge).status_of(found.job_id) is not None:
+        if impatient_reader(bridge).status_of(entry.job_id) is not None:
             return None
     except StoreUnreachable as error:
-        away = error
-    return record_of(bridge, found, away)
+        unreachable = error
+    return entry_record(bridge, entry, unreachable)
 
 
-def receipt_of(found: Found, record: JobRecord) -> Receipt:
-    """Give the receipt of a job that ``record_of`` gave."""
+def entry_receipt(entry: SpoolEntry, record: JobRecord) -> Receipt:
+    """Return the receipt of a job that ``entry_record`` returned."""
     created = str(record.created_at)
     if record.completed_at is None:
         moves = [Transition(created, SPOOLED, reason=record.reason)]
@@ -213,48 +202,48 @@ def receipt_of(found: Found, record: JobRecord) -> Receipt:
             Transition(record.completed_at, record.status, reason=record.reason),
         ]
     input_sha256 = ""
-    with contextlib.suppress(FileNotFoundError, InvalidJob):  # handed over at this moment; or of no use
-        input_sha256 = payload_sha256(read_entry(found.path.read_bytes())[0])
+    with contextlib.suppress(FileNotFoundError, InvalidJob):  # accepted by the store just now; or unreadable
+        input_sha256 = payload_sha256(read_entry(entry.path.read_bytes())[0])
     return make_receipt(record, moves, input_sha256=input_sha256)
 
 
-def brief(bridge: Bridge) -> Reader:
-    """Give a reader that does not wait long for the store: what it would say is not all that is known."""
-    if bridge.store.timeout_s <= BRIEF_S:
+def impatient_reader(bridge: Bridge) -> Reader:
+    """Return a reader that waits for the store at most ``IMPATIENT_S``; for jobs that may be in the spool."""
+    if bridge.store.timeout_s <= IMPATIENT_S:
         return bridge.reader
-    return Reader(Store.open(bridge.loaded, timeout_s=BRIEF_S), bridge.loaded.settings.key_prefix)
+    return Reader(Store.open(bridge.loaded, timeout_s=IMPATIENT_S), bridge.loaded.settings.key_prefix)
 
 
-def until_handed_over(bridge: Bridge, part: str, *, timeout_s: float | None = None) -> Iterator[JobRecord]:
-    """Yield a job as it lies in the spool, and go on when it has left it; woken by the folder.
+def until_enqueued(bridge: Bridge, part: str, *, timeout_s: float | None = None) -> Iterator[JobRecord]:
+    """Yield a job that is in the spool, and return when it has left it; yield nothing for any other job.
 
-    A job that is not there is not waited for. What was set aside is yielded once more, as it ended.
+    A job that is quarantined is yielded a second time, in its final state.
 
     Args:
-        bridge: Whose spool.
+        bridge: The bridge whose spool it is.
         part: The job's id, or a unique part of it.
-        timeout_s: For how long at most; None: as long as it takes.
+        timeout_s: Limit in seconds; None waits without limit.
 
     Raises:
-        AmbiguousJobId: More than one fits.
+        AmbiguousJobId: More than one job fits.
         WaitTimeout: The time ran out.
     """
-    record = in_spool(bridge, part)
+    record = spooled_record(bridge, part)
     if record is None:
         return
     yield record
     if record.is_final:
         return
     deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-    _await_change(spool_of(bridge), record, deadline_s)
-    found = find(bridge, record.job_id)
-    ended = record_of(bridge, found) if found is not None and found.is_aside else None
+    _await_removal(open_spool(bridge), record, deadline_s)
+    entry = find_entry(bridge, record.job_id)
+    ended = entry_record(bridge, entry) if entry is not None and entry.is_quarantined else None
     if ended is not None:
         yield ended
 
 
-def _await_change(spool: Spool, record: JobRecord, deadline_s: float | None) -> None:
-    """Return when the job's entry is gone.
+def _await_removal(spool: Spool, record: JobRecord, deadline_s: float | None) -> None:
+    """Return when the job's entry has left the spool.
 
     Raises:
         WaitTimeout: The time ran out.
@@ -264,25 +253,25 @@ def _await_change(spool: Spool, record: JobRecord, deadline_s: float | None) -> 
     from watchfiles import watch
 
     def is_there() -> bool:
-        return any(id_of(path) == record.job_id for path in spool.entries())
+        return any(job_id_of(path) == record.job_id for path in spool.entries())
 
-    # It tells the log of every change, and the log may lie below the folder.
+    # watchfiles logs every change; if the log is below the folder, each line would be a change.
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
-    left_s = _LISTEN_MS / 1000
+    left_s = _POLL_MS / 1000
     while is_there():
         if deadline_s is not None:
             left_s = min(left_s, deadline_s - time.monotonic())
             if left_s <= 0:
                 raise WaitTimeout(
                     f"{record.job_id} has not ended in time: {record.reason}",
-                    remedy="Wait longer; '3ox status' tells whether the store is there.",
+                    remedy="Wait longer; '3ox status' shows whether the store is available.",
                 )
-        # What changed before it listened is seen when it has listened in vain, at the latest.
+        # A change from before the watch began is seen after the timeout at the latest.
         changes = watch(
             spool.folder,
             watch_filter=None,
-            debounce=_COLLECT_MS,
-            step=_COLLECT_MS // 4,
+            debounce=_DEBOUNCE_MS,
+            step=_DEBOUNCE_MS // 4,
             rust_timeout=max(1, round(left_s * 1000)),
             yield_on_timeout=True,
             recursive=False,
@@ -291,52 +280,51 @@ def _await_change(spool: Spool, record: JobRecord, deadline_s: float | None) -> 
         changes.close()
 
 
-_AGAIN = "Dispatch it anew."
-
-
-def _read(found: Found, why: str) -> JobRecord | None:
-    """Put the record together; None if the entry has gone meanwhile."""
+def _read_record(entry: SpoolEntry, why: str) -> JobRecord | None:
+    """Return the job of an entry, None if the entry is gone."""
     try:
-        data = found.path.read_bytes()
+        data = entry.path.read_bytes()
     except FileNotFoundError:
         return None
     life: dict[str, bytes | None] = dict.fromkeys(LIFE_FIELDS)
     try:
-        entry = msgspec.json.decode(data, type=Spooled)
+        content = msgspec.json.decode(data, type=Spooled)
     except msgspec.MsgspecError:
         life["spec"] = None
     else:
-        life["spec"] = bytes(entry.job)
-        life["due"] = None if entry.due_s is None else str(round(entry.due_s * 1000)).encode()
-    since = utc(found.since_ms)
-    life["status"], life["created"] = SPOOLED.encode(), str(found.since_ms).encode()
-    reason = f"it lies in the spool since {since}, when the store did not take it; {why}"
-    if found.before and not found.is_aside:
-        reason += f" ({found.before} before it)"
-    if found.is_aside:
-        aside = _why_aside(found.path)
-        reason = f"{aside.error.message} It was spooled at {since} and set aside: {found.path}"
-        life["status"], life["completed"] = aside.status.encode(), str(aside.at_ms).encode()
-        life["error"] = aside.error.encode() if aside.status == "failed" else None
+        life["spec"] = bytes(content.job)
+        life["due"] = None if content.due_s is None else str(round(content.due_s * 1000)).encode()
+    since = utc(entry.since_ms)
+    life["status"], life["created"] = SPOOLED.encode(), str(entry.since_ms).encode()
+    reason = f"in the spool since {since}, because the store did not accept it; {why}"
+    if entry.ahead and not entry.is_quarantined:
+        reason += f" ({entry.ahead} ahead of it)"
+    if entry.is_quarantined:
+        refusal = _read_refusal(entry.path)
+        reason = f"{refusal.error.message} Spooled at {since}, now quarantined: {entry.path}"
+        life["status"], life["completed"] = refusal.status.encode(), str(refusal.at_ms).encode()
+        life["error"] = refusal.error.encode() if refusal.status == "failed" else None
     life["reason"] = reason.encode()
-    record = make_record(found.job_id, [life[name] for name in LIFE_FIELDS])
+    record = make_record(entry.job_id, [life[name] for name in LIFE_FIELDS])
     return msgspec.structs.replace(record, queued_at=None)
 
 
-def _why_aside(path: Path) -> Aside:
+def _read_refusal(path: Path) -> Refusal:
     try:
-        return msgspec.json.decode(Spool.reason_file(path).read_bytes(), type=Aside)
+        return msgspec.json.decode(Spool.reason_file(path).read_bytes(), type=Refusal)
     except (FileNotFoundError, msgspec.MsgspecError):
-        error = JobError("Unknown", "it was refused when it was handed over; 3ox.log says why.", _AGAIN)
-        return Aside("failed", round(path.stat().st_mtime * 1000), error)
+        message = "the store refused it; 3ox.log has the reason."
+        return Refusal(
+            "failed", round(path.stat().st_mtime * 1000), JobError("Unknown", message, "Submit a new job.")
+        )
 
 
-def _waits_for_store(error: BridgeError) -> str:
-    return f"it waits for the store: {error.message}"
+def _store_unavailable(error: BridgeError) -> str:
+    return f"waiting for the store: {error.message}"
 
 
-def _hindrance(bridge: Bridge, reader: Reader) -> str:
-    """Say in a few words what a job in the spool waits for."""
+def _waits_for(bridge: Bridge, reader: Reader) -> str:
+    """Return what the jobs in the spool wait for."""
     keys, queue_max = reader.keys, bridge.loaded.settings.queue_max
     try:
         now, members, *waiting = reader.read(
@@ -347,14 +335,14 @@ def _hindrance(bridge: Bridge, reader: Reader) -> str:
             ]
         )
     except BridgeError as error:
-        return _waits_for_store(error)
+        return _store_unavailable(error)
     if sum(waiting) >= queue_max:
-        return f"it waits for room in the queue, which is full (queue_max is {queue_max})"
+        return f"waiting for room in the queue, which is full (queue_max is {queue_max})"
     here = f"@{socket.gethostname()}"
     lives = any(
         member.decode().rpartition(":")[0].endswith(here) and float(lease) > int(now[0]) * 1000
         for member, lease in zip(members[::2], members[1::2], strict=True)
     )
     if lives:
-        return "the store is back, and a daemon of this host hands it over"
-    return "it waits for a daemon of this host to hand it over, and none runs: '3ox up' starts them"
+        return "the store is available again, and a daemon of this host is submitting it"
+    return "waiting for a daemon of this host to submit it, and none is running: start one with '3ox up'"

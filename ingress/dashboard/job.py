@@ -7,8 +7,8 @@ from typing import Any
 from msgspec import Struct
 
 from ingress.core.ledger_proofs import verify_receipt
-from ingress.core.lookup import one_job, one_receipt, whole_id
-from ingress.core.spooled_jobs import SPOOLED, in_spool
+from ingress.core.lookup import JobHandle, Source, find
+from ingress.core.spooled_jobs import spooled_record
 from ingress.core.text import seconds_between
 from ingress.dashboard.labels import output_text
 from ingress.dashboard.state import DashboardState
@@ -92,7 +92,7 @@ def resolve(dashboard: DashboardState, part: str) -> str:
     Raises:
         JobNotFound: Neither store nor history nor spool has it.
     """
-    return whole_id(dashboard.bridge, part)
+    return find(dashboard.bridge, part).job_id
 
 
 def read_job(dashboard: DashboardState, part: str) -> JobView:
@@ -106,9 +106,9 @@ def read_job(dashboard: DashboardState, part: str) -> JobView:
         JobNotFound: Neither store nor history nor spool has it.
         StoreUnreachable: The store is away, and the spool has none.
     """
-    record = one_job(dashboard.bridge, part)
-    receipt = one_receipt(dashboard.bridge, record.job_id)
-    on_disk = receipt.transitions[0].status == SPOOLED
+    job = find(dashboard.bridge, part)
+    record, receipt = job.record(), job.receipt()
+    on_disk = job.source is Source.SPOOL
     return JobView(
         record=record,
         receipt=receipt,
@@ -138,8 +138,8 @@ def read_output(dashboard: DashboardState, view: JobView) -> JobOutput:
     key = dashboard.bridge.reader.keys.output(job_id)
     rows = dashboard.bridge.store.call("XREVRANGE", key, "+", "-", "COUNT", OUTPUT_PIECES_MAX + 1)
     if not rows and dashboard.bridge.reader.status_of(job_id) is None:
-        past = dashboard.catalog().past_pieces(job_id)
-        return JobOutput(pieces=[OutputPiece(chunk.stream, output_text(chunk.text)) for chunk in past])
+        archived = JobHandle(dashboard.bridge, job_id, source=Source.HISTORY).output()
+        return JobOutput(pieces=[OutputPiece(chunk.stream, output_text(chunk.text)) for chunk in archived])
     kept = rows[:OUTPUT_PIECES_MAX][::-1]
     pieces = [
         OutputPiece(row[1][1].decode(), output_text(row[1][3].decode(errors="replace"))) for row in kept
@@ -166,7 +166,7 @@ def read_proof(dashboard: DashboardState, job_id: str) -> Proof | None:
 
 def is_on_disk(dashboard: DashboardState, job_id: str) -> bool:
     """Tell whether the store does not have a job, but the spool does; blocks on the store, briefly."""
-    return in_spool(dashboard.bridge, job_id) is not None
+    return spooled_record(dashboard.bridge, job_id) is not None
 
 
 def _steps(receipt: Receipt) -> list[TimelineStep]:
@@ -190,7 +190,7 @@ def _steps(receipt: Receipt) -> list[TimelineStep]:
 
 def _relative(dashboard: DashboardState, job_id: str) -> JobDependency:
     try:
-        return JobDependency(job_id, one_job(dashboard.bridge, job_id))
+        return JobDependency(job_id, find(dashboard.bridge, job_id).record())
     except JobNotFound:
         return JobDependency(job_id, None)
     except StoreUnreachable:

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 from msgspec import Struct
 
+from ingress.core.lookup import find
 from ingress.dashboard.state import DashboardState
 from middleware.archive.search import Narrowing, check_day
 from middleware.job.ids import is_id_part
@@ -102,7 +103,7 @@ def _by_id(dashboard: DashboardState, word: str) -> JobRecord | None:
     if len(part) < _ID_PART_MIN or not is_id_part(part):
         return None
     try:
-        return dashboard.catalog().job(part)
+        return find(dashboard.bridge, part).record()
     except (AmbiguousJobId, JobNotFound):
         return None
 

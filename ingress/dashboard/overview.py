@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from ingress.core.control import list_approvals
+from ingress.core.lookup import find
 from ingress.core.schedules import read_progress, run_job_id
 from ingress.core.status_report import overview
 from ingress.dashboard.charts import Latency, Throughput, latency, throughput
@@ -126,7 +127,7 @@ def _schedules(dashboard: DashboardState, now_ms: int) -> list[ScheduleRow]:
 def _run(dashboard: DashboardState, schedule_id: str, run_ms: int) -> JobRecord | None:
     """Give the job of a run; a schedule that has not run yet has a mark too, but no job."""
     try:
-        return dashboard.catalog().job(run_job_id(schedule_id, run_ms))
+        return find(dashboard.bridge, run_job_id(schedule_id, run_ms)).record()
     except JobNotFound:
         return None
 

@@ -29,7 +29,7 @@ from ingress.core.http.auth import principal_of, requires
 from ingress.core.http.event_broadcast import BEHIND, END, Subscription
 from ingress.core.http.output_notifications import OUTPUT, OutputSubscription
 from ingress.core.http.stream_limit import StreamSlot
-from ingress.core.spooled_jobs import in_spool
+from ingress.core.spooled_jobs import spooled_record
 from ingress.rest.contract import problems
 from ingress.rest.job_queries import find_followed, is_waiting
 from ingress.rest.jobs import JobPart
@@ -160,7 +160,7 @@ class EventStream:
 
     async def _snapshot(self, job_id: str) -> bytes:
         """Tell how the job stands; changes that are told later are not older than this."""
-        self._on_disk = await sync_to_thread(in_spool, self._app_state.read_bridge, job_id)
+        self._on_disk = await sync_to_thread(spooled_record, self._app_state.read_bridge, job_id)
         if self._on_disk is not None:
             place = ASIDE if self._on_disk.is_final else BEGINNING
             return frame(as_event(self._on_disk, place, self._on_disk.reason), self._id(place))

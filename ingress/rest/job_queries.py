@@ -9,11 +9,10 @@ from litestar.concurrency import sync_to_thread
 from ingress.core.http.app_state import AppState
 from ingress.core.http.event_broadcast import BEHIND, END
 from ingress.core.http.problems import RETRY_AFTER_S, ApiProblem
-from ingress.core.lookup import lacking, one_job
-from ingress.core.spooled_jobs import SPOOLED, find, in_spool
+from ingress.core.lookup import Source, elsewhere, find
+from ingress.core.spooled_jobs import SPOOLED, find_entry
 from middleware.job.records import JobRecord
 from middleware.job.states import FINAL
-from ops.errors import JobNotFound
 
 
 def find_job(app_state: AppState, part: str) -> JobRecord:
@@ -29,23 +28,19 @@ def find_job(app_state: AppState, part: str) -> JobRecord:
         WrongState: It was refused when it was to be handed over from the spool.
         ApiProblem: It is still in the spool.
     """
-    # The spool first: what has left it is in the store by then.
-    spooled = in_spool(app_state.read_bridge, part)
-    if spooled is not None and not spooled.is_final:
+    job = find(app_state.read_bridge, part)
+    record = job.record()
+    if job.source is Source.SPOOL and not record.is_final:
         raise ApiProblem(
             503,
             "spooled",
-            f"the job {spooled.job_id} is not in the store yet: {spooled.reason}",
-            remedy="Ask again in a moment.",
+            f"The job {record.job_id} is not in the store yet: {record.reason}",
+            remedy="Try again in a moment.",
             headers={"Retry-After": str(RETRY_AFTER_S)},
         )
-    reader = app_state.read_bridge.reader
-    try:
-        return reader.job(reader.resolve(part))
-    except JobNotFound:
-        if spooled is None:
-            raise
-        raise lacking(app_state.read_bridge, part) from None
+    if job.source is not Source.STORE:
+        raise elsewhere(job.source, record)
+    return record
 
 
 def find_followed(app_state: AppState, part: str) -> tuple[JobRecord, bool]:
@@ -60,19 +55,22 @@ def find_followed(app_state: AppState, part: str) -> tuple[JobRecord, bool]:
         AmbiguousJobId: More than one fits.
         StoreUnreachable: The store is away, and the spool has none.
     """
-    spooled = in_spool(app_state.read_bridge, part)
-    return (find_job(app_state, part), False) if spooled is None else (spooled, True)
+    job = find(app_state.read_bridge, part)
+    record = job.record()
+    if job.source is Source.HISTORY:
+        raise elsewhere(job.source, record)
+    return record, job.source is Source.SPOOL
 
 
 def is_waiting(app_state: AppState, job_id: str) -> bool:
     """Tell by the spool's folder alone whether a job is still to be handed over."""
-    found = find(app_state.read_bridge, job_id)
-    return found is not None and not found.is_aside
+    entry = find_entry(app_state.read_bridge, job_id)
+    return entry is not None and not entry.is_quarantined
 
 
 def find_any(app_state: AppState, part: str) -> JobRecord:
-    """Give a job wherever it is: in store, history or spool; raises as ``one_job`` does."""
-    return one_job(app_state.read_bridge, part)
+    """Give a job wherever it is: in store, spool or history; raises as ``find`` does."""
+    return find(app_state.read_bridge, part).record()
 
 
 def find_id(app_state: AppState, part: str) -> str:

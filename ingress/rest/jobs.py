@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable
+from itertools import islice
 from typing import Annotated, Any
 
 from litestar import Request, Response, get, post
@@ -18,10 +18,9 @@ from ingress.core.control import CancelReply
 from ingress.core.http.app_state import AppState, AppStateDependency
 from ingress.core.http.auth import principal_of, requires
 from ingress.core.http.problems import ApiProblem, refused
-from ingress.core.lookup import one_receipt, past_pieces
-from ingress.core.spooled_jobs import SPOOLED
+from ingress.core.lookup import Source, find
 from ingress.rest.contract import BODY, problems
-from ingress.rest.job_queries import find_any, find_id, find_job, wait_for_end
+from ingress.rest.job_queries import find_id, find_job, wait_for_end
 from ingress.rest.listing import list_jobs
 from ingress.rest.models import KEY_MAX, AnyJobRequest, Decision, JobResult, OutputPage
 from middleware.broker.approvals import APPROVED
@@ -31,7 +30,7 @@ from middleware.job.receipt import payload_sha256
 from middleware.job.records import JobRecord, Receipt
 from middleware.job.schema import Job, make_job
 from middleware.job.states import State
-from ops.errors import InvalidJob, JobNotFound
+from ops.errors import InvalidJob
 from ops.tokens import Principal, Scope
 from ops.trace_ids import traceparent
 
@@ -190,7 +189,7 @@ def seconds(wait: float) -> float:
 )
 async def get_receipt(app_state: AppStateDependency, job_id: JobPart) -> Receipt:
     """Give the receipt."""
-    return await sync_to_thread(one_receipt, app_state.read_bridge, job_id)
+    return await sync_to_thread(lambda: find(app_state.read_bridge, job_id).receipt())
 
 
 @get(
@@ -237,16 +236,9 @@ async def get_output(
 
 def _output(app_state: AppState, part: str, after: str | None, limit: int) -> OutputPage:
     # The state before the output: what is written up to the end is then read too.
-    record = find_any(app_state, part)
-    if record.status == SPOOLED:
-        return OutputPage(job_id=record.job_id, chunks=[], next=after, final=False)
-    place, bridge = "-" if after is None else after, app_state.read_bridge
-    chunks = bridge.reader.output(record.job_id, place, limit)
-    if not chunks and bridge.reader.status_of(record.job_id) is None:
-        gone = JobNotFound(f"there is no job {part!r}.", remedy="GET /v1/jobs?all=true lists all jobs.")
-        # One that was set aside from the spool is known, and has written nothing.
-        with contextlib.suppress(JobNotFound):
-            chunks = past_pieces(bridge, record.job_id, place, gone)[:limit]
+    job = find(app_state.read_bridge, part)
+    record = job.record()
+    chunks = [] if job.source is Source.SPOOL else list(islice(job.output(after=after or "-"), limit))
     final = record.is_final and len(chunks) < limit
     last = chunks[-1].entry_id if chunks else after
     return OutputPage(job_id=record.job_id, chunks=chunks, next=None if final else last, final=final)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 from ingress.core.daemon import Daemon
-from ingress.core.spooled_jobs import id_of
+from ingress.core.spooled_jobs import job_id_of
 from ingress.station.claiming import Claimer, refuse
 from ingress.station.claims import Claim, Claims
 from ingress.station.cleanup import remove_empty_folders, remove_old_days, remove_old_drafts
@@ -182,7 +182,7 @@ class Station:
         """Return the claims that have no job and that no part of a running station is about to submit."""
         if not unknown:
             return []
-        spooled = {id_of(entry) for entry in self._daemon.acceptance.spool.entries()}
+        spooled = {job_id_of(entry) for entry in self._daemon.acceptance.spool.entries()}
         now_s = time.time()
         return [
             job_id

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from ingress.core import control
 from ingress.core.bridge import Bridge
-from ingress.core.lookup import one_job
-from ingress.core.spooled_jobs import find, record_of
+from ingress.core.lookup import find
+from ingress.core.spooled_jobs import entry_record, find_entry
 from ingress.core.status_report import overview
 from ingress.telegram import messages
 from ops.errors import StoreUnreachable, UsageProblem
@@ -53,7 +53,7 @@ def jobs(bridge: Bridge, words: str, asker: Asker) -> str:
 def job(bridge: Bridge, words: str, asker: Asker) -> str:
     """Describe one job."""
     del asker
-    return messages.one_job(one_job(bridge, _the_id(words, "/job")))
+    return messages.one_job(find(bridge, _the_id(words, "/job")).record())
 
 
 def job_on_disk(bridge: Bridge, words: str, asker: Asker) -> str:
@@ -64,8 +64,8 @@ def job_on_disk(bridge: Bridge, words: str, asker: Asker) -> str:
     """
     del asker
     away = StoreUnreachable("it is away.")
-    found = find(bridge, _the_id(words, "/job"))
-    record = None if found is None else record_of(bridge, found, away)
+    entry = find_entry(bridge, _the_id(words, "/job"))
+    record = None if entry is None else entry_record(bridge, entry, away)
     if record is None:
         raise away
     return messages.one_job(record)

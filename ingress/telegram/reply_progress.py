@@ -7,7 +7,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from ingress.core.spooled_jobs import id_of
+from ingress.core.spooled_jobs import job_id_of
 from ingress.telegram import messages
 from ingress.telegram.api import Api
 from ingress.telegram.pending_reply import Owed
@@ -147,7 +147,7 @@ class Following:
             await watch.wait(_LISTEN_S)
 
     def _is_spooled(self, job_id: str) -> bool:
-        return any(id_of(entry) == job_id for entry in self._acceptance.spool.entries())
+        return any(job_id_of(entry) == job_id for entry in self._acceptance.spool.entries())
 
     async def _show_growing(self, owed: Owed, watch: Watch, growth: Growth) -> None:
         """Show what a running job writes, until its state may have changed."""

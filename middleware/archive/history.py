@@ -7,7 +7,6 @@ job looks the same from here as it did from the store. One process writes (the c
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -63,6 +62,8 @@ class History:
     """
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
+        import sqlite3  # only when a history is opened: commands that find their job in the store do without
+
         self._path = path
         if not writable and not path.exists():
             self._db = sqlite3.connect(":memory:")
@@ -82,6 +83,8 @@ class History:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
+        import sqlite3
+
         try:
             yield
         except sqlite3.Error as error:

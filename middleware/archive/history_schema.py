@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
+from typing import TYPE_CHECKING
 
 from ops.errors import HistoryBroken
+
+if TYPE_CHECKING:
+    import sqlite3
 
 #: One entry a version: the first makes the tables, each later one changes what the one before has left.
 #:
@@ -51,6 +54,8 @@ def migrate(db: sqlite3.Connection) -> None:
     Raises:
         HistoryBroken: It is of a newer version than this program.
     """
+    import sqlite3
+
     version = _version(db)
     if version > len(MIGRATIONS):
         raise HistoryBroken(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import zlib
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -139,6 +138,8 @@ def having_words(records: Sequence[JobRecord], text: str) -> list[JobRecord]:
     Raises:
         InvalidJob: There is no word in the text.
     """
+    import sqlite3
+
     query = text_query(text)
     db = sqlite3.connect(":memory:")
     try:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from ingress.core.listing import Catalog
+from ingress.core.lookup import JobHandle, Source, find
 from ingress.dispatch import Bridge
 from middleware.archive.archivist import BATCH, OVERLAP_MS, Archivist
 from middleware.archive.history import History, Narrowing
@@ -24,18 +25,22 @@ def test_a_job_looks_the_same_before_and_after_it_moved(bridge: Bridge, archivis
     job_id = carry_out(bridge)
     assert archivist.archive() == 1
     before = Catalog(bridge)
-    record, receipt = before.job(job_id), before.receipt(job_id)
+    job = find(bridge, job_id)
+    record, receipt = job.record(), job.receipt()
+    assert job.source is Source.STORE
     listed = [item.to_json() for item in bridge.reader.page().jobs]
     assert [item.to_json() for item in before.page(Narrowing()).jobs] == listed
     forget(bridge)
     after = Catalog(bridge)
-    assert after.job(job_id[:12]).to_json() == record.to_json()
-    assert msgspec.json.encode(after.receipt(job_id[-9:])) == msgspec.json.encode(receipt)
-    assert [(piece.stream, piece.text) for piece in after.past_pieces(job_id)] == [("out", "output of x\n")]
+    job = find(bridge, job_id[:12])
+    assert job.record().to_json() == record.to_json()
+    assert job.source is Source.HISTORY
+    assert msgspec.json.encode(find(bridge, job_id[-9:]).receipt()) == msgspec.json.encode(receipt)
+    assert [(piece.stream, piece.text) for piece in job.output()] == [("out", "output of x\n")]
     assert [item.to_json() for item in after.page(Narrowing()).jobs] == listed
     assert [item.to_json() for item in after.every(Narrowing())] == [record.to_json()]
     with pytest.raises(JobNotFound):
-        after.job("zzzzzz")
+        find(bridge, "zzzzzz")
 
 
 def test_each_job_is_archived_once_and_a_retried_one_anew(
@@ -95,7 +100,7 @@ def test_a_result_that_arrives_later_is_in_the_history_too(
     whole = bridge.reader.job(job.job_id)
     forget(bridge)
     bridge.scripts.purge("completed", 10, queue="deliver")
-    assert Catalog(bridge).job(job.job_id) == whole
+    assert find(bridge, job.job_id).record() == whole
 
 
 def test_deliveries_that_failed_long_before_others_arrived_are_written_once(
@@ -131,13 +136,13 @@ def test_the_end_of_a_long_output_is_kept(bridge: Bridge, archivist: Archivist) 
     )
     bridge.scripts.settle("w1", job.job_id, "d", Settlement(outcome="completed", result=b"1"))
     archivist.archive()
-    catalog = Catalog(bridge)
-    kept = catalog.past_pieces(job.job_id)
+    archived = JobHandle(bridge, job.job_id, source=Source.HISTORY)
+    kept = list(archived.output())
     text = "".join(piece.text for piece in kept)
     assert "".join(text for _, text in pieces).endswith(text)
     assert 990 < len(text.encode()) <= 1000
     assert [(piece.stream, piece.text) for piece in kept[1:]] == pieces[-len(kept) + 1 :]
-    assert catalog.past_pieces(job.job_id, after=kept[5].entry_id, limit=2) == kept[6:8]
+    assert list(archived.output(after=kept[5].entry_id)) == kept[6:]
 
 
 def test_what_another_version_wrote_does_not_hold_up_the_others(bridge: Bridge, archivist: Archivist) -> None:
@@ -146,10 +151,9 @@ def test_what_another_version_wrote_does_not_hold_up_the_others(bridge: Bridge, 
     bridge.store.call("HSET", bridge.reader.keys.job(odd), "spec", '{"job_type":"of.tomorrow"}')
     assert archivist.archive() == 2
     forget(bridge)
-    catalog = Catalog(bridge)
-    assert catalog.job(odd).job_type == "of.tomorrow"
-    assert catalog.receipt(odd).transitions[-1].status == "completed"
-    assert catalog.job(good).job_type == "ask"
+    assert find(bridge, odd).record().job_type == "of.tomorrow"
+    assert find(bridge, odd).receipt().transitions[-1].status == "completed"
+    assert find(bridge, good).record().job_type == "ask"
 
 
 def test_a_store_whose_clock_went_back_is_archived(

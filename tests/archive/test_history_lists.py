@@ -7,6 +7,7 @@ import time
 import pytest
 
 from ingress.core.listing import Catalog
+from ingress.core.lookup import find
 from ingress.dispatch import Bridge
 from middleware.archive.archivist import Archivist
 from middleware.archive.history import Narrowing
@@ -45,6 +46,8 @@ def test_lists_are_narrowed(bridge: Bridge, archivist: Archivist) -> None:
     bad = carry_out(bridge, "other thing", outcome="failed")
     archivist.archive()
     forget(bridge)
+    with pytest.raises(AmbiguousJobId):
+        find(bridge, good[:2])
     waiting = bridge.submit(make_job("ask", {"prompt": "login again"}, source="cli")).job_id
     catalog = Catalog(bridge)
 
@@ -63,8 +66,6 @@ def test_lists_are_narrowed(bridge: Bridge, archivist: Archivist) -> None:
     assert ids(text="login AND NOT -button*") == []
     with pytest.raises(InvalidJob, match="no cursor of this list"):
         catalog.page(Narrowing(), cursor="s:3")
-    with pytest.raises(AmbiguousJobId):
-        catalog.resolve(good[:2])
 
 
 def test_search_has_pages(bridge: Bridge, archivist: Archivist) -> None:

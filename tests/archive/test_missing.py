@@ -78,7 +78,7 @@ def test_a_deleted_job_is_shown_as_the_historys(own: Bridge, archivist: Archivis
     assert cli("jobs", job_id, "--json").out == before
     refused = cli("retry", job_id)
     assert refused.code == 4
-    assert f"the store has let go of {job_id}; the history has it as cancelled." in refused.err
+    assert f"{job_id} is no longer in the store; the history has it as cancelled." in refused.err
 
 
 def test_what_became_of_a_delivery_is_said_after_its_job_was_deleted(
@@ -98,8 +98,8 @@ def test_what_became_of_a_delivery_is_said_after_its_job_was_deleted(
         redeliver(job_id)
     own.store.call("DEL", own.reader.keys.job(f"{job_id}-1"))
     (delivery,) = get_job(job_id).deliveries
-    assert (delivery.status, "the store has let go of both since" in delivery.reason) == ("queued", True)
-    assert cli("jobs", job_id).out.count("delivery  outbox undelivered, queued: it stood so when") == 1
+    assert (delivery.status, "the store has removed both since" in delivery.reason) == ("queued", True)
+    assert cli("jobs", job_id).out.count("delivery  outbox undelivered, queued: its state when") == 1
     with pytest.raises(JobNotFound):
         get_job("01m80ebxp4nhqap3sz8m")
     assert list_undelivered() == []

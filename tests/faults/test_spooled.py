@@ -56,15 +56,15 @@ def assert_spooled(cli: Cli, job_id: str, waits_for: str) -> None:
         found = cli("jobs", part, "--json")
         assert (found.code, found.err) == (0, "")
         assert (found.json["job_id"], found.json["status"]) == (job_id, SPOOLED)
-        assert found.json["reason"].startswith("it lies in the spool since 20")
+        assert found.json["reason"].startswith("in the spool since 20")
         assert waits_for in found.json["reason"]
         assert found.json["payload"] == {"argv": ["true"]}
     text = cli("jobs", job_id)
     assert (text.code, text.err) == (0, "")
-    assert "reason    it lies in the spool since" in text.out
+    assert "reason    in the spool since" in text.out
     logs = cli("logs", job_id[-8:])
     assert (logs.code, logs.out, logs.err.count("\n")) == (0, "", 1)
-    assert f"job {job_id} is spooled: it lies in the spool since" in logs.err
+    assert f"job {job_id} is spooled: in the spool since" in logs.err
     waited = cli("wait", job_id[-8:], "--timeout", "0.2")
     assert (waited.code, waited.out) == (124, "")
     assert waited.err.count(f"{waits_for}") == 2, "at once, and when the time is up"
@@ -79,10 +79,10 @@ def assert_spooled(cli: Cli, job_id: str, waits_for: str) -> None:
 def test_a_spooled_job_is_found_while_the_store_is_gone(
     mortal: tuple[RunningValkey, dict[str, str]], cli: Cli, acceptance: Acceptance
 ) -> None:
-    """Every command says since when it lies there, and that it waits for the store."""
+    """Every command says since when it lies there, and that waiting for the store."""
     mortal[0].kill()
     receipt = acceptance.accept(make_job("shell.cmd", {"argv": ["true"]}, source="clock"))
-    assert_spooled(cli, receipt.job_id, "it waits for the store")
+    assert_spooled(cli, receipt.job_id, "waiting for the store")
     assert cli("receipt", receipt.job_id, "--json").json["input_sha256"] == receipt.input_sha256
     assert cli("jobs", "01m80ebxp4nhqap3sz8m").code == 3
     status = cli("status")
@@ -101,22 +101,22 @@ def test_a_spooled_job_is_found_while_the_store_stands_still(
         found = cli("jobs", job_id, "--json")
         assert time.monotonic() - began_s < 3.0
         assert found.json["status"] == SPOOLED
-        assert "it waits for the store: the store at" in found.json["reason"]
+        assert "waiting for the store: the store at" in found.json["reason"]
 
 
 def test_a_spooled_job_is_found_while_the_store_is_there(cli: Cli, acceptance: Acceptance) -> None:
     """It waits for a daemon then, and the reason says that none runs; acts on it say why they cannot be."""
     job_id = lay_down(acceptance, make_job("shell.cmd", {"argv": ["true"]}))
-    assert_spooled(cli, job_id, "none runs: '3ox up' starts them")
+    assert_spooled(cli, job_id, "none is running: start one with '3ox up'")
     for act in ("cancel", "retry", "approve"):
         refused = cli(act, job_id[-8:])
         assert (refused.code, refused.out) == (2, "")
-        assert f"{job_id} is not in the store yet: it lies in the spool since" in refused.err
+        assert f"{job_id} is not in the store yet: in the spool since" in refused.err
     listed = cli("jobs")
     assert "Not in the store yet: 1 job; --status spooled lists them." in listed.out
     assert cli("receipt", job_id, "--verify").code == 2
     assert cli("jobs", "01m80ebxp4nhqap3sz8m").code == 4
-    assert "(1 before it)" in get_job(lay_down(acceptance, make_job("heartbeat", {}))).reason
+    assert "(1 ahead of it)" in get_job(lay_down(acceptance, make_job("heartbeat", {}))).reason
 
 
 def test_a_full_queue_is_named(mortal: tuple[RunningValkey, dict[str, str]], acceptance: Acceptance) -> None:
@@ -124,7 +124,7 @@ def test_a_full_queue_is_named(mortal: tuple[RunningValkey, dict[str, str]], acc
     bridge = connect(load_settings(environ={**mortal[1], "BRIDGE_QUEUE_MAX": "1"}))
     bridge.submit(make_job("heartbeat", {}))
     job_id = lay_down(acceptance, make_job("heartbeat", {}))
-    assert "it waits for room in the queue, which is full (queue_max is 1)" in get_job(job_id).reason
+    assert "waiting for room in the queue, which is full (queue_max is 1)" in get_job(job_id).reason
 
 
 def test_a_piece_that_fits_in_store_and_spool_is_ambiguous(cli: Cli, acceptance: Acceptance) -> None:
@@ -151,9 +151,9 @@ def test_a_wait_goes_on_from_the_spool_to_the_end(
     watching = cli.start("jobs", "--watch", job.job_id)
     for process in (waiting, following):
         assert process.stderr is not None
-        assert "is spooled: it lies in the spool" in process.stderr.readline()
+        assert "is spooled: in the spool" in process.stderr.readline()
     assert watching.stdout is not None
-    assert f"{job.job_id[-8:]}  {SPOOLED}  0%  it lies in the spool" in watching.stdout.readline()
+    assert f"{job.job_id[-8:]}  {SPOOLED}  0%  in the spool" in watching.stdout.readline()
     server.start()
     with running_worker(Bridge(load_settings(environ=environ)), environ):
         acceptance.start()
@@ -213,7 +213,7 @@ def test_a_wait_that_runs_out_says_that_the_job_is_spooled(cli: Cli, acceptance:
     """The error tells more than that the job has not ended."""
     del cli
     job_id = lay_down(acceptance, make_job("heartbeat", {}))
-    with pytest.raises(WaitTimeout, match="it lies in the spool since"):
+    with pytest.raises(WaitTimeout, match="in the spool since"):
         wait_for(job_id, timeout_s=0.1)
     with pytest.raises(JobNotFound):
         wait_for("01m80ebxp4nhqap3sz8m", timeout_s=0.1)

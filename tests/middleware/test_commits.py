@@ -78,7 +78,7 @@ def test_with_the_store_frozen_no_more_wait_than_there_are_threads(
         others = [hands.end(job) for job in jobs[1:]]
         for thread in others:
             thread.join(5.0)
-            assert not thread.is_alive(), "it waits for the store, though another one does so for it"
+            assert not thread.is_alive(), "waiting for the store, though another one does so for it"
         assert leader.is_alive()
         assert hands.given == THREADS - 1, "the leader's own job counts"
         assert len(read_vitals(vitals.path).jobs) == 2 * THREADS

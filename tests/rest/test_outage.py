@@ -59,8 +59,8 @@ def test_spooled_and_handed_over(lonely: Api, own_store: RunningValkey) -> None:
     place = f"/v1/jobs/{first.json['job_id']}"
     kept = call("GET", place)
     assert (kept.status, kept.json["status"]) == (200, "spooled")
-    assert kept.json["reason"].startswith("it lies in the spool since 20")
-    assert "it waits for the store" in kept.json["reason"]
+    assert kept.json["reason"].startswith("in the spool since 20")
+    assert "waiting for the store" in kept.json["reason"]
     assert call("GET", f"/v1/jobs/{first.json['job_id'][-9:]}").json == kept.json
     assert call("GET", f"{place}/receipt").json["status"] == "spooled"
     assert call("GET", f"{place}/output").json == {
@@ -69,7 +69,7 @@ def test_spooled_and_handed_over(lonely: Api, own_store: RunningValkey) -> None:
         "next": None,
         "final": False,
     }
-    assert "spooled and has no result: it lies in the spool" in call("GET", f"{place}/result").json["detail"]
+    assert "spooled and has no result: in the spool" in call("GET", f"{place}/result").json["detail"]
     assert call("GET", f"{place}?wait=0.3").json["status"] == "spooled"
     for path in ("/v1/jobs", f"/v1/jobs/{before.json['job_id']}", "/v1/jobs/abc/receipt"):
         away = call("GET", path)
@@ -170,7 +170,7 @@ def test_a_stream_goes_on_from_the_spool(lonely: Api, own_store: RunningValkey) 
     first = next(stream)
     told = json.loads(first["data"])
     assert (first["event"], told["status"]) == ("state", "spooled")
-    assert "it waits for the store" in told["message"]
+    assert "waiting for the store" in told["message"]
     assert first["id"] == "0-0~0-0"
     own_store.start()
     assert json.loads(next(stream)["data"])["status"] == "scheduled"
@@ -197,7 +197,7 @@ def test_a_stream_of_a_job_that_is_refused_at_the_hand_over(lonely: Api, own_sto
 
 
 def test_the_dashboard_shows_a_spooled_job(lonely: Api, own_store: RunningValkey) -> None:
-    """Its page and its fragment say that it lies in the spool and why, with nothing to press or to prove."""
+    """Its page and its fragment say that in the spool and why, with nothing to press or to prove."""
     call = lonely.client()
     before = call("POST", "/v1/jobs", beat("before", delay_s=600)).json["job_id"]
     own_store.kill()
@@ -207,8 +207,8 @@ def test_the_dashboard_shows_a_spooled_job(lonely: Api, own_store: RunningValkey
         page = shown.body.decode()
         assert shown.status == 200, page
         assert '<span class="state s-spooled">' in page
-        assert "it lies in the spool since 20" in page
-        assert "it waits for the store" in page
+        assert "in the spool since 20" in page
+        assert "waiting for the store" in page
         assert f"<code>{before}</code>" in page
         assert "not known while the store is away" in page
     proof = call("GET", f"/ui/jobs/{job_id}/proof")
