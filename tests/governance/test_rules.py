@@ -151,7 +151,7 @@ def test_rules_come_from_the_settings(tmp_path: Path) -> None:
     rules = load_settings(tmp_path, environ={}).settings.policy
     assert [(rule.source, rule.effect) for rule in rules] == [("rest", "approve"), ("*", "deny")]
     file.write_text('[[policy]]\nsource = "rest"\nefect = "approve"\n')
-    with pytest.raises(SettingsError, match=r"no key 'efect' in \[policy 1\].*Did you mean 'effect'"):
+    with pytest.raises(SettingsError, match=r"Unknown key 'efect' in \[policy 1\].*Did you mean 'effect'"):
         load_settings(tmp_path, environ={})
     file.write_text('[[policy]]\neffect = "ask"\n')
     with pytest.raises(SettingsError, match="allow, deny, approve"):
