@@ -1,1 +1,1 @@
-"""The Telegram door: a bot that hears allowed chats by long polling and answers them."""
+"""The Telegram interface: a bot that receives messages of allowed chats by long polling, and answers them."""

@@ -1,81 +1,82 @@
-"""Asks the admins to approve jobs that are held for it: a message with two buttons, until it is decided."""
+"""Ask the admins to approve held jobs: a message with two buttons, until the job is approved or denied."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from ingress.core.bridge import Bridge
 from ingress.core.control import list_approvals
 from ingress.core.text import kind, short_id
-from ingress.telegram.api import Api, Refused
+from ingress.telegram.client import CallRefused, TelegramClient
 from ingress.telegram.message_text import head
 from ingress.telegram.update_handler import APPROVE, DENY
+from middleware.job.records import JobEvent, JobRecord, Receipt
 from ops.errors import BridgeError, JobNotFound
 from ops.logs import get_logger
 from ops.threads import start_duty
 
-if TYPE_CHECKING:
-    from ingress.core.bridge import Bridge
-    from middleware.job.records import JobEvent, JobRecord, Receipt
-
-#: Of what is asked about at one time; the next ones follow as these are decided.
-_ASKED_MAX = 50
+#: Open requests at a time; further ones follow as these are decided.
+_OPEN_MAX = 50
 _PAYLOAD_UNITS = 1500
-#: An event that went unheard is made up for by looking again.
-_LOOK_AGAIN_S = 60.0
+#: Longest interval between two checks, in case an event was missed.
+_CHECK_INTERVAL_S = 60.0
 
 log = get_logger(__name__)
 
 
-class Approvals:
-    """Asks for approvals.
+class ApprovalRequests:
+    """Sends approval requests to the admins and updates them when they are decided.
 
     Args:
-        api: Telegram.
-        bridge: Where the jobs are.
-        bot: The bot's number.
-        admins: Chats that are asked.
-        is_away: Tells whether the store is away.
+        client: Client of the Bot API.
+        bridge: Bridge of the jobs.
+        bot_id: The bot's id.
+        admins: Chats to ask.
+        unavailable: Set while the store is known to be unavailable.
     """
 
     def __init__(
-        self, api: Api, bridge: Bridge, bot: str, admins: list[int], is_away: Callable[[], bool]
+        self,
+        client: TelegramClient,
+        bridge: Bridge,
+        bot_id: str,
+        admins: list[int],
+        unavailable: threading.Event,
     ) -> None:
-        self._api = api
+        self._client = client
         self._bridge = bridge
-        self._key = bridge.reader.keys.telegram(bot, "asked")
+        self._key = bridge.reader.keys.telegram(bot_id, "asked")
         self._admins = admins
-        self._is_away = is_away
+        self._unavailable = unavailable
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._open: set[str] = set()
         self._stopping = threading.Event()
 
     async def run(self) -> None:
-        """Ask, and say what was decided, until cancelled."""
-        start_duty("telegram-approvals", self._hear, ended=self._stopping.is_set)
+        """Send and update requests until cancelled."""
+        start_duty("telegram-approvals", self._follow, ended=self._stopping.is_set)
         try:
             while True:
                 self._changed.clear()
-                if not self._is_away():
+                if not self._unavailable.is_set():
                     try:
-                        await self._look()
+                        await self._update()
                     except BridgeError as error:
                         log.warning("telegram.approvals_wait", reason=str(error))
                 try:
-                    await asyncio.wait_for(self._changed.wait(), _LOOK_AGAIN_S)
+                    await asyncio.wait_for(self._changed.wait(), _CHECK_INTERVAL_S)
                 except TimeoutError:
                     continue
         finally:
             self._stopping.set()
 
-    def _hear(self) -> None:
-        """Wake whenever a job is held, or one that is asked about changes."""
+    def _follow(self) -> None:
+        """Wake ``run`` when a job is held, or a job with an open request changes."""
         self._bridge.follower.watch_events(
             self._on_events, stopping=self._stopping, idle_s=5.0, on_connected=self._wake
         )
@@ -91,18 +92,18 @@ class Approvals:
         if not self._stopping.is_set():
             self._loop.call_soon_threadsafe(self._changed.set)
 
-    async def _look(self) -> None:
-        """Ask about what is new, and close what is decided."""
-        waiting = await asyncio.to_thread(list_approvals, self._bridge, _ASKED_MAX)
-        asked = await asyncio.to_thread(self._asked)
+    async def _update(self) -> None:
+        """Send requests for newly held jobs, and close those of decided jobs."""
+        waiting = await asyncio.to_thread(list_approvals, self._bridge, _OPEN_MAX)
+        asked = await asyncio.to_thread(self._sent_messages)
         self._open = {record.job_id for record in waiting} | set(asked)
         for record in waiting:
             await self._ask(record, asked.get(record.job_id, {}))
         for job_id in asked.keys() - {record.job_id for record in waiting}:
             await self._close(job_id, asked[job_id])
 
-    def _asked(self) -> dict[str, dict[int, int]]:
-        """Give the messages about each job, by chat."""
+    def _sent_messages(self) -> dict[str, dict[int, int]]:
+        """Return the ids of the messages of each request: job id -> chat id -> message id."""
         rows = self._bridge.store.call("HGETALL", self._key)
         return {
             rows[at].decode(): msgspec.json.decode(rows[at + 1], type=dict[int, int])
@@ -114,7 +115,7 @@ class Approvals:
             if chat_id in sent:
                 continue
             try:
-                sent[chat_id] = await self._api.send(
+                sent[chat_id] = await self._client.send(
                     chat_id,
                     question(record),
                     buttons=[
@@ -122,7 +123,7 @@ class Approvals:
                         ("Deny", f"{DENY}:{record.job_id}"),
                     ],
                 )
-            except Refused as error:
+            except CallRefused as error:
                 log.warning("telegram.admin_unreachable", chat_id=chat_id, reason=str(error))
                 sent[chat_id] = 0
             await asyncio.to_thread(
@@ -130,13 +131,13 @@ class Approvals:
             )
 
     async def _close(self, job_id: str, sent: dict[int, int]) -> None:
-        """Let the messages about a job say how it was decided, and take their buttons away."""
+        """Show the decision in the messages of a request, without buttons."""
         text = await asyncio.to_thread(self._decided, job_id)
         for chat_id, message_id in sent.items():
             if message_id:
                 try:
-                    await self._api.edit(chat_id, message_id, text)
-                except Refused as error:
+                    await self._client.edit(chat_id, message_id, text)
+                except CallRefused as error:
                     log.info("telegram.question_gone", chat_id=chat_id, reason=str(error))
         await asyncio.to_thread(self._bridge.store.call, "HDEL", self._key, job_id)
 
@@ -145,27 +146,27 @@ class Approvals:
             record = self._bridge.reader.job(job_id)
             receipt = self._bridge.reader.receipt(job_id)
         except JobNotFound:
-            return f"{short_id(job_id)} is not kept any more."
+            return f"Job {short_id(job_id)} has been removed (retention)."
         return f"{question(record)}\n\n{decision(receipt)}"
 
 
 def question(record: JobRecord) -> str:
-    """Say what is to be approved."""
+    """Return the text of an approval request."""
     payload = msgspec.json.format(msgspec.json.encode(record.payload), indent=1).decode()
     cut = head(payload, _PAYLOAD_UNITS)
-    # Whoever asks chooses what comes first: nobody is to approve what stands behind it unseen.
-    left = len(payload) - len(cut)
-    more = f"…\nThis is not all of it: {left} more characters, see 3ox jobs {record.job_id}" if left else ""
+    # The submitter controls the beginning of the payload, so the admin has to know that something is hidden.
+    hidden = len(payload) - len(cut)
+    more = f"…\n{hidden} more characters are not shown: 3ox jobs {record.job_id}" if hidden else ""
     return (
-        f"To be approved: {kind(record)} from {record.source} ({record.actor or 'nobody named'}, "
+        f"Approval needed: {kind(record)} from {record.source} ({record.actor or 'unknown actor'}, "
         f"{record.trust})\n{cut}{more}\njob {record.job_id}"
     )
 
 
 def decision(receipt: Receipt) -> str:
-    """Say how it was decided: what the receipt notes as the end of its being held."""
+    """Return how a held job was decided, according to its receipt."""
     for before, after in itertools.pairwise(receipt.transitions):
         if before.status == "held" and after.status != "held":
-            said = after.reason if after.reason else after.status
-            return said[:1].upper() + said[1:]
-    return f"It is {receipt.status}."
+            reason = after.reason if after.reason else after.status
+            return reason[:1].upper() + reason[1:]
+    return f"The job is {receipt.status}."

@@ -1,4 +1,4 @@
-"""Puts the parts of the Telegram door together and runs them until told to stop."""
+"""The bot: assembles the parts of the Telegram interface and runs them until the daemon stops."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from typing import Any
 from telegram.error import TelegramError
 
 from ingress.core.daemon import Daemon
-from ingress.telegram.api import Api, TokenRefused
-from ingress.telegram.approvals import Approvals
-from ingress.telegram.poller import Poller, Trouble, wait_out
+from ingress.telegram.approvals import ApprovalRequests
+from ingress.telegram.client import TelegramClient, TokenRefused
+from ingress.telegram.poller import Poller, PollingProblem, wait_after_failure
 from ingress.telegram.replies import Replies
-from ingress.telegram.update_handler import Bot, Desk, bot_number
-from ingress.telegram.update_log import Book, Shelf
+from ingress.telegram.update_handler import BotIdentity, UpdateHandler, bot_id_of
+from ingress.telegram.update_log import ReplyFiles, UpdateLog
 from ops.backoff import Backoff
 from ops.errors import StoreUnreachable
 from ops.logs import get_logger
 
 _PULSE_S = 1.0
+#: Interval at which the bot checks whether the update log has to be synchronized.
+_SYNCHRONIZATION_CHECK_S = 0.25
 
 log = get_logger(__name__)
 
 
-def serve_telegram(daemon: Daemon) -> None:
-    """Serve until the daemon is told to stop."""
+def serve(daemon: Daemon) -> None:
+    """Run the bot until the daemon stops."""
+    daemon.ready()
     asyncio.run(_serve(daemon))
 
 
@@ -33,133 +36,121 @@ async def _serve(daemon: Daemon) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 
-    def hear() -> None:
+    def request_stop() -> None:
         loop.call_soon_threadsafe(stop.set)
 
-    daemon.on_stop(hear)
+    daemon.on_stop(request_stop)
     if daemon.stopping.is_set():
         return
-    door = Door(daemon)
-    duties = [asyncio.create_task(duty) for duty in door.duties()]
+    bot = TelegramBot(daemon)
+    tasks = [asyncio.create_task(task) for task in bot.tasks()]
     stopped = asyncio.create_task(stop.wait())
     try:
-        done, _ = await asyncio.wait([*duties, stopped], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            # A duty ends only by an error that it did not expect: the process ends and is started again.
+            # A task ends only with an unexpected error, which ends the process; its supervisor restarts it.
             task.result()
     finally:
-        for task in (*duties, stopped):
+        for task in (*tasks, stopped):
             task.cancel()
-        await asyncio.gather(*duties, stopped, return_exceptions=True)
-        await door.close()
+        await asyncio.gather(*tasks, stopped, return_exceptions=True)
+        await bot.close()
 
 
-class Door:
-    """The Telegram door.
+class TelegramBot:
+    """The parts of the Telegram interface of one process.
 
     Args:
-        daemon: Its process.
+        daemon: The process.
     """
 
     def __init__(self, daemon: Daemon) -> None:
         bridge = daemon.bridge
         self._daemon = daemon
         self._settings = daemon.loaded.settings
-        self._number = bot_number(self._settings.telegram_token)
-        self._api = Api(self._settings)
-        self._away = asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def lost() -> None:
-            loop.call_soon_threadsafe(self._away.set)
-
-        self._book = Book(
+        self._bot_id = bot_id_of(self._settings.telegram_token)
+        self._client = TelegramClient(self._settings)
+        self._update_log = UpdateLog(
             bridge.store,
             bridge.reader.keys,
-            self._number,
-            Shelf(daemon.loaded.workspace.state_dir / "telegram" / self._number),
-            lost,
+            self._bot_id,
+            ReplyFiles(daemon.loaded.workspace.state_dir / "telegram" / self._bot_id),
+            daemon.acceptance.away,
         )
-        self._replies = Replies(self._api, self._book, bridge, daemon.acceptance)
-        self._trouble = Trouble(lambda problem: daemon.tell(problem=problem))
+        self._replies = Replies(self._client, self._update_log, bridge, daemon.acceptance)
+        self._problem = PollingProblem(lambda problem: daemon.tell(problem=problem))
 
-    def duties(self) -> list[Coroutine[Any, Any, None]]:
-        """Give what runs for as long as the door is open."""
-        duties = [self._pulse(), self._poll(), self._mend()]
+    def tasks(self) -> list[Coroutine[Any, Any, None]]:
+        """Return what runs at the same time until the daemon stops."""
+        tasks = [self._pulse(), self._poll(), self._synchronize()]
         admins = self._settings.telegram_admins
         if admins:
-            approvals = Approvals(
-                self._api, self._daemon.bridge, self._number, list(admins), lambda: self._book.away
+            approvals = ApprovalRequests(
+                self._client, self._daemon.bridge, self._bot_id, list(admins), self._daemon.acceptance.away
             )
-            duties.append(approvals.run())
-        return duties
+            tasks.append(approvals.run())
+        return tasks
 
     async def close(self) -> None:
-        """Close everything; what is owed stays owed."""
+        """Stop deliveries and close all connections; undelivered replies stay pending."""
         await self._replies.stop()
-        await self._api.close()
+        await self._client.close()
 
     async def _pulse(self) -> None:
         while True:
             self._daemon.pulse()
             await asyncio.sleep(_PULSE_S)
 
-    async def _mend(self) -> None:
-        """Bring the book up to date whenever the store is back, and adopt what it says is owed."""
+    async def _synchronize(self) -> None:
+        """Synchronize the update log when the store is available again, and resume pending replies.
+
+        At the start all replies that an earlier process left pending are resumed.
+        """
         self._replies.start()
-        self._away.set()
         backoff = Backoff()
+        resume = True
         while True:
-            await self._away.wait()
-            # Before it is mended: a loss in between sets it again.
-            self._away.clear()
-            try:
-                await asyncio.to_thread(self._book.mend)
-            except StoreUnreachable:
-                if backoff.failures == 0:
-                    # What is on disk needs no store to be said.
-                    await self._replies.adopt_all()
-                await asyncio.sleep(backoff.next_s())
-                self._away.set()
+            if not resume and not self._update_log.needs_synchronization:
+                await asyncio.sleep(_SYNCHRONIZATION_CHECK_S)
                 continue
+            try:
+                await asyncio.to_thread(self._update_log.synchronize)
+            except StoreUnreachable as error:
+                self._update_log.report_outage(error)
+                if backoff.failures == 0:
+                    # Replies in files can be delivered without the store.
+                    await self._replies.deliver_all()
+                resume = True
+                await asyncio.sleep(backoff.next_s())
+                continue
+            if backoff.failures:
+                log.warning("telegram.store_back")
+            resume = False
             backoff.reset()
-            await self._replies.adopt_all()
+            await self._replies.deliver_all()
 
     async def _poll(self) -> None:
         if not self._settings.telegram_allow:
             log.warning(
                 "telegram.nobody_allowed",
-                remedy="Write to the bot: the log then tells your chat's id; put it into telegram_allow.",
+                remedy="Send the bot a message; the log then shows your chat's id. Add it to telegram_allow.",
             )
-        username = await self._who_am_i()
+        username = await self._fetch_username()
         log.info("telegram.polling", bot=username, api=self._settings.telegram_api)
-        desk = Desk(
+        handler = UpdateHandler(
             self._daemon.bridge,
             self._daemon.acceptance,
             self._settings,
-            Bot(self._number, username),
-            lambda: self._book.away,
+            BotIdentity(self._bot_id, username),
         )
-        await Poller(self._api, self._book, desk, self._replies, self._trouble).run()
+        await Poller(self._client, self._update_log, handler, self._replies, self._problem).run()
 
-    async def _who_am_i(self) -> str:
+    async def _fetch_username(self) -> str:
         while True:
             try:
-                username = await self._api.username()
+                username = await self._client.username()
             except (TelegramError, TokenRefused) as error:
-                await wait_out(error, self._api, self._trouble)
+                await wait_after_failure(error, self._client, self._problem)
                 continue
-            self._trouble.end()
+            self._problem.end()
             return username
-
-
-def serve(daemon: Daemon) -> None:
-    """Serve until the daemon is told to stop.
-
-    The daemon is ready before python-telegram-bot is imported, which takes half a second: the spool is handed
-    over already, and Telegram keeps what is written meanwhile.
-    """
-    daemon.ready()
-    from ingress.telegram.bot import serve_telegram
-
-    serve_telegram(daemon)

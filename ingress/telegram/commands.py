@@ -13,89 +13,89 @@ from ingress.core.status_report import overview
 from ingress.telegram import messages
 from ops.errors import StoreUnreachable, UsageProblem
 
-HELP = """Write anything: it is answered as a question, in this chat's own session.
-Send a document or a photo: it goes into the drop folder, its caption as a note.
+HELP = """Send a message to ask a question; the conversation is the session of this chat.
+Send a document or a photo to put it into the drop folder; the caption becomes its note.
 
-/run PROJECT TASK - hand a task to a project
-/jobs [N] - the latest jobs
-/job ID - one job in full
+/run PROJECT TASK - submit a task for a project
+/jobs [N] - list the latest jobs
+/job ID - show one job
 /cancel ID - cancel a job
-/status - store, queue, workers
-/help - this text
+/status - show store, queue and workers
+/help - show this help
 
-An ID may be shortened to any part of it at its beginning or end that only one job has."""
+An ID can be shortened to any unique prefix or suffix."""
 
 _LISTED, _LISTED_MAX = 10, 40
 
 
-class Asker(NamedTuple):
-    """Who gives a command: chat and user."""
+class Sender(NamedTuple):
+    """Sender of a command."""
 
     chat_id: int
     user_id: int
 
 
-def status(bridge: Bridge, words: str, asker: Asker) -> str:
-    """Tell the state of the bridge."""
-    del words, asker
+def status(bridge: Bridge, words: str, sender: Sender) -> str:
+    """Return the state of the bridge."""
+    del words, sender
     return messages.bridge_state(overview(bridge))
 
 
-def jobs(bridge: Bridge, words: str, asker: Asker) -> str:
-    """List the latest jobs."""
-    del asker
+def jobs(bridge: Bridge, words: str, sender: Sender) -> str:
+    """Return a list of the latest jobs."""
+    del sender
     if words and not words.isdecimal():
         raise UsageProblem(f"{words!r} is not a number.", remedy="Write /jobs or /jobs 20.")
     limit = min(int(words[:4]), _LISTED_MAX) if words else _LISTED
     return messages.job_list(bridge.reader.page(limit=max(1, limit)))
 
 
-def job(bridge: Bridge, words: str, asker: Asker) -> str:
-    """Describe one job."""
-    del asker
-    return messages.one_job(find(bridge, _the_id(words, "/job")).record())
+def job(bridge: Bridge, words: str, sender: Sender) -> str:
+    """Return all details of a job."""
+    del sender
+    return messages.one_job(find(bridge, _job_id(words, "/job")).record())
 
 
-def job_on_disk(bridge: Bridge, words: str, asker: Asker) -> str:
-    """Describe one job that lies in the spool, without a question to the store.
+def spooled_job(bridge: Bridge, words: str, sender: Sender) -> str:
+    """Return all details of a job in the spool, without a call to the store.
 
     Raises:
-        StoreUnreachable: It is not there; only the store could tell.
+        StoreUnreachable: The job is not in the spool.
     """
-    del asker
-    away = StoreUnreachable("it is away.")
-    entry = find_entry(bridge, _the_id(words, "/job"))
-    record = None if entry is None else entry_record(bridge, entry, away)
+    del sender
+    unavailable = StoreUnreachable("The store is unavailable.")
+    entry = find_entry(bridge, _job_id(words, "/job"))
+    record = None if entry is None else entry_record(bridge, entry, unavailable)
     if record is None:
-        raise away
+        raise unavailable
     return messages.one_job(record)
 
 
-def cancel(bridge: Bridge, words: str, asker: Asker) -> str:
-    """Cancel a job."""
+def cancel(bridge: Bridge, words: str, sender: Sender) -> str:
+    """Cancel a job and return the result."""
     reply = control.cancel(
-        bridge, _the_id(words, "/cancel"), f"cancelled through Telegram by {asker.user_id}"
+        bridge, _job_id(words, "/cancel"), f"cancelled through Telegram by {sender.user_id}"
     )
     return {
-        "cancelled": f"{reply.job_id} is cancelled.",
-        "cancelling": f"{reply.job_id} is being stopped.",
-    }.get(reply.outcome, f"{reply.job_id} has ended already: {reply.status}.")
+        "cancelled": f"Cancelled: {reply.job_id}.",
+        "cancelling": f"Stopping: {reply.job_id}.",
+    }.get(reply.outcome, f"Job {reply.job_id} has already finished: {reply.status}.")
 
 
-def help_text(bridge: Bridge, words: str, asker: Asker) -> str:
-    """List the commands."""
-    del bridge, words, asker
+def help_text(bridge: Bridge, words: str, sender: Sender) -> str:
+    """Return the help text."""
+    del bridge, words, sender
     return HELP
 
 
-def _the_id(words: str, command: str) -> str:
+def _job_id(words: str, command: str) -> str:
     if not words or " " in words:
-        raise UsageProblem(f"{command} wants one job id.", remedy=f"Write {command} ID; /jobs lists them.")
+        raise UsageProblem(f"{command} needs one job id.", remedy=f"Write {command} ID; /jobs lists the ids.")
     return words
 
 
-#: Commands that are answered at once; ``/run`` makes a job, see ``ingress.telegram.update_handler``.
-AT_ONCE: dict[str, Callable[[Bridge, str, Asker], str]] = {
+#: All commands except ``/run``, which submits a job (``ingress.telegram.update_handler``).
+COMMANDS: dict[str, Callable[[Bridge, str, Sender], str]] = {
     "status": status,
     "jobs": jobs,
     "job": job,
@@ -103,9 +103,9 @@ AT_ONCE: dict[str, Callable[[Bridge, str, Asker], str]] = {
     "help": help_text,
     "start": help_text,
 }
-#: What is answered while the store is away: each question to it would cost its time-out.
-STORELESS: dict[str, Callable[[Bridge, str, Asker], str]] = {
-    "job": job_on_disk,
+#: Commands that need no store; used while it is unavailable, when each call would wait for the timeout.
+STORELESS_COMMANDS: dict[str, Callable[[Bridge, str, Sender], str]] = {
+    "job": spooled_job,
     "help": help_text,
     "start": help_text,
 }

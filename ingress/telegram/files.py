@@ -1,4 +1,4 @@
-"""Puts files that came with a message into the drop folder, whole and under a harmless name."""
+"""Download attachments of messages into the drop folder, under a safe name."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from ingress.core.drop_folder import AcceptedNames, publish
 from ingress.telegram.pending_reply import Attachment
 from ops.dropfolder import shortened
 
-#: Of a name in the drop folder; with the counter, the note's ending and ``.part`` it stays below 255 bytes.
+#: Limit for a name, so that it stays below 255 bytes with a number, the suffix of the note and ``.part``.
 _NAME_MAX_BYTES = 150
 _SUFFIX_MAX_BYTES = 20
 
 
-def harmless_name(given: str, fallback: str) -> str:
-    """Make a file name out of what the sender calls a file: no path, nothing hidden, nothing unprintable.
+def safe_file_name(given: str, fallback: str) -> str:
+    """Return a safe file name for an untrusted one: no path, not hidden, printable, not too long.
 
     Args:
         given: Any text.
-        fallback: Used if nothing of it is left.
+        fallback: Used if nothing else is left.
     """
     last = unicodedata.normalize("NFC", given).replace("\\", "/").rpartition("/")[2]
     plain = "".join(letter if letter.isprintable() else "_" for letter in last).strip(" .")
-    # A note of its own name would be taken for the companion of another file.
+    # The station would treat it as the note of another file.
     if plain.lower().endswith(".note.txt"):
         plain = plain[: -len(".note.txt")] + "-note.txt"
     stem, dot, suffix = plain.rpartition(".")
@@ -37,32 +37,32 @@ def harmless_name(given: str, fallback: str) -> str:
     return (stem + end) if stem else fallback + end
 
 
-async def lay_down(
+async def download_attachment(
     attachment: Attachment,
     folder: Path,
     names: AcceptedNames,
     fallback: str,
-    fetch: Callable[[str, Path], Awaitable[int]],
+    download: Callable[[str, Path], Awaitable[int]],
 ) -> tuple[str, int]:
-    """Fetch a file into the drop folder; it appears there in one step, its note just before it.
+    """Download an attachment into the drop folder; the complete file appears in one step, its note before it.
 
     Args:
-        attachment: What is to be fetched.
+        attachment: The attachment.
         folder: The drop folder.
         names: Names that the station accepts.
-        fallback: Name of a file that has none.
-        fetch: Writes the file with this id to that path and gives its size in bytes.
+        fallback: Name of a file without one.
+        download: Writes the file of an id to a path and returns its size in bytes.
 
     Returns:
-        The name that it got, and its size in bytes.
+        Name and size in bytes of the file.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
-    name = names.accepted(harmless_name(attachment.name, fallback), "telegram")
+    name = names.accepted(safe_file_name(attachment.name, fallback), "telegram")
     draft = folder / f".{fallback}.part"
     try:
-        size_bytes = await fetch(attachment.file_id, draft)
+        size_bytes = await download(attachment.file_id, draft)
         with draft.open("rb") as file:
             os.fsync(file.fileno())
         final = publish(

@@ -1,4 +1,4 @@
-"""Notifies of changes of the jobs with pending replies: one connection, one thread, never polling."""
+"""Notify of changes of the jobs that have pending replies; one connection, one thread, no polling."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ops.store.channels import ChannelListener
 from ops.store.client import Store
 
 
-class Ear:
+class JobListener:
     """Subscribes to the channels of single jobs.
 
     Args:
         store: The store to subscribe at.
         keys: Names of the channels.
-        on_change: Called with a job's id, and whether its state may have changed (else: it has more output or
-            progress); from the listener's thread. After a reconnection, for every job.
+        on_change: Called from the listener's thread with a job id, and whether the job's state may have
+            changed; otherwise it has more output or progress. Called for every job after a reconnection.
     """
 
     def __init__(self, store: Store, keys: Keys, on_change: Callable[[str, bool], None]) -> None:
@@ -30,18 +30,18 @@ class Ear:
 
     def start(self) -> None:
         """Start the thread."""
-        self._listener.start("telegram-ear")
+        self._listener.start("telegram-jobs")
 
     def stop(self) -> None:
-        """Stop; the thread ends a little later."""
+        """Stop the thread; it ends a little later."""
         self._listener.stop()
 
-    def listen(self, job_id: str) -> None:
-        """Notify of this job from now on; ``on_change`` is called at least once."""
+    def subscribe(self, job_id: str) -> None:
+        """Notify of a job from now on; ``on_change`` is called at least once."""
         self._listener.subscribe(self._keys.output(job_id), self._keys.event_channel(job_id))
 
-    def ignore(self, job_id: str) -> None:
-        """Stop notifying of this job."""
+    def unsubscribe(self, job_id: str) -> None:
+        """Stop notifying of a job."""
         self._listener.unsubscribe(self._keys.output(job_id), self._keys.event_channel(job_id))
 
     def _on_subscribed(self, channel: str) -> None:

@@ -1,23 +1,23 @@
-"""Text as Telegram counts and takes it: bounded messages, in UTF-16 units."""
+"""Limit and split texts as Telegram measures them, in UTF-16 units."""
 
 from __future__ import annotations
 
-#: Of one message, see https://core.telegram.org/bots/api#sendmessage.
+#: Limit for one message, see https://core.telegram.org/bots/api#sendmessage.
 MESSAGE_MAX_UNITS = 4096
-#: A longer text is cut: nobody reads more in a chat, and each message costs two calls.
+#: Limit for the messages of one text, each of which costs two calls; the rest is cut.
 PARTS_MAX = 20
-#: A part ends at a line or word end if there is one in its last quarter.
+#: A part ends at the end of a line or word if there is one in its last quarter.
 _SEARCH_SHARE = 4
 _ASTRAL = 0x10000
 
 
 def units(text: str) -> int:
-    """Count a text's UTF-16 units: letters outside the basic plane, as most emoji are, count two."""
+    """Return the number of UTF-16 units; characters such as most emoji count two."""
     return len(text) + sum(ord(letter) >= _ASTRAL for letter in text)
 
 
 def head(text: str, limit: int) -> str:
-    """Give the longest beginning of at most ``limit`` units."""
+    """Return the longest beginning of at most ``limit`` units."""
     if units(text) <= limit:
         return text
     left = limit
@@ -29,17 +29,17 @@ def head(text: str, limit: int) -> str:
 
 
 def tail(text: str, limit: int) -> str:
-    """Give the longest end of at most ``limit`` units."""
+    """Return the longest end of at most ``limit`` units."""
     return head(text[::-1], limit)[::-1]
 
 
 def split(text: str, limit: int = MESSAGE_MAX_UNITS) -> list[str]:
-    """Divide a text into messages, at line ends and between words where that costs no more than a quarter.
+    """Split a text into messages, at the end of a line or word where one is in the last quarter.
 
-    Telegram trims every message, so space around the cuts is dropped here already.
+    Space around the cuts is dropped, as Telegram does with each message.
 
     Args:
-        text: Any length; at least one message comes out, of a blank text one that says so.
+        text: Any length; a blank text becomes one message that says so.
         limit: Units of one message.
     """
     parts: list[str] = []
@@ -57,7 +57,7 @@ def split(text: str, limit: int = MESSAGE_MAX_UNITS) -> list[str]:
 
 
 def _cut(part: str, following: str) -> int:
-    """Give where to end a part that is followed by more."""
+    """Return where to end a part that is followed by more text."""
     if following.isspace():
         return len(part)
     least = len(part) - len(part) // _SEARCH_SHARE

@@ -1,4 +1,4 @@
-"""What the bot owes a chat: a reply, kept until it has been given."""
+"""Replies that the bot has still to deliver."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ops.errors import StoreError
 
 
 class Attachment(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A file that came with a message and is still to be fetched.
+    """A file of a message, to be downloaded.
 
     Attributes:
-        file_id: Telegram's name for it.
-        name: As the sender calls it; not to be trusted.
-        caption: Goes with it as a note.
-        size_bytes: As Telegram says; None if it does not.
+        file_id: Telegram's id of the file.
+        name: File name given by the sender; untrusted.
+        caption: Text that becomes the file's note.
+        size_bytes: Size according to Telegram; None if unknown.
     """
 
     file_id: str
@@ -26,24 +26,24 @@ class Attachment(Struct, frozen=True, kw_only=True, omit_defaults=True):
     size_bytes: int | None = None
 
 
-class Owed(Struct, kw_only=True, omit_defaults=True):
-    """A reply that is owed to one update.
+class PendingReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A reply to one update, stored as JSON until it has been delivered.
 
-    A reply is given by editing messages whose ids are known, and an edit may be repeated: so a text is never
-    shown twice, whatever is killed when.
+    A reply is shown by editing messages whose ids are stored here. An edit can be repeated, so no text
+    appears twice, whatever is killed at whatever time.
 
     Attributes:
-        update_id: Which update.
-        chat_id: Where the reply goes.
-        reply_to: Message that it answers.
-        job_id: The reply is the outcome of this job.
-        text: The reply, if no job makes it.
-        attachment: The file to be fetched; the reply says what became of it.
-        query_id: The button press to be answered with ``text``.
-        spooled: The job went to the spool.
-        message_ids: Our messages that show the reply, in order.
-        done: It has been given; kept only while the store cannot be told.
-        at_s: When the update was taken, seconds since 1970.
+        update_id: The update.
+        chat_id: Chat of the reply.
+        reply_to: Id of the message that it answers.
+        job_id: Id of the job whose outcome is the reply.
+        text: The reply, if it is not the outcome of a job.
+        attachment: File to download; the reply reports the result.
+        query_id: Id of a button press, which is answered with ``text``.
+        spooled: Whether the job went to the spool.
+        message_ids: Ids of the bot's messages that show the reply, in order.
+        done: Whether it has been delivered; stored only while the store is unavailable.
+        at_s: When the update was handled, in seconds since 1970.
     """
 
     update_id: int
@@ -54,25 +54,25 @@ class Owed(Struct, kw_only=True, omit_defaults=True):
     attachment: Attachment | None = None
     query_id: str = ""
     spooled: bool = False
-    message_ids: list[int] = field(default_factory=list)
+    message_ids: tuple[int, ...] = ()
     done: bool = False
     at_s: float = field(default_factory=time.time)
 
     def encode(self) -> bytes:
-        """Give it as JSON."""
+        """Return the reply as JSON."""
         return msgspec.json.encode(self)
 
 
-_decoder = msgspec.json.Decoder(Owed)
+_decoder = msgspec.json.Decoder(PendingReply)
 
 
-def decode_owed(data: bytes) -> Owed:
-    """Read what ``encode`` wrote.
+def decode_reply(data: bytes) -> PendingReply:
+    """Return the reply that ``encode`` has encoded.
 
     Raises:
-        StoreError: It is something else.
+        StoreError: ``data`` is not a reply.
     """
     try:
         return _decoder.decode(data)
     except msgspec.MsgspecError as error:
-        raise StoreError(f"an owed reply cannot be read: {error}.", remedy="Delete it.") from error
+        raise StoreError(f"A pending reply is not valid: {error}.", remedy="Delete it.") from error

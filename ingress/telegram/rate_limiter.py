@@ -1,4 +1,4 @@
-"""When the bot may speak: within Telegram's limits, and silent for as long as Telegram has asked for."""
+"""Keep the bot within Telegram's rate limits."""
 
 from __future__ import annotations
 
@@ -18,45 +18,46 @@ def telegram_backoff() -> Backoff:
     return Backoff(_FIRST_S, _MAX_S)
 
 
-class Pace:
-    """Spaces messages.
+class MessageRateLimiter:
+    """Spaces messages and edits.
 
     Args:
-        messages_per_s: In all chats together.
-        edit_interval_s: Between two showings of growing answers in one chat; three times that in a group.
+        messages_per_s: Limit for all chats together.
+        edit_interval_s: Interval between two edits of a growing answer in one chat; three times that in a
+            group.
     """
 
     def __init__(self, *, messages_per_s: float, edit_interval_s: float) -> None:
         self._gap_s = 1.0 / messages_per_s
         self._interval_s = edit_interval_s
         self._next_s = 0.0
-        self._silent_until_s: dict[int, float] = {}
-        self._shown_s: dict[int, float] = {}
+        self._paused_until_s: dict[int, float] = {}
+        self._edited_s: dict[int, float] = {}
 
-    async def turn(self, chat_id: int) -> None:
-        """Wait until a message may be sent or edited in this chat."""
-        while (silent_s := self._silent_until_s.get(chat_id, 0.0) - time.monotonic()) > 0:  # noqa: ASYNC110
-            # Telegram may have asked for more meanwhile; there is no event to wait for.
-            await asyncio.sleep(silent_s)
-        self._silent_until_s.pop(chat_id, None)
+    async def wait(self, chat_id: int) -> None:
+        """Wait until a message may be sent or edited in a chat."""
+        while (left_s := self._paused_until_s.get(chat_id, 0.0) - time.monotonic()) > 0:  # noqa: ASYNC110
+            # Telegram may extend the pause meanwhile, for which there is no event.
+            await asyncio.sleep(left_s)
+        self._paused_until_s.pop(chat_id, None)
         now_s = time.monotonic()
         slot_s = max(now_s, self._next_s)
         self._next_s = slot_s + self._gap_s
         if slot_s > now_s:
             await asyncio.sleep(slot_s - now_s)
 
-    def silence(self, chat_id: int, wait_s: float) -> None:
-        """Be silent in a chat, as Telegram asked with 429."""
-        self._silent_until_s[chat_id] = time.monotonic() + wait_s
+    def pause(self, chat_id: int, wait_s: float) -> None:
+        """Pause a chat, as Telegram demands with 429."""
+        self._paused_until_s[chat_id] = time.monotonic() + wait_s
 
-    def show_wait_s(self, chat_id: int) -> float:
-        """Give how long to wait until a growing answer may be shown again in this chat."""
+    def edit_wait_s(self, chat_id: int) -> float:
+        """Return the seconds until a growing answer may be edited again in a chat."""
         interval_s = self._interval_s * (GROUP_FACTOR if chat_id < 0 else 1.0)
         due_s = max(
-            self._shown_s.get(chat_id, -interval_s) + interval_s, self._silent_until_s.get(chat_id, 0.0)
+            self._edited_s.get(chat_id, -interval_s) + interval_s, self._paused_until_s.get(chat_id, 0.0)
         )
         return max(0.0, due_s - time.monotonic())
 
-    def shown(self, chat_id: int) -> None:
-        """Note that a growing answer is being shown now."""
-        self._shown_s[chat_id] = time.monotonic()
+    def record_edit(self, chat_id: int) -> None:
+        """Record that a growing answer is edited now."""
+        self._edited_s[chat_id] = time.monotonic()

@@ -1,7 +1,7 @@
-"""Decides what an update means, and does it: a job, a file to be fetched, a command, an approval.
+"""Handle updates: submit a job, accept an attachment, run a command, approve or deny a job.
 
-What is done here may be done again after a crash without harm: a job has an id that follows from its update,
-a file is only noted down, commands read or say the same once more.
+An update may be handled again after a crash: the id of a job is derived from its update, a file is only
+recorded for download, and commands read or repeat the same action.
 """
 
 from __future__ import annotations
@@ -14,89 +14,85 @@ from ingress.core import control
 from ingress.core.acceptance import Acceptance
 from ingress.core.bridge import Bridge
 from ingress.core.spooled_jobs import SPOOLED
-from ingress.telegram.api import UNREADABLE
-from ingress.telegram.commands import AT_ONCE, HELP, STORELESS, Asker
-from ingress.telegram.pending_reply import Attachment, Owed
+from ingress.telegram.client import UNREADABLE
+from ingress.telegram.commands import COMMANDS, HELP, STORELESS_COMMANDS, Sender
+from ingress.telegram.pending_reply import Attachment, PendingReply
 from middleware.job.ids import ALPHABET, new_job_id
 from middleware.job.schema import Job, make_job
 from ops.errors import BridgeError, StoreUnreachable, UsageProblem
 from ops.logs import get_logger
+from ops.settings.load import Settings
 from ops.store.resp import well_formed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from telegram import CallbackQuery, Message, Update
-
-    from ops.settings.load import Settings
 
 SOURCE = "telegram"
 APPROVE, DENY = "approve", "deny"
-#: A chat that is not allowed is logged so often.
-_STRANGER_S = 3600.0
-_STRANGERS_MAX = 1000
+#: Interval of log lines about the same chat that is not allowed.
+_NOT_ALLOWED_LOG_S = 3600.0
+_NOT_ALLOWED_MAX = 1000
 _CAPTION_MAX = 1024
+#: Telegram's limit for the notification after a button press.
+_NOTIFICATION_MAX = 200
+_STORE_UNAVAILABLE = "The store is unavailable. Try again in a moment."
 
 log = get_logger(__name__)
 
 
-class Bot(NamedTuple):
-    """The bot: its number, and its name without the @."""
+class BotIdentity(NamedTuple):
+    """Identity of the bot.
 
-    number: str
+    Attributes:
+        bot_id: Its id, the first part of the token.
+        username: Its user name, without the @.
+    """
+
+    bot_id: str
     username: str
 
 
-def bot_number(token: str) -> str:
-    """Give the bot's number, with which its token begins."""
+def bot_id_of(token: str) -> str:
+    """Return the bot's id, the first part of its token; for another form of token, a hash of it."""
     number = token.partition(":")[0]
     return number if number.isdigit() else hashlib.sha256(token.encode()).hexdigest()[:12]
 
 
-def job_id_for(bot: str, update_id: int, date_ms: int) -> str:
-    """Give the id of the job that an update becomes: always the same one, sortable by the message's time.
+def job_id_for(bot_id: str, update_id: int, date_ms: int) -> str:
+    """Return the job id of an update: always the same, and sortable by the time of the message.
 
     Args:
-        bot: The bot's number.
-        update_id: Which update.
-        date_ms: When the message was sent, milliseconds since 1970.
+        bot_id: The bot's id.
+        update_id: The update.
+        date_ms: When the message was sent, in milliseconds since 1970.
     """
-    digest = hashlib.sha256(f"tg:{bot}:{update_id}".encode()).digest()
+    digest = hashlib.sha256(f"tg:{bot_id}:{update_id}".encode()).digest()
     return new_job_id(date_ms)[:10] + "".join(ALPHABET[byte & 31] for byte in digest[:10])
 
 
-class Desk:
-    """Handles updates; from one thread at a time.
+class UpdateHandler:
+    """Handles updates, one at a time.
 
     Args:
-        bridge: For everything but taking jobs in.
-        acceptance: Takes jobs in.
-        settings: Who is heard, who approves.
+        bridge: For everything except job submission.
+        acceptance: Accepts jobs, and knows whether the store is available.
+        settings: Allowed chats and admins.
         bot: The bot.
-        is_away: Tells whether the store is away.
     """
 
-    def __init__(
-        self,
-        bridge: Bridge,
-        acceptance: Acceptance,
-        settings: Settings,
-        bot: Bot,
-        is_away: Callable[[], bool],
-    ) -> None:
+    def __init__(self, bridge: Bridge, acceptance: Acceptance, settings: Settings, bot: BotIdentity) -> None:
         self._bridge = bridge
         self._acceptance = acceptance
         self._allowed = frozenset(settings.telegram_allow)
         self._admins = frozenset(settings.telegram_admins)
         self._bot = bot
-        self._is_away = is_away
-        self._strangers: dict[int, float] = {}
+        self._not_allowed_logged_s: dict[int, float] = {}
 
-    def handle(self, update: Update) -> Owed | None:
+    def handle(self, update: Update) -> PendingReply | None:
         """Do what an update asks for.
 
         Returns:
-            The reply that is owed now; None if there is none.
+            The reply to deliver; None if there is none.
         """
         if UNREADABLE in update.api_kwargs:
             log.warning(
@@ -104,54 +100,51 @@ class Desk:
             )
             return None
         if update.callback_query is not None:
-            return self._pressed(update.update_id, update.callback_query)
+            return self._handle_press(update.update_id, update.callback_query)
         if update.message is None:
             return None
-        return self._message(update.update_id, update.message)
+        return self._handle_message(update.update_id, update.message)
 
-    def set_aside(self, update: Update, reason: str) -> Owed | None:
-        """Give up on an update that could not be handled, and say so in its chat."""
+    def quarantine(self, update: Update, reason: str) -> PendingReply | None:
+        """Skip an update that cannot be handled.
+
+        Returns:
+            A reply that says so; None for a chat that is not allowed.
+        """
         log.error("telegram.set_aside", update_id=update.update_id, reason=reason)
         message = update.message
         if message is None or message.chat.id not in self._allowed:
             return None
-        return Owed(
-            update_id=update.update_id,
-            chat_id=message.chat.id,
-            reply_to=message.message_id,
-            text="This message could not be handled and was set aside; 3ox.log says why.",
+        return _text_reply(
+            update.update_id, message, "This message could not be processed and was skipped; see 3ox.log."
         )
 
-    def _message(self, update_id: int, message: Message) -> Owed | None:
-        chat_id = message.chat.id
-        if chat_id not in self._allowed:
-            self._stranger(chat_id, update_id)
+    def _handle_message(self, update_id: int, message: Message) -> PendingReply | None:
+        if message.chat.id not in self._allowed:
+            self._log_not_allowed(message.chat.id, update_id)
             return None
-        owed = Owed(update_id=update_id, chat_id=chat_id, reply_to=message.message_id)
-        owed.attachment = _attachment(message, update_id)
-        if owed.attachment is not None:
-            return owed
+        attachment = _attachment(message, update_id)
+        if attachment is not None:
+            return PendingReply(
+                update_id=update_id,
+                chat_id=message.chat.id,
+                reply_to=message.message_id,
+                attachment=attachment,
+            )
         text = well_formed(message.text or "").strip()
-        if text == "":
-            return self._wordless(message, owed)
+        return self._handle_text(update_id, message, text) if text else _unsupported(update_id, message)
+
+    def _handle_text(self, update_id: int, message: Message, text: str) -> PendingReply | None:
         try:
-            if not text.startswith("/"):
-                return self._dispatch(owed, self._question(update_id, message, text))
-            return self._command(owed, message, text)
+            if text.startswith("/"):
+                return self._handle_command(update_id, message, text)
+            return self._submit(update_id, message, self._question(update_id, message, text))
         except StoreUnreachable:
-            owed.text = "The store is away, so this cannot be answered now. Try again in a moment."
+            return _text_reply(update_id, message, _STORE_UNAVAILABLE)
         except BridgeError as error:
-            owed.text = str(error)
-        return owed
+            return _text_reply(update_id, message, str(error))
 
-    def _wordless(self, message: Message, owed: Owed) -> Owed | None:
-        if message.effective_attachment is None:
-            # Somebody joined, a message was pinned: nobody asked for anything.
-            return None
-        owed.text = "Only text, documents and photos are understood. /help says more."
-        return owed
-
-    def _command(self, owed: Owed, message: Message, text: str) -> Owed | None:
+    def _handle_command(self, update_id: int, message: Message, text: str) -> PendingReply | None:
         head, _, words = text[1:].partition(" ")
         if "\n" in head:
             head, _, rest = head.partition("\n")
@@ -161,25 +154,23 @@ class Desk:
             return None
         name, words = name.lower(), words.strip()
         if name == "run":
-            return self._dispatch(owed, self._task(owed.update_id, message, words))
-        if name not in AT_ONCE:
-            owed.text = f"There is no command /{name[:40]}.\n\n{HELP}"
-            return owed
-        commands = STORELESS if self._is_away() else AT_ONCE
+            return self._submit(update_id, message, self._task(update_id, message, words))
+        if name not in COMMANDS:
+            return _text_reply(update_id, message, f"Unknown command /{name[:40]}.\n\n{HELP}")
+        commands = STORELESS_COMMANDS if self._acceptance.away.is_set() else COMMANDS
         if name not in commands:
             raise StoreUnreachable
-        owed.text = commands[name](self._bridge, words, _asker(message))
-        return owed
+        return _text_reply(update_id, message, commands[name](self._bridge, words, _sender(message)))
 
-    def _dispatch(self, owed: Owed, job: Job) -> Owed:
-        if self._is_away():
-            # A single job's key is looked up in the store, which costs a paused store's time-out for each.
-            (receipt,) = self._acceptance.accept_many([job])
-        else:
-            receipt = self._acceptance.accept(job)
-        owed.job_id = receipt.job_id
-        owed.spooled = receipt.status == SPOOLED
-        return owed
+    def _submit(self, update_id: int, message: Message, job: Job) -> PendingReply:
+        receipt = self._acceptance.accept(job)
+        return PendingReply(
+            update_id=update_id,
+            chat_id=message.chat.id,
+            reply_to=message.message_id,
+            job_id=receipt.job_id,
+            spooled=receipt.status == SPOOLED,
+        )
 
     def _question(self, update_id: int, message: Message, text: str) -> Job:
         chat_id = message.chat.id
@@ -194,73 +185,89 @@ class Desk:
         project, _, task = words.partition(" ")
         task = task.strip()
         if not project or not task:
-            raise UsageProblem("/run wants a project and a task.", remedy="Write /run PROJECT TASK.")
+            raise UsageProblem("/run needs a project and a task.", remedy="Write /run PROJECT TASK.")
+        # Before the schema is checked, whose error for an invalid name would quote a regular expression.
+        self._bridge.admission.project(project)
         return make_job("task.custom", {"task": task}, project=project, **self._origin(update_id, message))
 
     def _origin(self, update_id: int, message: Message) -> dict[str, object]:
-        asker = _asker(message)
+        sender = _sender(message)
         return {
-            "job_id": job_id_for(self._bot.number, update_id, round(message.date.timestamp() * 1000)),
-            "idempotency_key": f"tg:{self._bot.number}:{update_id}",
+            "job_id": job_id_for(self._bot.bot_id, update_id, round(message.date.timestamp() * 1000)),
+            "idempotency_key": f"tg:{self._bot.bot_id}:{update_id}",
             "source": SOURCE,
-            "actor": str(asker.chat_id),
+            "actor": str(sender.chat_id),
             "trust": "member",
             "metadata": {
                 "telegram_message": str(message.message_id),
-                "telegram_user": str(asker.user_id),
+                "telegram_user": str(sender.user_id),
             },
         }
 
-    def _pressed(self, update_id: int, query: CallbackQuery) -> Owed:
+    def _handle_press(self, update_id: int, query: CallbackQuery) -> PendingReply:
         chat_id = 0 if query.message is None else query.message.chat.id
-        owed = Owed(update_id=update_id, chat_id=chat_id, query_id=query.id)
+        text = self._decide(query, chat_id)
+        return PendingReply(update_id=update_id, chat_id=chat_id, query_id=query.id, text=text)
+
+    def _decide(self, query: CallbackQuery, chat_id: int) -> str:
+        """Check a button press and do what it says; return the text of the notification."""
         user_id = query.from_user.id
-        verb, _, job_id = (query.data or "").partition(":")
+        action, _, job_id = (query.data or "").partition(":")
         if user_id not in self._admins and chat_id not in self._admins:
             log.warning("telegram.press_refused", user_id=user_id, chat_id=chat_id, job_id=job_id[:40])
-            owed.text = "You are not among those who may decide this."
-        elif verb not in {APPROVE, DENY}:
-            owed.text = "This button has no meaning any more."
-        else:
-            owed.text = self._decide(verb, job_id, f"telegram:{user_id}")
-        return owed
+            return "You are not allowed to approve or deny this job."
+        if action not in {APPROVE, DENY}:
+            return "This button has expired."
+        return self._approve_or_deny(action, job_id, f"telegram:{user_id}")
 
-    def _decide(self, verb: str, job_id: str, actor: str) -> str:
-        if self._is_away():
-            return "The store is away. Press again in a moment."
+    def _approve_or_deny(self, action: str, job_id: str, actor: str) -> str:
+        if self._acceptance.away.is_set():
+            return _STORE_UNAVAILABLE
         try:
-            if verb == APPROVE:
+            if action == APPROVE:
                 control.approve(self._bridge, job_id, actor)
-                return "Approved."
-            control.deny(self._bridge, job_id, actor)
+            else:
+                control.deny(self._bridge, job_id, actor)
         except StoreUnreachable:
-            return "The store is away. Press again in a moment."
+            return _STORE_UNAVAILABLE
         except BridgeError as error:
-            # Telegram shows at most 200 characters.
-            return str(error)[:200]
-        return "Denied."
+            return str(error)[:_NOTIFICATION_MAX]
+        return "Approved." if action == APPROVE else "Denied."
 
-    def _stranger(self, chat_id: int, update_id: int) -> None:
+    def _log_not_allowed(self, chat_id: int, update_id: int) -> None:
         now_s = time.monotonic()
-        if now_s - self._strangers.get(chat_id, -_STRANGER_S) < _STRANGER_S:
+        if now_s - self._not_allowed_logged_s.get(chat_id, -_NOT_ALLOWED_LOG_S) < _NOT_ALLOWED_LOG_S:
             return
-        if len(self._strangers) >= _STRANGERS_MAX:
-            self._strangers.clear()
-        self._strangers[chat_id] = now_s
+        if len(self._not_allowed_logged_s) >= _NOT_ALLOWED_MAX:
+            self._not_allowed_logged_s.clear()
+        self._not_allowed_logged_s[chat_id] = now_s
         log.warning(
             "telegram.not_allowed",
             chat_id=chat_id,
             update_id=update_id,
-            remedy="To be heard, its id has to stand in telegram_allow.",
+            remedy="To allow this chat, add its id to telegram_allow.",
         )
 
 
-def _asker(message: Message) -> Asker:
-    return Asker(message.chat.id, message.chat.id if message.from_user is None else message.from_user.id)
+def _text_reply(update_id: int, message: Message, text: str) -> PendingReply:
+    return PendingReply(update_id=update_id, chat_id=message.chat.id, reply_to=message.message_id, text=text)
+
+
+def _unsupported(update_id: int, message: Message) -> PendingReply | None:
+    """Return the reply to a message without text or file; None for service messages, such as a new member."""
+    if message.effective_attachment is None:
+        return None
+    return _text_reply(
+        update_id, message, "Only text, documents, photos, audio and video are supported. See /help."
+    )
+
+
+def _sender(message: Message) -> Sender:
+    return Sender(message.chat.id, message.chat.id if message.from_user is None else message.from_user.id)
 
 
 def _attachment(message: Message, update_id: int) -> Attachment | None:
-    """Find the file in a message; of a photo the largest size."""
+    """Return the file of a message, or None; of a photo the largest size."""
     caption = well_formed(message.caption or "")[:_CAPTION_MAX]
     if message.photo:
         largest = max(message.photo, key=lambda size: size.width * size.height)

@@ -13,7 +13,7 @@ from typing import Any
 from ingress.core.daemon import ready_file
 from ingress.demo.bot_api import BotApi
 from ingress.dispatch import Bridge
-from ingress.telegram.pending_reply import Owed, decode_owed
+from ingress.telegram.pending_reply import PendingReply, decode_reply
 from ops.settings.load import load_settings
 from ops.workspace import Workspace
 from tests.support import eventually, threeox
@@ -121,10 +121,10 @@ class Door:
             return []
         return [line for line in map(json.loads, lines) if line["event"] == event]
 
-    def owed(self) -> list[Owed]:
-        """Give the replies that the store says are owed."""
+    def pending(self) -> list[PendingReply]:
+        """Return the pending replies that the store holds."""
         keys = self.bridge.reader.keys
-        return [decode_owed(row) for row in self.bridge.store.call("HVALS", keys.telegram(BOT, "owed"))]
+        return [decode_reply(row) for row in self.bridge.store.call("HVALS", keys.telegram(BOT, "owed"))]
 
 
 @contextlib.contextmanager

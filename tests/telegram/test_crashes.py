@@ -40,7 +40,7 @@ def test_two_hundred_updates_under_kill_nine(own: Scene) -> None:
             door.start()
         wanted = {f"question {number} of many" for number in range(UPDATES)}
         api.wait(lambda: wanted <= set(api.texts(CHAT)), 60.0)
-        eventually(lambda: not door.owed())
+        eventually(lambda: not door.pending())
     said = Counter(api.texts(CHAT))
     assert {text for text in wanted if said[text] != 1} == set()
     # A kill between Telegram's taking of a "working…" and our noting its id leaves it behind, unedited.
@@ -59,7 +59,7 @@ def test_a_reply_is_owed_across_a_kill(own: Scene) -> None:
     api, door = own.api, own.door
     door.start()
     update_id = api.say(CHAT, "who answers")
-    eventually(lambda: [owed.message_ids for owed in door.owed()] == [[2]])
+    eventually(lambda: [reply.message_ids for reply in door.pending()] == [(2,)])
     job_id = job_id_for(str(api.bot["id"]), update_id, api.updates[update_id]["message"]["date"] * 1000)
     door.kill()
     with running_worker(door.bridge, door.environ):
@@ -67,11 +67,11 @@ def test_a_reply_is_owed_across_a_kill(own: Scene) -> None:
     assert api.texts(CHAT) == [f"working… ({job_id[-8:]})"]
     door.start()
     api.wait(lambda: api.texts(CHAT) == ["who answers"])
-    eventually(lambda: not door.owed())
+    eventually(lambda: not door.pending())
     assert door.stop() == 0
     door.start()
     api.say(CHAT, "/help")
-    api.wait(lambda: len(api.messages(CHAT)) == 2 and api.texts(CHAT)[1].startswith("Write anything"))
+    api.wait(lambda: len(api.messages(CHAT)) == 2 and api.texts(CHAT)[1].startswith("Send a message"))
 
 
 def test_an_update_that_comes_again_is_known(own: Scene) -> None:
@@ -79,8 +79,8 @@ def test_an_update_that_comes_again_is_known(own: Scene) -> None:
     api, door = own.api, own.door
     door.start()
     update_id = api.say(CHAT, "/help")
-    api.wait(lambda: api.texts(CHAT) != [] and api.texts(CHAT)[0].startswith("Write anything"))
-    eventually(lambda: not door.owed())
+    api.wait(lambda: api.texts(CHAT) != [] and api.texts(CHAT)[0].startswith("Send a message"))
+    eventually(lambda: not door.pending())
     door.kill()
     api.repeat(update_id)
     door.start()
@@ -96,7 +96,7 @@ def test_an_update_that_kills_its_door_is_set_aside(own: Scene) -> None:
     tries = door.bridge.reader.keys.telegram(str(api.bot["id"]), "tries")
     door.bridge.store.call("HSET", tries, update_id, 5)
     door.start()
-    api.wait(lambda: api.texts(CHAT) != [] and "set aside" in api.texts(CHAT)[0])
+    api.wait(lambda: api.texts(CHAT) != [] and "was skipped" in api.texts(CHAT)[0])
     assert door.bridge.reader.page().jobs == []
     assert door.bridge.store.call("HLEN", tries) == 0
 
@@ -128,7 +128,7 @@ def test_another_poller_is_waited_out(own: Scene) -> None:
     api.say(CHAT, "/help")
     api.wait(lambda: api.texts(CHAT) != [])
     (line,) = door.log("telegram.conflict")
-    assert "another program takes this bot's updates" in line["reason"]
+    assert "Another program polls for this bot's updates" in line["reason"]
     assert door.log("telegram.polling_again")
 
 
@@ -144,10 +144,10 @@ def test_telegram_away_at_the_start_and_later(own: Scene) -> None:
     api.stop()
     api.say(CHAT, "/nonsense")
     api.start()
-    api.wait(lambda: any(text.startswith("There is no command") for text in api.texts(CHAT)), 30.0)
+    api.wait(lambda: any(text.startswith("Unknown command") for text in api.texts(CHAT)), 30.0)
     first, second = api.texts(CHAT)
-    assert first.startswith("Write anything")
-    assert second.startswith("There is no command")
+    assert first.startswith("Send a message")
+    assert second.startswith("Unknown command")
 
 
 @pytest.fixture
@@ -168,21 +168,23 @@ def test_while_the_store_is_away_messages_are_spooled(outage: tuple[RunningValke
     server, (api, _, door) = outage
     door.start()
     api.say(CHAT, "/help")
-    api.wait(lambda: len(api.texts(CHAT)) == 1 and api.texts(CHAT)[0].startswith("Write anything"))
+    api.wait(lambda: len(api.texts(CHAT)) == 1 and api.texts(CHAT)[0].startswith("Send a message"))
     server.kill()
     for number in range(20):
         api.say(CHAT, f"spooled question {number}")
     api.say(CHAT, "/status")
     api.wait(lambda: sum("is spooled" in text for text in api.texts(CHAT)) == 20)
-    api.wait(lambda: "The store is away, so this" in api.texts(CHAT)[-1])
+    api.wait(lambda: "The store is unavailable. Try again" in api.texts(CHAT)[-1])
     spooled = next(text for text in api.texts(CHAT) if "is spooled" in text)
     part = spooled.rpartition("(")[2].rstrip(")")
     api.say(CHAT, f"/job {part}")
-    api.wait(lambda: "\nstatus: spooled\nwhy: in the spool since 20" in api.texts(CHAT)[-1])
+    api.wait(lambda: "\nstatus: spooled\nreason: in the spool since 20" in api.texts(CHAT)[-1])
     assert f"{part}\ntype: telegram" in api.texts(CHAT)[-1]
     assert "waiting for the store" in api.texts(CHAT)[-1]
     api.say(CHAT, "/job 01m80ebxp4nhqap3sz8m")
-    api.wait(lambda: len(api.texts(CHAT)) == 24 and "The store is away, so this" in api.texts(CHAT)[-1])
+    api.wait(
+        lambda: len(api.texts(CHAT)) == 24 and "The store is unavailable. Try again" in api.texts(CHAT)[-1]
+    )
     door.kill()
     door.start()
     api.say(CHAT, "one more question")
@@ -192,7 +194,7 @@ def test_while_the_store_is_away_messages_are_spooled(outage: tuple[RunningValke
     with running_worker(door.bridge, door.environ, threads=4):
         wanted = {f"spooled question {number}" for number in range(20)} | {"one more question"}
         api.wait(lambda: wanted <= set(api.texts(CHAT)), 30.0)
-        eventually(lambda: not door.owed())
+        eventually(lambda: not door.pending())
     assert len(api.texts(CHAT)) == 25
     assert len(door.bridge.reader.page(limit=100).jobs) == 21
     assert not list((door.workspace.state_dir / "telegram").rglob("*.json"))
@@ -205,13 +207,13 @@ def test_a_paused_store_delays_nobody(outage: tuple[RunningValkey, Scene]) -> No
     with running_worker(door.bridge, door.environ, threads=4):
         door.start()
         api.say(CHAT, "/help")
-        api.wait(lambda: len(api.texts(CHAT)) == 1 and api.texts(CHAT)[0].startswith("Write anything"))
+        api.wait(lambda: len(api.texts(CHAT)) == 1 and api.texts(CHAT)[0].startswith("Send a message"))
         with frozen(server.pid):
             for text in sorted(wanted):
                 api.say(CHAT, text)
             # Its time-out is a second here; waited for once or twice, not by each message.
             api.wait(lambda: sum("is spooled" in text for text in api.texts(CHAT)) == 30, 15.0)
         api.wait(lambda: wanted <= set(api.texts(CHAT)), 30.0)
-        eventually(lambda: not door.owed())
+        eventually(lambda: not door.pending())
     assert len(api.texts(CHAT)) == 31
     assert len(door.bridge.reader.page(limit=100).jobs) == 30

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from ingress.telegram.commands import AT_ONCE, HELP
+from ingress.telegram.commands import COMMANDS, HELP
 from ops.settings.load import Settings, load_settings
 from tests.support import ROOT, clean_environ
 
@@ -34,7 +34,7 @@ def test_every_setting_is_described() -> None:
 
 def test_every_command_is_described() -> None:
     """The page and /help name every command."""
-    commands = {f"/{name}" for name in [*AT_ONCE, "run"]} - {"/start"}
+    commands = {f"/{name}" for name in [*COMMANDS, "run"]} - {"/start"}
     for text in (PAGE, HELP):
         assert commands <= set(re.findall(r"/[a-z]+", text))
 

@@ -58,7 +58,7 @@ def test_a_text_is_answered_in_the_session_of_its_chat(scene: Scene) -> None:
     job = scene.door.bridge.reader.job(job_of(scene.api, update_id))
     assert (job.source, job.actor, job.session_id, job.trust) == ("telegram", "42", "tg_42", "member")
     assert job.idempotency_key == f"tg:7000000001:{update_id}"
-    eventually(lambda: update_id not in {owed.update_id for owed in scene.door.owed()})
+    eventually(lambda: update_id not in {reply.update_id for reply in scene.door.pending()})
 
 
 def test_a_growing_answer_is_shown(scene: Scene) -> None:
@@ -68,7 +68,7 @@ def test_a_growing_answer_is_shown(scene: Scene) -> None:
     assert await_reply(scene.api, OTHER_CHAT, update_id, "Once upon").endswith("…")
     job_id = job_of(scene.api, update_id)
     said = scene.api.say(OTHER_CHAT, f"/cancel {job_id[-8:]}")
-    await_reply(scene.api, OTHER_CHAT, said, f"{job_id} is being stopped")
+    await_reply(scene.api, OTHER_CHAT, said, f"Stopping: {job_id}.")
     assert "was cancelled" in await_reply(scene.api, OTHER_CHAT, update_id, job_id[-8:])
 
 
@@ -90,7 +90,7 @@ def test_strangers_are_not_heard(scene: Scene) -> None:
         lambda: [line for line in scene.door.log("telegram.not_allowed") if line["chat_id"] == STRANGER]
     )
     update_id = scene.api.say(CHAT, "/help")
-    await_reply(scene.api, CHAT, update_id, "Write anything")
+    await_reply(scene.api, CHAT, update_id, "Send a message")
     assert scene.api.messages(STRANGER) == []
     assert len(scene.door.bridge.reader.page(job_type="telegram", limit=1000).jobs) == len(jobs.jobs)
 
@@ -108,15 +108,15 @@ def test_commands(scene: Scene) -> None:
         ("/jobs 2", "Running: "),
         ("/jobs ²", "'²' is not a number."),
         (f"/job {job.job_id}", f"job: {job.job_id}"),
-        ("/job", "/job wants one job id."),
+        ("/job", "/job needs one job id."),
         ("/job zzzz", "there is no job 'zzzz'."),
-        (f"/cancel {job.job_id[-9:]}", f"{job.job_id} has ended already: completed."),
-        ("/run mill", "/run wants a project and a task."),
+        (f"/cancel {job.job_id[-9:]}", f"Job {job.job_id} has already finished: completed."),
+        ("/run mill", "/run needs a project and a task."),
         ("/run mil x", "there is no project 'mil'. Did you mean 'mill'?"),
         ("/run ../x y", "there is no project '../x'."),
-        ("/nonsense", "There is no command /nonsense."),
-        ("/start", "Write anything"),
-        ("/help@bridge_test_bot", "Write anything"),
+        ("/nonsense", "Unknown command /nonsense."),
+        ("/start", "Send a message"),
+        ("/help@bridge_test_bot", "Send a message"),
     ):
         update_id = scene.api.say(CHAT, command)
         await_reply(scene.api, CHAT, update_id, beginning)
@@ -127,7 +127,7 @@ def test_a_command_for_another_bot_is_left_to_it(scene: Scene) -> None:
     before = len(scene.api.messages(GROUP))
     scene.api.say(GROUP, "/help@other_bot", user_id=5)
     update_id = scene.api.say(GROUP, "/help", user_id=5)
-    await_reply(scene.api, GROUP, update_id, "Write anything")
+    await_reply(scene.api, GROUP, update_id, "Send a message")
     assert len(scene.api.messages(GROUP)) == before + 1
 
 
@@ -192,7 +192,7 @@ def test_an_admin_approves_with_a_button(scene: Scene) -> None:
     assert isinstance(here, int)
     refused = scene.api.press(CHAT, here, approve["callback_data"], user_id=CHAT)
     scene.api.wait(lambda: refused in scene.api.presses)
-    assert scene.api.presses[refused] == "You are not among those who may decide this."
+    assert scene.api.presses[refused] == "You are not allowed to approve or deny this job."
     assert scene.door.bridge.reader.status_of(job_id) == "held"
 
     pressed = scene.api.press(ADMIN, question["message_id"], approve["callback_data"])
@@ -212,7 +212,7 @@ def test_a_long_question_says_that_it_is_not_all(scene: Scene) -> None:
     scene.api.wait(lambda: any(job_id in text for text in scene.api.texts(ADMIN)))
     question = next(text for text in scene.api.texts(ADMIN) if job_id in text)
     assert "the rest" not in question
-    assert re.search(rf"not all of it: \d+ more characters, see 3ox jobs {job_id}", question)
+    assert re.search(rf"\d+ more characters are not shown: 3ox jobs {job_id}", question)
 
 
 def test_the_token_is_in_no_log(scene: Scene) -> None:

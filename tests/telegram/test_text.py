@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingress.core.status_report import QUEUE_STATES
 from ingress.demo.bot_api import units as counted
-from ingress.telegram.files import harmless_name
+from ingress.telegram.files import safe_file_name
 from ingress.telegram.message_text import MESSAGE_MAX_UNITS, PARTS_MAX, head, split, tail, units
 from ingress.telegram.messages import bridge_state
 
@@ -20,7 +21,7 @@ def test_the_state_of_the_bridge_counts_in_good_grammar() -> None:
     worker = {"healthy": True, "processing": ["a"]}
     state = {
         "store": {"latency_ms": 0.5},
-        "queue": {"ready": 0},
+        "queue": dict.fromkeys(QUEUE_STATES, 0),
         "workers": [worker],
         "daemons": [],
         "spool": {"jobs": 1},
@@ -81,7 +82,7 @@ def test_a_blank_text_says_so() -> None:
 @given(st.text(max_size=300))
 def test_names_are_harmless(given_name: str) -> None:
     """Whatever a sender calls a file: no path, not hidden, printable, short, and never empty."""
-    name = harmless_name(given_name, "telegram-1")
+    name = safe_file_name(given_name, "telegram-1")
     assert name
     assert not set("/\\\0") & set(name)
     assert name.isprintable()
@@ -93,7 +94,7 @@ def test_names_are_harmless(given_name: str) -> None:
 def test_names_that_stand() -> None:
     """An ordinary name stays as it is."""
     for name in ("report.pdf", "Übersicht 2026.xlsx", "archive.tar.gz", "README"):
-        assert harmless_name(name, "telegram-1") == name
-    assert harmless_name("..", "telegram-1") == "telegram-1"
-    assert harmless_name("C:\\temp\\evil.exe", "telegram-1") == "evil.exe"
-    assert harmless_name("../../.ssh/authorized_keys", "telegram-1") == "authorized_keys"
+        assert safe_file_name(name, "telegram-1") == name
+    assert safe_file_name("..", "telegram-1") == "telegram-1"
+    assert safe_file_name("C:\\temp\\evil.exe", "telegram-1") == "evil.exe"
+    assert safe_file_name("../../.ssh/authorized_keys", "telegram-1") == "authorized_keys"

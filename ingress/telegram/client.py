@@ -1,7 +1,7 @@
-"""Calls of the Bot API through python-telegram-bot, patient with everything that passes.
+"""Calls of the Bot API through python-telegram-bot, retried until Telegram accepts or refuses them.
 
-A call ends with its result or with ``Refused``: Telegram will never take it as it stands. Outages, server
-errors and 429 are waited out. The token, which every URL holds, gets into no log and no message.
+A call ends with its result, or with ``CallRefused`` if repeating it is useless. Outages, server errors and
+429 are retried without limit. Every URL contains the token, which must not appear in logs and messages.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-# Only ``3ox telegram`` imports this module; without the extra it says so before.
+# Only ``3ox telegram`` imports this module, after it has checked that the library is installed.
 from telegram import (
     Bot,
     InlineKeyboardButton,
@@ -35,36 +35,37 @@ from telegram.error import (
 )
 from telegram.request import HTTPXRequest
 
-from ingress.telegram.rate_limiter import Pace, telegram_backoff
+from ingress.telegram.rate_limiter import MessageRateLimiter, telegram_backoff
 from ops.errors import BridgeError
 from ops.logs import get_logger
 
 if TYPE_CHECKING:
     from ops.settings.load import Settings
 
-#: How long Telegram holds a poll without news.
+#: How long Telegram holds a poll without updates.
 POLL_S = 25
-#: Of updates in one answer, which is Telegram's limit too.
+#: Updates per answer; also Telegram's limit.
 POLL_LIMIT = 100
-#: Telegram gives bots no larger files: https://core.telegram.org/bots/api#getfile
+#: Telegram's limit for files that bots download: https://core.telegram.org/bots/api#getfile
 FILE_MAX_BYTES = 20_000_000
 _TIMEOUT_S = 10.0
 _DOWNLOAD_TIMEOUT_S = 120.0
 _CONNECTIONS = 8
-#: A revoked token is tried again so often: somebody may restore it.
+#: Interval of attempts with a token that Telegram refuses; it may be restored.
 REFUSED_TOKEN_S = 60.0
+#: Key that marks an update which the library cannot parse; its value is the reason.
 UNREADABLE = "unreadable"
 
 T = TypeVar("T")
 log = get_logger(__name__)
 
 
-class Refused(BridgeError):
-    """Telegram does not take this call, now or later."""
+class CallRefused(BridgeError):
+    """Telegram refuses this call; repeating it is useless."""
 
 
-class Gone(Refused):
-    """The message to be edited is not there any more."""
+class MessageGone(CallRefused):
+    """The message to edit does not exist any more."""
 
 
 class TokenRefused(BridgeError):
@@ -72,7 +73,7 @@ class TokenRefused(BridgeError):
 
 
 class _PollRequest(HTTPXRequest):
-    """Lets updates that cannot be read pass as such: one of them must not hold up the others."""
+    """Marks updates that the library cannot parse, so that they do not block the others."""
 
     @staticmethod
     def parse_json_payload(payload: bytes) -> dict[str, Any]:
@@ -90,44 +91,47 @@ def _has_id(item: Any) -> bool:
 def _readable(item: dict[str, Any]) -> dict[str, Any]:
     try:
         Update.de_json(dict(item))
-    except Exception as error:  # noqa: BLE001 (whatever the library makes of a malformed update)
+    except Exception as error:  # noqa: BLE001 (whatever the library raises for a malformed update)
         return {"update_id": item["update_id"], UNREADABLE: f"{type(error).__name__}: {error}"[:200]}
     return item
 
 
 def retry_after_s(error: RetryAfter) -> float:
-    """Give the seconds that Telegram asks us to wait."""
+    """Return the wait that Telegram demands, in seconds."""
     wait = error.retry_after
     return max(0.1, wait.total_seconds() if isinstance(wait, timedelta) else float(wait))
 
 
-class Api:
-    """The bot's side of the Bot API.
+class TelegramClient:
+    """Client of the Bot API.
 
     Args:
-        settings: Token, address, limits.
+        settings: Token, address and rate limits.
+
+    Attributes:
+        rate: Rate limiter of sent and edited messages.
     """
 
     def __init__(self, settings: Settings) -> None:
-        # Otherwise the library warns of every 429; read when the error is made.
+        # Without it the library logs a warning for every 429.
         os.environ.setdefault("PTB_TIMEDELTA", "true")
         for name in ("httpx", "httpcore", "telegram"):
-            # At info level httpx writes every URL down, token included; the library repeats what we log.
+            # At level INFO httpx logs every URL, token included.
             logging.getLogger(name).setLevel(logging.WARNING)
         self._token = settings.telegram_token
-        self.pace = Pace(
+        self.rate = MessageRateLimiter(
             messages_per_s=settings.telegram_messages_per_s,
             edit_interval_s=settings.telegram_edit_interval_s,
         )
-        bounds: dict[str, Any] = {
+        timeouts: dict[str, Any] = {
             "read_timeout": _TIMEOUT_S,
             "write_timeout": _TIMEOUT_S,
             "connect_timeout": _TIMEOUT_S,
             "pool_timeout": _TIMEOUT_S,
         }
         self._requests = (
-            _PollRequest(connection_pool_size=2, **bounds),
-            HTTPXRequest(connection_pool_size=_CONNECTIONS, **bounds),
+            _PollRequest(connection_pool_size=2, **timeouts),
+            HTTPXRequest(connection_pool_size=_CONNECTIONS, **timeouts),
         )
         root = settings.telegram_api.rstrip("/")
         self._bot = Bot(
@@ -137,8 +141,8 @@ class Api:
             get_updates_request=self._requests[0],
             request=self._requests[1],
         )
-        self._free = asyncio.Semaphore(_CONNECTIONS)
-        self._in_order: dict[int, asyncio.Lock] = {}
+        self._connections = asyncio.Semaphore(_CONNECTIONS)
+        self._send_locks: dict[int, asyncio.Lock] = {}
 
     async def close(self) -> None:
         """Close all connections."""
@@ -146,11 +150,11 @@ class Api:
             await request.shutdown()
 
     async def username(self) -> str:
-        """Ask who the bot is.
+        """Return the bot's user name, without the @.
 
         Raises:
-            TokenRefused: Nobody, says Telegram.
-            TelegramError: It did not answer.
+            TokenRefused: Telegram does not know the token.
+            TelegramError: The call failed otherwise.
         """
         try:
             me = await self._bot.get_me()
@@ -159,11 +163,11 @@ class Api:
         return me.username or ""
 
     async def updates(self, offset: int | None) -> Sequence[Update]:
-        """Poll once: confirm everything before ``offset`` and give what came since.
+        """Poll once: confirm all updates before ``offset`` and return the newer ones.
 
         Raises:
             TokenRefused: Telegram does not know the token.
-            TelegramError: Anything else.
+            TelegramError: The call failed otherwise.
         """
         try:
             return await self._bot.get_updates(
@@ -183,25 +187,25 @@ class Api:
         reply_to: int | None = None,
         buttons: Sequence[tuple[str, str]] = (),
     ) -> int:
-        """Send a message, in the order of the calls within one chat.
+        """Send a message; messages of one chat are sent in the order of the calls.
 
         Args:
-            chat_id: Where.
+            chat_id: The chat.
             text: At most 4096 units.
-            reply_to: Message that it answers; if that has been deleted, it answers none.
-            buttons: Below it, in a row: label and data.
+            reply_to: Id of the message that it answers; ignored if that has been deleted.
+            buttons: Label and data of the buttons in the row below it.
 
         Returns:
             The message's id.
 
         Raises:
-            Refused: Telegram does not take it, the bot has been blocked for instance.
+            CallRefused: Telegram refuses it, for instance because the bot has been blocked.
         """
         reply = None
         if reply_to is not None:
             reply = ReplyParameters(reply_to, allow_sending_without_reply=True)
-        async with self._in_order.setdefault(chat_id, asyncio.Lock()):
-            message = await self._patiently(
+        async with self._send_locks.setdefault(chat_id, asyncio.Lock()):
+            message = await self._retry(
                 chat_id,
                 lambda: self._bot.send_message(
                     chat_id,
@@ -214,24 +218,24 @@ class Api:
         return message.message_id
 
     async def edit(self, chat_id: int, message_id: int, text: str) -> None:
-        """Let a message show this text and no buttons; the same again does no harm.
+        """Replace the text of a message and remove its buttons; may be repeated.
 
         Raises:
-            Gone: There is no such message any more.
-            Refused: Telegram does not take it.
+            MessageGone: The message does not exist any more.
+            CallRefused: Telegram refuses it.
         """
-        await self._patiently(chat_id, lambda: self._edit(chat_id, message_id, text))
+        await self._retry(chat_id, lambda: self._edit(chat_id, message_id, text))
 
-    async def show(self, chat_id: int, message_id: int, text: str) -> None:
-        """Edit once, for a growing answer: what fails is made up for by the next time or the end."""
-        self.pace.shown(chat_id)
+    async def try_edit(self, chat_id: int, message_id: int, text: str) -> None:
+        """Try once to edit a growing answer; errors are ignored, since the next edit corrects them."""
+        self.rate.record_edit(chat_id)
         try:
-            async with self._free:
+            async with self._connections:
                 await self._edit(chat_id, message_id, text)
         except RetryAfter as error:
-            self.pace.silence(chat_id, retry_after_s(error))
+            self.rate.pause(chat_id, retry_after_s(error))
         except TelegramError as error:
-            log.debug("telegram.not_shown", chat_id=chat_id, reason=self.safe(str(error)))
+            log.debug("telegram.not_shown", chat_id=chat_id, reason=self.redact(str(error)))
 
     async def _edit(self, chat_id: int, message_id: int, text: str) -> None:
         try:
@@ -246,22 +250,22 @@ class Api:
                 raise
 
     async def answer_press(self, query_id: str, text: str) -> None:
-        """Answer the press of a button: a note that the presser sees for a moment.
+        """Answer the press of a button with a notification for the user.
 
         Raises:
-            Refused: It is too late.
+            CallRefused: It is too late.
         """
-        await self._patiently(0, lambda: self._bot.answer_callback_query(query_id, text, show_alert=True))
+        await self._retry(0, lambda: self._bot.answer_callback_query(query_id, text, show_alert=True))
 
-    async def fetch(self, file_id: str, target: Path) -> int:
-        """Write a file that was sent to the bot to disk.
+    async def download(self, file_id: str, target: Path) -> int:
+        """Download a file that was sent to the bot.
 
         Returns:
             Its size in bytes.
 
         Raises:
-            Refused: Telegram does not give it, because it is too large for instance.
-            OSError: It cannot be written.
+            CallRefused: Telegram refuses it, for instance because it is too large.
+            OSError: ``target`` cannot be written.
         """
 
         async def once() -> bytes:
@@ -270,39 +274,39 @@ class Api:
                 raise BadRequest("file is too big")
             return bytes(await about.download_as_bytearray(read_timeout=_DOWNLOAD_TIMEOUT_S))
 
-        data = await self._patiently(0, once)
+        data = await self._retry(0, once)
         await asyncio.to_thread(target.write_bytes, data)
         return len(data)
 
-    async def _patiently(self, chat_id: int, call: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a call until Telegram takes or refuses it."""
+    async def _retry(self, chat_id: int, call: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a call until Telegram accepts or refuses it."""
         backoff = telegram_backoff()
         while True:
-            await self.pace.turn(chat_id)
+            await self.rate.wait(chat_id)
             try:
-                async with self._free:
+                async with self._connections:
                     result = await call()
             except RetryAfter as error:
-                self.pace.silence(chat_id, retry_after_s(error))
+                self.rate.pause(chat_id, retry_after_s(error))
                 log.info("telegram.flood", chat_id=chat_id, wait_s=retry_after_s(error))
                 continue
             except InvalidToken:
-                # The poller says so; here it is only waited for.
+                # The poller reports it; here we only wait for a valid token.
                 await asyncio.sleep(REFUSED_TOKEN_S)
                 continue
             except (BadRequest, Forbidden, ChatMigrated) as error:
                 raise self._refused(error) from error
             except (NetworkError, Conflict) as error:
                 if backoff.failures == 0:
-                    log.warning("telegram.call_failed", reason=self.safe(str(error)))
+                    log.warning("telegram.call_failed", reason=self.redact(str(error)))
                 await asyncio.sleep(backoff.next_s())
                 continue
             return result
 
-    def _refused(self, error: TelegramError) -> Refused:
-        said = self.safe(error.message)
-        gone = "message to edit not found" in said or "message can't be edited" in said
-        return (Gone if gone else Refused)(f"Telegram refuses: {said}.")
+    def _refused(self, error: TelegramError) -> CallRefused:
+        reason = self.redact(error.message)
+        gone = "message to edit not found" in reason or "message can't be edited" in reason
+        return (MessageGone if gone else CallRefused)(f"Telegram refused the call: {reason}.")
 
     def _token_refused(self) -> TokenRefused:
         return TokenRefused(
@@ -310,8 +314,8 @@ class Api:
             remedy="Set telegram_token (BRIDGE_TELEGRAM_TOKEN) to what @BotFather gave you.",
         )
 
-    def safe(self, text: str) -> str:
-        """Give a text without the token."""
+    def redact(self, text: str) -> str:
+        """Return a text with the token replaced."""
         return text.replace(self._token, "***")
 
 

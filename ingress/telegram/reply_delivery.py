@@ -1,0 +1,151 @@
+"""Deliver one reply: its first message, the download of a file, the parts of a long text."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from ingress.core.drop_folder import AcceptedNames
+from ingress.telegram.client import FILE_MAX_BYTES, CallRefused, MessageGone, TelegramClient
+from ingress.telegram.files import download_attachment
+from ingress.telegram.message_text import split
+from ingress.telegram.pending_reply import Attachment, PendingReply
+from ingress.telegram.rate_limiter import telegram_backoff
+from ingress.telegram.update_log import UpdateLog
+from ops.errors import BridgeError, SpoolFull
+from ops.logs import get_logger
+
+#: Text of a message of a long answer until it is edited.
+_PLACEHOLDER = "…"
+_DOWNLOAD_ATTEMPTS_MAX = 5
+
+log = get_logger(__name__)
+
+
+class DropTarget(NamedTuple):
+    """Where attachments are stored.
+
+    Attributes:
+        folder: The drop folder.
+        names: File names that the station accepts.
+    """
+
+    folder: Path
+    names: AcceptedNames
+
+
+class ReplyDelivery:
+    """Delivers one reply.
+
+    A text is shown by editing messages whose ids have been stored. So a crash leaves at worst a "working…"
+    message that is never edited; no text is lost or shown twice.
+
+    Args:
+        reply: The reply.
+        client: Client of the Bot API.
+        update_log: Stores how far the reply has been delivered.
+        target: Where attachments are stored.
+
+    Attributes:
+        reply: The reply in its current state.
+    """
+
+    def __init__(
+        self, reply: PendingReply, client: TelegramClient, update_log: UpdateLog, target: DropTarget
+    ) -> None:
+        self.reply = reply
+        self._client = client
+        self._update_log = update_log
+        self._target = target
+
+    @property
+    def log_fields(self) -> dict[str, object]:
+        """Fields that identify the reply in log lines."""
+        return {
+            "update_id": self.reply.update_id,
+            "chat_id": self.reply.chat_id,
+            "job_id": self.reply.job_id,
+        }
+
+    async def show_first(self, text: str) -> None:
+        """Send the first message, unless it has been sent before."""
+        if not self.reply.message_ids:
+            await self._add_message(text)
+
+    async def show_text(self, text: str) -> None:
+        """Show the final text, in as many messages as it needs."""
+        for at, part in enumerate(split(text)):
+            if at == len(self.reply.message_ids):
+                await self._add_message(_PLACEHOLDER)
+            try:
+                await self._client.edit(self.reply.chat_id, self.reply.message_ids[at], part)
+            except MessageGone:
+                # A user has deleted the message; send another one.
+                self._replace(message_ids=self.reply.message_ids[:at])
+                await self._add_message(_PLACEHOLDER)
+                await self._client.edit(self.reply.chat_id, self.reply.message_ids[at], part)
+
+    async def download(self, attachment: Attachment) -> None:
+        """Download an attachment into the drop folder; the result becomes the text of the reply."""
+        await self.show_first("working…")
+        self._replace(text=await self._download(attachment))
+        await self._write(self._update_log.save)
+
+    async def settle(self) -> None:
+        """Record that the reply has been delivered."""
+        await self._write(self._update_log.settle)
+
+    async def _add_message(self, text: str) -> None:
+        reply_to = None if self.reply.message_ids else self.reply.reply_to
+        message_id = await self._client.send(self.reply.chat_id, text, reply_to=reply_to)
+        self._replace(message_ids=(*self.reply.message_ids, message_id))
+        await self._write(self._update_log.save)
+
+    def _replace(self, **changes: object) -> None:
+        self.reply = msgspec.structs.replace(self.reply, **changes)
+
+    async def _download(self, attachment: Attachment) -> str:
+        if attachment.size_bytes is not None and attachment.size_bytes > FILE_MAX_BYTES:
+            return f"The file is too large. Telegram's limit for bots is {FILE_MAX_BYTES // 1_000_000} MB."
+        backoff = telegram_backoff()
+        while True:
+            try:
+                name, size_bytes = await download_attachment(
+                    attachment,
+                    self._target.folder,
+                    self._target.names,
+                    f"telegram-{self.reply.update_id}",
+                    self._client.download,
+                )
+            except CallRefused as error:
+                return f"The file could not be downloaded. {error}"
+            except OSError as error:
+                wait_s = backoff.next_s()
+                log.warning(
+                    "telegram.file_failed", **self.log_fields, reason=str(error), tries=backoff.failures
+                )
+                if backoff.failures == _DOWNLOAD_ATTEMPTS_MAX:
+                    return f"The file could not be stored: {error.strerror}."
+                await asyncio.sleep(wait_s)
+                continue
+            log.info("telegram.file_taken", **self.log_fields, name=name, size_bytes=size_bytes)
+            with_note = " with your note" if attachment.caption else ""
+            return f"{name} ({size_bytes} bytes) is in the drop folder{with_note}."
+
+    async def _write(self, record: Callable[[PendingReply], None]) -> None:
+        """Record the reply in the update log; if neither store nor disk accepts it, retry until one does."""
+        backoff = telegram_backoff()
+        while True:
+            try:
+                await asyncio.to_thread(record, self.reply)
+            except SpoolFull as error:
+                log.warning("telegram.book_full", **self.log_fields, reason=str(error))
+                await asyncio.sleep(backoff.next_s())
+                continue
+            except BridgeError as error:
+                log.error("telegram.book_refuses", **self.log_fields, reason=str(error))  # noqa: TRY400
+            return
