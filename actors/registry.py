@@ -63,7 +63,7 @@ def _attempt(name: str, function: Callable[[Any], Any], policy: AttemptPolicy) -
     def run(payload: Any) -> None:
         context = current_job()
         policy.require(context.job)
-        context.result = function(payload)
+        context.set_result(function(payload))
 
     run.__name__ = run.__qualname__ = name
     return run

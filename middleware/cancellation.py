@@ -58,7 +58,7 @@ class Cancellation(JobMiddleware):
         """Skip a job that was cancelled between its fetch and its start."""
         if message.key in self._early:
             self._early.pop(message.key, None)
-            message.settlement = Settlement(outcome="cancelled")
+            message.settle(Settlement(outcome="cancelled"))
             raise SkipMessage
 
     def job_ended(self, broker: BridgeBroker, message: JobMessage, exception: BaseException | None) -> None:
@@ -68,9 +68,13 @@ class Cancellation(JobMiddleware):
         """
         if exception is None or message.context is None or isinstance(exception, JobRefused):
             return
+        if message.settlement is not None:
+            return  # Dramatiq runs the hooks again if the interrupt arrives during the first time
         if message.context.interrupt_requested is JobCancelled:
-            message.settlement = Settlement(
-                outcome="cancelled", result=result_of_failure(exception), reason=message.context.stopped
+            message.settle(
+                Settlement(
+                    outcome="cancelled", result=result_of_failure(exception), reason=message.context.stopped
+                )
             )
 
     def _on_message(self, data: bytes) -> None:

@@ -45,7 +45,6 @@ class JobContext:
         worker_id: Id of the worker that runs it.
 
     Attributes:
-        result: What the actor returned.
         stopped: How a stopped job's child processes ended, in a few words; empty if there is nothing to say.
     """
 
@@ -53,7 +52,8 @@ class JobContext:
         self.job = job
         self.attempt = attempt
         self.worker_id = worker_id
-        self.result: Any = None
+        self._result: Any = None
+        self._has_result = False
         self.stopped = ""
         self._reporter = reporter
         # Re-entrant: without a store, Ctrl-C interrupts from a signal handler in the job's own thread.
@@ -65,6 +65,23 @@ class JobContext:
     def job_id(self) -> str:
         """The job's id."""
         return self.job.job_id
+
+    @property
+    def result(self) -> Any:
+        """What the actor returned; None before that."""
+        return self._result
+
+    def set_result(self, result: Any) -> None:
+        """Keep what the actor returned, for ``Receipts``; only what runs the actor calls this, once.
+
+        Dramatiq carries a return value to its own Results middleware only, and warns without it.
+
+        Raises:
+            RuntimeError: The attempt has a result already.
+        """
+        if self._has_result:
+            raise RuntimeError(f"the attempt of {self.job_id} has a result already")
+        self._result, self._has_result = result, True
 
     def progress(self, percent: float, message: str = "") -> None:
         """Report progress.

@@ -52,7 +52,7 @@ class Receipts(JobMiddleware):
     def job_ended(self, broker: BridgeBroker, message: JobMessage, exception: BaseException | None) -> None:
         """Settle an attempt that succeeded."""
         if exception is None and message.settlement is None:
-            message.settlement = self._completed(None if message.context is None else message.context.result)
+            message.settle(self._completed(None if message.context is None else message.context.result))
 
     def _completed(self, result: Any) -> Settlement:
         try:

@@ -64,10 +64,10 @@ class Retries(JobMiddleware):
             return
         interrupt = None if message.context is None else message.context.interrupt_requested
         if interrupt is WorkerStopping:
-            message.settlement = Settlement(outcome="queued", reason="handed back: its worker was stopped")
+            message.settle(Settlement(outcome="queued", reason="handed back: its worker was stopped"))
             return
         failure = self._time_limit_failure(message) if interrupt is TimeLimitExceeded else exception
-        message.settlement = self._settle(message, failure, exception, _parked_before(broker, message))
+        message.settle(self._settle(message, failure, exception, _parked_before(broker, message)))
 
     def _time_limit_failure(self, message: JobMessage) -> JobFailed:
         stopped = "" if message.context is None else message.context.stopped

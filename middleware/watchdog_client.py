@@ -73,7 +73,7 @@ class WatchdogClient(JobMiddleware):
         broker.vitals.started(message.job.job_id, message.delivery, limit_s)
         if not broker.is_ours(message):
             # This process was starved between fetch and start, and the job has been handed back meanwhile.
-            message.settlement = Settlement(outcome="queued", reason="it was no longer this worker's")
+            message.settle(Settlement(outcome="queued", reason="it was no longer this worker's"))
             raise SkipMessage
 
     def job_ended(self, broker: BridgeBroker, message: JobMessage, exception: BaseException | None) -> None:

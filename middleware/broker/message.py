@@ -1,4 +1,4 @@
-"""A job on its way through a worker: Dramatiq's message, and what the middleware say about it."""
+"""One delivery of a job on its way through a worker."""
 
 from __future__ import annotations
 
@@ -11,17 +11,23 @@ from middleware.job.schema import Job
 
 
 class JobMessage(MessageProxy):
-    """One delivery of one job.
+    """Dramatiq's message for one delivery of one job.
+
+    Args:
+        job: What was submitted.
+        delivered: The reply of ``fetch``.
+        delivery: The delivery token, which fences off other workers; see ``fetch.lua``.
+        queue: Name of the queue that it was fetched from.
+        asked_s: When it was fetched, by the monotonic clock.
 
     Attributes:
-        job: What was dispatched.
-        delivered: What the store said of it.
-        delivery: The fence; see ``fetch.lua``.
-        key: Job id and delivery. The id alone is not enough: a job that was taken back while it ran here may
-            be given to this very process again.
+        job: What was submitted.
+        delivered: The reply of ``fetch``.
+        delivery: The delivery token.
+        key: Job id and delivery token. The id alone is not unique: a job that was taken back while it runs
+            here may be delivered to this very process again.
         context: Set while the job runs.
-        settlement: How the attempt ended; middleware fill it in, ``Consumer.ack`` commits it.
-        asked_s: When it was asked for, by the monotonic clock.
+        asked_s: When it was fetched, by the monotonic clock.
     """
 
     def __init__(
@@ -44,11 +50,33 @@ class JobMessage(MessageProxy):
         self.key = (job.job_id, delivery)
         self.asked_s = asked_s
         self.context: JobContext | None = None
-        self.settlement: Settlement | None = None
+        self._settlement: Settlement | None = None
 
     def __str__(self) -> str:
-        """Name the job; its payload may hold secrets and stays out of the logs."""
+        """Name the job. Its payload may hold secrets and stays out of the logs."""
         return f"{self.job.job_type} {self.job.job_id}"
+
+    @property
+    def settlement(self) -> Settlement | None:
+        """How the attempt ended; None until a middleware has decided. ``BridgeConsumer.ack`` commits it."""
+        return self._settlement
+
+    def settle(self, settlement: Settlement) -> None:
+        """Decide how the attempt ends, once and for all.
+
+        Either a ``job_starting`` hook that skips the attempt decides, or the first ``job_ended`` hook that
+        has a reason to: ``Cancellation``, then ``Retries``, then ``Receipts``. A hook looks at ``settlement``
+        first. No other may write it, and none may replace it: only when the store refuses it does
+        ``GroupCommit`` commit a failure instead.
+
+        Raises:
+            RuntimeError: Another middleware has decided before.
+        """
+        if self._settlement is not None:
+            raise RuntimeError(
+                f"{self} is settled as {self._settlement.outcome} and cannot become {settlement.outcome}"
+            )
+        self._settlement = settlement
 
     @property
     def attempt(self) -> int:
@@ -57,5 +85,5 @@ class JobMessage(MessageProxy):
 
     @property
     def retries_used(self) -> int:
-        """How many of the allowed retries have been used, counted from the last retry by hand."""
+        """Retries used since the last retry by hand."""
         return self.delivered.attempt - self.delivered.base_attempt - 1

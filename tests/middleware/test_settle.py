@@ -6,8 +6,10 @@ import hashlib
 
 import pytest
 
-from middleware.broker.scripts import Bounds
+from middleware.broker.message import JobMessage
+from middleware.broker.scripts import Bounds, Settlement
 from middleware.job.records import JobError
+from middleware.job.schema import decode_job
 from middleware.job.states import State
 from tests.middleware.driver import Driver
 
@@ -259,3 +261,15 @@ def test_old_jobs_are_retired_by_age(driver: Driver) -> None:
             break
     assert traces(driver, old) == []
     assert driver.status(young) == "completed"
+
+
+def test_an_attempt_is_settled_once(driver: Driver) -> None:
+    """The first middleware that decides prevails; a second one is a bug, and says so."""
+    driver.add()
+    (delivered,) = driver.fetch_raw().jobs
+    message = JobMessage(decode_job(delivered.spec), delivered, "d1", "jobs")
+    assert message.settlement is None
+    message.settle(Settlement(outcome="cancelled"))
+    with pytest.raises(RuntimeError, match="is settled as cancelled and cannot become completed"):
+        message.settle(Settlement(outcome="completed"))
+    assert message.settlement == Settlement(outcome="cancelled")
