@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Annotated, Any
 
+import msgspec
 from litestar import Request, Response, get, post
 from litestar.concurrency import sync_to_thread
 from litestar.openapi.datastructures import ResponseSpec
@@ -20,7 +21,7 @@ from ingress.core.http.auth import principal_of, requires
 from ingress.core.http.problems import ApiProblem, refused
 from ingress.core.lookup import Source, find
 from ingress.rest.contract import BODY, problems
-from ingress.rest.job_queries import find_id, find_job, wait_for_end
+from ingress.rest.job_queries import encoded_job, find_id, find_job, wait_for_end
 from ingress.rest.listing import list_jobs
 from ingress.rest.models import KEY_MAX, AnyJobRequest, Decision, JobResult, OutputPage
 from middleware.broker.approvals import APPROVED
@@ -160,11 +161,18 @@ async def create_job(
     operation_id="getJob",
     summary="One job in full",
     guards=[requires("view")],
-    responses=problems(404, 409),
+    responses={
+        200: ResponseSpec(JobRecord, generate_examples=False, description="The job."),
+        **problems(404, 409),
+    },
 )
-async def get_job(app_state: AppStateDependency, job_id: JobPart, wait: Wait = 0.0) -> JobRecord:
-    """Give a job, with ``wait`` when it has ended or the time is up."""
-    return await wait_for_end(app_state, job_id, seconds(wait))
+async def get_job(app_state: AppStateDependency, job_id: JobPart, wait: Wait = 0.0) -> Response[bytes]:
+    """Return a job, with ``wait`` when it has finished or the time is up."""
+    if seconds(wait) > 0:
+        answer = msgspec.json.encode(await wait_for_end(app_state, job_id, wait))
+    else:
+        answer = await encoded_job(app_state, job_id)
+    return Response(answer, media_type="application/json")
 
 
 def seconds(wait: float) -> float:

@@ -322,3 +322,15 @@ def test_metrics(api: Api, call: Client) -> None:
     depth = 'bridge_queue_depth{queue="ready"}'
     for name in ("bridge_store_up 1.0", "bridge_workers 1.0", depth, "bridge_spool_jobs 0.0"):
         assert name in text
+
+
+def test_a_job_that_is_polled_is_never_stale(call: Client) -> None:
+    """Answered from memory while it does not change; each change is in the next answer."""
+    job_id = call("POST", "/v1/jobs", {"job_type": "heartbeat", "delay_s": 600}).json["job_id"]
+    path = f"/v1/jobs/{job_id}"
+    assert {call("GET", path).json["status"] for _ in range(5)} == {"scheduled"}
+    assert call("GET", path).body == call("GET", f"{path}?wait=0").body
+    assert call("POST", f"{path}/cancel").json["outcome"] == "cancelled"
+    assert call("GET", path).json["status"] == "cancelled"
+    assert call("POST", f"{path}/retry").status == 202
+    assert call("GET", path).json["status"] != "cancelled"

@@ -114,7 +114,7 @@ class Metrics:
         self._stopping.set()
         self._wake.set()
 
-    def hear(self, event: JobEvent) -> None:
+    def record_event(self, event: JobEvent) -> None:
         """Take an event; called in the thread that follows them."""
         if event.kind != "state" or event.status not in FINAL:
             return
