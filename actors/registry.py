@@ -27,6 +27,7 @@ from middleware.current_job import CurrentJob
 from middleware.heartbeat import Heartbeat
 from middleware.job.keys import DELIVER_QUEUE, QUEUE
 from middleware.job.reader import Reader
+from middleware.job.types import DELIVER, JOB_TYPES
 from middleware.lifecycle import Lifecycle
 from middleware.policy import AttemptPolicy
 from middleware.progress import Progress
@@ -122,9 +123,9 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
 
 def _declare(broker: BridgeBroker, policy: AttemptPolicy, settings: Settings, reader: Reader) -> None:
     """Register every actor: those of the job types, and the one that delivers results."""
-    waits = settings.type_settings("deliver")
+    waits = JOB_TYPES.limits(DELIVER, settings)
     deliver = Deliver(reader, backoff_min_s=waits.backoff_min_s, backoff_max_s=waits.backoff_max_s)
-    declared: list[tuple[str, Callable[[Any], Any], str]] = [("deliver", deliver, DELIVER_QUEUE)]
+    declared: list[tuple[str, Callable[[Any], Any], str]] = [(DELIVER, deliver, DELIVER_QUEUE)]
     declared += [(job_type, function, QUEUE) for job_type, function in ACTORS.items()]
     for name, function, queue in declared:
         declare = dramatiq.actor(

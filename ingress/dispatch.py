@@ -67,10 +67,10 @@ def dispatch(
     """Take a command: validate it, enqueue it, give its receipt.
 
     Args:
-        job_type: ``ask``, ``shell.cmd``, ... see ``middleware.job.schema.JOB_TYPES``.
+        job_type: ``ask``, ``shell.cmd``, ... see ``middleware.job.types.JOB_TYPES``.
         payload: What the job type needs, see ``middleware.job.types``.
         delay_s: Start it so many seconds from now.
-        **fields: Fields of ``middleware.job.schema.JobBase``: ``source``, ``priority``, ``project``,
+        **fields: Fields of ``middleware.job.base.Job``: ``source``, ``priority``, ``project``,
             ``idempotency_key``, ``timeout_seconds``, ``max_retries``, ``depends_on``, ...
 
     Raises:

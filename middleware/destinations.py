@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from middleware.job.schema import Job
+from middleware.job.schema import JOB_TYPES, Job
 from ops.settings.table import Settings
 
 OUTBOX, WEBHOOK, NOTIFY, TELEGRAM = "outbox", "webhook", "notify", "telegram"
@@ -41,7 +41,7 @@ class Destinations:
     def _of_type(self, job_type: str) -> list[str]:
         settings = self._settings
         found = []
-        if _matches(job_type, settings.deliver.types):
+        if self._is_delivered(job_type):
             found.append(f"{OUTBOX}/*")
         for hook in settings.webhook:
             if _matches(job_type, hook.types):
@@ -55,6 +55,14 @@ class Destinations:
                     for state in dict.fromkeys(entry.when)
                 ]
         return found
+
+    def _is_delivered(self, job_type: str) -> bool:
+        """Return whether results of a job type are written to 0UT.3OX."""
+        patterns = self._settings.deliver.types
+        if patterns is not None:
+            return _matches(job_type, patterns)
+        declared = JOB_TYPES.get(job_type)
+        return declared is not None and declared.delivers
 
 
 def _matches(job_type: str, patterns: list[str]) -> bool:

@@ -9,12 +9,10 @@ from middleware.broker.approvals import Approvals
 from middleware.context import current_job
 from middleware.job.policy import APPROVE, Policy
 from middleware.job.schema import Job
+from middleware.job.types import DELIVER
 from ops.backoff import Backoff
 from ops.errors import PolicyDenied, StoreUnreachable
 from ops.settings.load import Settings
-
-#: A delivery results from a job that the policy has allowed; it is not submitted by a client.
-DELIVERY_TYPE = "deliver"
 
 
 class AttemptPolicy:
@@ -50,8 +48,8 @@ class AttemptPolicy:
             PolicyDenied: The policy denies the job now, or requires an approval that it does not have.
             JobInterrupted: The job was cancelled or reached its time limit while the store was unavailable.
         """
-        if job.job_type == DELIVERY_TYPE:
-            return
+        if job.job_type == DELIVER:
+            return  # it results from a job that the policy has allowed
         decision = self._current().require(job)
         if decision.effect == APPROVE and not self._is_approved(job.job_id):
             raise PolicyDenied(

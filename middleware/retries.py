@@ -14,6 +14,7 @@ from middleware.broker.scripts import Settlement
 from middleware.context import TimeLimitExceeded, WorkerStopping
 from middleware.job.keys import Keys
 from middleware.job.records import JobError, utc
+from middleware.job.types import JOB_TYPES
 from middleware.job_middleware import JobMiddleware
 from middleware.parked_attempts import PARKED, ParkedAttempts, parked_wait_s, read_parked_attempts
 from middleware.receipts import result_of_failure
@@ -85,7 +86,7 @@ class Retries(JobMiddleware):
         trace = "" if expected else "".join(traceback.format_exception(raised))
         error = JobError.of(failure, traceback=trace).encode()
         result = result_of_failure(raised)
-        kind = self._settings.type_settings(message.job.job_type)
+        kind = JOB_TYPES.limits(message.job.job_type, self._settings)
         allowed = kind.max_retries if message.job.max_retries is None else message.job.max_retries
         used = message.retries_used - parked.count
         cause = (

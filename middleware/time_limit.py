@@ -10,7 +10,7 @@ from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
 from middleware.context import TimeLimitExceeded
 from middleware.current_job import CurrentJob
-from middleware.job.schema import Job
+from middleware.job.schema import JOB_TYPES, Job
 from middleware.job_middleware import JobMiddleware
 from ops.settings.load import Settings
 from ops.threads import start_duty
@@ -26,7 +26,7 @@ def time_limit_s(job: Job, settings: Settings) -> float:
     limit of its type.
     """
     own_s = job.timeout_seconds
-    return settings.type_settings(job.job_type).timeout_s if own_s is None else own_s
+    return JOB_TYPES.limits(job.job_type, settings).timeout_s if own_s is None else own_s
 
 
 class TimeLimit(JobMiddleware):

@@ -23,6 +23,7 @@ from actors.llm.provider import AskRequest, Provider, Usage
 from middleware.broker.spending import NANO_PER_USD, Claimed, Limits, Spender, claim, settle
 from middleware.context import IN_PROCESS
 from middleware.job.records import utc_now
+from middleware.job.types import JOB_TYPES
 from ops.errors import JobFailed, JobParked, JobRefused, StoreUnreachable
 from ops.logs import get_logger
 from ops.settings.load import LoadedSettings
@@ -210,7 +211,7 @@ class JobBudget:
 
     def _hold_ms(self) -> int:
         asked_s = self._context.job.timeout_seconds
-        kind = self._loaded.settings.type_settings(self._context.job.job_type)
+        kind = JOB_TYPES.limits(self._context.job.job_type, self._loaded.settings)
         return int((kind.timeout_s if asked_s is None else asked_s) * 1000) + _HOLD_GRACE_MS
 
     def _with_store(self, ask: Callable[[], Claimed]) -> Claimed | None:

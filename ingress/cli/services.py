@@ -47,10 +47,12 @@ def up(*, detach: bool, workers: int | None, threads: int | None) -> int:
     That is the store, the workers, the station, the REST API with its dashboard, the clock, and with a
     token the Telegram bot. Ctrl-C or '3ox down' stops the whole tree and leaves nothing running.
     """
+    from middleware.job.types import JOB_TYPES
     from ops.settings.load import load_settings
     from ops.supervision.state_file import require_not_running
 
     loaded = load_settings(overrides={"workers": workers, "threads": threads})
+    JOB_TYPES.require_settings(loaded.settings)
     loaded.workspace.create()
     require_not_running(loaded.workspace)
     _require_store(loaded)
@@ -216,11 +218,13 @@ def down() -> int:
 def worker(*, threads: int | None) -> int:
     """Run one worker in the foreground, for systemd or another host."""
     from ingress.cli.programs import watchdog_program, worker_program
+    from middleware.job.types import JOB_TYPES
     from ops.logs import configure_logging
     from ops.settings.load import load_settings
     from ops.supervision.supervisor import Supervisor
 
     loaded = load_settings(overrides={"threads": threads})
+    JOB_TYPES.require_settings(loaded.settings)
     name = f"worker-{os.getpid()}"
     configure_logging(loaded, process=name)
     # It waits for its store as long as that takes, as it does when the store goes away later.
@@ -238,10 +242,12 @@ def worker(*, threads: int | None) -> int:
 @json_option
 def config(*, as_json: bool) -> int:
     """Print every setting with value, source and help; secrets are masked."""
+    from middleware.job.types import JOB_TYPES
     from ops.settings.load import load_settings
     from ops.settings.rows import foreign_rows, rows_of
 
     loaded = load_settings()
+    JOB_TYPES.require_settings(loaded.settings)
     rows = rows_of(loaded)
     foreign = foreign_rows(os.environ)
     if as_json:

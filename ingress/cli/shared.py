@@ -169,17 +169,11 @@ def signals_interrupt() -> Iterator[None]:
 
 
 def require_job_type(name: str) -> None:
-    """See to it that there is a job type of this name.
+    """Check the name of a job type.
 
     Raises:
-        InvalidJob: There is none; the remedy names the nearest.
+        InvalidJob: It is unknown; the remedy names the nearest one.
     """
-    from middleware.job.schema import JOB_TYPES
-    from ops.errors import InvalidJob
+    from middleware.job.types import JOB_TYPES
 
-    if name not in JOB_TYPES:
-        raise InvalidJob(
-            f"there is no job type {name!r}.",
-            remedy=f"{nearest(name, JOB_TYPES)}Known: {', '.join(JOB_TYPES)}.",
-            field="job_type",
-        )
+    JOB_TYPES.require(name, field="job_type")

@@ -13,7 +13,7 @@ from ingress.core.http.auth import requires
 from ingress.core.version import version
 from ingress.rest.contract import problems
 from ingress.rest.models import Health, Version
-from middleware.job.schema import SCHEMA_VERSION
+from middleware.job.base import SCHEMA_VERSION
 from ops.errors import BridgeError
 
 #: The framework adds the charset.

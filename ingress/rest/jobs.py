@@ -25,11 +25,10 @@ from ingress.rest.job_queries import encoded_job, find_id, find_job, wait_for_en
 from ingress.rest.listing import list_jobs
 from ingress.rest.models import KEY_MAX, AnyJobRequest, Decision, JobResult, OutputPage
 from middleware.broker.approvals import APPROVED
-from middleware.job.policy import GUARDED
 from middleware.job.reader import LIMIT_MAX
 from middleware.job.receipt import payload_sha256
 from middleware.job.records import JobRecord, Receipt
-from middleware.job.schema import Job, make_job
+from middleware.job.schema import JOB_TYPES, Job, make_job
 from middleware.job.states import State
 from ops.errors import InvalidJob
 from ops.tokens import Principal, Scope
@@ -314,7 +313,7 @@ def _require_may_retry(principal: Principal, record: JobRecord) -> None:
     if principal.may("admin"):
         return
     why = ""
-    if record.job_type in GUARDED and record.trust == "operator":
+    if JOB_TYPES.runs_programs(record.job_type) and record.trust == "operator":
         why = f"it is a {record.job_type} of {record.source}"
     elif record.approval == APPROVED:
         why = "it was approved for one run"

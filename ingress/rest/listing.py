@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from litestar import Request, get
 from litestar.concurrency import sync_to_thread
@@ -18,6 +18,7 @@ from middleware.job.ids import ID_LENGTH
 from middleware.job.reader import LIMIT_MAX
 from middleware.job.records import JobPage
 from middleware.job.states import State
+from middleware.job.types import JOB_TYPES
 from ops.errors import InvalidJob
 
 _ID = f"[0-9a-hjkmnp-tv-z]{{{ID_LENGTH}}}"
@@ -25,7 +26,10 @@ _ID = f"[0-9a-hjkmnp-tv-z]{{{ID_LENGTH}}}"
 _KINDS = "isw"
 _WORDS_MAX_CHARS = 200
 
-TypeName = Literal["ask", "ingest.file", "telegram", "rest.request", "shell.cmd", "heartbeat", "task.custom"]
+if TYPE_CHECKING:
+    TypeName: TypeAlias = str
+else:
+    TypeName = Literal[tuple(JOB_TYPES)]
 
 
 @get(

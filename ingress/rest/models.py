@@ -1,17 +1,16 @@
 """What goes in and comes out, where that is not a record of the job itself.
 
-A request for a job is one of seven tagged structs, as the job is: what a caller may say of it. Who commands,
-through which door and how far that is trusted is said by the door.
+A request for a job is a tagged struct for each job type, derived from ``JOB_TYPES``: what a client may set.
+Source, actor and trust are set by the server.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union
 
 from msgspec import Meta, Struct
 
-from middleware.job.records import OutputChunk
-from middleware.job.schema import (
+from middleware.job.base import (
     Dependencies,
     Metadata,
     Name,
@@ -22,15 +21,8 @@ from middleware.job.schema import (
     Short,
     TimeLimit,
 )
-from middleware.job.types import (
-    AskPayload,
-    HeartbeatPayload,
-    IngestFilePayload,
-    RestRequestPayload,
-    ShellCmdPayload,
-    TaskCustomPayload,
-    TelegramPayload,
-)
+from middleware.job.records import OutputChunk
+from middleware.job.types import JOB_TYPES
 
 #: An idempotency key gets a prefix of ours and may not exceed the 256 characters of the job's field.
 KEY_MAX = 200
@@ -57,6 +49,7 @@ class JobRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, 
         delay_s: Start it so many seconds from now.
     """
 
+    payload: Any
     trace_id: Short | None = None
     project: Name | None = None
     session_id: Name | None = None
@@ -71,58 +64,12 @@ class JobRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, 
     delay_s: Annotated[float, Meta(ge=0, le=_DELAY_MAX_S)] | None = None
 
 
-class AskRequest(JobRequest, frozen=True, kw_only=True, tag="ask"):
-    """A question for a language model."""
-
-    payload: AskPayload
-
-
-class IngestFileRequest(JobRequest, frozen=True, kw_only=True, tag="ingest.file"):
-    """A file to take in that lies in the workspace; to hand one over, use ``/v1/files``."""
-
-    payload: IngestFilePayload
-
-
-class TelegramRequest(JobRequest, frozen=True, kw_only=True, tag="telegram"):
-    """A message as from a chat."""
-
-    payload: TelegramPayload
-
-
-class RestRequestRequest(JobRequest, frozen=True, kw_only=True, tag="rest.request"):
-    """A request to an endpoint of 3ox.toml."""
-
-    payload: RestRequestPayload
-
-
-class ShellCmdRequest(JobRequest, frozen=True, kw_only=True, tag="shell.cmd"):
-    """A command to run, if the policy allows it."""
-
-    payload: ShellCmdPayload
-
-
-class HeartbeatRequest(JobRequest, frozen=True, kw_only=True, tag="heartbeat"):
-    """A canary."""
-
-    payload: HeartbeatPayload = HeartbeatPayload()
-
-
-class TaskCustomRequest(JobRequest, frozen=True, kw_only=True, tag="task.custom"):
-    """A task for a project, if the policy allows it."""
-
-    project: Name
-    payload: TaskCustomPayload
-
-
-AnyJobRequest: TypeAlias = (
-    AskRequest
-    | IngestFileRequest
-    | TelegramRequest
-    | RestRequestRequest
-    | ShellCmdRequest
-    | HeartbeatRequest
-    | TaskCustomRequest
-)
+if TYPE_CHECKING:
+    AnyJobRequest: TypeAlias = JobRequest
+else:
+    AnyJobRequest = Union[  # noqa: UP007 (of a computed tuple)
+        tuple(item.struct(JobRequest, "Request") for item in JOB_TYPES.declared() if not item.internal)
+    ]
 
 
 class Decision(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

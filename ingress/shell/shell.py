@@ -21,7 +21,8 @@ from ingress.core.text import count_of, one_line, print_fields, short_id
 from ingress.shell.feed import Feed
 from ingress.shell.history import LineHistory
 from ingress.shell.line import COMMANDS, Line, read_line
-from middleware.job.schema import Job, Name, make_job
+from middleware.job.base import Name
+from middleware.job.schema import Job, make_job
 from middleware.job.sessions import Sessions
 from ops.errors import BridgeError, SessionNotFound, UsageProblem
 from ops.settings.live import LiveSettings

@@ -17,7 +17,7 @@ from middleware.job.policy import ALLOW
 from middleware.job.reader import Reader
 from middleware.job.receipt import first_receipt
 from middleware.job.records import Receipt
-from middleware.job.schema import Job
+from middleware.job.schema import JOB_TYPES, Job
 from middleware.job.trust import Trust, capped, running_trust
 from ops.errors import BridgeError, InvalidJob, PolicyDenied, QueueFull
 from ops.settings.load import ProjectSettings, Settings
@@ -225,6 +225,11 @@ def make_scripts(store: Store, settings: Settings) -> Scripts:
 
 
 def make_admission(scripts: Scripts, settings: Settings) -> Admission:
-    """Return the admission of a bridge."""
+    """Return the admission of a bridge.
+
+    Raises:
+        SettingsError: ``[types]`` names an unknown job type.
+    """
+    JOB_TYPES.require_settings(settings)
     reader = Reader(scripts.store, settings.key_prefix)
     return Admission(scripts, settings, lambda job_id: reader.receipt(job_id, duplicate=True))

@@ -9,9 +9,10 @@ import msgspec
 
 from middleware.broker.scripts import EnqueueRequest
 from middleware.destinations import Destinations
+from middleware.job.base import DEFAULT_PRIORITY, POLICY_MARK
 from middleware.job.policy import ALLOW, Policy
 from middleware.job.receipt import canonical_payload
-from middleware.job.schema import DEFAULT_PRIORITY, POLICY_MARK, Job, JobBase, encode_job
+from middleware.job.schema import JOB_TYPES, Job, encode_job
 from ops.errors import InvalidJob, UnknownProject
 from ops.settings.load import ProjectSettings, Settings, TypeSettings
 
@@ -68,7 +69,7 @@ class AdmissionRules:
 
     def prepare(self, job: Job) -> Prepared:
         """Check, authorize and complete a job; see ``Admission.prepare``."""
-        if not isinstance(job, JobBase):
+        if not isinstance(job, Job):
             raise InvalidJob(
                 f"{type(job).__name__!r} is not a job.", remedy="Build it with make_job(type, payload, ...)."
             )
@@ -111,7 +112,7 @@ class AdmissionRules:
     def _type(self, job_type: str) -> TypeSettings:
         known = self._types.get(job_type)
         if known is None:
-            known = self._types[job_type] = self.settings.type_settings(job_type)
+            known = self._types[job_type] = JOB_TYPES.limits(job_type, self.settings)
         return known
 
     def _encode_payload(self, job: Job) -> bytes:

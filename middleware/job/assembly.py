@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
+from middleware.job.base import Job, UnreadableJob
 from middleware.job.receipt import make_receipt
 from middleware.job.records import (
     Attempt,
@@ -17,7 +18,7 @@ from middleware.job.records import (
     receipt_id_of,
     utc,
 )
-from middleware.job.schema import JobBase, UnreadableJob, decode_job
+from middleware.job.schema import decode_job
 from middleware.job.states import State
 from ops.errors import InvalidJob
 
@@ -109,7 +110,7 @@ def make_record(
     )
 
 
-def read_job(job_id: str, spec: bytes | None) -> JobBase:
+def read_job(job_id: str, spec: bytes | None) -> Job:
     """Return a job under its id in the store; an ``UnreadableJob`` if this version cannot read it."""
     data = b"{}" if spec is None else spec
     try:
@@ -192,7 +193,7 @@ def read_attempts(chain: list[bytes]) -> list[Attempt]:
     return attempts
 
 
-def read_receipt(job: JobBase, chain: list[bytes], *, duplicate: bool = False) -> Receipt:
+def read_receipt(job: Job, chain: list[bytes], *, duplicate: bool = False) -> Receipt:
     """Return the receipt of a job from its receipt chain.
 
     Args:

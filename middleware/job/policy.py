@@ -16,12 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from middleware.job.types import JOB_TYPES
 from ops.errors import PolicyDenied
 from ops.settings.work import PolicyRule
 
 ALLOW, DENY, APPROVE = "allow", "deny", "approve"
-#: Types that run programs.
-GUARDED = frozenset({"shell.cmd", "task.custom"})
 #: Doors that only somebody with a login on this machine, or 3ox.toml itself, comes through.
 LOCAL_SOURCES = frozenset({"cli", "shell", "python", "clock"})
 _COMMAND_TYPE = "shell.cmd"
@@ -108,7 +107,7 @@ class Policy:
                         break
                 else:
                     return decision
-        if job_type in GUARDED and (job.trust != "operator" or job.source not in LOCAL_SOURCES):
+        if JOB_TYPES.runs_programs(job_type) and (job.trust != "operator" or job.source not in LOCAL_SOURCES):
             return _DEFAULT_DENY
         return _DEFAULT_ALLOW
 

@@ -196,12 +196,8 @@ class Reader:
             raise InvalidJob(
                 f"there is no state {status!r}.", remedy=f"Use one of: {', '.join(State)}.", field="status"
             )
-        if job_type is not None and job_type not in JOB_TYPES:
-            raise InvalidJob(
-                f"there is no job type {job_type!r}.",
-                remedy=f"Use one of: {', '.join(JOB_TYPES)}.",
-                field="type",
-            )
+        if job_type is not None:
+            JOB_TYPES.require(job_type, field="type")
         _require_cursor(cursor, status)
         limit = max(1, min(limit, LIMIT_MAX))
         jobs: list[JobRecord] = []

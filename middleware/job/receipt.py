@@ -7,24 +7,24 @@ from collections.abc import Sequence
 
 import msgspec
 
+from middleware.job.base import POLICY_MARK, Job
 from middleware.job.records import JobRecord, Receipt, Transition, receipt_id_of, utc
-from middleware.job.schema import POLICY_MARK, JobBase
 
 _canonical = msgspec.json.Encoder(order="sorted")
 
 
-def canonical_payload(job: JobBase) -> bytes:
+def canonical_payload(job: Job) -> bytes:
     """Return a job's payload as canonical JSON: sorted keys, no spaces."""
     return _canonical.encode(job.payload)
 
 
-def payload_sha256(job: JobBase) -> str:
+def payload_sha256(job: Job) -> str:
     """Return the SHA-256 of a job's payload as canonical JSON, in hex."""
     return hashlib.sha256(canonical_payload(job)).hexdigest()
 
 
 def make_receipt(
-    job: JobBase | JobRecord,
+    job: Job | JobRecord,
     transitions: Sequence[Transition],
     *,
     input_sha256: str,
@@ -66,7 +66,7 @@ def make_receipt(
     )
 
 
-def first_receipt(job: JobBase, *, status: str, at_ms: int, input_sha256: str) -> Receipt:
+def first_receipt(job: Job, *, status: str, at_ms: int, input_sha256: str) -> Receipt:
     """Build the receipt of a job that has just been accepted.
 
     Args:

@@ -1,20 +1,30 @@
-"""The typed payload of each job type: what the actor needs, and nothing else.
+"""The job types: each is declared once, here, as its payload and one ``JobType``.
 
-To add a job type, add its payload here, its tagged job in ``schema.py`` and its actor in ``actors/``.
+From the declaration follow the job's struct and its decoding, the errors, the REST body and filter, the
+default limits, whether the policy guards it and whether its result is delivered. To add a type, add both at
+the end, and its actor in ``actors/``.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import Meta, field
+
+from middleware.job.registry import JobType, JobTypes, Payload
+from ops.settings.work import TypeOverrides
+
+__all__ = ["DELIVER", "JOB_TYPES", "JobType", "Payload"]
 
 NonEmpty = Annotated[str, Meta(min_length=1)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
+#: Name of the job type that delivers a result.
+DELIVER = "deliver"
+#: Commands are not retried by default: a failed one may already have had effects.
+_NO_RETRY = 0
 
-class Payload(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, gc=False):
-    """Base of all payloads: immutable, strict, defaults left out when encoded."""
+JOB_TYPES = JobTypes()
 
 
 class AskPayload(Payload, frozen=True, kw_only=True):
@@ -27,17 +37,28 @@ class AskPayload(Payload, frozen=True, kw_only=True):
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
 
 
+JOB_TYPES.add(
+    JobType(
+        name="ask",
+        summary="A question for a language model.",
+        payload=AskPayload,
+        limits=TypeOverrides(max_retries=2),
+        delivers=True,
+    )
+)
+
+
 class IngestFilePayload(Payload, frozen=True, kw_only=True):
-    """A file that the station has taken in.
+    """A file from the drop folder.
 
     Attributes:
-        path: Where it lies now, under IN1N.3OX.
-        name: Its own name.
-        sha256: Of its content.
-        size_bytes: Of its content.
-        note: What whoever dropped it wrote about it.
+        path: Where it is now, under IN1N.3OX.
+        name: Its name when it was dropped.
+        sha256: Hash of its content.
+        size_bytes: Size of its content.
+        note: Text that was dropped or sent with it.
         folder: The folder below IN1N.3OX in which it was dropped, parts separated by slashes.
-        media_type: What its content and name say that it is.
+        media_type: Media type, from its content and name.
     """
 
     path: NonEmpty
@@ -49,6 +70,17 @@ class IngestFilePayload(Payload, frozen=True, kw_only=True):
     media_type: str = ""
 
 
+JOB_TYPES.add(
+    JobType(
+        name="ingest.file",
+        summary="A file of the workspace to ingest; to upload one, use /v1/files.",
+        payload=IngestFilePayload,
+        limits=TypeOverrides(max_retries=6),
+        delivers=True,
+    )
+)
+
+
 class TelegramPayload(Payload, frozen=True, kw_only=True):
     """A message from an allowed Telegram chat."""
 
@@ -58,29 +90,66 @@ class TelegramPayload(Payload, frozen=True, kw_only=True):
     update_id: int | None = None
 
 
+JOB_TYPES.add(
+    JobType(name="telegram", summary="A message from a chat.", payload=TelegramPayload, delivers=True)
+)
+
+
 class RestRequestPayload(Payload, frozen=True, kw_only=True):
-    """A request to an endpoint that 3ox.toml names."""
+    """A request to an endpoint of 3ox.toml."""
 
     endpoint: NonEmpty
     method: str = "POST"
     body: Any = None
-    headers: dict[str, str] = {}
-    query: dict[str, str] = {}
+    headers: dict[str, str] = field(default_factory=dict)
+    query: dict[str, str] = field(default_factory=dict)
+
+
+JOB_TYPES.add(
+    JobType(
+        name="rest.request",
+        summary="A request to an endpoint of 3ox.toml.",
+        payload=RestRequestPayload,
+        delivers=True,
+    )
+)
 
 
 class ShellCmdPayload(Payload, frozen=True, kw_only=True):
-    """A command, as an argument list; no shell ever parses it."""
+    """A command, as an argument list; it is not parsed by a shell."""
 
     argv: Annotated[list[str], Meta(min_length=1)]
     cwd: str | None = None
-    env: dict[str, str] = {}
+    env: dict[str, str] = field(default_factory=dict)
     stdin: str | None = None
 
 
+JOB_TYPES.add(
+    JobType(
+        name="shell.cmd",
+        summary="A command to run, if the policy allows it.",
+        payload=ShellCmdPayload,
+        limits=TypeOverrides(max_retries=_NO_RETRY),
+        runs_programs=True,
+    )
+)
+
+
 class HeartbeatPayload(Payload, frozen=True, kw_only=True):
-    """An end-to-end canary: enqueued, fetched, settled; its round trip is recorded."""
+    """A canary that is enqueued, fetched and settled; its round trip is recorded."""
 
     nonce: str = ""
+
+
+JOB_TYPES.add(
+    JobType(
+        name="heartbeat",
+        summary="A canary.",
+        payload=HeartbeatPayload,
+        default_payload=HeartbeatPayload(),
+        limits=TypeOverrides(timeout_s=30.0, max_retries=_NO_RETRY),
+    )
+)
 
 
 class TaskCustomPayload(Payload, frozen=True, kw_only=True):
@@ -89,8 +158,33 @@ class TaskCustomPayload(Payload, frozen=True, kw_only=True):
     task: NonEmpty
 
 
+JOB_TYPES.add(
+    JobType(
+        name="task.custom",
+        summary="A task for a project, if the policy allows it.",
+        payload=TaskCustomPayload,
+        needs_project=True,
+        limits=TypeOverrides(timeout_s=3600.0, max_retries=_NO_RETRY),
+        runs_programs=True,
+        delivers=True,
+    )
+)
+
+
 class DeliverPayload(Payload, frozen=True, kw_only=True):
-    """A result on its way to one sink; made by the script that ends the job, see ``prelude.lua``."""
+    """The delivery of a result to one destination; created by the end of the job, see ``prelude.lua``."""
 
     job_id: NonEmpty
     sink: NonEmpty
+
+
+JOB_TYPES.add(
+    JobType(
+        name=DELIVER,
+        summary="The delivery of a job's result to one destination.",
+        payload=DeliverPayload,
+        # About a day of retries, at most 30 minutes apart: a receiver may be down for a day.
+        limits=TypeOverrides(timeout_s=120.0, max_retries=100, backoff_max_s=1800.0),
+        internal=True,
+    )
+)

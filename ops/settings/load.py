@@ -23,7 +23,7 @@ from ops.settings.ask import (
 )
 from ops.settings.kinds import SECRET, bare, meta_of, plain, table_type
 from ops.settings.table import Settings
-from ops.settings.work import TYPE_DEFAULTS, ProjectSettings, ScheduleSettings, TypeOverrides, TypeSettings
+from ops.settings.work import ProjectSettings, ScheduleSettings, TypeOverrides, TypeSettings
 from ops.workspace import Workspace, default_home
 
 __all__ = [
@@ -169,9 +169,6 @@ def _take_file(
         raise SettingsError(
             f"{path} is not valid TOML: {error}.", remedy="Correct the file at that position."
         ) from error
-    listed = document.get("types")
-    for job_type in listed if isinstance(listed, dict) else ():
-        _require_known(job_type, TYPE_DEFAULTS, "job type", where=f" in [types] of {path}")
     for name, value in document.items():
         _require_known(name, _FIELDS, "setting", where=f" in {path}")
         values[name] = _value(value, _FIELDS[name].type, name, str(path))

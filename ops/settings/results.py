@@ -16,11 +16,12 @@ class DeliverSettings(Table, frozen=True, kw_only=True):
     """Results written to the folder 0UT.3OX: ``[deliver]``."""
 
     types: Annotated[
-        list[str],
-        Meta(description="Job types whose results are written to 0UT.3OX; patterns such as * are allowed."),
-    ] = field(
-        default_factory=lambda: ["ask", "ingest.file", "task.custom", "telegram", "rest.request"],
-    )
+        list[str] | None,
+        Meta(
+            description="Job types whose results are written to 0UT.3OX; patterns such as * are allowed. When"
+            " absent: all but shell.cmd and heartbeat."
+        ),
+    ] = None
     format: Annotated[
         Literal["markdown", "json"],
         Meta(description="Format of the files in 0UT.3OX; receipts are always JSON."),

@@ -5,7 +5,7 @@ A scalar is a top-level key of ``3ox.toml``, or the environment variable ``BRIDG
 or ``[[policy]]``, is defined in one of the modules imported here.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
@@ -15,12 +15,10 @@ from ops.settings.rest import RestSettings
 from ops.settings.results import DeliverSettings, NotifySettings, WebhookSettings
 from ops.settings.station import StationSettings
 from ops.settings.work import (
-    TYPE_DEFAULTS,
     PolicyRule,
     ProjectSettings,
     ScheduleSettings,
     TypeOverrides,
-    TypeSettings,
 )
 
 
@@ -341,23 +339,3 @@ class Settings(Table, frozen=True, kw_only=True):
         dict[Name, Annotated[int, Meta(ge=1)]],
         Meta(description="Named resources and their capacity."),
     ] = field(default_factory=dict)
-
-    def type_settings(self, job_type: str) -> TypeSettings:
-        """Return the limits of a job type: from 3ox.toml, else the type's own default, else the general one.
-
-        Args:
-            job_type: Such as ``shell.cmd``; a type without a table of its own gets the general defaults.
-        """
-        none = TypeOverrides()
-        layers = (self.types.get(job_type, none), TYPE_DEFAULTS.get(job_type, none))
-
-        def first(name: str, general: float) -> Any:
-            found = (getattr(layer, name) for layer in layers)
-            return next((value for value in found if value is not None), general)
-
-        return TypeSettings(
-            timeout_s=first("timeout_s", self.default_timeout_s),
-            max_retries=first("max_retries", self.default_max_retries),
-            backoff_min_s=first("backoff_min_s", self.backoff_min_s),
-            backoff_max_s=first("backoff_max_s", self.backoff_max_s),
-        )

@@ -157,18 +157,3 @@ class TypeSettings(Table, frozen=True, kw_only=True):
     max_retries: int
     backoff_min_s: float
     backoff_max_s: float
-
-
-#: Every job type, and where it differs from the general defaults. Commands are not retried by default,
-#: because a failed one may already have had effects.
-TYPE_DEFAULTS: dict[str, TypeOverrides] = {
-    "ask": TypeOverrides(max_retries=2),
-    "ingest.file": TypeOverrides(max_retries=6),
-    "telegram": TypeOverrides(),
-    "rest.request": TypeOverrides(),
-    "shell.cmd": TypeOverrides(max_retries=0),
-    "heartbeat": TypeOverrides(timeout_s=30.0, max_retries=0),
-    "task.custom": TypeOverrides(timeout_s=3600.0, max_retries=0),
-    # About a day of retries, at most 30 minutes apart, so that a receiver may be down for a day.
-    "deliver": TypeOverrides(timeout_s=120.0, max_retries=100, backoff_max_s=1800.0),
-}

@@ -13,7 +13,7 @@ from middleware.broker.admission import Admission
 from middleware.broker.scripts import BATCH_MAX, Bounds
 from middleware.job.ids import new_job_id
 from middleware.job.receipt import payload_sha256
-from middleware.job.schema import Job, decode_job, make_job
+from middleware.job.schema import JOB_TYPES, Job, decode_job, make_job
 from middleware.job.states import State
 from middleware.job.trust import Trust
 from ops.errors import InvalidJob, QueueFull, UnknownProject
@@ -303,7 +303,7 @@ def test_intake_fills_in_limits_of_type_and_project(admission: Admission, loaded
     """What the job leaves open comes from its project, else its type; what it says itself stays."""
     task = {"task": "x"}
     shell = admission.prepare(make_job("shell.cmd", {"argv": ["true"]})).job
-    kind = loaded.settings.type_settings("shell.cmd")
+    kind = JOB_TYPES.limits("shell.cmd", loaded.settings)
     assert (shell.timeout_seconds, shell.max_retries) == (kind.timeout_s, kind.max_retries)
     custom = admission.prepare(make_job("task.custom", task, project="demo")).job
     assert (custom.timeout_seconds, custom.max_retries) == (7, 2)
@@ -434,7 +434,7 @@ def test_the_encoded_payload_is_the_one_that_is_hashed(admission: Admission) -> 
         assert request.input_sha256 == payload_sha256(job)
         assert decode_job(request.spec) == prepared.job
     payload = decode_job(admission.request(admission.prepare(ordered)).spec).payload
-    assert list(payload.query) == ["b", "a"]  # type: ignore[union-attr]
+    assert list(payload.query) == ["b", "a"]
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from middleware.job.base import DEFAULT_PRIORITY
 from middleware.job.ids import ALPHABET, ID_LENGTH, is_id_part, new_job_id
-from middleware.job.schema import DEFAULT_PRIORITY, JOB_TYPES, decode_job, encode_job, make_job
+from middleware.job.schema import JOB_TYPES, decode_job, encode_job, make_job
 from middleware.job.types import HeartbeatPayload
 from ops.errors import InvalidJob
 

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from middleware.job.schema import JOB_TYPES
 from ops.errors import SettingsError
 from ops.settings.load import LoadedSettings, load_settings
 from ops.settings.rows import rows_of
-from ops.settings.work import TYPE_DEFAULTS
 from ops.store.client import Store
 from ops.store.url import mask_password, parse_endpoint, passwords_in
 from ops.workspace import default_home
@@ -99,11 +97,6 @@ def test_lists_from_the_environment(tmp_path: Path) -> None:
             {},
             r"A name in \[projects\] of .* has the wrong form: 'a b'",
         ),
-        (
-            "[types.'shel.cmd']\nmax_retries = 1",
-            {},
-            "Unknown job type 'shel.cmd' in .*Did you mean 'shell.cmd'",
-        ),
         ("[ask.opnai]\nmodel = 'm'", {}, r"Unknown key 'opnai' in \[ask\] .*Did you mean 'openai'"),
         ("ask = 3", {}, r"ask in .* must be a table. Write it as \[ask\]"),
         ("[resources]\ngpu = 0", {}, "resources.gpu in .* is not valid"),
@@ -191,22 +184,6 @@ def test_project_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "b": "/somewhere/y",
         "c": "/z",
     }
-
-
-def test_type_settings(tmp_path: Path) -> None:
-    """A type's own table beats the type's default, which beats the general one; 0 counts as given."""
-    settings = load(tmp_path, "default_max_retries = 7\n[types.'ask']\nmax_retries = 0").settings
-    assert settings.type_settings("ask").max_retries == 0
-    assert settings.type_settings("shell.cmd").max_retries == 0
-    assert settings.type_settings("telegram").max_retries == 7
-    assert settings.type_settings("heartbeat").timeout_s == 30.0
-    assert settings.type_settings("task.custom").timeout_s == 3600.0
-    assert settings.type_settings("rest.request").backoff_max_s == 300.0
-
-
-def test_job_types_agree() -> None:
-    """The types that may stand in [types] are those of the job schema."""
-    assert set(TYPE_DEFAULTS) == {*JOB_TYPES, "deliver"}
 
 
 def test_home() -> None:
