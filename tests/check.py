@@ -27,7 +27,7 @@ LINT: dict[str, Sequence[str]] = {
     "imports": (f"{BIN}/lint-imports",),
 }
 TESTS: dict[str, Sequence[str]] = {
-    "tests": (sys.executable, "-m", "pytest", "-q", "-n", "2", "--serial", "without", "-m", FAST),
+    "tests": (sys.executable, "-m", "pytest", "-q", "-n", "3", "--serial", "without", "-m", FAST),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ from ops.settings.load import LoadedSettings, load_settings
 from ops.workspace import Workspace
 from tests.selection import marks_of, portion_of, seconds_of
 from tests.support import RunningValkey, clean_environ, new_prefix
+
+# Also where Python is told to write no bytecode (many containers do): rewriting the assertions of all tests
+# takes each process of `pytest -n` eight seconds, reading what another has written one.
+sys.dont_write_bytecode = False
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
