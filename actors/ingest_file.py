@@ -18,7 +18,7 @@ from actors.ingest.journal import Journal, read_journal
 from actors.ingest.model_decision import understand
 from actors.ingest.paths import parts_of, require_name
 from middleware.job.types import IngestFilePayload
-from ops.dropfolder import claim_folder, failed_folder
+from ops.drop_folder_layout import claim_folder, failed_folder
 from ops.errors import JobRefused
 from ops.files import as_job_error, digest_of
 from ops.filetype import media_type_of

@@ -1,9 +1,9 @@
-"""Logs: JSON lines of every process in one ``3ox.log``, readable text on a terminal.
+"""Logging: JSON lines of every process in one ``3ox.log``, readable text on a terminal.
 
 Our own records have an event name and fields (``log.info("job.completed", job_id=...)``). Records of the
-standard library's ``logging`` go the same way, with their ``extra``; free text, Dramatiq's for instance,
-comes under the event ``message``. Every line has ``at`` (UTC), ``level``, ``event``, ``process``, ``pid``
-and ``logger``. Nothing ever goes to stdout.
+standard library's ``logging`` are included with their ``extra``; free text, such as Dramatiq's, has the event
+``message``. Every line has ``at`` (UTC), ``level``, ``event``, ``process``, ``pid`` and ``logger``. Nothing
+is written to stdout.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
 
 _MASK = "********"
-#: Fields whose values are never written, whatever they are.
+#: Fields whose values are always masked.
 _SECRET_FIELD = re.compile(r"token|password|passwd|secret|api_?key|authorization|credential", re.IGNORECASE)
-#: A shorter secret would black out ordinary words, and is none.
+#: Shorter values are not masked: that would mask ordinary words.
 _SECRET_MIN_LENGTH = 6
-#: What every record of ``logging`` has; anything else came as ``extra``.
+#: Attributes of every ``logging`` record; all others were passed as ``extra``.
 _RECORD_FIELDS = frozenset(
     {
         *vars(logging.makeLogRecord({})),
@@ -52,7 +52,7 @@ _ENV_SECRETS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 
 
 class _LazyLogger:
-    """Stands for a logger until it is used: structlog costs 100 ms to import."""
+    """A logger that imports structlog at its first use, which costs 100 ms."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -65,19 +65,19 @@ class _LazyLogger:
 
 
 def get_logger(name: str) -> BoundLogger:
-    """Give a structlog logger; costs nothing until it is used.
+    """Return a structlog logger; it costs nothing until it is used.
 
-    Before ``configure_logging``, records go where the standard library's ``logging`` sends them: from
-    warnings on to stderr.
+    Before ``configure_logging``, the standard library's ``logging`` writes records of level warning and above
+    to stderr.
 
     Args:
-        name: Of the module, as a rule.
+        name: Name of the logger, usually that of the module.
     """
     return cast("BoundLogger", _LazyLogger(name))
 
 
 def _import_structlog() -> None:
-    """Import structlog without rich, which it would use for tracebacks that we never print: 0.2 s of 0.3."""
+    """Import structlog without rich, which takes 0.2 of its 0.3 s and is only used for tracebacks."""
     with without("rich"):
         import structlog  # noqa: F401
 
@@ -101,14 +101,14 @@ def _bound_logger(name: str) -> BoundLogger:
 
 
 def configure_logging(loaded: LoadedSettings, *, process: str, console: bool | None = None) -> None:
-    """Send all records of this process to ``3ox.log``, and to stderr if somebody looks there.
+    """Send all records of this process to ``3ox.log``, and to stderr if that is a terminal.
 
-    May be called again; replaces what it and ``logging.basicConfig`` have set up.
+    May be called again; it replaces the handlers of an earlier call and of ``logging.basicConfig``.
 
     Args:
         loaded: Settings and workspace.
         process: Name of this process in every line: ``worker-1``, ``up``, ``clock``, ...
-        console: Whether to write to stderr too; None: if it is a terminal and no supervisor reads it.
+        console: Whether to write to stderr too; None means if it is a terminal and no supervisor reads it.
 
     Raises:
         SettingsError: The log cannot be written.
@@ -119,7 +119,7 @@ def configure_logging(loaded: LoadedSettings, *, process: str, console: bool | N
     file = LogFile(loaded.workspace.log_file, max_bytes=settings.log_max_bytes, keep=settings.log_keep)
     handlers: list[logging.Handler] = [_FileHandler(file)]
     handlers[0].setFormatter(_MaskingFormatter(_formatter(process, _to_json), secrets))
-    # Descriptor 2 and not sys.stderr: in a Dramatiq worker that is a pipe to the master, who passes it on.
+    # Descriptor 2, not sys.stderr: in a Dramatiq worker, that is a pipe to the master, which forwards it.
     if console is None:
         console = "BRIDGE_SUPERVISED" not in os.environ and os.isatty(2)
     if console:
@@ -148,7 +148,7 @@ def configure_logging(loaded: LoadedSettings, *, process: str, console: bool | N
 
 
 class _Journal:
-    """Where ``journal`` writes; set by ``configure_logging``."""
+    """Target of ``journal``; set by ``configure_logging``."""
 
     file: LogFile | None = None
     level = logging.INFO
@@ -157,15 +157,15 @@ class _Journal:
 
 
 def journal(level: int, event: str, **fields: str | float | None) -> None:
-    """Write one line of a kind that comes once for every job, at a tenth of a logger's cost.
+    """Write a log line that occurs once per job, at a tenth of a logger's cost.
 
-    Without structlog, without a record, without a lock; the line looks like any other. Where a terminal
-    listens too, it goes through the standard library's ``logging``.
+    It bypasses structlog, log records and locks; the line looks like any other. With output to a terminal, it
+    goes through the standard library's ``logging`` instead.
 
     Args:
         level: As in ``logging``.
-        event: Stable name, ``job.completed`` for instance.
-        **fields: What else the line says.
+        event: Stable event name, such as ``job.completed``.
+        **fields: Further fields of the line.
     """
     if _Journal.file is None:
         logging.getLogger("journal").log(level, event, extra=fields)
@@ -189,7 +189,7 @@ def journal(level: int, event: str, **fields: str | float | None) -> None:
     try:
         _Journal.file.write_line(line)
     except OSError:
-        # As every handler: a line that cannot be written (disk full) breaks no job.
+        # As in every handler: a line that cannot be written (disk full) must not fail a job.
         logging.getLogger("journal").handle(
             logging.makeLogRecord({"name": "journal", "levelno": level, "msg": event})
         )
@@ -208,12 +208,12 @@ class _FileHandler(logging.Handler):
             self._file.write_line(self.format(record).encode())
             self._has_failed = False
         except OSError as error:
-            # Once: a traceback for each line would keep whoever reads stderr busier than the jobs do.
+            # Reported once: a traceback per line would flood the reader of stderr.
             if not self._has_failed:
                 self._has_failed = True
                 with contextlib.suppress(OSError):
-                    sys.stderr.write(f"3ox.log takes nothing: {error}\n")
-        except Exception:  # noqa: BLE001 (as every handler: a record that cannot be written breaks no job)
+                    sys.stderr.write(f"3ox.log cannot be written: {error}\n")
+        except Exception:  # noqa: BLE001 (as in every handler: a record that fails must not fail a job)
             self.handleError(record)
 
     def close(self) -> None:
@@ -222,7 +222,7 @@ class _FileHandler(logging.Handler):
 
 
 class _MaskingFormatter(logging.Formatter):
-    """Blacks out known secrets in what another formatter has made, wherever they stand."""
+    """Masks known secrets in the output of another formatter."""
 
     def __init__(self, inner: logging.Formatter, secrets: list[str]) -> None:
         super().__init__()
@@ -279,7 +279,7 @@ def _encode(event: Mapping[str, Any]) -> str:
     try:
         return msgspec.json.encode(event, enc_hook=str).decode()
     except (UnicodeEncodeError, TypeError, ValueError):
-        # Lone surrogates, out of a file name for instance, or keys that are no text: shown, but escaped.
+        # Lone surrogates (of a file name, for example) or keys that are not text: shown escaped.
         return msgspec.json.encode(
             {_escaped(name): _escaped(value) for name, value in event.items()}
         ).decode()
@@ -297,28 +297,28 @@ def _shortened(value: Any, length: int) -> Any:
 def _known_secrets(loaded: LoadedSettings, environ: Mapping[str, str]) -> list[str]:
     settings = loaded.settings
     endpoints = settings.rest.endpoints.values()
-    places = [url for entry in settings.notify for url in entry.urls]
+    notify_urls = [url for entry in settings.notify for url in entry.urls]
     named = (
         settings.ask.openai.api_key_env,
         settings.ask.anthropic.api_key_env,
         *(hook.secret_env for hook in settings.webhook),
         *(endpoint.secret_env for endpoint in endpoints),
-        *(place.removeprefix("env:") for place in places if place.startswith("env:")),
+        *(url.removeprefix("env:") for url in notify_urls if url.startswith("env:")),
         *_ENV_SECRETS,
     )
     values = [
         settings.api_token,
         settings.telegram_token,
         *(environ.get(name, "") for name in named),
-        *places,
+        *notify_urls,
     ]
     values += [endpoint.secret for endpoint in endpoints]
     ask = settings.ask
-    addresses = [settings.redis_url, settings.otel_endpoint, ask.openai.base_url, ask.anthropic.base_url]
-    addresses += [hook.url for hook in settings.webhook]
-    for password in (password for address in addresses for password in passwords_in(address)):
+    urls = [settings.redis_url, settings.otel_endpoint, ask.openai.base_url, ask.anthropic.base_url]
+    urls += [hook.url for hook in settings.webhook]
+    for password in (password for url in urls for password in passwords_in(url)):
         values += [password, unquote(password)]
     usable = {value for value in values if len(value) >= _SECRET_MIN_LENGTH}
-    # As they are, and as they stand in a line of JSON.
+    # Both as they are and as they appear in JSON.
     usable |= {json.dumps(value)[1:-1] for value in usable}
     return sorted(usable, key=len, reverse=True)

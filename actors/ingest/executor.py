@@ -16,7 +16,7 @@ import msgspec
 from actors.ingest.actions import ActionContext, FileTarget, Folder, Target, Text, note_name, plan
 from actors.ingest.journal import Journal, Step, begin, finish
 from actors.ingest.paths import OutsideWorkspace, inside
-from ops.dropfolder import shortened
+from ops.drop_folder_layout import shortened
 from ops.errors import JobFailed, JobRefused
 from ops.files import Pulse, as_job_error, has_content, link_or_copy, require_free_space, write_new
 from ops.workspace import Workspace

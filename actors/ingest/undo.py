@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.ingest.journal import Journal, Step, amend, forget_begun, read_journal
-from ops.dropfolder import undone_folder
+from ops.drop_folder_layout import undone_folder
 from ops.errors import BridgeError, JobNotFound, WrongState
 from ops.files import has_content, link_or_copy
 from ops.lockfile import take_lock

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Literal
 
 from middleware.job.ids import new_job_id
-from ops.dropfolder import NAME_MAX_BYTES, NOTE_MAX_BYTES, NOTE_SUFFIX, OWN_NAMES, ROOMS, shortened
+from ops.drop_folder_layout import (
+    NAME_MAX_BYTES,
+    NOTE_MAX_BYTES,
+    NOTE_SUFFIX,
+    OWN_NAMES,
+    RESERVED_FOLDERS,
+    shortened,
+)
 from ops.errors import BridgeError, UsageProblem
 from ops.files import NotAFile, open_file, publish_draft, write_new
 from ops.settings.load import LoadedSettings
@@ -45,7 +52,7 @@ class AcceptedNames:
             name: Name of a file at the top of the drop folder.
             interface: Word added to a name that would otherwise be ignored.
         """
-        if name in ROOMS or self.is_ignored(name):
+        if name in RESERVED_FOLDERS or self.is_ignored(name):
             name = f"{interface}-{name.lstrip('.~$')}"
         return f"{name}.{interface}" if self.is_ignored(name) else name
 

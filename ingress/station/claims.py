@@ -18,7 +18,7 @@ from typing import NamedTuple
 from ingress.core.drop_folder import utf8_name
 from ingress.station.scanner import DroppedFile, open_folder
 from middleware.job.ids import ID_LENGTH, is_id_part, new_job_id
-from ops.dropfolder import (
+from ops.drop_folder_layout import (
     CLAIMED,
     NOTE_SUFFIX,
     REASON_SUFFIX,

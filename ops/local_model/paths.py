@@ -1,4 +1,4 @@
-"""Where the one process of the small offline model is found on this host, and what it says of itself."""
+"""Paths and state file of the offline model's process."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class ModelPaths(Struct, frozen=True):
     """Paths of the model's process.
 
     Attributes:
-        socket: On which it is asked for leases.
-        start_lock: Held by whoever starts it.
-        lock: Held by the one process there is.
-        state: What it says of itself.
+        socket: Socket for leases.
+        start_lock: Lock held while a worker starts the process.
+        lock: Lock held by the process.
+        state: File in which the process describes itself.
     """
 
     socket: Path
@@ -30,10 +30,10 @@ class ModelPaths(Struct, frozen=True):
 
 
 class ModelState(Struct, frozen=True, kw_only=True):
-    """What the process writes down about itself.
+    """Content of the state file.
 
     Attributes:
-        pid: Its id.
+        pid: Pid of the process.
         start_time: See ``ops.processes.process_start_time``.
         model: Name of the model.
         since: When the weights were loaded, RFC 3339.
@@ -46,10 +46,10 @@ class ModelState(Struct, frozen=True, kw_only=True):
 
 
 def model_paths(workspace: Workspace) -> ModelPaths:
-    """Give the paths of the model's process for this workspace."""
+    """Return the paths of the model's process for this workspace."""
     run_dir = workspace.run_dir
     return ModelPaths(
-        # Beside the store's socket, whose directory was chosen so that the path is not too long.
+        # Next to the store's socket, whose directory is chosen so that the path is short enough.
         socket=workspace.store_socket.with_name("model.sock"),
         start_lock=run_dir / "model-start.lock",
         lock=run_dir / "model.lock",
@@ -58,7 +58,7 @@ def model_paths(workspace: Workspace) -> ModelPaths:
 
 
 def running_models(workspace: Workspace) -> list[dict[str, Any]]:
-    """Give the offline model of this host that is loaded now, if any, as ``3ox status`` shows it."""
+    """Return the offline model loaded on this host as ``3ox status`` shows it; an empty list if none is."""
     try:
         state = msgspec.json.decode(model_paths(workspace).state.read_bytes(), type=ModelState)
     except (OSError, msgspec.MsgspecError):
@@ -77,16 +77,16 @@ def running_models(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 def resident_bytes(pid: int) -> int | None:
-    """Give how much memory a process occupies; None if it has ended."""
+    """Return the resident memory of a process, in bytes; None if it has ended."""
     import subprocess
 
     try:
         if LINUX:
             pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
             return int(pages) * os.sysconf("SC_PAGE_SIZE")
-        said = subprocess.run(
+        listing = subprocess.run(
             ["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, timeout=5, check=False
         )
-        return int(said.stdout) * 1024
+        return int(listing.stdout) * 1024
     except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
         return None

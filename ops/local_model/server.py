@@ -1,8 +1,9 @@
-"""The process that holds the small offline model: ``python -m ops.local_model.server READY_FD``.
+"""The process of the offline model: ``python -m ops.local_model.server READY_FD``.
 
-The engine (``xllamacpp``) serves OpenAI's protocol on a free port of the loopback, to whoever knows the key;
-port and key are told over a private socket, on which every answer and every process that uses the model has
-a link. It ends when there has been no answer for ``[ask.local] idle_s``, or when no link is left at all.
+The engine (``xllamacpp``) serves OpenAI's protocol on a free port of 127.0.0.1, protected by a key. Clients
+get port and key over a private socket, on which every answer and every process that uses the model has a
+connection. The process exits when there has been no answer for ``[ask.local] idle_s``, or no connection is
+left.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from ops.logs import configure_logging, get_logger
 from ops.processes import process_start_time
 from ops.settings.load import LoadedSettings, load_settings
 
-#: With nobody linked any more, somebody may be about to come.
+#: Time without connections before the process exits, for clients that are about to connect.
 _LINGER_S = 0.5
-#: Whoever started us comes at once; if not, it has died.
+#: Timeout for the first connection: the process that started the model connects at once, unless it died.
 _FIRST_WITHIN_S = 30.0
-#: The model has to leave room for what else the host does.
+#: Niceness: the model yields to the other processes of the host.
 _NICE = 5
 _BACKLOG = 128
 
@@ -40,65 +41,65 @@ log = get_logger("ops.local_model.server")
 
 
 class ModelServer:
-    """Serves one model until nobody needs it.
+    """Serves one model until no client needs it.
 
     Args:
         loaded: Settings.
-        place: Where it is found.
+        paths: Its socket and state file.
     """
 
-    def __init__(self, loaded: LoadedSettings, place: ModelPaths) -> None:
+    def __init__(self, loaded: LoadedSettings, paths: ModelPaths) -> None:
         self._local = loaded.settings.ask.local
         self._loaded = loaded
-        self._place = place
+        self._paths = paths
         self._selector = selectors.DefaultSelector()
         self._links: dict[socket.socket, bytes] = {}
-        self._asked_s = time.monotonic()
+        self._used_s = time.monotonic()
         self._alone_s: float | None = time.monotonic() + _FIRST_WITHIN_S - _LINGER_S
-        self._hello = b""
+        self._endpoint = b""
         self._engine: Any = None
-        self._told_to_stop = False
+        self._stopping = False
         self._wake, self._sleeper = socket.socketpair()
 
     def stop(self) -> None:
-        """End soon; may be called from a signal handler."""
-        self._told_to_stop = True
+        """Stop the server; may be called from a signal handler."""
+        self._stopping = True
         self._wake.send(b".")
 
     def run(self, ready_fd: int) -> int:
-        """Serve until nobody needs the model; gives the exit status.
+        """Serve until no client needs the model, and return the exit status.
 
         Args:
-            ready_fd: Closed once links are taken.
+            ready_fd: Closed once the socket accepts connections.
         """
         listener = self._listen()
         os.close(ready_fd)
         self._selector.register(listener, selectors.EVENT_READ)
         self._selector.register(self._sleeper, selectors.EVENT_READ)
         try:
-            hello = self._load()
-            self._asked_s = time.monotonic()
-            self._hello = msgspec.json.encode(hello) + b"\n"
-            why = self._serve(listener) if hello.error == "" else self._turn_away(listener)
+            endpoint = self._load()
+            self._used_s = time.monotonic()
+            self._endpoint = msgspec.json.encode(endpoint) + b"\n"
+            reason = self._serve(listener) if endpoint.error == "" else self._report_error(listener)
         finally:
-            # In this order: whoever finds no socket starts another process, which waits for our lock.
-            self._place.socket.unlink(missing_ok=True)
-            self._place.state.unlink(missing_ok=True)
+            # In this order: a client that finds no socket starts another process, which waits for our lock.
+            self._paths.socket.unlink(missing_ok=True)
+            self._paths.state.unlink(missing_ok=True)
             listener.close()
-        log.info("model.stopped", reason=why)
-        return 0 if hello.error == "" else 1
+        log.info("model.stopped", reason=reason)
+        return 0 if endpoint.error == "" else 1
 
     def _listen(self) -> socket.socket:
-        self._place.socket.unlink(missing_ok=True)
+        self._paths.socket.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(self._place.socket))
-        self._place.socket.chmod(0o600)
+        listener.bind(str(self._paths.socket))
+        self._paths.socket.chmod(0o600)
         listener.listen(_BACKLOG)
         listener.setblocking(False)
         return listener
 
     def _load(self) -> ModelEndpoint:
-        """Load the weights; whoever comes meanwhile waits in the listener's backlog."""
+        """Load the weights; clients wait in the listener's backlog meanwhile."""
         try:
             path = model_file(self._loaded)
         except BridgeError as error:
@@ -110,10 +111,10 @@ class ModelServer:
         try:
             self._engine = self._start_engine(path, name, key)
         except StartFailed as error:
-            log.error("model.not_loaded", path=str(path), error=error.message)  # noqa: TRY400 (it says all)
+            log.error("model.not_loaded", path=str(path), error=error.message)  # noqa: TRY400 (complete as it is)
             return ModelEndpoint(error=error.message, remedy=error.remedy)
         except Exception as error:
-            # The engine is not ours: whatever it raises, those who wait have to hear it.
+            # The engine may raise anything; the waiting clients must get an answer.
             log.exception("model.not_loaded", path=str(path))
             return ModelEndpoint(error=f"{path.name} cannot be loaded ({str(error)[:200]})")
         state = ModelState(
@@ -122,7 +123,7 @@ class ModelServer:
             model=name,
             since=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         )
-        self._place.state.write_bytes(msgspec.json.encode(state))
+        self._paths.state.write_bytes(msgspec.json.encode(state))
         log.info(
             "model.loaded",
             model=name,
@@ -156,26 +157,26 @@ class ModelServer:
 
     def _serve(self, listener: socket.socket) -> str:
         while True:
-            why = self._over()
-            if why != "":
-                return why
+            reason = self._stop_reason()
+            if reason != "":
+                return reason
             for key, _ in self._selector.select(self._wait_s()):
                 if key.fileobj is listener:
-                    self._welcome(listener)
+                    self._accept(listener)
                 elif key.fileobj is self._sleeper:
                     self._sleeper.recv(64)
                 else:
-                    self._hear(key.fileobj)
+                    self._read(key.fileobj)
 
-    def _over(self) -> str:
-        """Say why to end now; empty if not."""
-        if self._told_to_stop:
-            return "it was told to"
+    def _stop_reason(self) -> str:
+        """Return why to stop now; empty to go on."""
+        if self._stopping:
+            return "stopped by a signal"
         now_s = time.monotonic()
         if self._alone_s is not None and now_s - self._alone_s >= _LINGER_S:
-            return "nobody is left to use it"
-        if not self._in_use() and now_s - self._asked_s >= self._local.idle_s:
-            return f"it was not asked for {self._local.idle_s:g} s"
+            return "no client is left"
+        if not self._in_use() and now_s - self._used_s >= self._local.idle_s:
+            return f"not used for {self._local.idle_s:g} s"
         return ""
 
     def _wait_s(self) -> float | None:
@@ -184,78 +185,78 @@ class ModelServer:
         if self._alone_s is not None:
             waits.append(self._alone_s + _LINGER_S - now_s)
         if not self._in_use():
-            waits.append(self._asked_s + self._local.idle_s - now_s)
+            waits.append(self._used_s + self._local.idle_s - now_s)
         return max(0.0, min(waits)) if waits else None
 
     def _in_use(self) -> bool:
-        # A link that has not said yet what it is for may be for an answer.
+        # A connection that has not sent its purpose yet may be for an answer.
         return any(purpose in (ASK, b"") for purpose in self._links.values())
 
-    def _welcome(self, listener: socket.socket) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         try:
             link, _ = listener.accept()
-        except OSError:  # it has gone already
+        except OSError:  # the client has gone already
             return
-        # What we say is short and goes into the socket's buffer: no need to wait for whoever is slow.
+        # Our answer is short and fits into the socket's buffer, so a slow client does not block us.
         link.setblocking(False)
         self._links[link] = b""
         self._alone_s = None
         self._selector.register(link, selectors.EVENT_READ)
 
-    def _hear(self, link: Any) -> None:
+    def _read(self, link: Any) -> None:
         try:
-            said = link.recv(16)
-            if said != b"":
-                self._links[link] = said[:1]
-                self._asked_s = time.monotonic()
-                if said[:1] == ASK:
-                    link.sendall(self._hello)
+            purpose = link.recv(16)[:1]
+            if purpose != b"":
+                self._links[link] = purpose
+                self._used_s = time.monotonic()
+                if purpose == ASK:
+                    link.sendall(self._endpoint)
                 return
         except OSError:
-            said = b""
+            purpose = b""
         self._selector.unregister(link)
         link.close()
         if self._links.pop(link) == ASK:
-            self._asked_s = time.monotonic()
+            self._used_s = time.monotonic()
         if not self._links:
             self._alone_s = time.monotonic()
 
-    def _turn_away(self, listener: socket.socket) -> str:
-        """Tell those who wait that there is no model, until none is left."""
+    def _report_error(self, listener: socket.socket) -> str:
+        """Send the error to the waiting clients."""
         deadline_s = time.monotonic() + _LINGER_S
-        while time.monotonic() < deadline_s and not self._told_to_stop:
+        while time.monotonic() < deadline_s and not self._stopping:
             for key, _ in self._selector.select(max(0.0, deadline_s - time.monotonic())):
                 if key.fileobj is listener:
-                    self._welcome(listener)
+                    self._accept(listener)
                 elif key.fileobj is not self._sleeper:
-                    self._hear(key.fileobj)
-        return "it could not be loaded"
+                    self._read(key.fileobj)
+        return "the model could not be loaded"
 
 
 def main() -> int:
-    """Run the process; gives its exit status."""
+    """Run the process and return its exit status."""
     ready_fd = int(sys.argv[1])
     loaded = load_settings()
-    place = model_paths(loaded.workspace)
+    paths = model_paths(loaded.workspace)
     configure_logging(loaded, process="model", console=False)
     os.nice(_NICE)
-    # The one before us may still be ending.
-    lock_fd = await_lock(place.lock)
-    server = ModelServer(loaded, place)
+    # The previous process may still be exiting.
+    lock_fd = await_lock(paths.lock)
+    server = ModelServer(loaded, paths)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: server.stop())
     try:
         return server.run(ready_fd)
     except Exception:
-        # Nobody reads our stderr: those who wait for the model are sent to the log.
+        # stderr is discarded: the clients' error points to the log.
         log.exception("model.failed")
         return 1
     finally:
-        place.lock.unlink(missing_ok=True)
+        paths.lock.unlink(missing_ok=True)
         os.close(lock_fd)
 
 
 if __name__ == "__main__":
     status = main()
-    # Without the interpreter's own end: threads of the engine that still compute would hold it up.
+    # Without interpreter shutdown, which threads of the engine that are still computing would delay.
     os._exit(status)

@@ -1,7 +1,7 @@
-"""The settings of a process that keeps running, read again when ``3ox.toml`` has changed.
+"""Settings of a running process, read again when ``3ox.toml`` has changed.
 
-A new project or policy rule counts without a restart. What a process is built from (addresses, limits,
-threads) is built once, at its start.
+New projects and policy rules apply without a restart. What a process is built from (addresses, limits,
+threads) is fixed at its start.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ops.errors import SettingsError
 from ops.logs import get_logger
 from ops.settings.load import LoadedSettings, Settings, load_settings
 
-#: A file that changed less than this ago may be half written.
+#: A file modified less than this ago may be half written.
 _SETTLE_S = 0.02
-#: Many programs empty a file before they write it: only one that has been empty for this long is meant so.
+#: Many programs empty a file before they write it: an empty file counts only after this time.
 _EMPTY_S = 1.0
-#: Bound on waiting for a file that keeps changing; the settings read before stay in force then.
+#: Attempts to read a file that keeps changing; after that, the settings read before remain in force.
 _SETTLE_TRIES = 10
 
 log = get_logger(__name__)
@@ -41,11 +41,11 @@ class _FileVersion(NamedTuple):
 
 
 class LiveSettings:
-    """The one reader of a changed ``3ox.toml`` in a process; threads may share it.
+    """The one reader of a changed ``3ox.toml`` in a process; thread-safe.
 
-    Each call looks at the file, which costs one ``stat`` (2 us): a worker whose settings are older than those
-    of the process that accepted a job would refuse a job of a new project for good. A file that is not valid,
-    or missing, is logged once, and the settings read before stay in force.
+    Each call checks the file, which costs one ``stat`` (2 us): a worker with older settings than the process
+    that accepted a job would fail a job of a new project for good. A file that is missing or not valid is
+    logged once, and the settings read before remain in force.
 
     Args:
         loaded: The settings that the process has started with.
@@ -54,7 +54,7 @@ class LiveSettings:
     def __init__(self, loaded: LoadedSettings) -> None:
         self._started = loaded
         self._file = os.fspath(loaded.workspace.settings_file)
-        #: None: a file of this version may still have another content than the one that was read.
+        #: Version of the file that was read; None while the file may still change within that version.
         self._version: _FileVersion | None = None
         self._content = loaded.content
         self._loaded = loaded
@@ -62,17 +62,17 @@ class LiveSettings:
         self._lock = threading.Lock()
 
     def loaded(self) -> LoadedSettings:
-        """Return everything as it is in the file now, except where the store is.
+        """Return the settings in the file now, except ``redis_url`` and ``key_prefix``.
 
-        The same object until the file has changed.
+        Returns the same object until the file has changed.
         """
         self._look()
         return self._loaded
 
     def now(self) -> Settings:
-        """Return the settings of the start with the projects and policy rules of now.
+        """Return the settings of the start with the current projects and policy rules.
 
-        The same object until one of them has changed.
+        Returns the same object until one of them has changed.
         """
         self._look()
         return self._admission

@@ -1,7 +1,7 @@
-"""The store as every other part sees it: call, pipeline, block, subscribe.
+"""Client of the store: call, pipeline, stream, and connections for blocking reads and subscriptions.
 
-Thread-safe: each call borrows a connection of its own. A connection that turns out dead is replaced
-and the call tried once more, which is sound because every script of ours is idempotent.
+Thread-safe: each call borrows a connection from a pool. A dead connection is replaced and the call repeated
+once, which is safe because all our scripts are idempotent.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ops.store.resp import Argument, Connection, RawConnection, Reply, as_error
 from ops.store.tls_sentinel import RedisClients
 from ops.store.url import mask_password, parse_endpoint
 
-#: More idle connections than this are closed instead of kept.
+#: Maximum number of idle connections; further ones are closed.
 _IDLE_MAX = 32
-#: Commands of a stream that are under way at a time.
+#: Maximum number of commands of a stream that await their replies.
 _AHEAD_MAX = 3
 
 
@@ -29,7 +29,7 @@ class Store:
 
     Args:
         url: ``redis://``, ``unix://``, ``rediss://`` or ``sentinel://``.
-        timeout_s: Bound on connecting and on each reply.
+        timeout_s: Timeout of connecting and of each reply, in seconds.
 
     Raises:
         SettingsError: The URL is malformed.
@@ -49,15 +49,15 @@ class Store:
 
     @classmethod
     def open(cls, loaded: LoadedSettings, *, timeout_s: float | None = None) -> Store:
-        """Give the store that the settings name: ``redis_url``, else the workspace's embedded one."""
+        """Return the store of the settings: ``redis_url``, else the workspace's embedded store."""
         limit_s = loaded.settings.store_timeout_s if timeout_s is None else timeout_s
         return cls(loaded.store_url, timeout_s=limit_s)
 
     def connect(self) -> Connection:
-        """Open a connection of the caller's own, for blocking reads and subscriptions.
+        """Open a new connection that belongs to the caller, for blocking reads and subscriptions.
 
         Raises:
-            StoreUnreachable: Nobody listens there.
+            StoreUnreachable: The store does not accept the connection.
         """
         return self._new()
 
@@ -65,8 +65,8 @@ class Store:
         """Run one command.
 
         Raises:
-            StoreUnreachable: No answer in time, or the store cannot serve now.
-            StoreError: The store answered with an error.
+            StoreUnreachable: No reply in time, or the store cannot serve now.
+            StoreError: The store replied with an error.
         """
         reply = self.pipeline([command])[0]
         if isinstance(reply, hiredis.ReplyError):
@@ -74,10 +74,10 @@ class Store:
         return reply
 
     def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
-        """Run several commands in one round trip; error replies stand in the list, unraised.
+        """Run several commands in one round trip; error replies are returned in the list, not raised.
 
         Raises:
-            StoreUnreachable: No answer in time.
+            StoreUnreachable: No reply in time.
         """
         with self._lock:
             connection = self._idle.pop() if self._idle else None
@@ -87,33 +87,33 @@ class Store:
             except StoreTimeout:
                 raise
             except StoreUnreachable:
-                # The store was restarted since this connection was last used: one more try on a new one.
+                # The store was restarted since this connection was last used: retry on a new one.
                 self._forget_idle()
         return self._exchange(self._new(), commands)
 
     def stream(self, commands: Iterable[Sequence[Argument]]) -> Iterator[Reply]:
-        """Run commands one after the other, some of them under way while the next one is being made.
+        """Run a series of commands, sending the next ones while replies are pending.
 
         Args:
-            commands: What to run; made as they are needed.
+            commands: The commands; produced as they are needed.
 
         Yields:
-            Their replies, in order; error replies among them, unraised.
+            Their replies, in order; error replies are yielded, not raised.
 
         Raises:
-            StoreUnreachable: No answer in time; any of them may have been carried out.
+            StoreUnreachable: No reply in time; any of the commands may have been carried out.
         """
         connection = self._new()
-        owed = 0
+        pending = 0
         try:
             for command in commands:
                 connection.send([command])
-                owed += 1
-                if owed > _AHEAD_MAX:
-                    owed -= 1
+                pending += 1
+                if pending > _AHEAD_MAX:
+                    pending -= 1
                     yield self._await(connection)
-            while owed:
-                owed -= 1
+            while pending:
+                pending -= 1
                 yield self._await(connection)
         except BaseException:
             connection.close()
@@ -124,11 +124,11 @@ class Store:
         try:
             return connection.read(self.timeout_s)
         except TimeoutError as error:
-            raise self._silent() from error
+            raise self._timed_out() from error
 
-    def _silent(self) -> StoreTimeout:
+    def _timed_out(self) -> StoreTimeout:
         return StoreTimeout(
-            f"the store at {self.url} did not answer within {self.timeout_s:g} s.",
+            f"The store at {self.url} did not answer within {self.timeout_s:g} s.",
             remedy="Check whether it is paused or overloaded.",
         )
 
@@ -138,12 +138,12 @@ class Store:
             replies = [connection.read(self.timeout_s) for _ in commands]
         except TimeoutError as error:
             connection.close()
-            raise self._silent() from error
+            raise self._timed_out() from error
         except BaseException:
             connection.close()
             raise
         if any(isinstance(reply, hiredis.ReplyError) and str(reply)[:8] == "READONLY" for reply in replies):
-            # Another server is the primary now; over this connection we would never reach it.
+            # A failover made another server the primary; this connection would never reach it.
             connection.close()
             self._forget_idle()
         else:

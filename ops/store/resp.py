@@ -1,9 +1,9 @@
-"""One raw connection to the store: a socket, hiredis' reader, nothing else.
+"""A raw connection to the store: a socket and hiredis' parser, nothing else.
 
-A job is dispatched by one script call and settled by another, so the client's cost per call is the
-product's cost per job: a GET takes 29 us here, 65 us through the full client, whose import alone costs
-100-190 ms (measured on Python 3.11 over a unix socket). TLS and Sentinel go through the full client, see
-``redis_client.py``; both have the same face.
+A job costs one script call to submit and one to settle, so the client's cost per call is the product's cost
+per job: a GET takes 29 us here and 65 us through the ``redis`` package, whose import alone costs 100-190 ms
+(measured on Python 3.11 over a Unix socket). TLS and Sentinel use that package behind the same interface, see
+``ops.store.tls_sentinel``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ops.store.url import Endpoint
 Argument: TypeAlias = str | bytes | int | float | memoryview
 Reply: TypeAlias = Any
 
-#: Error replies that mean "not now": the caller waits and tries again.
+#: Error replies that are worth a retry.
 _TRANSIENT = frozenset(
     {
         "LOADING",
@@ -33,41 +33,43 @@ _TRANSIENT = frozenset(
         "TRYAGAIN",
         "BUSY",
         "MISCONF",  # the store's disk is full
-        "NOSCRIPT",  # a failover between the loading of a script and its call
+        "NOSCRIPT",  # a failover between loading a script and calling it
         "UNBLOCKED",
     }
 )
 _TOO_MANY_CLIENTS = "ERR max number of clients"
-#: Another version of the bridge has just removed our functions; the next call brings them back.
+#: Another version of the bridge has just removed our functions; the next call loads them again.
 _FUNCTIONS_GONE = "ERR Function not found"
 
-# hiredis' stub says "a tuple of one"; it takes any number.
+# The stub of hiredis declares a tuple of one element; it takes any number.
 pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
 
 
 def as_error(reply: Exception) -> StoreError | StoreUnreachable:
-    """Turn an error reply into one of our errors."""
+    """Return the exception for an error reply."""
     text = str(reply)
     code = text.split(" ", 1)[0]
     if code in _TRANSIENT or text.startswith((_TOO_MANY_CLIENTS, _FUNCTIONS_GONE)):
-        return StoreUnreachable(f"the store is not ready: {text}.", remedy="It is tried again.")
+        return StoreUnreachable(f"The store is not ready: {text}.", remedy="Retry in a moment.")
     if code == "OOM":
         return StoreUnreachable(
-            "the store is out of memory.",
+            "The store is out of memory.",
             remedy="Raise maxmemory (store_maxmemory_bytes) or lower retention_s and finished_max.",
         )
     if code in {"NOAUTH", "WRONGPASS", "NOPERM"}:
-        return StoreUnreachable(f"the store refuses us: {text}.", remedy="Correct the password in redis_url.")
-    return StoreError(f"the store answered: {text}.", code=code)
+        return StoreUnreachable(
+            f"The store refuses the login: {text}.", remedy="Correct user and password in redis_url."
+        )
+    return StoreError(f"The store replied with an error: {text}.", code=code)
 
 
 def well_formed(text: str) -> str:
-    """Give a text without lone surrogates (half an emoji, a broken file name), which UTF-8 cannot hold."""
+    """Return a text with lone surrogates (of a broken file name, for example) replaced, for UTF-8."""
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _timeval(seconds: float) -> bytes:
-    """Give a C ``struct timeval``; all zero would mean "for ever"."""
+    """Return a C ``struct timeval``, at least one microsecond: zero would mean no timeout."""
     micros = max(1, round(seconds * 1_000_000))
     return struct.pack("@ll", micros // 1_000_000, micros % 1_000_000)
 
@@ -79,26 +81,26 @@ class Connection(Protocol):
         """Send commands without waiting for their replies."""
 
     def read(self, timeout_s: float) -> Reply:
-        """Give the next reply; error replies are returned, not raised.
+        """Return the next reply; error replies are returned, not raised.
 
         Raises:
-            TimeoutError: Nothing came in time; the connection stays usable.
-            StoreUnreachable: The connection is gone.
+            TimeoutError: No reply in time; the connection remains usable.
+            StoreUnreachable: The connection is lost.
         """
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
 
 
 class RawConnection:
     """A plain socket that speaks RESP.
 
     Args:
-        endpoint: Where the store listens.
-        timeout_s: Bound on connecting and on each reply of the greeting.
+        endpoint: Address of the store.
+        timeout_s: Timeout of connecting, and of each reply to AUTH and SELECT, in seconds.
 
     Raises:
-        StoreUnreachable: Nobody listens there, or not in time.
+        StoreUnreachable: The store does not accept the connection in time.
     """
 
     def __init__(self, endpoint: Endpoint, timeout_s: float) -> None:
@@ -106,11 +108,11 @@ class RawConnection:
         self._timeout_s = timeout_s
         self._reader = hiredis.Reader()
         self._socket = self._connect()
-        # The kernel keeps the time: Python's own time-outs cost a system call more for each send and receive.
+        # Timeouts of the kernel: Python's own cost an additional system call per send and receive.
         self._socket.settimeout(None)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout_s))
         self._read_timeout_s = -1.0
-        self._greet()
+        self._log_in()
 
     def _connect(self) -> socket.socket:
         family = socket.AF_UNIX if self._endpoint.path else socket.AF_UNSPEC
@@ -123,21 +125,21 @@ class RawConnection:
             link = socket.create_connection((self._endpoint.host, self._endpoint.port), self._timeout_s)
             link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        except (OSError, UnicodeError) as error:  # a host name that cannot be one raises UnicodeError
+        except (OSError, UnicodeError) as error:  # UnicodeError: the host name is not valid
             raise self._gone(error) from error
         return link
 
-    def _greet(self) -> None:
-        greeting: list[Sequence[Argument]] = []
+    def _log_in(self) -> None:
+        commands: list[Sequence[Argument]] = []
         if self._endpoint.password:
             user = (self._endpoint.username,) if self._endpoint.username else ()
-            greeting.append(("AUTH", *user, self._endpoint.password))
+            commands.append(("AUTH", *user, self._endpoint.password))
         if self._endpoint.database:
-            greeting.append(("SELECT", self._endpoint.database))
-        if not greeting:
+            commands.append(("SELECT", self._endpoint.database))
+        if not commands:
             return
-        self.send(greeting)
-        for _ in greeting:
+        self.send(commands)
+        for _ in commands:
             try:
                 reply = self.read(self._timeout_s)
             except TimeoutError as error:
@@ -150,8 +152,8 @@ class RawConnection:
     def _gone(self, error: Exception) -> StoreUnreachable:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return StoreUnreachable(
-            f"the store at {self._endpoint.url} does not answer ({reason}).",
-            remedy="'3ox up' starts the embedded one; for another, check that it runs, and redis_url.",
+            f"The store at {self._endpoint.url} does not answer ({reason}).",
+            remedy="Start the embedded store with '3ox up', or check redis_url and its server.",
         )
 
     def send(self, commands: Sequence[Sequence[Argument]]) -> None:
@@ -177,7 +179,7 @@ class RawConnection:
         wait_s = timeout_s
         while True:
             try:
-                # The kernel rounds time-outs up to 1 to 10 ms; to look whether something is there takes none.
+                # The kernel rounds timeouts up to 1 to 10 ms; a non-blocking read takes none of it.
                 flags = 0 if wait_s > 0 else socket.MSG_DONTWAIT
                 if wait_s > 0 and wait_s != self._read_timeout_s:
                     self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(wait_s))
@@ -193,7 +195,7 @@ class RawConnection:
             reply = self._reader.gets()
             if reply is not False:
                 return reply
-            # Part of a large reply: the rest has the rest of the time.
+            # Part of a large reply: wait for the rest within the remaining time.
             wait_s = max(0.0, started_s + timeout_s - time.monotonic())
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The full client behind the same face as the raw connection, for TLS and Sentinel."""
+"""Connections over TLS and Sentinel through the ``redis`` package, with the interface of a raw connection."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class RedisClients:
-    """Makes connections through the ``redis`` package.
+    """Opens connections through the ``redis`` package.
 
     Args:
         url: ``rediss://...`` or ``sentinel://[user:password@]host:port,host:port/service[/db]``.
-        timeout_s: Bound on connecting and on a reply.
+        timeout_s: Timeout of connecting and of a reply, in seconds.
 
     Raises:
         SettingsError: The URL is malformed.
@@ -33,13 +33,13 @@ class RedisClients:
         from redis.retry import Retry
 
         self._url = mask_password(url)
-        # Waiting for the store is decided in one place, by who called us: no retries down here.
+        # No retries here: the caller decides how long to wait for the store.
         options: dict[str, Any] = {
             "socket_timeout": timeout_s,
             "socket_connect_timeout": timeout_s,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
-            # The pool only makes connections here and gets none back: its count never goes down again.
+            # The pool only creates connections here and gets none back, so its count never decreases.
             "max_connections": 2**31 - 1,
         }
         if url.startswith("sentinel://"):
@@ -54,7 +54,7 @@ class RedisClients:
         """Open a connection.
 
         Raises:
-            StoreUnreachable: Nobody listens there.
+            StoreUnreachable: The store does not accept the connection.
         """
         return RedisConnection(self._client.connection_pool, self._url)
 
@@ -64,9 +64,8 @@ def _through_sentinel(url: str, options: dict[str, Any]) -> redis.Redis:
 
     from redis.sentinel import Sentinel
 
-    place = url.removeprefix("sentinel://")
-    credentials, _, place = place.rpartition("@")
-    hosts, _, path = place.partition("/")
+    credentials, _, address = url.removeprefix("sentinel://").rpartition("@")
+    hosts, _, path = address.partition("/")
     service, _, database = path.partition("/")
     try:
         sentinels = [
@@ -83,14 +82,14 @@ def _through_sentinel(url: str, options: dict[str, Any]) -> redis.Redis:
         )
     user, _, password = credentials.partition(":")
     login = {"username": unquote(user) or None, "password": unquote(password)} if password else {}
-    bound = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
-    guard = cast("Any", Sentinel)(sentinels, sentinel_kwargs=bound, db=number, **options, **login)
-    client: redis.Redis = guard.master_for(service)
+    timeouts = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
+    sentinel = cast("Any", Sentinel)(sentinels, sentinel_kwargs=timeouts, db=number, **options, **login)
+    client: redis.Redis = sentinel.master_for(service)
     return client
 
 
 class RedisConnection:
-    """One connection of the full client; see ``ops.store.resp.Connection``."""
+    """A connection of the ``redis`` package; see ``ops.store.resp.Connection``."""
 
     def __init__(self, pool: Any, url: str) -> None:
         self._url = url
@@ -107,11 +106,11 @@ class RedisConnection:
         return (redis.RedisError, hiredis.HiredisError, OSError)
 
     def _gone(self, error: Exception) -> StoreUnreachable:
-        # Sentinel's error names its clients by their whole representation, passwords' places included.
+        # Sentinel's error quotes the representation of its clients, including their passwords.
         reason = re.sub(r"<.*>", "...", str(error), flags=re.DOTALL)
         return StoreUnreachable(
-            f"the store at {self._url} does not answer ({reason}).",
-            remedy="Check that it runs and that redis_url is right.",
+            f"The store at {self._url} does not answer ({reason}).",
+            remedy="Check that it runs and that redis_url is correct.",
         )
 
     def send(self, commands: Sequence[Sequence[Argument]]) -> None:
@@ -140,7 +139,7 @@ class RedisConnection:
 
 
 def _with_code(error: Exception) -> str:
-    """Put back the code that the full client strips from the replies it knows."""
+    """Return an error reply with the code that the ``redis`` package strips from it."""
     import redis
 
     codes: dict[type[Exception], str] = {

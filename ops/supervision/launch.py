@@ -1,8 +1,8 @@
-"""Start a program that dies with its parent: ``python -I -S launch.py PARENT_PID SIGNAL -- ARGV...``.
+"""Start a program that ends with its parent: ``python -I -S launch.py PARENT_PID SIGNAL -- ARGV...``.
 
-A separate process sets the parent death signal on itself and then becomes the program. Doing that between
-``fork`` and ``exec`` (``preexec_fn``) would run Python code in a copy of a process that may have threads,
-where a lock that another thread held is never released. It costs about 20 ms.
+A separate process sets the parent death signal on itself and then executes the program, which costs about
+20 ms. Doing so between ``fork`` and ``exec`` (``preexec_fn``) would run Python code in the copy of a process
+with threads, where a lock held by another thread is never released.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-#: What a shell says when a program cannot be started.
+#: Exit status of a shell for a program that cannot be started.
 EXIT_NOT_STARTED = 127
 
 
 def launch_argv(argv: Sequence[str], signal_number: int) -> list[str]:
-    """Give the argument list that starts ``argv`` so that it gets a signal when our process ends.
+    """Return the argument list that starts ``argv`` so that it receives a signal when this process ends.
 
-    Where the kernel knows no parent death signal (macOS), that is ``argv`` itself.
+    On a kernel without parent death signal (macOS), this is ``argv`` itself.
     """
     if not sys.platform.startswith("linux"):
         return list(argv)
@@ -30,7 +30,7 @@ def _main(parent_pid: int, signal_number: int, argv: list[str]) -> int:
 
     ctypes.CDLL(None).prctl(1, signal_number, 0, 0, 0)  # PR_SET_PDEATHSIG
     if os.getppid() != parent_pid:
-        # It died before the kernel knew that we care.
+        # The parent ended before the signal was set.
         return EXIT_NOT_STARTED
     try:
         os.execvp(argv[0], argv)  # noqa: S606 (this is its purpose)

@@ -1,4 +1,4 @@
-"""One program under the supervisor: what it is, its running process, its output."""
+"""A supervised program: its definition, its running process, and the parsing of its output."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from ops.logs import get_logger
 from ops.supervision.launch import launch_argv
 
 _READ_BYTES = 65_536
-#: Lines of output kept to explain an early end.
+#: Last lines of output that are kept to explain an early end.
 _TAIL_LINES = 20
 
 log = get_logger(__name__)
 
 
 class Readiness(NamedTuple):
-    """What a program's check found out about it.
+    """Result of a program's readiness check.
 
     Attributes:
-        pids: Processes without which the program is as good as dead: it is ended when one of them ends.
-        marks: Environment variables (name, value) of processes that must not outlive the program, however
-            far they have detached themselves.
+        pids: Processes that the program cannot work without: it is stopped when one of them ends.
+        marks: Environment variables (name, value) of processes that must not outlive the program, even if
+            they have detached themselves.
     """
 
     pids: tuple[int, ...] = ()
@@ -39,7 +39,7 @@ class Readiness(NamedTuple):
 
 
 async def either(*waits: Awaitable[object], timeout_s: float | None = None) -> None:
-    """Wait until one of these is done or the time is out; coroutines that are not done then are cancelled."""
+    """Wait until one of these is done or the timeout expires; then cancel the coroutines among them."""
     futures = [asyncio.ensure_future(wait) for wait in waits]
     try:
         await asyncio.wait(futures, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -51,17 +51,17 @@ async def either(*waits: Awaitable[object], timeout_s: float | None = None) -> N
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """What the supervisor keeps running.
+    """A program that the supervisor keeps running.
 
     Attributes:
-        name: In logs and in ``3ox status``.
-        argv: Runs it in the foreground.
-        env: Added to the supervisor's environment.
+        name: Name in logs and in ``3ox status``.
+        argv: Command that runs it in the foreground.
+        env: Variables added to the supervisor's environment.
         cwd: Working directory; the supervisor's when None.
-        stop_timeout_s: Time between SIGTERM and SIGKILL when it is stopped.
-        ready: Given its process id, waits until it serves; the supervisor sets the bound.
-        gate: Whether all that comes after it is started only when it is ready, and stopped before it.
-        restart: Whether it is started again when it ends; if not, its end stops the supervisor.
+        stop_timeout_s: Time between SIGTERM and SIGKILL when it is stopped, in seconds.
+        ready: Takes the pid and waits until the program is ready; the supervisor sets the timeout.
+        gate: Whether the programs after it start only when it is ready, and stop before it.
+        restart: Whether it is restarted when it ends; if not, its end stops the supervisor.
         pass_fds: File descriptors that it inherits.
     """
 
@@ -77,18 +77,19 @@ class Program:
 
 
 class RunningProgram:
-    """A process of a program, in a session of its own, that dies with us.
+    """The process of a program, in its own session; it ends with the supervisor.
 
     Args:
-        program: What to run; starts it at once.
+        program: The program; it is started at once.
         environ: Its whole environment.
 
     Attributes:
-        ended: Done when the process has ended; its result is the exit code, negative for a signal.
+        ended: Future that is done when the process has ended; its result is the exit code, negative for a
+            signal.
         tail: The last lines of its output.
 
     Raises:
-        StartFailed: It cannot be started.
+        StartFailed: The program cannot be started.
     """
 
     def __init__(self, program: Program, environ: Mapping[str, str]) -> None:
@@ -96,7 +97,7 @@ class RunningProgram:
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._lines = LineSplitter()
-        self._vital_fds: list[int] = []
+        self._watched_fds: list[int] = []
         try:
             self._popen = subprocess.Popen(
                 launch_argv(program.argv, signal.SIGTERM),
@@ -114,42 +115,42 @@ class RunningProgram:
                 remedy="Check the installation.",
             ) from error
         self.pid = self._popen.pid
-        if self._popen.stdout is None:  # pragma: no cover (it was asked for)
-            raise StartFailed(f"{program.name} has no output.")
+        if self._popen.stdout is None:  # pragma: no cover (stdout=PIPE always sets it)
+            raise StartFailed(f"{program.name} has no output pipe.")
         self._output_fd = os.dup(self._popen.stdout.fileno())
         self._popen.stdout.close()
         os.set_blocking(self._output_fd, False)
         asyncio.get_running_loop().add_reader(self._output_fd, self._read)
 
     def set_ended(self, exit_code: int) -> None:
-        """Take note of the end of the process, which the supervisor has reaped."""
-        # Popen would otherwise wait for the process once more.
+        """Record the exit code of the process, which the supervisor has reaped."""
+        # Without it, Popen would wait for the reaped process.
         self._popen.returncode = exit_code
         self._unwatch()
         self._read()
         if not self.ended.done():
             self.ended.set_result(exit_code)
 
-    def watch(self, vital: Readiness) -> None:
-        """End the program when one of its vital processes ends (Linux; elsewhere it has to notice itself)."""
+    def watch(self, readiness: Readiness) -> None:
+        """Kill the program when one of these processes ends (Linux; on macOS the program must detect it)."""
         if not hasattr(os, "pidfd_open"):
             return
-        for pid in vital.pids:
+        for pid in readiness.pids:
             with contextlib.suppress(ProcessLookupError):
                 pidfd = os.pidfd_open(pid)
-                self._vital_fds.append(pidfd)
-                asyncio.get_running_loop().add_reader(pidfd, self._vital_ended, pid)
+                self._watched_fds.append(pidfd)
+                asyncio.get_running_loop().add_reader(pidfd, self._watched_process_ended, pid)
 
-    def _vital_ended(self, pid: int) -> None:
+    def _watched_process_ended(self, pid: int) -> None:
         self._unwatch()
         log.warning("program.lost_process", program=self.program.name, lost_pid=pid)
         self.kill()
 
     def _unwatch(self) -> None:
-        for pidfd in self._vital_fds:
+        for pidfd in self._watched_fds:
             asyncio.get_running_loop().remove_reader(pidfd)
             os.close(pidfd)
-        self._vital_fds.clear()
+        self._watched_fds.clear()
 
     def kill(self) -> None:
         """Send SIGKILL to the process and its group."""
@@ -158,15 +159,15 @@ class RunningProgram:
                 os.killpg(self.pid, signal.SIGKILL)
 
     async def stop(self, hurry: asyncio.Event) -> None:
-        """Send SIGTERM, wait for the end, then SIGKILL.
+        """Stop the process: SIGTERM, wait, then SIGKILL.
 
         Args:
-            hurry: Ends the wait early.
+            hurry: Ends the wait early when set.
         """
         self._unwatch()
         if self.ended.done():
             return
-        # To the process alone: Dramatiq's master passes it on, and a worker that hears it twice gives up.
+        # To the process, not its group: Dramatiq's master forwards it, and a worker aborts on the second one.
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
         await either(self.ended, hurry.wait(), timeout_s=self.program.stop_timeout_s)
@@ -176,34 +177,34 @@ class RunningProgram:
             await self.ended
 
     def _read(self) -> None:
-        # Its end comes after that of the process if something that it started has inherited the pipe.
+        # End of file may come after the end of the process, if a process that it started inherited the pipe.
         while self._output_fd >= 0:
             try:
                 data = os.read(self._output_fd, _READ_BYTES)
             except BlockingIOError:
                 return
-            self._take(data)
+            self._log_output(data)
             if not data:
-                self._forget_output()
+                self._close_output()
 
-    def _take(self, data: bytes) -> None:
+    def _log_output(self, data: bytes) -> None:
         for line in self._lines.feed(data):
             self.tail.append(line)
             level, text, logger = parse_line(line)
             named = {} if logger is None else {"source": logger}
             getattr(log, level)("program.output", program=self.program.name, text=text, **named)
 
-    def _forget_output(self) -> None:
+    def _close_output(self) -> None:
         asyncio.get_running_loop().remove_reader(self._output_fd)
         os.close(self._output_fd)
         self._output_fd = -1
 
     def close(self) -> None:
-        """Read what there is, and no more."""
+        """Read the output that is there without waiting for more, and close the pipe."""
         self._read()
         if self._output_fd >= 0:
-            self._take(b"")
-            self._forget_output()
+            self._log_output(b"")
+            self._close_output()
 
 
 #: ``dramatiq.cli.LOGFORMAT``: [time] [PID 1] [MainThread] [dramatiq.MainProcess] [INFO] text
@@ -217,7 +218,7 @@ _LEVELS = {"DEBUG": "debug", "INFO": "info", "WARNING": "warning", "ERROR": "err
 
 
 class OutputLine(NamedTuple):
-    """A line, its severity as a level of ``logging`` in lower case, and who wrote it inside the program."""
+    """A parsed line: its ``logging`` level in lower case, its text, and the logger inside the program."""
 
     level: str
     text: str
@@ -225,7 +226,7 @@ class OutputLine(NamedTuple):
 
 
 def parse_line(line: str) -> OutputLine:
-    """Read a line of Dramatiq's master or of the store; any other one is of level ``info`` as it stands."""
+    """Parse a line of Dramatiq's master or of the store; any other line is returned as is, level ``info``."""
     found = _DRAMATIQ.fullmatch(line)
     if found is not None:
         return OutputLine(_LEVELS.get(found["level"], "info"), found["text"], found["logger"])
@@ -236,14 +237,14 @@ def parse_line(line: str) -> OutputLine:
 
 
 class LineSplitter:
-    """Cuts a byte stream into lines; a line longer than ``max_bytes`` is cut too."""
+    """Splits a byte stream into lines; a line longer than ``max_bytes`` is split too."""
 
     def __init__(self, max_bytes: int = 16_384) -> None:
         self._max_bytes = max_bytes
         self._rest = b""
 
     def feed(self, data: bytes) -> list[str]:
-        """Take a piece of the stream, an empty one at its end; give the lines that are complete now."""
+        """Add a piece of the stream (empty at its end) and return the lines that are complete now."""
         *whole, rest = (self._rest + data).split(b"\n")
         pieces = [piece for line in whole for piece in self._cut(line)]
         *more, self._rest = self._cut(rest)

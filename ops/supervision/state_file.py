@@ -1,7 +1,7 @@
-"""What ``3ox up`` leaves on disk while it runs, so that ``down``, ``status`` and the next ``up`` find it.
+"""Files by which ``down``, ``status`` and the next ``up`` find a running ``3ox up``.
 
-``.3ox/run/up.pid`` is locked as long as the supervisor lives: the lock, not the number, says that it does,
-so a stale file is no obstacle. ``.3ox/run/up.json`` lists its programs.
+``.3ox/run/up.pid`` is locked while the supervisor runs: the lock, not the pid in it, proves that it does, so
+a stale file does no harm. ``.3ox/run/up.json`` lists its programs.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from ops.errors import AlreadyRunning, StartFailed
 from ops.processes import descendants, find_marked, pid_alive, process_start_time, stop_processes
 from ops.workspace import Workspace
 
-#: In the environment of everything that a supervisor starts: which supervisor it was.
+#: Environment variable of every process that a supervisor starts; its value identifies the supervisor.
 INSTANCE_MARK = "BRIDGE_SUPERVISED"
-#: ``running_pid`` holds the lock for an instant to see whether it can; whoever holds it longer lives.
+#: ``running_pid`` takes the lock for an instant to test it; a holder that keeps it longer is a supervisor.
 _PROBE_S = 0.2
 
 
 class ProgramState(msgspec.Struct, kw_only=True):
-    """One program under the supervisor.
+    """State of one supervised program.
 
     Attributes:
-        since: When this process of it was started, RFC 3339.
-        restarts: How often it has been started again.
-        ready: Whether it has passed its check.
-        said: The last line that it wrote before it last ended.
+        since: Start time of its current process, RFC 3339.
+        restarts: Number of restarts.
+        ready: Whether it has passed its readiness check.
+        said: Last line of output of its previous process.
     """
 
     name: str
@@ -44,14 +44,14 @@ class ProgramState(msgspec.Struct, kw_only=True):
 
 
 class SupervisorState(msgspec.Struct, kw_only=True):
-    """A running bridge on this machine.
+    """State of a running supervisor.
 
     Attributes:
-        pid: Of the supervisor.
-        instance: Value of ``BRIDGE_SUPERVISED`` in everything that it has started.
-        since: When it was started, RFC 3339.
-        store_url: Where the store is, without password.
-        home: The workspace, without links: a copy of this file elsewhere is told by it.
+        pid: Its pid.
+        instance: Value of ``BRIDGE_SUPERVISED`` in every process that it has started.
+        since: Its start time, RFC 3339.
+        store_url: URL of the store, password masked.
+        home: Real path of the workspace; it differs when this file was copied to another workspace.
     """
 
     pid: int
@@ -72,10 +72,10 @@ def _state_file(workspace: Workspace) -> Path:
 
 
 def running_pid(workspace: Workspace) -> int | None:
-    """Give the process id of the supervisor that serves this workspace, or None."""
+    """Return the pid of the supervisor that serves this workspace, or None."""
     pid = _locking_pid(workspace)
     if pid is None:
-        # Somebody may have removed its pid file.
+        # The pid file may have been removed while the supervisor runs.
         state = _read(workspace)
         pid = state.pid if state is not None and _is_alive(state) and _is_of(state, workspace) else None
     return pid
@@ -100,7 +100,7 @@ def _locking_pid(workspace: Workspace) -> int | None:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         text = os.read(fd, 32)
-        # It is empty for the moment between taking the lock and writing the number.
+        # The file is empty between taking the lock and writing the pid.
         return int(text) if text.strip().isdigit() else None
     finally:
         os.close(fd)
@@ -108,10 +108,10 @@ def _locking_pid(workspace: Workspace) -> int | None:
 
 
 def require_not_running(workspace: Workspace) -> None:
-    """See to it that no supervisor serves this workspace.
+    """Return if no supervisor serves this workspace.
 
     Raises:
-        AlreadyRunning: One does.
+        AlreadyRunning: A supervisor serves it.
     """
     pid = running_pid(workspace)
     if pid is not None:
@@ -120,18 +120,18 @@ def require_not_running(workspace: Workspace) -> None:
 
 def _already_running(home: Path, pid: int | str) -> AlreadyRunning:
     return AlreadyRunning(
-        f"the bridge already runs on {home} (pid {pid}).",
+        f"The bridge is already running on {home} (pid {pid}).",
         remedy="Stop it with '3ox down', or set another BRIDGE_HOME.",
     )
 
 
 def read_state(workspace: Workspace) -> SupervisorState | None:
-    """Give what the running supervisor says of itself, or None if none runs."""
+    """Return the state of the running supervisor, or None if none is running."""
     return None if running_pid(workspace) is None else _read(workspace)
 
 
 def state_exists(workspace: Workspace) -> bool:
-    """Tell whether there is a state file."""
+    """Return whether there is a state file."""
     return _state_file(workspace).exists()
 
 
@@ -147,26 +147,26 @@ def _read(workspace: Workspace) -> SupervisorState | None:
     try:
         return msgspec.json.decode(_state_file(workspace).read_bytes(), type=SupervisorState)
     except (FileNotFoundError, msgspec.DecodeError):
-        # Of another version, or cut off by a power cut: it helps nobody, and must not keep the bridge down.
+        # Written by another version, or truncated by a power cut: it must not keep the bridge from starting.
         return None
 
 
 @contextlib.contextmanager
 def claim(workspace: Workspace, *, grace_s: float) -> Iterator[None]:
-    """Be the one supervisor of this workspace; first ends what a killed one has left.
+    """Claim the workspace for this supervisor; first stops the processes of a killed one.
 
     Args:
-        workspace: Which.
-        grace_s: Time between SIGTERM and SIGKILL for leftovers.
+        workspace: The workspace.
+        grace_s: Time between SIGTERM and SIGKILL for those processes, in seconds.
 
     Raises:
-        AlreadyRunning: Another one lives.
-        StartFailed: Something of a killed one cannot be ended.
+        AlreadyRunning: Another supervisor is running.
+        StartFailed: A process of a killed supervisor cannot be stopped.
     """
     file = _pid_file(workspace)
     fd = _locked(workspace)
     try:
-        # First of all, so that `down` finds us also while we sweep.
+        # Before the sweep, so that `down` finds this process during it.
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         sweep_leftovers(workspace, grace_s=grace_s)
@@ -175,7 +175,7 @@ def claim(workspace: Workspace, *, grace_s: float) -> Iterator[None]:
         finally:
             _state_file(workspace).unlink(missing_ok=True)
     finally:
-        # Before the lock goes, so that nobody can lock a file that is about to lose its name.
+        # Removed before the lock is released, so that no process can lock a file that is about to be removed.
         file.unlink(missing_ok=True)
         os.close(fd)
 
@@ -196,7 +196,7 @@ def _locked(workspace: Workspace) -> int:
                 raise _already_running(workspace.home, pid) from error
             time.sleep(_PROBE_S / 10)
             continue
-        # The one before may have removed the file between our open and our lock.
+        # The previous holder may have removed the file between open and lock.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(fd), file.stat()):
                 return fd
@@ -204,17 +204,17 @@ def _locked(workspace: Workspace) -> int:
 
 
 def sweep_leftovers(workspace: Workspace, *, grace_s: float) -> bool:
-    """End what a supervisor that was killed has left, and remove its state file.
+    """Stop the processes that a killed supervisor has left, and remove its state file.
 
-    Only to be called when none runs. Most of it has ended by itself: the kernel tells the programs when
-    their supervisor dies.
+    Must be called only when no supervisor is running. Most processes have ended by themselves: the kernel
+    signals the programs when their supervisor dies.
 
     Returns:
-        Whether there was anything.
+        Whether there were any.
 
     Raises:
-        AlreadyRunning: It runs all the same; somebody has removed its pid file.
-        StartFailed: Something cannot be ended.
+        AlreadyRunning: The supervisor is running, though its pid file was removed.
+        StartFailed: A process cannot be stopped.
     """
     state = _read(workspace)
     if state is None:
@@ -222,13 +222,13 @@ def sweep_leftovers(workspace: Workspace, *, grace_s: float) -> bool:
     if _is_alive(state):
         if _is_of(state, workspace):
             raise _already_running(workspace.home, state.pid)
-        # Whoever wrote it serves another workspace: this one is a copy, taken while that one ran.
+        # Its writer serves another workspace: this one is a copy taken while the other was running.
         _state_file(workspace).unlink(missing_ok=True)
         return False
     known = {program.pid: program.start_time for program in state.programs if program.pid is not None}
 
     def left() -> list[int]:
-        # Whoever was found once stays on the list: it may lose its parent on the way, by our doing.
+        # Processes found once stay on the list: stopping their parent hides them from ``descendants``.
         roots = [pid for pid, start_time in known.items() if pid_alive(pid, start_time)]
         roots += find_marked(INSTANCE_MARK, state.instance)
         for pid in {below for root in roots for below in descendants(root)}.union(roots):
@@ -240,8 +240,8 @@ def sweep_leftovers(workspace: Workspace, *, grace_s: float) -> bool:
     found = bool(left())
     if not stop_processes(left, grace_s=grace_s):
         raise StartFailed(
-            f"processes of an earlier start cannot be ended: {left()}.",
-            remedy="See what they wait for, then try again.",
+            f"Processes of an earlier start cannot be stopped: {left()}.",
+            remedy="Stop them by hand and try again.",
         )
     _state_file(workspace).unlink(missing_ok=True)
     return found

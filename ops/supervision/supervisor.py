@@ -1,8 +1,8 @@
-"""Keeps the programs of a bridge running, and leaves nothing behind.
+"""Keeps the programs of a bridge running and stops all their processes in the end.
 
-Each program has a session of its own, gets SIGTERM from the kernel when the supervisor dies, and is started
-again when it ends. On Linux the supervisor is also the subreaper of everything below it, so that no
-grandchild can escape the sweep at the end; on macOS that sweep goes by the mark in the environment.
+Each program has its own session, receives SIGTERM from the kernel when the supervisor dies, and is restarted
+when it ends. On Linux the supervisor is the subreaper of all its descendants, so that none can escape the
+final sweep; on macOS the sweep finds them by the mark in their environment.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from ops.supervision.program import Program, Readiness, RunningProgram, either
 from ops.supervision.state_file import INSTANCE_MARK, ProgramState, SupervisorState, state_exists, write_state
 from ops.workspace import Workspace
 
-#: Waits between the end of a program and its next start: doubled each time, from the first to the last.
+#: Delay between the end of a program and its restart; it doubles from the first to the maximum.
 _RESTART_FIRST_S = 0.05
 _RESTART_MAX_S = 10.0
-#: Who has lived so long starts again with the shortest wait.
+#: A program that ran at least this long restarts with the shortest delay.
 STEADY_S = 10.0
-#: Ends before its first readiness that make the whole start fail.
+#: Number of ends before a program's first readiness after which the start fails.
 EARLY_ENDS_MAX = 3
-#: Between two looks whether the state file is there: a full disk may have refused it, somebody removed it.
+#: Interval of the check whether the state file exists and is current: a full disk may have prevented writing
+#: it.
 _SAVE_AGAIN_S = 2.0
-
-#: No future tells the end of a process that we have not started ourselves; so often it is looked for.
-_SEE_OFF_LOOK_S = 0.05
+#: Polling interval for the end of processes that are not our children.
+_ORPHAN_POLL_S = 0.05
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -54,10 +54,10 @@ def _now() -> str:
 
 
 class Orphan(NamedTuple):
-    """A process that has outlived the program which had started it.
+    """A process that has outlived the program that started it.
 
     Attributes:
-        ends_at_s: It has time until then, by the monotonic clock.
+        ends_at_s: End of its grace period, by the monotonic clock.
     """
 
     pid: int
@@ -65,20 +65,20 @@ class Orphan(NamedTuple):
     ends_at_s: float
 
     def has_time(self) -> bool:
-        """Tell whether it lives and may go on."""
+        """Return whether it runs and its grace period has not ended."""
         return time.monotonic() < self.ends_at_s and pid_alive(self.pid, self.start_time)
 
 
 class Supervisor:
-    """Runs programs until it is told to stop.
+    """Runs programs until it is stopped by a signal.
 
     Args:
-        programs: In the order of their start; to add one, add it here.
-        workspace: Where its state file goes; None writes none.
-        store_url: For the state file, without password.
-        start_timeout_s: Bound on the time until all are ready; None waits as long as it takes.
-        kill_grace_s: For what the final sweep finds.
-        on_ready: Called once, when all are ready.
+        programs: The programs in the order of their start.
+        workspace: Workspace of the state file; None writes none.
+        store_url: URL of the store for the state file, password masked.
+        start_timeout_s: Timeout until all programs are ready, in seconds; None waits without limit.
+        kill_grace_s: Time between SIGTERM and SIGKILL in the final sweep, in seconds.
+        on_ready: Called once when all programs are ready.
     """
 
     def __init__(
@@ -114,15 +114,15 @@ class Supervisor:
         self._orphans: list[Orphan] = []
 
     def run(self) -> int:
-        """Start all, keep them running, stop all; blocks until then.
+        """Start all programs, keep them running until a signal, stop them all.
 
-        Afterwards the process is expected to end: the signals that stop it stay blocked.
+        The process should exit afterwards: the stop signals remain blocked.
 
         Returns:
-            0, or the exit code of a program that is not to be restarted and has ended.
+            0, or the exit code of a program with ``restart=False`` that has ended.
 
         Raises:
-            StartFailed: A program did not become ready; everything has been stopped again.
+            StartFailed: A program did not become ready; all programs have been stopped.
         """
         asyncio.run(self._main())
         if self._failure is not None:
@@ -134,7 +134,7 @@ class Supervisor:
         self._stopping, self._hurry, self._changed = asyncio.Event(), asyncio.Event(), asyncio.Event()
         become_subreaper()
         for number in _STOP_SIGNALS:
-            loop.add_signal_handler(number, self._told_to_stop)
+            loop.add_signal_handler(number, self._on_stop_signal)
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         keepers: list[asyncio.Task[None]] = []
         try:
@@ -146,15 +146,15 @@ class Supervisor:
             self._stopping.set()
             log.info("supervisor.stopping")
             await self._stop_all()
-            # Each returns by itself now; a bug in one must not hide behind the stop.
+            # All return by themselves now; an exception in one is raised, not hidden by the stop.
             for outcome in await asyncio.gather(*keepers, return_exceptions=True):
                 if isinstance(outcome, BaseException):
                     raise outcome
             self._sweep()
-            # The loop is about to give up its handlers; an impatient signal must not cut the cleaning short.
+            # The loop is about to remove its handlers; another signal must not interrupt the cleanup.
             signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
 
-    def _told_to_stop(self) -> None:
+    def _on_stop_signal(self) -> None:
         if self._stopping.is_set():
             self._hurry.set()
         self._stopping.set()
@@ -175,7 +175,7 @@ class Supervisor:
         except TimeoutError:
             late = ", ".join(state.name for state in self._state.programs if not state.ready)
             self._failure = StartFailed(
-                f"not ready within {self._start_timeout_s} s: {late}.",
+                f"Not ready within {self._start_timeout_s} s: {late}.",
                 remedy="See 3ox.log.",
             )
             self._stopping.set()
@@ -185,7 +185,7 @@ class Supervisor:
                 self._on_ready()
 
     async def _ready(self, programs: Sequence[Program]) -> None:
-        """Wait until all of these are ready, or until we are stopping."""
+        """Wait until all of these are ready or the supervisor is stopping."""
         while not self._stopping.is_set():
             if all(self._states[program.name].ready for program in programs):
                 return
@@ -193,7 +193,7 @@ class Supervisor:
             await either(self._stopping.wait(), self._changed.wait())
 
     async def _keep(self, program: Program) -> None:
-        """Run a program again and again until we are stopping."""
+        """Run a program and restart it until the supervisor is stopping."""
         backoff, was_ready = Backoff(_RESTART_FIRST_S, _RESTART_MAX_S, jitter=0.0), False
         state = self._states[program.name]
         while not self._stopping.is_set():
@@ -204,17 +204,17 @@ class Supervisor:
                 if not was_ready:
                     self._fail(failure)
                     return
-                await self._put_off(program, failure, backoff.next_s())
+                await self._delay_restart(program, failure, backoff.next_s())
                 continue
-            vital = await self._live(running)
+            readiness = await self._run_to_end(running)
             exit_code = running.ended.result()
             was_ready = was_ready or state.ready
             state.pid, state.start_time, state.ready = None, None, False
             state.said = running.tail[-1] if running.tail else ""
             self._save()
-            if not self._outlived(program, vital) and vital.marks:
-                # What a killed worker's jobs have started must not meet their next attempt.
-                stop_processes(partial(_bearers, vital.marks), grace_s=0.0)
+            if not self._note_orphans(program, readiness) and readiness.marks:
+                # Processes started by the jobs of a killed worker must not run during their next attempt.
+                stop_processes(partial(_marked_processes, readiness.marks), grace_s=0.0)
             if self._stopping.is_set():
                 return
             if not program.restart:
@@ -231,16 +231,19 @@ class Supervisor:
             state.restarts += 1
             await self._pause(wait_s)
 
-    def _outlived(self, program: Program, vital: Readiness) -> bool:
-        """Note workers that live on since only Dramatiq's master was killed: they stop in good order now."""
-        alive = [pid for pid in vital.pids if pid_alive(pid)]
+    def _note_orphans(self, program: Program, readiness: Readiness) -> bool:
+        """Record workers that outlive a killed Dramatiq master, and return whether there are any.
+
+        They detect its end and shut down in good order.
+        """
+        alive = [pid for pid in readiness.pids if pid_alive(pid)]
         ends_at_s = time.monotonic() + program.stop_timeout_s
         known = [orphan for orphan in self._orphans if pid_alive(orphan.pid, orphan.start_time)]
         self._orphans = known + [Orphan(pid, process_start_time(pid), ends_at_s) for pid in alive]
         return alive != []
 
-    async def _put_off(self, program: Program, failure: StartFailed, wait_s: float) -> None:
-        """Wait: it has run before, so the machine lacks something just now, and the others go on."""
+    async def _delay_restart(self, program: Program, failure: StartFailed, wait_s: float) -> None:
+        """Wait before the next start of a program that ran before: the machine lacks a resource for now."""
         log.error("program.not_started", program=program.name, reason=str(failure), restart_in_s=wait_s)
         await self._pause(wait_s)
 
@@ -260,22 +263,22 @@ class Supervisor:
         log.info("program.started", program=program.name, program_pid=running.pid)
         return running
 
-    async def _live(self, running: RunningProgram) -> Readiness:
-        """See a process through its life: wait for its readiness, then for its end."""
+    async def _run_to_end(self, running: RunningProgram) -> Readiness:
+        """Wait for the readiness of a process, then for its end."""
         program = running.program
-        vital = Readiness()
+        readiness = Readiness()
         if program.ready is not None:
             check = asyncio.ensure_future(program.ready(running.pid))
             await either(check, running.ended)
             if not check.done():
-                return vital
-            vital = check.result()
-        running.watch(vital)
+                return readiness
+            readiness = check.result()
+        running.watch(readiness)
         self._states[program.name].ready = True
         self._save()
         self._changed.set()
         await asyncio.wait([running.ended])
-        return vital
+        return readiness
 
     async def _pause(self, wait_s: float) -> None:
         try:
@@ -289,7 +292,7 @@ class Supervisor:
         self._stopping.set()
 
     async def _stop_all(self) -> None:
-        """Stop in reverse order: each gate after everything that came after it, the rest side by side."""
+        """Stop in reverse order: a gate after all programs that follow it, the others concurrently."""
         stages: list[list[RunningProgram]] = [[]]
         for program in self._programs:
             if program.name in self._running:
@@ -297,12 +300,12 @@ class Supervisor:
             if program.gate:
                 stages.append([])
         for stage in reversed(stages):
-            await asyncio.gather(self._see_off(), *(running.stop(self._hurry) for running in stage))
+            await asyncio.gather(self._await_orphans(), *(running.stop(self._hurry) for running in stage))
 
-    async def _see_off(self) -> None:
-        """Give workers that have lost their master their time: what is swept is ended, with its jobs."""
+    async def _await_orphans(self) -> None:
+        """Wait for workers that have lost their master; the sweep would kill them with their jobs."""
         while not self._hurry.is_set() and any(orphan.has_time() for orphan in self._orphans):  # noqa: ASYNC110
-            await asyncio.sleep(_SEE_OFF_LOOK_S)
+            await asyncio.sleep(_ORPHAN_POLL_S)
 
     def _sweep(self) -> None:
         def left() -> set[int]:
@@ -319,7 +322,7 @@ class Supervisor:
         log.info("supervisor.stopped")
 
     def _reap(self) -> None:
-        """Take the exit codes of all that has ended, adopted orphans included."""
+        """Collect the exit codes of all ended children, adopted orphans included."""
         by_pid = {running.pid: running for running in self._running.values()}
         while True:
             try:
@@ -332,7 +335,7 @@ class Supervisor:
                 by_pid[pid].set_ended(os.waitstatus_to_exitcode(status))
 
     def _save(self) -> None:
-        """Write the state file; a full disk must not cost more than its being out of date for a while."""
+        """Write the state file; a failure (disk full) is logged, and the write is repeated later."""
         if self._workspace is None:
             return
         try:
@@ -347,20 +350,20 @@ class Supervisor:
             self._saved = True
 
     async def _keep_saved(self, workspace: Workspace) -> None:
-        """Write the state file again where it is out of date or gone: '3ox down' finds us by it."""
+        """Write the state file again when it is out of date or missing: '3ox down' depends on it."""
         while not self._stopping.is_set():
             await self._pause(_SAVE_AGAIN_S)
             if not self._stopping.is_set() and not (self._saved and state_exists(workspace)):
                 self._save()
 
 
-def _bearers(marks: Sequence[tuple[str, str]]) -> set[int]:
+def _marked_processes(marks: Sequence[tuple[str, str]]) -> set[int]:
     return {pid for name, value in marks for pid in find_marked(name, value)}
 
 
 def _never_ready(running: RunningProgram, exit_code: int) -> StartFailed:
-    said = running.tail[-1] if running.tail else "it said nothing"
+    last_line = running.tail[-1] if running.tail else "no output"
     return StartFailed(
-        f"{running.program.name} ended with exit code {exit_code} while starting: {said}",
+        f"{running.program.name} ended with exit code {exit_code} while starting: {last_line}",
         remedy="See 3ox.log.",
     )

@@ -170,7 +170,7 @@ def test_a_file_that_is_no_model(configure: Configure, workspace: Workspace) -> 
         ask().run()
     eventually(lambda: not servers(workspace))
     configure("[ask.local]\nmodel_path = 'none.gguf'\n")
-    with pytest.raises(JobRefused, match="there is no file") as caught:
+    with pytest.raises(JobRefused, match="does not exist") as caught:
         ask().run()
     assert caught.value.remedy == "Correct [ask.local] model_path."
 
@@ -184,7 +184,7 @@ def test_a_system_without_the_library_of_the_engine(
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     configure()
-    with pytest.raises(JobFailed, match=r"its engine cannot be loaded \(libgomp\.so\.1: ") as caught:
+    with pytest.raises(JobFailed, match=r"engine cannot be loaded: libgomp\.so\.1: ") as caught:
         ask().run()
     assert "apt-get install libgomp1" in caught.value.remedy
     eventually(lambda: not servers(workspace))

@@ -210,7 +210,7 @@ def test_early_failure_stops_all(supervised: Supervised) -> None:
 def test_not_ready_in_time(supervised: Supervised) -> None:
     """A program that never becomes ready is named when the time is out."""
     supervised.start(shell("late", "sleep 60 & wait", ready="/nonexistent"), start_timeout_s=0.5)
-    assert supervised.says() == "not ready within 0.5 s: late. See 3ox.log."
+    assert supervised.says() == "Not ready within 0.5 s: late. See 3ox.log."
     assert supervised.ends() == 1
     assert supervised.left() == []
 

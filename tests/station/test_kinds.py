@@ -11,7 +11,7 @@ from ingress.core.drop_folder import file_name
 from ingress.station.claims import Claim
 from ingress.station.jobs import content_key
 from middleware.job.types import IngestFilePayload
-from ops.dropfolder import shortened
+from ops.drop_folder_layout import shortened
 from ops.filetype import media_type_of_head
 from ops.settings.station import StationRule, StationSettings
 

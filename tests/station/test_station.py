@@ -18,7 +18,7 @@ from ingress.core import control
 from ingress.dispatch import bridge_status, cancel, connect
 from middleware.job.ids import new_job_id
 from middleware.job.schema import make_job
-from ops.dropfolder import claim_folder
+from ops.drop_folder_layout import claim_folder
 from ops.settings.load import load_settings
 from tests.station.running import RunningStation, files_below
 from tests.support import RunningValkey, eventually, run_3ox
