@@ -80,7 +80,7 @@ def test_every_link_and_path_leads_somewhere(page: str) -> None:
         assert exists or path in new_files(), path
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", sorted({*PAGES} - {"CHANGELOG.md"}))  # it also names what was removed
 def test_every_module_and_function_that_is_named_exists(page: str) -> None:
     """Dotted names of our packages can be imported."""
     for name in re.findall(r"`((?:ops|middleware|actors|ingress)(?:\.\w+)+)`", read(page)):
