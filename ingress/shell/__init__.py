@@ -1,1 +1,1 @@
-"""``3ox shell``: questions and commands in a terminal of one's own, background jobs beside them."""
+"""``3ox shell``: a prompt for questions and commands, with jobs in the background."""

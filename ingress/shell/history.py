@@ -1,4 +1,4 @@
-"""The lines that were typed: a file in ``.3ox``, for its owner only, with a bound."""
+"""History of the lines typed in shells: a file in ``.3ox``, readable by its owner, limited in size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ops.lockfile import try_lock
 from ops.logs import get_logger
 from ops.workspace import Workspace
 
-#: So many lines are kept when the file is tidied, which it is when it has twice as many.
+#: Lines that remain when the file is shortened, which happens when it has twice as many.
 KEPT_MAX = 1000
 _LINE_MAX_CHARS = 10_000
 
@@ -23,17 +23,17 @@ log = get_logger(__name__)
 
 
 def history_file(workspace: Workspace) -> Path:
-    """Give the file in which the shells of this workspace keep what was typed."""
+    """Return the history file of the shells of a workspace."""
     return workspace.state_dir / "shell_history"
 
 
 class LineHistory(History):
-    """The lines of all shells of a workspace, each a JSON string on a line of its own.
+    """The lines of all shells of a workspace, one JSON string per line of the file.
 
-    A line that begins with a space is not kept, as in other shells.
+    Lines that begin with a space are not recorded, as in other shells.
 
     Args:
-        path: The file; made with the first line, mode 0600.
+        path: The file; created with the first line, mode 0600.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,7 +41,7 @@ class LineHistory(History):
         self._path = path
 
     def lines(self) -> list[str]:
-        """Give the lines that are kept, oldest first; one that cannot be read is left out."""
+        """Return the recorded lines, oldest first, without those that are damaged."""
         try:
             raw = self._path.read_bytes()
         except FileNotFoundError:
@@ -53,16 +53,16 @@ class LineHistory(History):
         return found
 
     def load_history_strings(self) -> Iterable[str]:
-        """Give the lines, latest first, as prompt_toolkit wants them."""
+        """Return the lines, latest first, as prompt_toolkit expects them."""
         return reversed(self.lines())
 
     def append_string(self, string: str) -> None:
-        """Take a line that was typed."""
+        """Record a line, unless it is blank or begins with a space."""
         if string.strip() and not string.startswith(" "):
             super().append_string(string)
 
     def store_string(self, string: str) -> None:
-        """Add a line to the file, in one write; a full disk costs the memory of it, not the shell."""
+        """Append a line to the file in one write; if that fails, the line is only logged as not kept."""
         data = msgspec.json.encode(string[:_LINE_MAX_CHARS].encode(errors="replace").decode()) + b"\n"
         try:
             fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -74,7 +74,7 @@ class LineHistory(History):
             log.warning("shell.line_not_kept", reason=str(error))
 
     def tidy(self) -> None:
-        """Drop the oldest lines of a file that has grown to twice its bound; on a full disk, another time."""
+        """Shorten a file that has twice as many lines as are kept; if that fails, it is logged."""
         try:
             self._tidy()
         except OSError as error:
@@ -83,7 +83,7 @@ class LineHistory(History):
     def _tidy(self) -> None:
         lock = try_lock(self._path.with_suffix(".lock"))
         if lock is None:
-            return  # another shell is at it
+            return  # another shell does it
         try:
             found = self.lines()
             if len(found) > 2 * KEPT_MAX:

@@ -1,4 +1,4 @@
-"""The shell on a terminal: prompt, completion, toolbar, news above the prompt."""
+"""The shell on a terminal: prompt, completion, toolbar, and notices above the prompt."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from prompt_toolkit.document import Document
 from ingress.cli.shared import Ended, signals_interrupt
 from ingress.core.text import one_line, short_id
 from ingress.shell.history import LineHistory, history_file
-from ingress.shell.line import COMMANDS
-from ingress.shell.shell import Leave, Shell
+from ingress.shell.parser import COMMANDS
+from ingress.shell.shell import LeaveShell, Shell
 from ops.settings.load import LoadedSettings
 
 PROMPT = "3ox> "
-#: More news than this, while nobody looks, and the oldest are let go.
-_NEWS_MAX = 200
+#: Notices kept until they can be shown; beyond that the oldest are dropped.
+_NOTICES_MAX = 200
 _TAKES_ID = {"job", "logs", "cancel"}
 
 
-class News:
-    """Lines from other threads: above the prompt while it stands, before the next one otherwise."""
+class Notices:
+    """Lines from other threads, shown above the prompt, or before the next one while a line runs."""
 
     def __init__(self) -> None:
-        self._pending: deque[str] = deque(maxlen=_NEWS_MAX)
+        self._pending: deque[str] = deque(maxlen=_NOTICES_MAX)
         self._prompt: PromptSession[str] | None = None
 
     def attach(self, prompt: PromptSession[str]) -> None:
-        """Name the prompt above which news are shown."""
+        """Set the prompt above which notices are shown."""
         self._prompt = prompt
 
-    def tell(self, text: str) -> None:
-        """Take a line; from any thread."""
+    def add(self, text: str) -> None:
+        """Add a notice; from any thread."""
         self._pending.append(one_line(text))
         loop = None if self._prompt is None else self._prompt.app.loop
         if loop is not None:
-            # A loop that has just ended takes no more calls: the news wait for the next prompt.
+            # The loop may just have ended; the notice is then shown before the next prompt.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._show_above)
 
@@ -52,23 +52,23 @@ class News:
         run_in_terminal(self.show)
 
     def redraw(self) -> None:
-        """Have the toolbar drawn anew; from any thread."""
+        """Redraw the toolbar; from any thread."""
         if self._prompt is not None:
             self._prompt.app.invalidate()
 
     def show(self) -> None:
-        """Print what there is."""
+        """Print all notices."""
         with contextlib.suppress(IndexError):
             while True:
                 click.echo(f"3ox: {self._pending.popleft()}", err=True)
 
 
 class LineCompleter(Completer):
-    """Completes commands, and after them projects, job ids and sessions; from memory, without waiting.
+    """Completes commands, projects, job ids and session actions from memory, without a call to the store.
 
     Args:
-        shell: Knows them.
-        projects: Names of projects.
+        shell: Its monitor knows the latest jobs.
+        projects: Names of the projects.
     """
 
     def __init__(self, shell: Shell, projects: Iterable[str]) -> None:
@@ -76,7 +76,7 @@ class LineCompleter(Completer):
         self._projects = sorted(projects)
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterator[Completion]:
-        """Give what the word before the cursor may become."""
+        """Yield the completions of the word before the cursor."""
         del complete_event
         before = document.text_before_cursor.lstrip()
         words = before.split(" ")
@@ -98,7 +98,7 @@ class LineCompleter(Completer):
             yield from (Completion(name, -len(word)) for name in COMMANDS if name.startswith(word))
 
     def _ids(self, word: str) -> Iterator[Completion]:
-        for job in self._shell.feed.view.jobs:
+        for job in self._shell.monitor.snapshot.jobs:
             short = short_id(job.job_id)
             if short.startswith(word):
                 yield Completion(short, -len(word), display_meta=job.about)
@@ -107,16 +107,16 @@ class LineCompleter(Completer):
 
 
 def toolbar(shell: Shell) -> str:
-    """Give the line below the prompt: session, queue, workers."""
-    view = shell.feed.view
-    if view.away:
-        return f" {shell.session} | the store is away"
-    counts = view.summary
+    """Return the line below the prompt: session, queue, workers."""
+    snapshot = shell.monitor.snapshot
+    if snapshot.is_unavailable:
+        return f" {shell.session} | the store is unavailable"
+    counts = snapshot.summary
     waiting = counts.get("queued", 0) + counts.get("scheduled", 0) + counts.get("retrying", 0)
     held = f", {counts['held']} held" if counts.get("held", 0) else ""
     return (
         f" {shell.session} | queue: {waiting} waiting, {counts.get('processing', 0)} running{held},"
-        f" {counts.get('failed', 0)} failed | workers: {view.workers}"
+        f" {counts.get('failed', 0)} failed | workers: {snapshot.workers}"
     )
 
 
@@ -125,15 +125,15 @@ def run_prompt(loaded: LoadedSettings, *, session: str | None) -> int:
 
     Args:
         loaded: The settings.
-        session: Conversation to go on with.
+        session: Session to continue; the user's own by default.
 
     Returns:
         The exit code.
     """
     history = LineHistory(history_file(loaded.workspace))
     history.tidy()
-    news = News()
-    shell = Shell(loaded, history, session=session, tell=news.tell, changed=news.redraw)
+    notices = Notices()
+    shell = Shell(loaded, history, session=session, announce=notices.add, on_snapshot=notices.redraw)
     prompt: PromptSession[str] = PromptSession(
         PROMPT,
         history=history,
@@ -143,35 +143,35 @@ def run_prompt(loaded: LoadedSettings, *, session: str | None) -> int:
         bottom_toolbar=lambda: toolbar(shell),
         enable_history_search=True,
     )
-    news.attach(prompt)
-    click.echo(f"session {shell.session}. A line is a question, 'help' lists the commands.")
+    notices.attach(prompt)
+    click.echo(f"Session {shell.session}. Type a question, or 'help' for the commands.")
     try:
         with signals_interrupt():
             shell.open()
-        _read_and_do(prompt, shell, news)
+        _run_lines(prompt, shell, notices)
     finally:
         shell.close()
     return 0
 
 
-def _read_and_do(prompt: PromptSession[str], shell: Shell, news: News) -> None:
+def _run_lines(prompt: PromptSession[str], shell: Shell, notices: Notices) -> None:
     while True:
         try:
-            news.show()
-            text = prompt.prompt(pre_run=lambda: _hear_the_end(prompt))
+            notices.show()
+            text = prompt.prompt(pre_run=lambda: _end_on_signal(prompt))
             with signals_interrupt():
-                shell.carry_out(text)
-        except (Leave, EOFError):
+                shell.run_line(text)
+        except (LeaveShell, EOFError):
             return
         except Ended:
             raise
         except KeyboardInterrupt:
-            # The line that stands there is given up, as in other shells.
+            # Ctrl-C at the prompt discards the line, as in other shells.
             continue
 
 
-def _hear_the_end(prompt: PromptSession[str]) -> None:
-    """Have a closed terminal or a polite kill end the prompt in order, which leaves the terminal tidy."""
+def _end_on_signal(prompt: PromptSession[str]) -> None:
+    """End the prompt in order on SIGTERM and SIGHUP, so that the state of the terminal is restored."""
 
     def end(signal_number: int) -> None:
         if not prompt.app.is_done:
@@ -179,5 +179,5 @@ def _hear_the_end(prompt: PromptSession[str]) -> None:
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        # The loop takes them off when it closes, which it does at the end of each prompt.
+        # The loop removes them when it closes, at the end of each prompt.
         loop.add_signal_handler(number, end, number)

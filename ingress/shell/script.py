@@ -1,4 +1,4 @@
-"""The shell without a terminal: lines from a pipe or a file, answers on stdout, everything else on stderr."""
+"""The shell without a terminal: lines from stdin, answers on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -7,38 +7,37 @@ from collections.abc import Iterator
 
 from ingress.cli.shared import note, signals_interrupt
 from ingress.shell.history import LineHistory, history_file
-from ingress.shell.shell import Leave, Shell
+from ingress.shell.shell import LeaveShell, Shell
 from ops.errors import UsageProblem
 from ops.settings.load import LoadedSettings
 
-#: A longer line is no command that somebody wrote.
+#: A longer line is refused.
 LINE_MAX_BYTES = 1_048_576
-
-
+#: Exit code of a line that was interrupted with Ctrl-C.
 INTERRUPTED = 130
 
 
 def run_script(loaded: LoadedSettings, *, session: str | None) -> int:
-    """Carry out the lines of stdin, in order, to its end or ``exit``.
+    """Run the lines of stdin in order, until its end or ``exit``.
 
     Args:
         loaded: The settings.
-        session: Conversation to go on with.
+        session: Session to continue; the user's own by default.
 
     Returns:
-        The exit code of the last line, as a shell gives it.
+        The exit code of the last line.
     """
-    shell = Shell(loaded, LineHistory(history_file(loaded.workspace)), session=session, tell=note)
+    shell = Shell(loaded, LineHistory(history_file(loaded.workspace)), session=session, announce=note)
     code = 0
     with signals_interrupt():
         shell.open()
         try:
             for raw in _lines():
-                code = shell.carry_out(raw.decode(errors="surrogateescape"))
+                code = shell.run_line(raw.decode(errors="surrogateescape"))
                 sys.stdout.flush()
                 if code == INTERRUPTED:
                     break
-        except Leave:
+        except LeaveShell:
             pass
         finally:
             shell.close()
@@ -46,14 +45,14 @@ def run_script(loaded: LoadedSettings, *, session: str | None) -> int:
 
 
 def _lines() -> Iterator[bytes]:
-    """Read lines as they come; one that is too long is refused whole, its tail is no line of its own.
+    """Yield the lines of stdin as they arrive.
 
     Raises:
-        UsageProblem: A line is too long.
+        UsageProblem: A line is too long; nothing of it is run.
     """
     while raw := sys.stdin.buffer.readline(LINE_MAX_BYTES + 1):
         if len(raw) > LINE_MAX_BYTES:
             raise UsageProblem(
-                f"a line has more than {LINE_MAX_BYTES} bytes.", remedy="Hand it in with '3ox ask -'."
+                f"A line has more than {LINE_MAX_BYTES} bytes.", remedy="Submit it with '3ox ask -'."
             )
         yield raw

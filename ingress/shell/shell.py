@@ -1,4 +1,4 @@
-"""Carries out the lines of a shell, whoever reads them: a prompt, or a file."""
+"""Run the lines of a shell session, read from a prompt or a file."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
+from ingress.cli.main import cli
 from ingress.cli.run_and_follow import Mode, carry_out
 from ingress.cli.shared import Ended, login_name, note, utf8
 from ingress.core.acceptance import Acceptance
 from ingress.core.bridge import Bridge, connect, current_bridge
 from ingress.core.spooled_jobs import SPOOLED
 from ingress.core.text import count_of, one_line, print_fields, short_id
-from ingress.shell.feed import Feed
 from ingress.shell.history import LineHistory
-from ingress.shell.line import COMMANDS, Line, read_line
+from ingress.shell.monitor import BridgeMonitor
+from ingress.shell.parser import COMMANDS, ParsedLine, parse_line
 from middleware.job.base import Name
 from middleware.job.schema import Job, make_job
 from middleware.job.sessions import Sessions
@@ -28,18 +28,15 @@ from ops.errors import BridgeError, SessionNotFound, UsageProblem
 from ops.settings.live import LiveSettings
 from ops.settings.load import LoadedSettings
 
-if TYPE_CHECKING:
-    from middleware.job.records import Receipt
-
 SOURCE = "shell"
 _HISTORY_SHOWN = 20
 _SESSION_MAX = 64
-#: Commands of ``3ox`` that are taken as they are, with their options.
-_BORROWED = {"jobs": "jobs", "job": "jobs", "logs": "logs", "cancel": "cancel", "status": "status"}
+#: Commands that are run as commands of ``3ox``, with their options.
+_CLI_COMMANDS = {"jobs": "jobs", "job": "jobs", "logs": "logs", "cancel": "cancel", "status": "status"}
 
 
-class Leave(Exception):
-    """The user wants to leave the shell."""
+class LeaveShell(Exception):
+    """The user leaves the shell."""
 
 
 class Shell:
@@ -47,13 +44,18 @@ class Shell:
 
     Args:
         loaded: The settings.
-        history: What was typed.
-        session: Conversation to go on with; one of the user's own by default.
-        tell: Takes lines about background jobs and the store; called from threads.
-        changed: Called, from a thread, when toolbar and completion have something new.
+        history: The lines typed before.
+        session: Session to continue; the user's own by default.
+        announce: Called from threads with lines about background jobs and the store.
+        on_snapshot: Called from a thread when the monitor has a new snapshot.
+
+    Attributes:
+        session: Name of the current session.
+        bridge: The bridge.
+        monitor: Snapshot of the bridge, for toolbar and completion.
 
     Raises:
-        UsageProblem: The session cannot be named so.
+        UsageProblem: The name of the session is not valid.
     """
 
     def __init__(
@@ -62,18 +64,18 @@ class Shell:
         history: LineHistory,
         *,
         session: str | None = None,
-        tell: Callable[[str], None],
-        changed: Callable[[], None] = lambda: None,
+        announce: Callable[[str], None],
+        on_snapshot: Callable[[], None] = lambda: None,
     ) -> None:
         self._loaded = loaded
         self._history = history
         self._actor = login_name()
-        self.session = own_session(self._actor) if session is None else session_name(session)
+        self.session = own_session(self._actor) if session is None else check_session_name(session)
         self.bridge: Bridge = connect(loaded)
         self.bridge.admission.follow_settings(LiveSettings(loaded).now)
         self._acceptance = Acceptance(self.bridge)
-        self.feed = Feed(self.bridge, tell, changed)
-        self._acts: dict[str, Callable[[Line], int]] = {
+        self.monitor = BridgeMonitor(self.bridge, announce, on_snapshot)
+        self._handlers: dict[str, Callable[[ParsedLine], int]] = {
             "ask": self._ask,
             "sh": self._sh,
             "run": self._run,
@@ -81,38 +83,38 @@ class Shell:
             "history": self._show_history,
             "help": self._help,
             "exit": self._exit,
-            **dict.fromkeys(_BORROWED, self._borrow),
+            **dict.fromkeys(_CLI_COMMANDS, self._run_cli),
         }
 
     def open(self) -> None:
-        """Begin to listen to the bridge, and to hand over what is in the spool."""
-        self.feed.start()
+        """Start to monitor the bridge, and to hand over the spool."""
+        self.monitor.start()
         self._acceptance.start()
 
     def close(self) -> None:
-        """End; background jobs go on, and are named."""
-        self.feed.stop()
+        """Stop; background jobs continue, and their ids are shown."""
+        self.monitor.stop()
         self._acceptance.stop()
-        if left := self.feed.tracked():
+        if left := self.monitor.tracked():
             names = ", ".join(map(short_id, left[:10]))
-            note(f"{count_of(len(left), 'background job')} may go on: {names}.")
+            note(f"{count_of(len(left), 'background job')} may still be running: {names}.")
 
-    def carry_out(self, text: str) -> int:
-        """Carry out one line; what goes wrong is told, and does not end the shell.
+    def run_line(self, text: str) -> int:
+        """Run one line; errors are shown and do not end the shell.
 
         Args:
-            text: What was typed.
+            text: The line as typed.
 
         Returns:
-            An exit code, as a command of ``3ox`` would give it.
+            An exit code, as of a command of ``3ox``.
 
         Raises:
-            Leave: The line says so.
-            Ended: The terminal was closed, or the process is asked to end.
+            LeaveShell: The line is ``exit``.
+            Ended: The process got SIGTERM or SIGHUP.
         """
         try:
-            line = read_line(utf8(text, "the line"))
-            return 0 if line is None else self._acts[line.command](line)
+            line = parse_line(utf8(text, "the line"))
+            return 0 if line is None else self._handlers[line.command](line)
         except Ended:
             raise
         except KeyboardInterrupt:
@@ -127,75 +129,75 @@ class Shell:
             return error.exit_code
 
     def _job(self, job_type: str, payload: dict[str, object], **fields: object) -> Job:
-        # Typed at a terminal, or in a file that its owner runs: the login is the operator's.
+        # Lines come from a terminal or a file of the user, who has the trust of an operator.
         return make_job(job_type, payload, source=SOURCE, actor=self._actor, trust="operator", **fields)
 
-    def _ask(self, line: Line) -> int:
+    def _ask(self, line: ParsedLine) -> int:
         if not line.rest:
-            raise UsageProblem("there is no question.", remedy="Write it behind 'ask', or without that word.")
+            raise UsageProblem(
+                "'ask' needs a question.", remedy="Write it after 'ask', or without that word."
+            )
         job = self._job("ask", {"prompt": line.rest}, session_id=self.session)
         return carry_out(job, Mode(ends_line=True))
 
-    def _sh(self, line: Line) -> int:
+    def _sh(self, line: ParsedLine) -> int:
         background = line.rest.endswith("&")
-        argv = Line(line.command, line.rest[:-1] if background else line.rest).words()
+        argv = ParsedLine(line.command, line.rest[:-1] if background else line.rest).words()
         if not argv:
-            raise UsageProblem("there is no command to run.", remedy=f"Write {COMMANDS['sh'].usage}.")
+            raise UsageProblem("'sh' needs a command.", remedy=f"Write {COMMANDS['sh'].usage}.")
         job = self._job("shell.cmd", {"argv": argv, "cwd": _here()}, session_id=self.session)
         if background:
-            self._hand_in(job, f"job {short_id(job.job_id)} runs in the background")
+            self._submit(job, f"job {short_id(job.job_id)} runs in the background")
             return 0
         code = carry_out(job, Mode(command=True))
         if code != 0:
             note(f"exit status {code}.")
         return code
 
-    def _run(self, line: Line) -> int:
+    def _run(self, line: ParsedLine) -> int:
         project, _, task = line.rest.strip().partition(" ")
         if not project or not task.strip():
-            raise UsageProblem("run takes a project and a task.", remedy=f"Write {COMMANDS['run'].usage}.")
+            raise UsageProblem("'run' needs a project and a task.", remedy=f"Write {COMMANDS['run'].usage}.")
         job = self._job("task.custom", {"task": task.strip()}, project=project, session_id=self.session)
-        self._hand_in(job, f"agent:{project}:{job.job_id}")
+        self._submit(job, f"agent:{project}:{job.job_id}")
         return 0
 
-    def _hand_in(self, job: Job, said: str) -> Receipt:
+    def _submit(self, job: Job, text: str) -> None:
+        """Submit a background job, announce its end later, and print a line about it."""
         receipt = self._acceptance.accept(job)
-        self.feed.track(job.job_id)
-        click.echo(said)
+        self.monitor.track(job.job_id)
+        click.echo(text)
         if receipt.status == SPOOLED:
             note(f"job {short_id(job.job_id)} is spooled; it starts when the store is back.")
-        return receipt
 
-    def _borrow(self, line: Line) -> int:
-        """Run the command of ``3ox`` of this name, here."""
-        from ingress.cli.main import cli
-
+    def _run_cli(self, line: ParsedLine) -> int:
+        """Run the command of ``3ox`` with this name in this process."""
         words = line.words()
         if line.command == "job" and not words:
-            raise UsageProblem("job takes the id of a job.", remedy="'jobs' lists them.")
-        arguments = [_BORROWED[line.command], *words]
+            raise UsageProblem("'job' needs a job id.", remedy="'jobs' lists the ids.")
+        arguments = [_CLI_COMMANDS[line.command], *words]
         try:
             with cli.make_context("3ox", arguments) as context:
                 code: int | None = cli.invoke(context)
         finally:
             if current_bridge() is not self.bridge:
-                # Such a command may choose a connection of its own, with less patience.
+                # The command may have replaced the current bridge by one with another timeout.
                 latest = self.bridge.admission.latest
                 self.bridge = connect(self._loaded)
                 self.bridge.admission.follow_settings(latest)
         return 0 if code is None else code
 
-    def _session(self, line: Line) -> int:
+    def _session(self, line: ParsedLine) -> int:
         word = line.rest.strip()
         sessions = Sessions(self.bridge.store, self._loaded.settings.key_prefix)
         if word == "clear":
-            click.echo(f"session {self.session} cleared, {sessions.clear(self.session)} messages")
+            click.echo(f"session {self.session}: {sessions.clear(self.session)} messages deleted")
             return 0
         if word == "new":
-            # The time for whoever reads it; the rest for two shells that ask within one second.
+            # The time is for readers; the random part keeps two shells apart that do this in the same second.
             word = own_session(self._actor, f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
         if word:
-            self.session = session_name(word)
+            self.session = check_session_name(word)
         try:
             facts = sessions.facts(self.session)
         except SessionNotFound:
@@ -203,62 +205,64 @@ class Shell:
             return 0
         click.echo(
             f"session {self.session}: {facts.messages} messages since {facts.began_at},"
-            f" {facts.kept} of them kept; 'session clear' forgets them"
+            f" {facts.kept} of them kept; 'session clear' deletes them"
         )
         return 0
 
-    def _show_history(self, line: Line) -> int:
+    def _show_history(self, line: ParsedLine) -> int:
         count = int(line.rest) if line.rest.strip().isdecimal() else _HISTORY_SHOWN
         for text in self._history.lines()[-count:] if count else []:
             click.echo(one_line(text))
         return 0
 
-    def _help(self, line: Line) -> int:
+    def _help(self, line: ParsedLine) -> int:
         name = line.rest.strip().removeprefix("/")
         if name and name not in COMMANDS:
-            raise UsageProblem(f"there is no command {name!r}.", remedy="'help' lists all.")
+            raise UsageProblem(f"Unknown command {name!r}.", remedy="'help' lists the commands.")
         wanted = [COMMANDS[name]] if name else list(COMMANDS.values())
         print_fields([(spec.usage, spec.help) for spec in wanted])
         if not name:
             click.echo(
-                "\nWhat does not fit a command is a question: 'help me' asks, '/help me' does not."
-                "\nCtrl-C cancels what runs, Tab completes, Ctrl-D leaves."
+                "\nA line that is not a command is a question: 'help me' asks, '/help me' does not."
+                "\nCtrl-C cancels the running job, Tab completes, Ctrl-D leaves."
             )
         return 0
 
-    def _exit(self, line: Line) -> int:
+    def _exit(self, line: ParsedLine) -> int:
         del line
-        raise Leave
+        raise LeaveShell
 
 
 def _here() -> str:
     try:
         return str(Path.cwd())
     except FileNotFoundError as error:
-        raise UsageProblem("the current directory is gone.", remedy="Start the shell in another.") from error
+        raise UsageProblem(
+            "The current directory does not exist any more.", remedy="Start the shell in another."
+        ) from error
 
 
 def own_session(login: str, suffix: str = "") -> str:
-    """Give the name of a user's own conversation in the shell.
+    """Return the name of a user's session in the shell.
 
     Args:
-        login: Who; letters that no session has are replaced.
-        suffix: Of one among several.
+        login: Login name; characters that are not allowed are replaced.
+        suffix: Distinguishes several sessions of the user.
     """
     name = f"shell_{re.sub(r'[^A-Za-z0-9._@+-]', '_', login)}"
     return name[:_SESSION_MAX] if not suffix else f"{name[: _SESSION_MAX - len(suffix) - 1]}_{suffix}"
 
 
-def session_name(word: str) -> str:
-    """Give the word back if a session can be named so.
+def check_session_name(word: str) -> str:
+    """Return a session name unchanged.
 
     Raises:
-        UsageProblem: It cannot.
+        UsageProblem: The name is not valid.
     """
     try:
         return msgspec.convert(word, type=Name)
     except msgspec.ValidationError as error:
         raise UsageProblem(
-            f"a session cannot be named {one_line(word)!r}.",
+            f"The session name {one_line(word)!r} is not valid.",
             remedy="Use up to 64 letters, digits and . _ @ : + -, beginning with a letter or digit.",
         ) from error

@@ -182,7 +182,7 @@ class Claims:
             reason: What happened and what to do, a few lines.
 
         Returns:
-            Its new folder; None if there is no such claim.
+            Its new folder; None if the claim does not exist.
 
         Raises:
             OSError: The file cannot be moved.

@@ -65,7 +65,7 @@ class StabilityTracker:
 def is_being_written(path: str) -> bool:
     """Return whether a process has a file open for writing, as far as the kernel can tell.
 
-    The kernel (Linux, ``fcntl(2)``) grants a read lease only while there is no writer. The lease is returned
+    The kernel (Linux, ``fcntl(2)``) grants a read lease only while no process writes. The lease is returned
     at once; a process that opens the file in between waits for that.
 
     Args:

@@ -37,7 +37,7 @@ class MessageRateLimiter:
     async def wait(self, chat_id: int) -> None:
         """Wait until a message may be sent or edited in a chat."""
         while (left_s := self._paused_until_s.get(chat_id, 0.0) - time.monotonic()) > 0:  # noqa: ASYNC110
-            # Telegram may extend the pause meanwhile, for which there is no event.
+            # Telegram may extend the pause meanwhile; that sets no event.
             await asyncio.sleep(left_s)
         self._paused_until_s.pop(chat_id, None)
         now_s = time.monotonic()

@@ -163,7 +163,7 @@ class UpdateLog:
 
         Args:
             update_id: The update.
-            reply: None if there is no reply.
+            reply: The reply to deliver, or None.
 
         Raises:
             SpoolFull: The store is unavailable and the file cannot be written.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ingress.shell.line import COMMANDS
+from ingress.shell.parser import COMMANDS
 from ops.settings.load import Settings
 from tests.cli.support import Cli
 from tests.support import ROOT

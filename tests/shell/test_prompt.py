@@ -196,7 +196,7 @@ def test_a_store_that_goes_away_and_comes_back(
     shell = open_shell(environ)
     shell.expect("workers: 0")
     store.kill()
-    shell.expect("the store is away")
+    shell.expect("the store is unavailable")
     shell.line("are you there")
     shell.expect("You asked: are you there")
     shell.line("run demo tidy up")

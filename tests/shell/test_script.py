@@ -40,7 +40,7 @@ def test_the_last_line_decides_the_exit_code(bridge: Cli) -> None:
         "exit status 7",
         "there is no job",
         "Close the quote",
-        "no command '/nothing'",
+        "Unknown command '/nothing'",
         "'nowhere'",
     ):
         assert complaint in done.err
@@ -80,7 +80,7 @@ def test_without_a_store(storeless: Cli) -> None:
     assert done.out.endswith("end\n")
     assert "Until it is back" in done.err
     assert "is spooled; it starts when the store is back" in done.err
-    assert "1 background job may go on" in done.err
+    assert "1 background job may still be running" in done.err
 
 
 def test_a_name_that_no_session_can_have(bridge: Cli) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingress.shell.line import COMMANDS, Line, read_line
+from ingress.shell.parser import COMMANDS, ParsedLine, parse_line
 from ops.errors import UsageProblem
 
 
@@ -35,7 +35,7 @@ from ops.errors import UsageProblem
 )
 def test_commands(text: str, command: str, rest: str) -> None:
     """The first word names it, the rest is as it was typed."""
-    assert read_line(text) == Line(command, rest)
+    assert parse_line(text) == ParsedLine(command, rest)
 
 
 @pytest.mark.parametrize(
@@ -56,38 +56,38 @@ def test_commands(text: str, command: str, rest: str) -> None:
 )
 def test_questions(text: str) -> None:
     """Words that do not fit the command make the whole line a question."""
-    assert read_line(f" {text}\n") == Line("ask", text)
+    assert parse_line(f" {text}\n") == ParsedLine("ask", text)
 
 
 def test_ask_by_name() -> None:
     """The word itself is no part of the question."""
-    assert read_line("ask help") == Line("ask", "help")
+    assert parse_line("ask help") == ParsedLine("ask", "help")
 
 
 def test_empty_lines_mean_nothing() -> None:
     """They are no question."""
-    assert read_line("") is None
-    assert read_line(" \t\n") is None
+    assert parse_line("") is None
+    assert parse_line(" \t\n") is None
 
 
 def test_an_unknown_slash_command_is_refused() -> None:
     """It names the nearest."""
     with pytest.raises(UsageProblem, match="Did you mean 'status'"):
-        read_line("/statsu")
+        parse_line("/statsu")
 
 
 def test_quotes_are_taken_off() -> None:
     """As in other shells; one that is left open is an error with a remedy."""
-    assert Line("sh", "echo 'a b' c\\ d").words() == ["echo", "a b", "c d"]
+    assert ParsedLine("sh", "echo 'a b' c\\ d").words() == ["echo", "a b", "c d"]
     with pytest.raises(UsageProblem, match="quote"):
-        Line("sh", "echo 'a").words()
+        ParsedLine("sh", "echo 'a").words()
 
 
 @given(st.text())
 def test_every_line_means_something(text: str) -> None:
     """Whatever is typed: nothing, a command, or a refusal that says why."""
     try:
-        line = read_line(text)
+        line = parse_line(text)
     except UsageProblem:
         assert text.lstrip().startswith("/")
         return

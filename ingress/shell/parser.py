@@ -1,4 +1,4 @@
-"""What a line of the shell means: a command if its words fit one, otherwise a question."""
+"""Parse a line of the shell: a command if its words fit one, otherwise a question."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from ingress.cli.shared import nearest
 from middleware.job.ids import ID_LENGTH, is_id_part
 from ops.errors import UsageProblem
 
 ASK = "ask"
-#: A shortened id of this length cannot be mistaken for a word that happens to have only letters of ids.
-_SURE_ID_LENGTH = 8
+#: Shortened ids of at least this length are recognized, even if they consist of letters only.
+_UNAMBIGUOUS_ID_LENGTH = 8
 _SLASH = re.compile(r"/([a-z]+)$")
 
 
-class Line(Struct, frozen=True):
-    """A line that was understood.
+class ParsedLine(Struct, frozen=True):
+    """A parsed line.
 
     Attributes:
         command: One of ``COMMANDS``.
-        rest: What follows it, as it was typed.
+        rest: The text after the command, as typed.
     """
 
     command: str
     rest: str
 
     def words(self) -> list[str]:
-        """Give what follows the command word by word, quotes taken off.
+        """Return the words after the command, split and unquoted as in a shell.
 
         Raises:
             UsageProblem: A quote is not closed.
@@ -38,7 +39,7 @@ class Line(Struct, frozen=True):
             return shlex.split(self.rest)
         except ValueError as error:
             raise UsageProblem(
-                f"the line cannot be taken apart: {error}.", remedy="Close the quote, or put a \\ before it."
+                f"The line cannot be parsed: {error}.", remedy="Close the quote, or put a \\ before it."
             ) from error
 
 
@@ -46,9 +47,9 @@ class CommandSpec(Struct, frozen=True):
     """A command of the shell.
 
     Attributes:
-        usage: How it is written.
-        help: What it does, one sentence.
-        fits: Whether these words can follow it; if they cannot, the line is a question.
+        usage: Its syntax.
+        help: One sentence about what it does.
+        fits: Returns whether words can follow the command; if not, the line is a question.
     """
 
     usage: str
@@ -68,22 +69,22 @@ def _options_or_nothing(words: list[str]) -> bool:
 def _ids(words: list[str]) -> bool:
     if len(words) <= 1:
         return all(map(_may_be_id, words))
-    return all(word.startswith("-") or _is_surely_id(word) for word in words)
+    return all(word.startswith("-") or _is_unambiguous_id(word) for word in words)
 
 
 def _may_be_id(word: str) -> bool:
     return is_id_part(word.rpartition(":")[2].lower())
 
 
-def _is_surely_id(word: str) -> bool:
+def _is_unambiguous_id(word: str) -> bool:
     part = word.rpartition(":")[2].lower()
     return is_id_part(part) and (
-        any(letter.isdigit() for letter in part) or _SURE_ID_LENGTH <= len(part) <= ID_LENGTH
+        any(letter.isdigit() for letter in part) or _UNAMBIGUOUS_ID_LENGTH <= len(part) <= ID_LENGTH
     )
 
 
 def _jobs(words: list[str]) -> bool:
-    return _options_or_nothing(words) or (len(words) == 1 and _is_surely_id(words[0]))
+    return _options_or_nothing(words) or (len(words) == 1 and _is_unambiguous_id(words[0]))
 
 
 def _at_most_one(words: list[str]) -> bool:
@@ -99,63 +100,61 @@ def _command_name(words: list[str]) -> bool:
 
 
 COMMANDS: dict[str, CommandSpec] = {
-    ASK: CommandSpec("[ask] QUESTION", "Ask a language model; what is no command is a question.", _anything),
-    "sh": CommandSpec(
-        "sh CMD [ARG]... [&]", "Run a command as a job; with & at the end in the background.", _anything
+    ASK: CommandSpec(
+        "[ask] QUESTION", "Ask a language model. A line that is not a command is a question.", _anything
     ),
-    "run": CommandSpec("run PROJECT TASK", "Hand a task to a project, in the background.", _anything),
-    "jobs": CommandSpec("jobs [OPTION]...", "List the jobs; options as of '3ox jobs'.", _jobs),
+    "sh": CommandSpec(
+        "sh CMD [ARG]... [&]", "Run a command as a job; in the background with & at the end.", _anything
+    ),
+    "run": CommandSpec("run PROJECT TASK", "Submit a task for a project, in the background.", _anything),
+    "jobs": CommandSpec("jobs [OPTION]...", "List jobs, with the options of '3ox jobs'.", _jobs),
     "job": CommandSpec("job ID", "Show one job.", _ids),
-    "logs": CommandSpec("logs ID [-f]", "Show the output of a job; with -f to its end.", _ids),
+    "logs": CommandSpec("logs ID [-f]", "Show the output of a job; -f follows it.", _ids),
     "cancel": CommandSpec("cancel ID...", "Cancel jobs.", _ids),
     "status": CommandSpec("status", "Show store, queue, workers and daemons.", _options_or_nothing),
-    "session": CommandSpec(
-        "session [NAME|new|clear]", "Show the conversation, go to another, or forget it.", _at_most_one
-    ),
-    "history": CommandSpec("history [N]", "Show the last lines; 20 by default.", _number),
-    "help": CommandSpec("help [COMMAND]", "Show this.", _command_name),
+    "session": CommandSpec("session [NAME|new|clear]", "Show, switch or clear the session.", _at_most_one),
+    "history": CommandSpec("history [N]", "Show the last N lines; 20 by default.", _number),
+    "help": CommandSpec("help [COMMAND]", "Show the commands.", _command_name),
     "exit": CommandSpec("exit", "Leave the shell; so does Ctrl-D.", lambda words: not words),
 }
 _ALIASES = {"quit": "exit"}
 
 
-def read_line(text: str) -> Line | None:
-    """Find out what a line means.
+def parse_line(text: str) -> ParsedLine | None:
+    """Parse a line.
 
     A line is a command if its first word is one and the words after it fit: ``help`` is a command, ``help me
-    with this`` a question. ``/help me`` is a command in any case, ``ask help`` a question in any case.
+    with this`` a question. ``/help me`` is always a command, ``ask help`` always a question.
 
     Args:
-        text: What was typed.
+        text: The line as typed.
 
     Returns:
         None for an empty line.
 
     Raises:
-        UsageProblem: ``/NAME`` names no command.
+        UsageProblem: ``/NAME`` is not a command.
     """
     stripped = text.strip()
     if not stripped:
         return None
-    first, rest = _divide(stripped)
+    first, rest = _split_first(stripped)
     slash = _SLASH.match(first)
     name = first if slash is None else slash.group(1)
     name = _ALIASES.get(name, name)
     spec = COMMANDS.get(name)
     if slash is not None:
         if spec is None:
-            from ingress.cli.shared import nearest
-
             raise UsageProblem(
-                f"there is no command {first!r}.", remedy=f"{nearest(name, COMMANDS)}'help' lists all."
+                f"Unknown command {first!r}.", remedy=f"{nearest(name, COMMANDS)}'help' lists the commands."
             )
-        return Line(name, rest)
+        return ParsedLine(name, rest)
     if spec is None or not spec.fits(rest.split()):
-        return Line(ASK, stripped)
-    return Line(name, rest)
+        return ParsedLine(ASK, stripped)
+    return ParsedLine(name, rest)
 
 
-def _divide(text: str) -> tuple[str, str]:
-    """Give the first word and what follows it."""
+def _split_first(text: str) -> tuple[str, str]:
+    """Return the first word and the rest."""
     parts = text.split(maxsplit=1)
     return parts[0], parts[1] if len(parts) > 1 else ""

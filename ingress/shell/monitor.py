@@ -1,6 +1,6 @@
-"""What the shell knows of the bridge without asking: kept fresh by the store's events.
+"""Keep a snapshot of the bridge up to date by the store's events.
 
-Toolbar and completion read it while a key is pressed, so it never waits for the store.
+Toolbar and completion read it on every key press, so reading it never waits for the store.
 """
 
 from __future__ import annotations
@@ -17,84 +17,95 @@ from middleware.job.states import FINAL
 from ops.errors import JobNotFound, StoreError, StoreUnreachable
 from ops.threads import start_duty
 
-#: Without an event it is read anew so often: workers come and go without one.
+#: Longest interval between two snapshots, since workers start and stop without an event.
 IDLE_S = 5.0
-#: A burst of events leads to one reading in so long.
+#: Shortest interval between two snapshots.
 BURST_S = 0.25
 _JOBS_MAX = 50
-#: More background jobs than this are not announced; the oldest are let go.
+#: Background jobs whose end is announced; beyond that the oldest are forgotten.
 _TRACKED_MAX = 1000
 
 
-class KnownJob(Struct, frozen=True):
-    """A job as completion shows it."""
+class CompletionJob(Struct, frozen=True):
+    """A job that completion offers.
+
+    Attributes:
+        job_id: Its id.
+        status: Its state.
+        about: State, type and summary, shown beside the id.
+    """
 
     job_id: str
     status: str
     about: str
 
 
-class View(Struct, frozen=True, kw_only=True):
+class BridgeSnapshot(Struct, frozen=True, kw_only=True):
     """The bridge at one moment.
 
     Attributes:
-        away: Whether the store does not answer; the rest is then what was known last.
-        summary: Jobs by state.
-        workers: How many are well.
-        jobs: The latest ones, newest first.
+        is_unavailable: Whether the store is unavailable; ``jobs`` is then from an earlier snapshot.
+        summary: Number of jobs by state.
+        workers: Number of healthy workers.
+        jobs: The latest jobs, newest first.
     """
 
-    away: bool = False
+    is_unavailable: bool = False
     summary: dict[str, int] = {}
     workers: int = 0
-    jobs: tuple[KnownJob, ...] = ()
+    jobs: tuple[CompletionJob, ...] = ()
 
 
-class Feed:
-    """Keeps a ``View``, and says when a background job has ended.
+class BridgeMonitor:
+    """Keeps a snapshot of the bridge and announces when background jobs finish.
 
     Args:
-        bridge: Which bridge.
-        tell: Takes a line for the user; called from a thread.
-        changed: Called, from a thread, when there is a new view.
+        bridge: The bridge.
+        announce: Called from a thread with a line for the user.
+        on_snapshot: Called from a thread when there is a new snapshot.
+
+    Attributes:
+        snapshot: The latest snapshot.
     """
 
-    def __init__(self, bridge: Bridge, tell: Callable[[str], None], changed: Callable[[], None]) -> None:
-        self.view = View()
+    def __init__(
+        self, bridge: Bridge, announce: Callable[[str], None], on_snapshot: Callable[[], None]
+    ) -> None:
+        self.snapshot = BridgeSnapshot()
         self._bridge = bridge
-        self._tell = tell
-        self._changed = changed
+        self._announce = announce
+        self._on_snapshot = on_snapshot
         self._stopping = threading.Event()
         self._stale = threading.Event()
         self._lock = threading.Lock()
         self._tracked: dict[str, None] = {}
 
     def start(self) -> None:
-        """Begin to listen; the first view stands when this returns, if the store answers."""
-        self._read()
-        start_duty("shell-listen", self._listen, ended=self._stopping.is_set)
-        start_duty("shell-read", self._keep_fresh, ended=self._stopping.is_set)
+        """Take the first snapshot and start the threads."""
+        self._take_snapshot()
+        start_duty("shell-events", self._follow, ended=self._stopping.is_set)
+        start_duty("shell-snapshots", self._refresh, ended=self._stopping.is_set)
 
     def stop(self) -> None:
-        """Stop; its threads end with the process, or at their next turn."""
+        """Stop the threads; they end within ``IDLE_S``."""
         self._stopping.set()
         self._stale.set()
 
     def track(self, job_id: str) -> None:
-        """Say it when this job has ended."""
+        """Announce a job when it finishes."""
         with self._lock:
             self._tracked[job_id] = None
             while len(self._tracked) > _TRACKED_MAX:
                 self._tracked.pop(next(iter(self._tracked)))
-        # It may have ended before we knew that it matters.
+        # It may have finished already.
         self._stale.set()
 
     def tracked(self) -> list[str]:
-        """Give the background jobs that have not ended."""
+        """Return the ids of the background jobs that have not finished."""
         with self._lock:
             return list(self._tracked)
 
-    def _listen(self) -> None:
+    def _follow(self) -> None:
         self._bridge.follower.watch_events(
             self._on_events,
             stopping=self._stopping,
@@ -107,20 +118,20 @@ class Feed:
         self._stale.set()
         for event in events:
             if event.status in FINAL and self._untrack(event.job_id):
-                self._announce(event.job_id)
+                self._announce_finished(event.job_id)
 
-    def _keep_fresh(self) -> None:
+    def _refresh(self) -> None:
         while not self._stopping.is_set():
             self._stale.wait(IDLE_S)
             self._stale.clear()
             if self._stopping.is_set():
                 return
-            self._read()
+            self._take_snapshot()
             self._stopping.wait(BURST_S)
 
-    def _read(self) -> None:
-        """Make a new view; look after background jobs whose end was not heard."""
-        was_away = self.view.away
+    def _take_snapshot(self) -> None:
+        """Take a snapshot; announce finished background jobs whose event was missed."""
+        was_unavailable = self.snapshot.is_unavailable
         try:
             page = self._bridge.reader.page(limit=_JOBS_MAX)
             seconds, micros = self._bridge.store.call("TIME")
@@ -128,23 +139,23 @@ class Feed:
             workers = self._bridge.store.call(
                 "ZCOUNT", self._bridge.reader.keys.workers, f"({now_ms}", "+inf"
             )
-            for job_id in self._ended_unheard():
-                self._announce(job_id)
+            for job_id in self._finished_unannounced():
+                self._announce_finished(job_id)
         except (StoreUnreachable, StoreError) as error:
-            self.view = View(away=True, jobs=self.view.jobs)
-            if not was_away:
-                self._tell(
-                    f"{error.message} Until it is back, questions and commands are carried out in this"
-                    " process, and what goes to the background is spooled."
+            self.snapshot = BridgeSnapshot(is_unavailable=True, jobs=self.snapshot.jobs)
+            if not was_unavailable:
+                self._announce(
+                    f"{error.message} Until it is back, questions and commands run in this process, and"
+                    " background jobs are spooled."
                 )
         else:
-            jobs = tuple(KnownJob(job.job_id, job.status, _about(job)) for job in page.jobs)
-            self.view = View(summary=page.summary, workers=int(workers), jobs=jobs)
-            if was_away:
-                self._tell("the store is back.")
-        self._changed()
+            jobs = tuple(CompletionJob(job.job_id, job.status, _about(job)) for job in page.jobs)
+            self.snapshot = BridgeSnapshot(summary=page.summary, workers=int(workers), jobs=jobs)
+            if was_unavailable:
+                self._announce("the store is back.")
+        self._on_snapshot()
 
-    def _ended_unheard(self) -> list[str]:
+    def _finished_unannounced(self) -> list[str]:
         tracked = self.tracked()
         if not tracked:
             return []
@@ -157,11 +168,11 @@ class Feed:
         ]
 
     def _untrack(self, job_id: str) -> bool:
-        """Let go of a job; tells whether it was tracked, so that it is announced once."""
+        """Stop tracking a job; return whether it was tracked, so that it is announced once."""
         with self._lock:
             return self._tracked.pop(job_id, self) is None
 
-    def _announce(self, job_id: str) -> None:
+    def _announce_finished(self, job_id: str) -> None:
         try:
             record = self._bridge.reader.job(job_id)
         except JobNotFound:
@@ -169,14 +180,14 @@ class Feed:
         except StoreUnreachable:
             self.track(job_id)
             raise
-        self._tell(_ended(record))
+        self._announce(_finished(record))
 
 
 def _about(record: JobRecord) -> str:
     return f"{record.status} {kind(record)} {what(record)}".strip()
 
 
-def _ended(record: JobRecord) -> str:
+def _finished(record: JobRecord) -> str:
     took = since(record.started_at, record.completed_at) if record.started_at else "no time"
     why = "" if record.status == "completed" else f": {one_line(record.reason)}"
     name = short_id(record.job_id)
