@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -54,18 +54,25 @@ class Module(NamedTuple):
 def product() -> tuple[Module, ...]:
     """Return all modules of the product."""
     files = sorted(file for layer in LAYERS for file in (ROOT / layer).rglob("*.py"))
-    names = frozenset(_name(file) for file in files)
-    return tuple(_read(file, names) for file in files)
+    return parse({file.relative_to(ROOT): file.read_text() for file in files})
 
 
-def _name(file: Path) -> str:
-    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+def parse(sources: Mapping[Path, str]) -> tuple[Module, ...]:
+    """Return the modules of a set of files.
+
+    Args:
+        sources: The text of each file, by its path from the folder of the packages.
+    """
+    names = frozenset(_name(path) for path in sources)
+    trees = {path: ast.parse(text) for path, text in sources.items()}
+    return tuple(
+        Module(_name(path), path, tree, sources[path], tuple(_imports(tree, names)))
+        for path, tree in trees.items()
+    )
 
 
-def _read(file: Path, names: frozenset[str]) -> Module:
-    text = file.read_text()
-    tree = ast.parse(text)
-    return Module(_name(file), file.relative_to(ROOT), tree, text, tuple(_imports(tree, names)))
+def _name(path: Path) -> str:
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
 
 
 def _imports(tree: ast.Module, names: frozenset[str]) -> Iterator[Import]:
