@@ -1,18 +1,23 @@
--- Takes a new job in, straight onto the processing set of the worker that brings it: it never waits in a queue,
--- and no other worker can fetch it. Recovered from there, it goes to the ordinary queue like any other.
+-- Enqueues a new job straight onto the processing set of the worker that submits it: it never waits in a queue, and
+-- no other worker can fetch it. If it is recovered from there, it goes to the ordinary queue.
 --
--- ARGV[2]  worker id                     7  priority, 1 to 10
--- ARGV[3]  delivery: the fence, see       8  the job as JSON
---          `fetch`                        9  job type
--- ARGV[4]  how long the worker's         10  project, or ''
---          lease lasts from now, in ms   11  SHA-256 of the payload
--- ARGV[5]  how many jobs a queue takes   12  sinks "NAME/STATE,..." of its result, see `deliver`, or ''
+-- KEYS[1]  key prefix
+-- ARGV[1]  length of the event stream
+-- ARGV[2]  worker id
+-- ARGV[3]  delivery token, see `fetch`
+-- ARGV[4]  duration of the worker's lease from now, in ms
+-- ARGV[5]  limit of jobs that wait in a queue
 -- ARGV[6]  job id
---
--- Reply: {'new', status}        taken
---        {'already', status}    taken before by this same delivery: the first reply was lost
---        {'duplicate', status}  refused: there is such a job
---        {'full', number of waiting jobs}   refused: the queue is at its limit
+-- ARGV[7]  priority, 1 to 10
+-- ARGV[8]  job, JSON
+-- ARGV[9]  job type
+-- ARGV[10] project, or ''
+-- ARGV[11] SHA-256 of the payload
+-- ARGV[12] destinations "NAME/STATE,..." of its result, see `deliver`, or ''
+-- Reply    {'new', status}                   taken
+--          {'already', status}               taken before by this same delivery, whose reply was lost
+--          {'duplicate', status}             refused: there is such a job
+--          {'full', number of waiting jobs}  refused: the queue is at its limit
 
 local worker, delivery, id, queue = ARGV[2], ARGV[3], ARGV[6], 'jobs'
 local key = P .. 'job:' .. id
@@ -43,7 +48,7 @@ call('ZADD', P .. 'workers', NOW + ARGV[4], worker)
 call('ZADD', set_of('processing', queue), NOW, id)
 call('HSET', P .. 'processing:' .. worker, id, delivery)
 
--- On its receipt the job was queued for no time at all, so that every receipt begins alike.
+-- Its receipt begins with `queued` at the same time, as every receipt does.
 write_down(id, 'queued', nil, nil, nil, ',"input_sha256":"' .. ARGV[11] .. '"')
 announce(id, 'queued')
 record(id, queue, 'processing', '1', worker)

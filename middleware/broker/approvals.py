@@ -53,7 +53,7 @@ class Approvals:
         self._scripts = scripts
         self._keys = Keys(scripts.prefix)
         self._ttl_ms = round(ttl_s * 1000)
-        self._too_late = f"it expired: nobody approved it within {span(ttl_s)}"
+        self._too_late = f"expired: not approved within {span(ttl_s)}"
 
     def approve(self, job_id: str, actor: str, reason: str = "") -> Decision:
         """Let a job go on; the same decision again does no harm."""

@@ -1,22 +1,23 @@
--- Decides on jobs that wait for approval: approves one, denies one, or lets those expire that nobody looked at.
+-- Decides on jobs that wait for approval: approves one, denies one, or expires those that were not decided in time.
 --
+-- KEYS[1]  key prefix
+-- ARGV[1]  length of the event stream
 -- ARGV[2]  decision: approve, deny or expire
 -- ARGV[3]  job id; '' for expire
--- ARGV[4]  reason: who decided it, and why
+-- ARGV[4]  reason: who decided, and why
 -- ARGV[5]  how long a job waits for approval, in ms
--- ARGV[6]  reason of those that waited longer
--- ARGV[7]  for expire: how many at most
+-- ARGV[6]  reason for those that expire
+-- ARGV[7]  for expire: number of jobs at most
+-- Reply    {'approved', status}           it continues: queued, scheduled, or held by its dependencies
+--          {'denied', 'cancelled'}        it never starts
+--          {'expired', status}            the decision came too late, or a job it depends on did not complete
+--          {'already', status}            the same decision was made before
+--          {'refused', status, approval}  nothing done: it does not, or no longer, wait for approval
+--          {'unknown', ''}                no such job
+--          for expire: {id, ...} of the jobs that are now cancelled
 --
--- The job's field `approval` is '1' while it waits, then 'approved', 'denied' or 'expired' for good: the worker
--- asks for it.
---
--- Reply: {'approved', status}           it goes on: ready, scheduled, or held by what it depends on
---        {'denied', 'cancelled'}        it never starts
---        {'expired', status}            the decision came too late, or a job it depends on has not completed
---        {'already', status}            decided in this way before: the first reply was lost, or two agree
---        {'refused', status, approval}  it does not wait for approval (any more); nothing done
---        {'unknown', ''}                no such job
---        for expire: {id, ...} of those that are cancelled now
+-- The job's field `approval` is '1' while it waits, afterwards 'approved', 'denied' or 'expired' for good: workers
+-- check it.
 
 local decision, reason, ttl, too_late = ARGV[2], ARGV[4], ARGV[5], ARGV[6]
 local index = P .. 'approvals'
@@ -45,7 +46,7 @@ if decision == 'expire' then
       close(id, job, 'expired', too_late)
       expired[#expired + 1] = id
     else
-      call('ZREM', index, id) -- changed by hand: it must not stop the others
+      call('ZREM', index, id) -- changed by hand: it must not block the others
     end
   end
   return expired
@@ -74,11 +75,11 @@ if decision == 'deny' then
   return { 'denied', 'cancelled' }
 end
 
--- What it depends on was looked at when it was taken; since then some may have ended.
+-- Its dependencies were checked when it was enqueued; some may have ended since.
 local waits, seen = {}, {}
 if string.find(job.spec, '"depends_on"', 1, true) then
   local spec = cjson.decode(job.spec)
-  for _, dependency in ipairs(spec.depends_on or {}) do -- a payload may have such a field, too
+  for _, dependency in ipairs(spec.depends_on or {}) do -- its payload may contain the name of this field, too
     local state = call('HGET', P .. 'job:' .. dependency, 'status')
     local bad = not state or state == 'failed' or state == 'cancelled'
     if bad and spec.on_dependency_failure ~= 'run' then
@@ -110,7 +111,7 @@ if #waits > 0 then
     call('SADD', P .. 'dependents:' .. dependency, id)
     call('HSET', P .. 'job:' .. dependency, 'dependents', '1')
   end
-  reason = reason .. '; it waits for ' .. #waits .. ' other job' .. (#waits > 1 and 's' or '') .. ' to complete'
+  reason = reason .. '; waiting for ' .. #waits .. ' other job' .. (#waits > 1 and 's' or '') .. ' to complete'
   call('HSET', key, 'waits', #waits, 'reason', reason)
   record(id, queue, 'held', nil, nil, reason)
   return { 'approved', 'held' }
@@ -118,7 +119,7 @@ end
 if due > tonumber(NOW) then
   due = string.format('%.0f', due)
   move(id, 'held', 'scheduled', queue, due)
-  call('HSET', key, 'status', 'scheduled', 'due', due, 'reason', reason .. '; it starts when it is due')
+  call('HSET', key, 'status', 'scheduled', 'due', due, 'reason', reason)
   record(id, queue, 'scheduled', nil, nil, reason)
   ring(queue)
   return { 'approved', 'scheduled' }

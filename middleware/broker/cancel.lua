@@ -1,13 +1,14 @@
--- Cancels a job, wherever it is.
+-- Cancels a job in any state.
 --
+-- KEYS[1]  key prefix
+-- ARGV[1]  length of the event stream
 -- ARGV[2]  job id
 -- ARGV[3]  reason: who cancelled it
--- ARGV[4]  token of this call, letters and digits: the same one again gets the same answer, and nothing is done
---
--- Reply: {'cancelled', status}   it had not started, and never will; the status is what it was before
---        {'cancelling', status}  it runs; its worker has been told to stop it
---        {'finished', status}    it had ended before; nothing done
---        {'unknown', ''}         no such job
+-- ARGV[4]  token of this call, letters and digits: the same token gets the same reply, and nothing is done again
+-- Reply    {'cancelled', status}   it had not started and never will; status is the one it had
+--          {'cancelling', status}  it runs; its worker has been asked to stop it
+--          {'finished', status}    nothing done: it has already ended
+--          {'unknown', ''}         no such job
 
 local id, reason, token = ARGV[2], ARGV[3], ARGV[4]
 local key = P .. 'job:' .. id
@@ -26,7 +27,7 @@ if is_final(status) then
   return { 'finished', status }
 end
 if status == 'processing' then
-  call('HSET', key, 'cancel', reason, 'reason', 'it is being stopped: ' .. reason)
+  call('HSET', key, 'cancel', reason, 'reason', 'stopping: ' .. reason)
   call('PUBLISH', P .. 'control:' .. job[4], 'cancel ' .. id .. ' ' .. job[6])
   return answer(id, 'cancel', token, 'cancelling', status)
 end
@@ -42,7 +43,7 @@ if job[9] == '1' then
 end
 finish(id, status, 'cancelled', job[2] or 'jobs', reason, job[5], nil, job[7], job[8])
 if job[3] then
-  -- It may have been its turn: whoever waits behind it gets that.
+  -- It may have been its turn, which passes to the next one that waits.
   for name in each_limit(job[3]) do
     wake_waiting(name)
   end

@@ -1,25 +1,28 @@
--- Takes jobs in: job record, first line of the receipt, its place, the bell, the event; each job all or nothing.
+-- Enqueues jobs: record, first line of the receipt, place in a queue, bell and event. Each job is atomic, a batch
+-- is not.
 --
+-- KEYS[1]  key prefix
+-- ARGV[1]  length of the event stream
 -- ARGV[2]  how long an idempotency key is kept, in ms
--- ARGV[3]  how many jobs a queue takes
+-- ARGV[3]  limit of jobs that wait in a queue
 -- ARGV[4]  ... thirteen for each job:
 --   1  job id                      7  SHA-256 of the payload
---   2  queue                       8  delay in ms; 0: ready at once
+--   2  queue                       8  delay in ms; 0: none
 --   3  priority, 1 to 10           9  idempotency key, or ''
---   4  the job as JSON            10  limits "name=amount/capacity,...", or ''
+--   4  job, JSON                  10  limits "name=amount/capacity,...", or ''
 --   5  job type                   11  ids of the jobs it depends on, separated by commas, or ''
 --   6  project, or ''             12  why it is held for approval, or ''
---                                 13  sinks "NAME/STATE,..." of its result, see `deliver`, or ''
---
--- Reply, for each job: {'new', id, status, now}                 taken
---                      {'duplicate', id, status, now}           taken before: same id or idempotency key
---                      {'full', number of waiting jobs}         refused: the queue is at its limit
---                      {'dependency', id, status}               refused: it depends on what cannot complete; the status may
---                                               also be 'unknown' or 'itself'
+--                                 13  destinations "NAME/STATE,..." of its result, see `deliver`, or ''
+-- Reply    for each job, one of
+--          {'new', id, status, now}          enqueued
+--          {'duplicate', id, status, now}    enqueued before, with the same id or idempotency key
+--          {'full', number of waiting jobs}  refused: the queue is at its limit
+--          {'dependency', id, status}        refused: it depends on a job that cannot complete; status may also
+--                                            be 'unknown' or 'itself'
 
 local FIELDS = 13
 local IDEMPOTENCY_TTL, QUEUE_MAX = ARGV[2], tonumber(ARGV[3])
-local additions = {} -- key of a sorted set -> what ZADD takes; one call for all jobs of a batch
+local additions = {} -- key of a sorted set -> arguments of ZADD, one call for the whole batch
 local bells = {}
 local announced = {} -- state -> ids
 local waiting = {}
@@ -34,7 +37,7 @@ local function add(key, score, member)
   list[#list + 1], list[#list + 2] = score, member
 end
 
--- Which of the jobs it depends on are still to complete; or the one that never will.
+-- Returns the dependencies that are still to complete; or the reply for one that never will.
 local function unmet(own, dependencies, spec)
   local waits, seen = {}, {}
   for id in string.gmatch(dependencies, '[^,]+') do
@@ -51,7 +54,7 @@ local function unmet(own, dependencies, spec)
   return waits
 end
 
--- Asked once for the whole batch: as a rule none of them is known.
+-- One check for the whole batch: usually no job of it is known.
 local keys = {}
 for at = 4, #ARGV, FIELDS do
   keys[#keys + 1] = P .. 'job:' .. ARGV[at]
@@ -113,7 +116,7 @@ local function take(at)
   elseif #waits > 0 then
     state, place = 'held', NOW
     set('waits', #waits)
-    set('reason', 'it waits for ' .. #waits .. ' other job' .. (#waits > 1 and 's' or '') .. ' to complete')
+    set('reason', 'waiting for ' .. #waits .. ' other job' .. (#waits > 1 and 's' or '') .. ' to complete')
     for _, dependency in ipairs(waits) do
       call('SADD', P .. 'dependents:' .. dependency, id)
       call('HSET', P .. 'job:' .. dependency, 'dependents', '1')
@@ -121,13 +124,12 @@ local function take(at)
   elseif delay ~= '0' then
     state, place = 'scheduled', string.format('%.0f', NOW + delay)
     set('due', place)
-    set('reason', 'it starts when it is due')
   end
   if state == 'held' and delay ~= '0' then
     set('delay', delay)
   end
   set('status', state)
-  set('spec', ARGV[at + 3]) -- the long one last: what grows before it is small
+  set('spec', ARGV[at + 3]) -- last, since it is long: appending to the hash copies what is there
 
   if idempotency ~= '' then
     call('SET', P .. 'idempotency:' .. idempotency, id, 'PX', IDEMPOTENCY_TTL)
@@ -144,7 +146,7 @@ local function take(at)
   write_down(id, state, nil, nil, approval, ',"input_sha256":"' .. ARGV[at + 6] .. '"')
   announced[state] = announced[state] and announced[state] .. ',' .. id or id
   if state ~= 'held' then
-    -- For a scheduled job too: whoever wakes learns when the next one is due.
+    -- For a scheduled job too: the consumer that wakes learns when the next one is due.
     bells[queue] = (bells[queue] or 0) + 1
   end
   waiting[queue] = waiting[queue] + 1
@@ -158,7 +160,7 @@ end
 for key, list in pairs(additions) do
   call('ZADD', key, unpack(list))
 end
--- Nobody can wait for a job that did not exist before, so nobody is woken but consumers.
+-- No client can be waiting for a job that did not exist: only consumers are woken.
 for state, ids in pairs(announced) do
   announce(ids, state)
 end

@@ -1,15 +1,16 @@
--- Gives a worker its next jobs: promotes what is due, pops, puts them on the worker's processing set.
+-- Fetches a worker's next jobs: promotes due jobs, pops from the ready queue, puts them on the worker's processing
+-- set and renews its lease.
 --
+-- KEYS[1]  key prefix
+-- ARGV[1]  length of the event stream
 -- ARGV[2]  worker id
 -- ARGV[3]  queue
--- ARGV[4]  how many jobs at most
--- ARGV[5]  delivery: a token that this worker never uses twice; with it on the processing set, it is
---          the fence that `settle` checks. If it stands there already, the reply to it was lost: its jobs are
---          given again, and nothing new
--- ARGV[6]  how long the worker's lease lasts from now, in ms
---
--- Reply: {ms until the next job is due or -1, id, job as JSON, attempt, attempts before the last retry by hand,
---         created, id, ...}
+-- ARGV[4]  number of jobs at most
+-- ARGV[5]  delivery token, which this worker uses for one fetch only. It is the fence that `settle` checks. If it is
+--          on the processing set already, the reply to that fetch was lost: the same jobs are returned, no others
+-- ARGV[6]  duration of the worker's lease from now, in ms
+-- Reply    {ms until the next job is due or -1, then for each job: id, job as JSON, attempt, attempts before the
+--          last retry by hand, time of creation}
 
 local worker, queue, delivery = ARGV[2], ARGV[3], ARGV[5]
 local room = tonumber(ARGV[4])
@@ -34,24 +35,24 @@ end
 if #reply > 1 then
   reply[1] = promote(100, queue)
   if call('EXISTS', ready) == 1 then
-    ring(queue) -- the ring that led here is used up
+    ring(queue) -- this fetch has used up the ring that caused it
   end
   return reply
 end
 
--- Occupies the job's resources; if one has no room, the job is held until a slot is given back.
+-- Occupies the job's resources; if one has no room, holds the job until a slot is released.
 local function occupy(id, limits, score)
   for name, amount, capacity in each_limit(limits) do
     local used = tonumber(call('HGET', P .. 'running', name) or '0')
     local first = call('ZRANGE', P .. 'waiting:' .. name, 0, 0, 'WITHSCORES')[2]
-    -- Nobody overtakes one that waits already, or a job that wants much would wait for ever.
+    -- No job overtakes one that waits already: one that needs much would never start.
     if used + amount > tonumber(capacity) or (first and tonumber(first) < tonumber(score)) then
-      local reason = 'it waits for ' .. name .. ': ' .. used .. ' of ' .. capacity .. ' in use'
+      local reason = 'waiting for ' .. name .. ': ' .. used .. ' of ' .. capacity .. ' in use'
       call('ZADD', set_of('held', queue), NOW, id)
       call('ZADD', P .. 'waiting:' .. name, score, id)
       call('HSET', P .. 'job:' .. id, 'status', 'held', 'reason', reason)
       record_turn(id, queue, 'held', nil, nil, reason)
-      -- The turn this job had for its other resources goes to whoever waits for those.
+      -- The turn that this job had for its other resources passes to the next one that waits for those.
       for other in each_limit(limits) do
         if other ~= name and has_room(other) then
           wake_waiting(other)
@@ -67,7 +68,7 @@ local function occupy(id, limits, score)
 end
 
 reply[1] = promote(100, queue)
-local looked = 0 -- at most 200 by one call, about a millisecond: each may have to be held for want of a slot
+local looked = 0 -- 200 at most per call, about a millisecond: each may have to be held for lack of a slot
 local emptied = false
 local place, fence, started = {}, {}, {}
 while room > 0 and looked < 200 and not emptied do
@@ -78,13 +79,13 @@ while room > 0 and looked < 200 and not emptied do
     local key = P .. 'job:' .. id
     local job = call('HMGET', key, 'spec', 'attempt', 'base', 'created', 'limits', 'score', 'reason')
     looked = looked + 1
-    emptied = emptied and not job[5] -- whoever gets this job's turn may just have become ready
+    emptied = emptied and not job[5] -- the job that gets its turn may just have become ready
     if job[1] and (not job[5] or occupy(id, job[5], job[6])) then
       local attempt = string.format('%d', (job[2] or 0) + 1)
       call('HSET', key, 'status', 'processing', 'worker', worker, 'delivery', delivery,
         'started', NOW, 'attempt', attempt)
       if job[7] then
-        call('HDEL', key, 'reason') -- it said why the job waited
+        call('HDEL', key, 'reason') -- the one why it waited
       end
       place[#place + 1], place[#place + 2] = NOW, id
       fence[#fence + 1], fence[#fence + 2] = id, delivery
@@ -105,7 +106,7 @@ if #fence > 0 then
   end
 end
 
--- Nothing left: no token may wake anybody for nothing. Something left: pass the baton.
+-- An empty queue leaves no token that would wake a consumer for nothing; otherwise the next one is woken.
 if emptied or call('EXISTS', ready) == 0 then
   call('DEL', P .. 'bell:' .. queue)
 elseif call('EXISTS', P .. 'bell:' .. queue) == 0 then

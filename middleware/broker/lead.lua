@@ -1,21 +1,22 @@
--- One of several clocks leads: a lease by the store's own clock, and a number that fences off those before it.
+-- Leader election of the scheduler: a lease by the store's clock, and a number that fences off earlier leaders.
 --
+-- KEYS[1]  key prefix
+-- ARGV[1]  length of the event stream
 -- ARGV[2]  act: claim, release, note or forget
--- ARGV[3]  claim, release: who asks
---          note, forget: the fence under which the caller leads
--- ARGV[4]  claim: how long the lease lasts, in ms
+-- ARGV[3]  claim, release: name of the candidate
+--          note, forget: fence under which the caller leads
+-- ARGV[4]  claim: duration of the lease, in ms
 --          note, forget: key of a hash, without the prefix
 -- ARGV[5]  ... note: pairs: field, value; forget: fields
+-- Reply    claim    {'leader', fence, now}                     the caller leads, as before or from now on
+--                   {'follower', fence, now, holder, ms left}  another candidate leads
+--          release  {'released', fence} or {'refused', fence}
+--          note     {'noted', fence}, or {'fenced', fence}: nothing written, the caller leads no longer
+--          forget   as note
 --
--- `lead` is a hash: holder, fence, until. The fence grows with each new term and never goes back, not even when
--- nobody leads. A lease never ends later than a whole one from now: a store whose clock was set back would
--- otherwise keep a dead leader in office.
---
--- Reply: claim    {'leader', fence, now}                    yours, renewed or new
---                 {'follower', fence, now, holder, ms left}  somebody else's
---        release  {'released', fence} or {'refused', fence}
---        note     {'noted', fence} or {'fenced', fence}      nothing is written by who does not lead any more
---        forget   the same
+-- `lead` is a hash: holder, fence, until. The fence grows with each term and never decreases, even while no one leads.
+-- A lease never ends later than one lease duration from now; otherwise, after the store's clock is set back, a dead
+-- leader would stay in office.
 
 local key = P .. 'lead'
 local act, who = ARGV[2], ARGV[3]

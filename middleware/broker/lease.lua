@@ -1,9 +1,10 @@
--- Renews the leases of workers that somebody else sees alive; brings none back that has been given up.
+-- Renews the leases of workers that the watchdog sees alive; restores none that was given up.
 --
--- ARGV[2]  how long the leases last from now, in ms
+-- KEYS[1]  key prefix
+-- ARGV[1]  length of the event stream
+-- ARGV[2]  duration of the leases from now, in ms
 -- ARGV[3]  ... worker ids
---
--- Reply: how many workers the store knows
+-- Reply    number of workers that the store knows
 
 for i = 3, #ARGV do
   call('ZADD', P .. 'workers', 'XX', NOW + ARGV[2], ARGV[i])

@@ -1,17 +1,74 @@
--- What every function shares; functions.py puts this text before them all, and runs it once.
+-- What all functions share. `functions.py` puts this text before them and loads both as one library.
 --
--- KEYS[1]  key prefix; all other key names are made from it (see middleware/job/keys.py), which is why
---          the bridge runs on one server, replicas and Sentinel included, but not on a cluster
--- ARGV[1]  how many events the event stream keeps
+-- KEYS[1]  key prefix. All other names are built from it, so all keys of a bridge must be on one server (with
+--          replicas and Sentinel, if any). It does not run on a cluster whose slots would separate them.
+-- ARGV[1]  length of the event stream, in entries
+-- Reply    of each function: see its file
 --
--- A job is in exactly one place: the sorted set of its state. Times are the store's own, in ms.
+-- A job is in exactly one place: the sorted set of its state. Times are the store's own, in ms since 1970.
+--
+-- Keys, without the prefix (`middleware/job/keys.py` builds the same names):
+--
+--   queue:jobs              sorted set  queued jobs; score: priority * 10^14 + order of arrival
+--   jobs:STATE              sorted set  jobs of every other state: scheduled and retrying by due time, held and
+--                                       processing by when that began, completed, failed and cancelled by
+--                                       when they ended
+--   queue:deliver           sorted set  the same for deliveries of results, whose ids are those of the jobs
+--   deliver:STATE                       with -1, -2, ...
+--   job:ID                  hash        what was submitted (`spec`), and its state
+--   receipts:ID             list        receipt chain, one line per transition
+--   result:ID               string      result, JSON
+--   output:ID               stream      output, in pieces
+--   dependents:ID           set         held jobs that wait for this one
+--   endings                 list        ended jobs whose dependents are being settled, 200 per call
+--   ended:ID:N              set         those dependents that are still to be settled
+--   index:all               sorted set  ids of all jobs, in order of creation
+--   index:tail              sorted set  the same ids reversed, to find a job by the end of its id
+--   index:type:T            sorted set  ids of the jobs of a type
+--   index:project:P         sorted set  ids of the jobs of a project
+--   idempotency:KEY         string      id of the job that was submitted with this key; expires
+--   approvals               sorted set  held jobs that wait for approval, by since when
+--   waiting:NAME            sorted set  held jobs that wait for a slot of a resource
+--   running                 hash        resource -> amount in use
+--   processing:WORKER       hash        job id -> delivery token, of the jobs that this worker holds
+--   workers                 sorted set  worker ids, by the end of their lease
+--   worker:ID:heartbeat     hash        last heartbeat of a worker; expires
+--   looked                  integer     when `recover` last looked for leases that ended
+--   bell:QUEUE              list        up to 64 tokens, each of which wakes a blocked consumer
+--   events                  stream      last transitions and progress reports of all jobs
+--   seq                     integer     order of arrival
+--   unsealed                set         ids of jobs with transitions that the ledger does not have yet
+--   unsealed:lost           integer     number of jobs that were deleted before the ledger had them
+--   ledgers                 hash        ledger -> number and SHA-256 of its last line
+--   lead                    hash        holder, fence and end of the scheduler's lease
+--   session:ID              list        last messages of a conversation, JSON; expires
+--   sessionfacts:ID         hash        number of its messages, first and last time; expires with it
+--   sessions                sorted set  session ids, by the time of their last message; 10,000 at most
+--   ask:use:DAY             hash        tokens and money that a day's answers took; expires
+--   ask:held:DAY            hash        upper bounds reserved for answers that are being generated; expires
+--   ask:job:ID              hash        tokens and money of one job, while jobs have a budget; expires
+--
+-- Keys that only Python uses:
+--
+--   daemons                 sorted set  ingress daemons, by the end of their lease
+--   daemon:NAME@HOST:PID    hash        last heartbeat of a daemon; expires
+--   schedules               hash        schedule id -> time up to which its runs have been handled
+--   metrics:RESOLUTION      stream      samples: an hour, one per 10 s; a week, one per 10 min
+--   webhook:NAME:SIGNATURE  string      delivery under which a webhook first arrived; expires
+--   telegram:BOT:taken      sorted set  ids of handled Telegram updates, by when; two days
+--   telegram:BOT:tries      hash        update id -> number of attempts, until it is handled
+--   telegram:BOT:owed       hash        update id -> pending reply
+--   telegram:BOT:asked      hash        job id -> messages that ask for its approval
+--
+-- Channels: event:ID (a transition or progress of this job), output:ID (it has new output),
+--           control:WORKER (cancel a running job)
 
-local KEYS, ARGV -- of the call under way, and what follows from them
+local KEYS, ARGV -- of the current call, and what is derived from them
 local P, EVENTS_MAX, NOW, time
 local call
-local BELL_MAX = 64 -- more waiting consumers than this need more than one round to wake
-local WAITS_MAX = 200 -- a receipt chain of so many lines does not tell any more of turns that came to nothing
-local PORTION = 200 -- so many dependents of ended jobs are settled by one call, in about 10 ms
+local BELL_MAX = 64 -- more waiting consumers than this are woken in several rounds
+local WAITS_MAX = 200 -- a receipt chain of this length records no further turns that came to nothing
+local PORTION = 200 -- dependents of ended jobs that one call settles, in about 10 ms
 local portion_left
 
 local function begin(keys, arguments)
@@ -23,7 +80,7 @@ local function begin(keys, arguments)
   NOW = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 end
 
--- The table of middleware/job/states.py.
+-- The transitions of middleware/job/states.py.
 local MOVES = ' queued>processing queued>held queued>cancelled scheduled>queued scheduled>cancelled'
   .. ' held>queued held>scheduled held>cancelled held>failed processing>completed processing>failed'
   .. ' processing>cancelled processing>retrying processing>queued retrying>queued retrying>cancelled'
@@ -33,7 +90,7 @@ local function is_final(state)
   return state == 'completed' or state == 'failed' or state == 'cancelled'
 end
 
--- Deliveries of results have sets of their own, so that nobody takes them for commands.
+-- Sorted set of a state. Deliveries of results have sets of their own, so that no list of jobs shows them.
 local function set_of(state, queue)
   if state == 'queued' then
     return P .. 'queue:' .. queue
@@ -41,17 +98,17 @@ local function set_of(state, queue)
   return P .. queue .. ':' .. state
 end
 
--- Priority first, then order of arrival; exact up to 10^14 jobs in a double.
+-- Orders by priority, then by arrival; exact in a double up to 10^14 arrivals.
 local function score_of(priority, arrival)
   return string.format('%.0f', priority * 1e14 + arrival)
 end
 
--- The score of a job that arrives anew, of the same priority as its old one.
+-- Score of a job that arrives again with the priority of its old score.
 local function next_score(score)
   return score_of(math.floor(score / 1e14), call('INCR', P .. 'seq'))
 end
 
--- A token in the bell wakes one consumer that blocks on it; it also waits for one that comes later.
+-- Each token in the bell wakes one consumer: one that blocks on it, or the next one to come.
 local function ring(queue, times)
   local bell = P .. 'bell:' .. queue
   local room = BELL_MAX - call('LLEN', bell)
@@ -66,12 +123,12 @@ local function ring(queue, times)
   end
 end
 
--- An entry of the event stream; several jobs that come into one state together share one, "ID,ID,...".
+-- Adds an entry to the event stream; jobs that enter a state together share one, "ID,ID,...".
 local function announce(ids, state)
   return call('XADD', P .. 'events', 'MAXLEN', '~', EVENTS_MAX, '*', 'job', ids, 'status', state)
 end
 
--- The same, and a wake-up for whoever waits for one of these jobs.
+-- The same, and wakes clients that wait for one of these jobs.
 local function tell(ids, state)
   local event = announce(table.concat(ids, ','), state) .. ' ' .. state
   for _, id in ipairs(ids) do
@@ -79,7 +136,7 @@ local function tell(ids, state)
   end
 end
 
--- A line of the receipt chain.
+-- Appends a line to the receipt chain.
 local function write_down(id, state, attempt, worker, reason, extra)
   local entry = '{"at":' .. NOW .. ',"status":"' .. state .. '"'
   if attempt and attempt ~= '' and attempt ~= '0' then
@@ -94,12 +151,12 @@ local function write_down(id, state, attempt, worker, reason, extra)
   call('RPUSH', P .. 'receipts:' .. id, entry .. (extra or '') .. '}')
 end
 
--- The ledger has not seen the last line of their receipts yet.
+-- Marks jobs whose receipt chains have lines that the ledger does not have.
 local function unsealed(ids)
   call('SADD', P .. 'unsealed', unpack(ids))
 end
 
--- Both, and a wake-up for whoever waits for this job. Deliveries are nobody's business but their sink's.
+-- Records a transition: receipt chain, ledger mark, event. Of deliveries only the receipt chain.
 local function record(id, queue, state, attempt, worker, reason, extra)
   write_down(id, state, attempt, worker, reason, extra)
   if queue == 'deliver' then
@@ -109,7 +166,7 @@ local function record(id, queue, state, attempt, worker, reason, extra)
   tell({ id }, state)
 end
 
--- Moves a job from one state's set to another's; the caller has read `from` from the job itself.
+-- Moves a job from one state's set to another's; the caller has read `from` from the job's hash.
 local function move(id, from, to, queue, score)
   if not string.find(MOVES, ' ' .. from .. '>' .. to .. ' ', 1, true) then
     error('a job cannot go from ' .. from .. ' to ' .. to)
@@ -118,8 +175,8 @@ local function move(id, from, to, queue, score)
   call('ZADD', set_of(to, queue), score, id)
 end
 
--- What people do to a job is answered alike when the same call comes again because its reply was lost: the job
--- keeps the token of the last call of each kind and what was said to it.
+-- `cancel` and `requeue` are idempotent per token: a job keeps the token of the last call of each kind with its
+-- reply, so that a call that is repeated because its reply was lost gets the same reply.
 local function answered_before(id, kind, token)
   local said = call('HGET', P .. 'job:' .. id, 'said:' .. kind)
   local outcome, status = string.match(said or '', '^' .. token .. ' (%S+) (%S+)$')
@@ -131,7 +188,7 @@ local function answer(id, kind, token, outcome, status)
   return { outcome, status }
 end
 
--- The same of a job that waits for a slot, or gets its turn: others may take the slot first, again and again.
+-- `record` for a job that waits for a slot or gets its turn, which may repeat many times; bounded by WAITS_MAX.
 local function record_turn(id, queue, state, attempt, worker, reason)
   if call('LLEN', P .. 'receipts:' .. id) < WAITS_MAX then
     record(id, queue, state, attempt, worker, reason)
@@ -148,12 +205,12 @@ local function make_ready(id, from, queue, score, reason, attempt, note)
   ring(queue)
 end
 
--- Limits: "name=amount/capacity,...", the amount this job occupies of a named resource while it runs.
+-- Iterates over limits, "name=amount/capacity,...": the amount of each resource that a job occupies while it runs.
 local function each_limit(limits)
   return string.gmatch(limits, '([^=,]+)=(%d+)/(%d+)')
 end
 
--- A slot of this resource is free: its first waiting job gets its turn.
+-- Gives a free slot of this resource to its first waiting job.
 local function wake_waiting(name)
   local waiting = P .. 'waiting:' .. name
   local id = call('ZRANGE', waiting, 0, 0)[1]
@@ -165,12 +222,12 @@ local function wake_waiting(name)
       make_ready(id, 'held', job[2] or 'jobs', job[3], reason, job[4], record_turn)
       return
     end
-    id = call('ZRANGE', waiting, 0, 0)[1] -- that one's record was deleted by hand: it must not use up the turn
+    id = call('ZRANGE', waiting, 0, 0)[1] -- its record was deleted by hand: it must not use up the turn
   end
 end
 
--- Whether the first job that waits for this resource would get it now. Without this question two jobs that
--- wait for different resources, and want both, would pass their turns to each other for ever.
+-- Returns whether the first job that waits for this resource would get it now. Without this check two jobs that
+-- need the same two resources, and wait for different ones, would pass their turns to each other endlessly.
 local function has_room(name)
   local id = call('ZRANGE', P .. 'waiting:' .. name, 0, 0)[1]
   local limits = id and call('HGET', P .. 'job:' .. id, 'limits')
@@ -196,16 +253,16 @@ local function release_limits(limits)
   end
 end
 
--- Makes a delivery of an ended job for each of its sinks: "NAME/STATE,...", the states in which it wants the
--- job, `*` for all. A delivery is a job of its own on the queue `deliver`, with the job's id and a number.
+-- Creates a delivery of an ended job for each of its destinations: "NAME/STATE,...", the states in which it wants
+-- the result, `*` for all. A delivery is a job on the queue `deliver`, with the id of the job and a number.
 local function deliver(id, sinks, state)
-  local before = tonumber(call('HGET', P .. 'job:' .. id, 'deliveries') or '0') -- of an end before a retry by hand
+  local before = tonumber(call('HGET', P .. 'job:' .. id, 'deliveries') or '0') -- of ends before a retry by hand
   local number = before
   for name, wanted in string.gmatch(sinks, '([^/,]+)/([^,]+)') do
     if wanted == '*' or wanted == state then
       number = number + 1
       local delivery = id .. '-' .. number
-      local score = score_of(5, call('INCR', P .. 'seq')) -- the default priority: all deliveries are equal
+      local score = score_of(5, call('INCR', P .. 'seq')) -- the default priority; all deliveries have the same
       call('HSET', P .. 'job:' .. delivery, 'created', NOW, 'score', score, 'queue', 'deliver', 'status', 'queued',
         'spec', '{"job_type":"deliver","job_id":"' .. delivery .. '","trace_id":"' .. id
         .. '","source":"bridge","payload":{"job_id":"' .. id .. '","sink":"' .. name .. '"}}')
@@ -219,7 +276,7 @@ local function deliver(id, sinks, state)
   end
 end
 
--- Ends one job that is on no processing set (any more), without what depends on it.
+-- Ends one job that is not, or no longer, on a processing set; leaves its dependents alone.
 local function finish_one(id, from, to, queue, reason, attempt, worker, extra, sinks)
   move(id, from, to, queue, NOW)
   if reason == '' then
@@ -233,7 +290,7 @@ local function finish_one(id, from, to, queue, reason, attempt, worker, extra, s
   end
 end
 
--- One of the jobs that this held one waits for has ended well enough for it.
+-- Counts down the jobs that this held one waits for, and releases it after the last one.
 local function one_less(id, job)
   local key, queue = P .. 'job:' .. id, job[2] or 'jobs'
   if call('HINCRBY', key, 'waits', -1) > 0 then
@@ -246,17 +303,17 @@ local function one_less(id, job)
   end
   local due = string.format('%.0f', NOW + job[5])
   move(id, 'held', 'scheduled', queue, due)
-  call('HSET', key, 'status', 'scheduled', 'due', due, 'reason', 'it starts when it is due')
+  call('HSET', key, 'status', 'scheduled', 'due', due, 'reason', '')
   record(id, queue, 'scheduled')
   ring(queue)
 end
 
--- What this held job wants if one that it depends on does not complete: skip, fail or run.
+-- Returns what becomes of this held job if one that it depends on does not complete: skip, fail or run.
 local function on_dependency_failure(id)
   return cjson.decode(call('HGET', P .. 'job:' .. id, 'spec') or '{}').on_dependency_failure or 'skip'
 end
 
--- Ends a held job because one that it depends on has not completed; gives the state in which it is now.
+-- Ends a held job because one that it depends on did not complete; returns its new state.
 local function give_up(id, job, ended, state, choice)
   local why = 'it depends on ' .. ended .. ', which ' .. (state == 'failed' and 'failed' or 'was cancelled')
   local to = 'cancelled'
@@ -272,7 +329,7 @@ local function give_up(id, job, ended, state, choice)
   return to
 end
 
--- Has what depends on an ended job settled: next, or when those before it are.
+-- Queues the dependents of an ended job to be settled, after those of jobs that ended before.
 local function put_aside(id, state)
   if call('EXISTS', P .. 'dependents:' .. id) == 1 then
     local number = call('INCR', P .. 'seq')
@@ -281,9 +338,9 @@ local function put_aside(id, state)
   end
 end
 
--- Settles what depends on ended jobs: released if those are completed, as each of them wants if they are not. A
--- portion of it, for one job may have very many dependents, and each of these its own; the rest is done by the next
--- calls of `promote`. Tells whether there is a rest.
+-- Settles dependents of ended jobs: releases them if the job completed, otherwise does what each of them asks for.
+-- Settles PORTION of them at most, since one job may have very many, and each of these its own; the next calls of
+-- `promote` settle the rest. Returns whether there is a rest.
 local function settle_dependents()
   while portion_left > 0 do
     local last = call('LINDEX', P .. 'endings', -1)
@@ -311,19 +368,19 @@ local function settle_dependents()
   return call('EXISTS', P .. 'endings') == 1
 end
 
--- Ends a job and settles what depends on it. `has_dependents`: its field of that name, which spares most jobs a look
--- at the set; `sinks` likewise.
+-- Ends a job and settles its dependents. `has_dependents` and `sinks` are its fields of those names; they spare
+-- most jobs a look at the sets.
 local function finish(id, from, to, queue, reason, attempt, worker, has_dependents, sinks, extra)
   finish_one(id, from, to, queue, reason, attempt, worker, extra, sinks)
   if has_dependents then
     put_aside(id, to)
     if settle_dependents() then
-      ring(queue) -- whoever wakes goes on with it
+      ring(queue) -- the consumer that wakes settles the rest
     end
   end
 end
 
--- Moves what is due to the ready queue; gives the ms until the next is due, -1 if there is none.
+-- Moves due jobs to the ready queue; returns the ms until the next one is due, -1 if there is none.
 local function promote(limit, queue)
   local next_due = -1
   if call('EXISTS', P .. 'endings') == 1 and settle_dependents() then
@@ -338,7 +395,7 @@ local function promote(limit, queue)
         if job[1] then
           make_ready(id, state, queue, next_score(job[1]), 'it was due', job[2])
         else
-          call('ZREM', set, id) -- its record was deleted by hand: it must not stop the others
+          call('ZREM', set, id) -- its record was deleted by hand: it must not block the others
         end
       end
       first = call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]
@@ -353,7 +410,7 @@ local function promote(limit, queue)
   return next_due
 end
 
--- Removes every trace of a job that has ended, or that is being deleted.
+-- Deletes a job with all its keys.
 local function forget(id, state, queue)
   local job = call('HMGET', P .. 'job:' .. id, 'spec')
   call('ZREM', set_of(state, queue), id)
@@ -369,11 +426,11 @@ local function forget(id, state, queue)
   call('DEL', P .. 'job:' .. id, P .. 'receipts:' .. id, P .. 'result:' .. id, P .. 'output:' .. id,
     P .. 'dependents:' .. id)
   if call('SREM', P .. 'unsealed', id) == 1 then
-    call('INCR', P .. 'unsealed:lost') -- nobody sealed the ledger for as long as a job is kept
+    call('INCR', P .. 'unsealed:lost') -- the ledger was not sealed within the retention time
   end
 end
 
--- Keeps the number and the age of ended jobs bounded: one call in sixteen looks, and removes twice as many.
+-- Bounds the number and the age of ended jobs: one call in sixteen removes up to 32 of them.
 local function retire(state, queue, retention_ms, finished_max)
   if time[2] % 16 ~= 0 then
     return

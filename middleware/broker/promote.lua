@@ -1,9 +1,10 @@
--- Moves jobs that are due to the ready queue, between fetches, so that a delay is exact on an idle bridge.
+-- Moves due jobs to the ready queues between fetches, so that delays are exact on an idle bridge.
 --
--- ARGV[2]  how many jobs at most, of each kind
+-- KEYS[1]  key prefix
+-- ARGV[1]  length of the event stream
+-- ARGV[2]  number of jobs at most, of each queue and state
 -- ARGV[3]  ... queues
---
--- Reply: ms until the next job is due, -1 if there is none
+-- Reply    ms until the next job is due, -1 if there is none
 
 local next_due = -1
 for at = 3, #ARGV do

@@ -1,11 +1,12 @@
 -- Deletes ended jobs with all their keys.
 --
+-- KEYS[1]  key prefix
+-- ARGV[1]  length of the event stream
 -- ARGV[2]  state: completed, failed or cancelled
--- ARGV[3]  how many at most
--- ARGV[4]  only those that ended at this time (ms) or before; '+inf': all
+-- ARGV[3]  number of jobs at most
+-- ARGV[4]  only jobs that ended at this time (ms) or before; '+inf': all
 -- ARGV[5]  queue: jobs, or deliver
---
--- Reply: how many were deleted
+-- Reply    number of jobs deleted
 
 if not is_final(ARGV[2]) then
   error('only ended jobs can be purged')

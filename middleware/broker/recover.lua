@@ -1,19 +1,19 @@
--- Takes a dead worker's jobs back: to the front of their priority, or to the dead letters after too many crashes.
--- A job that was there when several workers died waits before it is run again, longer each time: a host that is out
--- of memory kills worker after worker within moments, and a good job would be a dead letter for it.
+-- Takes back the jobs of a dead worker: to the front of their priority, or, after too many crashes, as dead letters.
+-- A job that was on several workers when they died waits before it runs again, longer each time: a host without memory
+-- kills worker after worker within moments, which would make dead letters of good jobs.
 --
+-- KEYS[1]  key prefix
+-- ARGV[1]  length of the event stream
 -- ARGV[2]  worker id; '': every worker whose lease has ended
--- ARGV[3]  how many crashes a job may cause before it is a dead letter
--- ARGV[4]  ids of jobs that the worker had not started yet, separated by commas, or '': these count no crash
+-- ARGV[3]  number of crashes that make a job a dead letter
+-- ARGV[4]  ids of jobs that the worker had not started, separated by commas, or '': these count no crash
 -- ARGV[5]  how the worker was lost, a few words
--- ARGV[6]  for '': how long a lease lasts, in ms
--- ARGV[7]  how long a job waits after its second crash, in ms; twice as long after each further one, up to eight
---          times as long
+-- ARGV[6]  for '': duration of a lease, in ms
+-- ARGV[7]  wait of a job after its second crash, in ms; doubled after each further one, up to eight times as long
+-- Reply    {worker id, job id, new status, ...}, three for each job taken back
 --
--- Leases end while the store is paused or down, though nobody could renew them. So whoever looks first after a
--- gap gives every worker a new lease instead, and takes nothing back; the dead ones will not renew theirs.
---
--- Reply: {worker id, job id, new status, ...}: three for each job taken back
+-- Leases end while the store is paused or down and no worker can renew them. So the first call after such a gap takes
+-- nothing back and gives every worker a new lease; dead ones will not renew theirs.
 
 local workers = { ARGV[2] }
 if ARGV[2] == '' then
@@ -26,7 +26,7 @@ if ARGV[2] == '' then
     end
     return {}
   end
-  workers = call('ZRANGEBYSCORE', P .. 'workers', '-inf', NOW, 'LIMIT', 0, 16) -- the others with the next look
+  workers = call('ZRANGEBYSCORE', P .. 'workers', '-inf', NOW, 'LIMIT', 0, 16) -- the others in the next call
 end
 local max_crashes = tonumber(ARGV[3])
 local not_started = {}
@@ -45,7 +45,7 @@ for _, worker in ipairs(workers) do
     call('HDEL', processing, id)
     call('HDEL', key, 'delivery')
     if not job[2] or not job[3] then
-      call('ZREM', set_of('processing', queue), id) -- its record was deleted by hand: it must not stop the others
+      call('ZREM', set_of('processing', queue), id) -- its record was deleted by hand: it must not block the others
     else
       if job[4] then
         release_limits(job[4])
@@ -61,7 +61,7 @@ for _, worker in ipairs(workers) do
         finish(id, 'processing', to, queue, job[5], attempt, worker, job[7], job[8])
       elseif crashes >= max_crashes then
         to = 'failed'
-        local reason = 'dead letter: it took its worker down ' .. crashes .. ' times, the last was ' .. worker
+        local reason = 'dead letter: it crashed its worker ' .. crashes .. ' times, last ' .. worker
         call('HSET', key, 'error', cjson.encode({
           type = 'WorkerLost', message = reason, remedy = "Correct the job, then run '3ox retry " .. id .. "'." }))
         finish(id, 'processing', to, queue, reason, attempt, worker, job[7], job[8])
@@ -76,11 +76,11 @@ for _, worker in ipairs(workers) do
           to = 'retrying'
           local pause = ARGV[7] * 2 ^ math.min(crashes - 2, 3)
           local due = string.format('%.0f', NOW + pause)
-          reason = reason .. '; ' .. crashes .. ' workers have died with it, so it waits ' .. pause / 1000 .. ' s'
+          reason = reason .. '; ' .. crashes .. ' workers died while running it, so it waits ' .. pause / 1000 .. ' s'
           move(id, 'processing', to, queue, due)
           call('HSET', key, 'status', to, 'due', due, 'reason', reason)
           record(id, queue, to, attempt, worker, reason)
-          ring(queue) -- whoever wakes learns when it is due
+          ring(queue) -- the consumer that wakes learns when it is due
         end
       end
       local n = #reply

@@ -1,16 +1,17 @@
--- Takes what a running job reports: progress and output. Only from the worker that holds the job.
+-- Takes progress and output of a running job, from the worker that holds it.
 --
+-- KEYS[1]  key prefix
+-- ARGV[1]  length of the event stream
 -- ARGV[2]  worker id
 -- ARGV[3]  job id
--- ARGV[4]  delivery, as given to `fetch`
--- ARGV[5]  progress 0 to 100, or ''
+-- ARGV[4]  delivery token, see `fetch`
+-- ARGV[5]  progress, 0 to 100, or ''
 -- ARGV[6]  progress message
--- ARGV[7]  how many pieces of output are kept
--- ARGV[8]  number of this bundle of output within the delivery, counted up; one that is there already is not
---          written again: the reply to it was lost, or a paused store got it several times
+-- ARGV[7]  number of pieces of output that are kept
+-- ARGV[8]  number of this bundle of output within the delivery, ascending. One that is there already is not written
+--          again: its reply was lost, or a paused store received it several times
 -- ARGV[9]  ... pairs: stream ('out' or 'err'), text
---
--- Reply: 'ok', or 'superseded': nothing done, the job is no longer this worker's
+-- Reply    'ok', or 'superseded': nothing done, the job is no longer this worker's
 
 local id = ARGV[3]
 if call('HGET', P .. 'processing:' .. ARGV[2], id) ~= ARGV[4] then
@@ -23,7 +24,7 @@ if ARGV[5] ~= '' then
   call('PUBLISH', P .. 'event:' .. id, event .. ' progress')
 end
 if #ARGV >= 9 then
-  -- A delivery's token is one worker's own: another's may be the same.
+  -- Delivery tokens are unique per worker only.
   local output, mark = P .. 'output:' .. id, ARGV[2] .. ':' .. ARGV[4] .. '.'
   local last = call('XREVRANGE', output, '+', '-', 'COUNT', 1)[1]
   local seen = last and last[2][6] or ''

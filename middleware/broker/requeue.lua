@@ -1,13 +1,14 @@
 -- Runs a failed or cancelled job again, by hand: a new set of attempts, the same receipt chain.
 --
+-- KEYS[1]  key prefix
+-- ARGV[1]  length of the event stream
 -- ARGV[2]  job id
 -- ARGV[3]  reason: who asked for it
--- ARGV[4]  token of this call, letters and digits: the same one again gets the same answer, and nothing is done
---
--- Reply: {'queued', status}       it waits for a worker, or is held while what it depends on is still to end; what has
---                              failed and was not retried itself does not keep it from running
---        {'refused', status}      it has not failed and was not cancelled; nothing done
---        {'unknown', ''}          no such job
+-- ARGV[4]  token of this call, letters and digits: the same token gets the same reply, and nothing is done again
+-- Reply    {'queued', status}   it is queued, or held by dependencies that have not ended; those that failed and were
+--                               not retried do not hold it
+--          {'refused', status}  nothing done: it is neither failed nor cancelled
+--          {'unknown', ''}      no such job
 
 local id = ARGV[2]
 local key = P .. 'job:' .. id
@@ -27,7 +28,7 @@ call('HDEL', key, 'error', 'completed', 'cancel', 'crashes', 'progress', 'messag
 call('HSET', key, 'base', job[4] or '0')
 call('DEL', P .. 'result:' .. id)
 
--- What it waited for before counts no more; some of that may have ended and be about to be settled.
+-- Its earlier dependencies count no more; some may have ended and be about to be settled.
 for _, ending in ipairs(call('LRANGE', P .. 'endings', 0, -1)) do
   local ended, number = string.match(ending, '^(%S+) %S+ (%S+)$')
   call('SREM', P .. 'ended:' .. ended .. ':' .. number, id)
@@ -39,14 +40,14 @@ for _, dependency in ipairs(spec.depends_on or {}) do
   local state = call('HGET', P .. 'job:' .. dependency, 'status')
   if state and not is_final(state) and not seen[dependency] then
     seen[dependency] = true
-    -- It may stand there already: one that was cancelled while it waited is not taken out.
+    -- It may be there already: a job that was cancelled while it waited is not removed.
     call('SADD', P .. 'dependents:' .. dependency, id)
     call('HSET', P .. 'job:' .. dependency, 'dependents', '1')
     waits = waits + 1
   end
 end
 if waits > 0 then
-  local reason = ARGV[3] .. '; it waits for ' .. waits .. ' other job' .. (waits > 1 and 's' or '') .. ' to complete'
+  local reason = ARGV[3] .. '; waiting for ' .. waits .. ' other job' .. (waits > 1 and 's' or '') .. ' to complete'
   move(id, job[1], 'held', job[2] or 'jobs', NOW)
   call('HSET', key, 'status', 'held', 'waits', waits, 'score', next_score(job[3]), 'reason', reason)
   record(id, job[2] or 'jobs', 'held', job[4], nil, reason)

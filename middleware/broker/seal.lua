@@ -1,15 +1,16 @@
--- Notes what the ledger has: how many lines of each job's receipt chain, and the end of the ledger.
+-- Records what the ledger has: number of sealed lines of each job's receipt chain, and the last line of the ledger.
 --
--- ARGV[2]  fence under which the caller leads; see lead.lua
+-- KEYS[1]  key prefix
+-- ARGV[1]  length of the event stream
+-- ARGV[2]  fence under which the caller leads, see `lead`
 -- ARGV[3]  name of the ledger
 -- ARGV[4]  number of its last line
--- ARGV[5]  SHA-256 of that
--- ARGV[6]  ... pairs: job id, how many lines of its chain are sealed
+-- ARGV[5]  SHA-256 of that line
+-- ARGV[6]  ... pairs: job id, number of lines of its chain that are sealed
+-- Reply    {'noted', fence}, or {'fenced', fence}: nothing written, another candidate leads
 --
--- A job stays marked as long as its chain has grown since it was read. Its field `ledger` names the ledger that
--- has its lines, or several, separated by commas.
---
--- Reply: {'noted', fence}, or {'fenced', fence}: somebody else leads, nothing is written
+-- A job stays in `unsealed` if its chain has grown since it was read. Its field `ledger` names the ledgers that have
+-- its lines, separated by commas.
 
 local ledger = ARGV[3]
 local fence = call('HGET', P .. 'lead', 'fence') or '0'

@@ -1,20 +1,21 @@
--- Ends an attempt: result, receipt, state, event and the removal from the processing set, in one step.
+-- Ends an attempt in one step: result, receipt, state, event, destinations, and removal from the processing set.
 --
--- ARGV[2]   worker id
--- ARGV[3]   job id
--- ARGV[4]   delivery, as given to `fetch`
--- ARGV[5]   outcome: completed, failed, cancelled, retrying, or queued (handed back, not counted)
--- ARGV[6]   result as JSON, or ''
--- ARGV[7]   SHA-256 of the result, or ''
--- ARGV[8]   error as JSON, or ''
--- ARGV[9]   for retrying: delay in ms
--- ARGV[10]  reason, or ''
--- ARGV[11]  how long ended jobs are kept, in ms
--- ARGV[12]  how many ended jobs of each kind are kept
---
--- Reply: {'settled', status}     committed
---        {'already', status}     committed before, by this same delivery: the first reply was lost
---        {'superseded', status}  nothing done: the job is no longer this worker's
+-- KEYS[1]  key prefix
+-- ARGV[1]  length of the event stream
+-- ARGV[2]  worker id
+-- ARGV[3]  job id
+-- ARGV[4]  delivery token, see `fetch`
+-- ARGV[5]  outcome: completed, failed, cancelled, retrying, or queued (handed back, not counted)
+-- ARGV[6]  result, JSON, or ''
+-- ARGV[7]  SHA-256 of the result, or ''
+-- ARGV[8]  error, JSON, or ''
+-- ARGV[9]  for retrying: delay, in ms
+-- ARGV[10] reason, or ''
+-- ARGV[11] retention of ended jobs, in ms
+-- ARGV[12] number of ended jobs of each state that are kept
+-- Reply    {'settled', status}     committed
+--          {'already', status}     committed before by this same delivery, whose reply was lost
+--          {'superseded', status}  nothing done: the job is no longer this worker's
 
 if not string.find(MOVES, ' processing>' .. ARGV[5] .. ' ', 1, true) then
   error('an attempt cannot end as ' .. ARGV[5])
@@ -35,7 +36,7 @@ if not ours or call('HDEL', processing, id) == 0 then
 end
 
 if outcome == 'cancelled' and job[6] and reason ~= '' then
-  reason = job[6] .. '; ' .. reason -- who cancelled it says why, its worker says how it was stopped
+  reason = job[6] .. '; ' .. reason -- who cancelled it and why, then how its worker stopped it
 elseif job[6] and (outcome == 'cancelled' or outcome == 'retrying' or outcome == 'queued') then
   outcome, reason = 'cancelled', job[6]
 end
@@ -49,7 +50,7 @@ if ARGV[6] ~= '' then
   call('SET', P .. 'result:' .. id, ARGV[6])
   extra = ',"result_sha256":"' .. ARGV[7] .. '"'
 elseif attempt ~= '1' then
-  call('DEL', P .. 'result:' .. id) -- what an earlier attempt left
+  call('DEL', P .. 'result:' .. id) -- of an earlier attempt
 end
 if ARGV[8] ~= '' then
   call('HSET', key, 'error', ARGV[8])

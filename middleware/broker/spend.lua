@@ -1,34 +1,35 @@
--- Counts what answers of models take, against the budgets of a day and of a job.
+-- Counts what answers of models cost, against the budgets of a day and of a job.
 --
--- What an answer may take at most is held back before it is asked for, and replaced by what it took when it
--- is there. A hold that outlives its time, since its worker has died, counts as spent.
---
--- ARGV[2]   claim or settle
--- ARGV[3]   day, YYYY-MM-DD
--- ARGV[4]   job id
--- ARGV[5]   attempt
+-- KEYS[1]  key prefix
+-- ARGV[1]  length of the event stream
+-- ARGV[2]  claim or settle
+-- ARGV[3]  day, YYYY-MM-DD
+-- ARGV[4]  job id
+-- ARGV[5]  attempt
 -- claim:
--- ARGV[6]   tokens of the question
--- ARGV[7]   tokens of the answer, at most
--- ARGV[8]   tokens of the answer below which asking is no use
--- ARGV[9]   price of a token of the question, in 10^-9 dollars
--- ARGV[10]  price of a token of the answer
--- ARGV[11]  limits, -1 for none: tokens a day, money a day, tokens a job, money a job
--- ARGV[12]
--- ARGV[13]
--- ARGV[14]
--- ARGV[15]  how long the hold is believed, in ms
+-- ARGV[6]  tokens of the question
+-- ARGV[7]  tokens of the answer at most
+-- ARGV[8]  tokens of the answer at least; with fewer it is not worth asking
+-- ARGV[9]  price of a token of the question, in 10^-9 dollars
+-- ARGV[10] price of a token of the answer, in 10^-9 dollars
+-- ARGV[11] limit of tokens a day, -1 for none
+-- ARGV[12] limit of money a day, in 10^-9 dollars, -1 for none
+-- ARGV[13] limit of tokens a job, -1 for none
+-- ARGV[14] limit of money a job, in 10^-9 dollars, -1 for none
+-- ARGV[15] how long the reservation is valid, in ms
 -- settle:
--- ARGV[6]   tokens
--- ARGV[7]   money, in 10^-9 dollars
--- ARGV[8]   1 to count for the job too
+-- ARGV[6]  tokens
+-- ARGV[7]  money, in 10^-9 dollars
+-- ARGV[8]  1 to count for the job too
+-- Reply    {'ok', tokens that the answer may have}  claimed
+--          {'spent', budget, used, limit}           nothing done: the budget is used up
+--          {'held', budget}                         nothing done: other jobs have reserved the rest
+--          {'settled'}, or {'unknown'}: it was settled before
 --
--- Reply: {'ok', tokens of the answer that may be asked for}     claimed
---        {'spent', budget, used, limit}                         nothing done: it is used up
---        {'held', budget}                                       nothing done: other jobs hold the rest
---        {'settled'} or {'unknown'}                             unknown: it has been settled before
+-- The most that an answer may cost is reserved before it is requested, and replaced by its real cost when it is there.
+-- A reservation that outlives its validity, because its worker died, counts as spent.
 
-local KEEP_S = 172800 -- two days: today's use, and yesterday's for whoever asks
+local KEEP_S = 172800 -- two days: yesterday's use can still be read
 local use, held_key = P .. 'ask:use:' .. ARGV[3], P .. 'ask:held:' .. ARGV[3]
 local job_use = P .. 'ask:job:' .. ARGV[4]
 local field = ARGV[4] .. ':' .. ARGV[5]
@@ -63,7 +64,7 @@ local holds = call('HGETALL', held_key)
 for at = 1, #holds, 2 do
   local until_ms, tokens, money = string.match(holds[at + 1], '^(%d+) (%d+) (%d+)$')
   if holds[at] == field or tonumber(until_ms) < tonumber(NOW) then
-    -- An earlier delivery of this same attempt may have spent what it held, too.
+    -- An earlier delivery of this attempt may have spent its reservation, too.
     call('HDEL', held_key, holds[at])
     count(use, tonumber(tokens), tonumber(money))
   else

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import msgspec
 from msgspec import Struct
@@ -138,7 +139,10 @@ def _reason(row: dict[str, bytes | None]) -> str:
     attempt, worker, lost = _number(row["attempt"]), _text(row["worker"]), _number(row["crashes"])
     crashes = f"; {lost} before it lost {'its' if lost == 1 else 'their'} worker" if lost else ""
     if status == State.QUEUED:
-        return "it waits for a free worker"
+        return "waiting for a free worker"
+    if status == State.SCHEDULED and row["due"] is not None:
+        due = datetime.fromtimestamp(int(row["due"]) / 1000, tz=UTC)
+        return f"scheduled for {due:%Y-%m-%d %H:%M:%S} UTC"
     if status == State.PROCESSING:
         return f"attempt {attempt} runs on {worker}{crashes}"
     if status == State.COMPLETED:

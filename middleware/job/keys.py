@@ -1,52 +1,7 @@
-"""The names of all keys in the store, in one place; ``prelude.lua`` makes the same from the same prefix.
+"""The names of all keys in the store.
 
-    queue:jobs            sorted set   ready jobs; score: priority * 10^14 + order of arrival
-    jobs:STATE            sorted set   every other state: scheduled and retrying by due time, held and
-                                       processing by when it began, completed, failed (the dead letters)
-                                       and cancelled by when it ended
-    queue:deliver, deliver:STATE       the same for the delivery of results; ids are the jobs' with -1, -2
-    job:ID                hash         what was dispatched (``spec``) and what has become of it
-    receipts:ID           list         the receipt chain, a line for each transition
-    result:ID             string       the result, JSON
-    output:ID             stream       the job's output, pieces as they came
-    session:ID            list         the last messages of a conversation, JSON, with a time to live
-    sessionfacts:ID       hash         how many messages it has had, and when; with the same time to live
-    sessions              sorted set   session ids by the time of their last message, at most 10,000
-    index:all             sorted set   ids of all jobs, sorted by time of creation
-    index:tail            sorted set   the same ids reversed, to look a job up by the end of its id
-    index:type:T          sorted set   ids by job type; index:project:P by project
-    approvals             sorted set   held jobs that wait for approval, by when they began to
-    idempotency:KEY       string       the job that this key stands for, with a time to live
-    webhook:NAME:SIGNATURE string      the delivery under which it came first, with a time to live
-    ask:use:DAY           hash         tokens and money that a day's answers took, with a time to live
-    ask:held:DAY          hash         what answers that are being waited for may take at most
-    ask:job:ID            hash         the same for one job, while there is a budget of a job
-    dependents:ID         set          held jobs that wait for this one
-    endings               list         ended jobs whose dependents are being settled, 200 at a time
-    ended:ID:N            set          those dependents that are still to be settled
-    waiting:NAME          sorted set   held jobs that wait for a slot of a resource
-    running               hash         how much of each limited resource is in use
-    processing:WORKER     hash         job id -> delivery: what this worker holds; the fence
-    workers               sorted set   worker ids by the end of their lease
-    worker:ID:heartbeat   hash         what the worker said of itself last, with a time to live
-    daemons               sorted set   ingress daemons by the end of their lease
-    lead                  hash         which clock leads (holder, fence, until); see lead.lua
-    ledgers               hash         ledger -> number and SHA-256 of its last line; see seal.lua
-    schedules             hash         schedule id -> up to when its runs have been treated
-    metrics:RESOLUTION    stream       samples of the bridge: an hour, one each 10 s; a week, one each 10 min
-    daemon:NAME@HOST:PID  hash         what the daemon said of itself last, with a time to live
-    bell:QUEUE            list         at most 64 tokens that wake blocked consumers
-    events                stream       the last transitions and progress reports of all jobs
-    unsealed              set          ids of jobs with transitions that the ledger does not have yet
-    unsealed:lost         integer      jobs that were deleted before the ledger had them
-    telegram:BOT:taken    sorted set   ids of the Telegram updates that have been taken, by when; two days
-    telegram:BOT:tries    hash         update id -> how often it was begun; until it is taken
-    telegram:BOT:owed     hash         update id -> the reply that is still owed to it
-    telegram:BOT:asked    hash         job id -> the messages that ask for its approval
-    looked                integer      when somebody last looked for workers whose lease has ended
-    seq                   integer      order of arrival
-
-Channels: ``event:ID`` (something happened to this job), ``control:WORKER`` (cancel a running job).
+What each holds stands at the top of ``middleware/broker/prelude.lua``, whose functions build the same names
+from the same prefix.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def test_a_job_that_kills_its_worker_is_a_dead_letter_after_three_crashes(
     record = get_job(poison.job_id)
     assert deaths == 3
     assert record.error is not None
-    assert "took its worker down 3 times" in record.error.message
+    assert "crashed its worker 3 times" in record.error.message
     assert "3ox retry" in record.error.remedy
     with running_worker(own, environ, name="survivor", module=ROGUE):
         healthy = dispatch("heartbeat", {"nonce": f"touch:{seen}"})

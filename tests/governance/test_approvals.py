@@ -97,7 +97,7 @@ def test_an_approved_job_still_waits_for_what_it_depends_on(driver: Driver, appr
     driver.settle(driver.take())
     assert approvals.approve(job_id, "bob") == Decision("approved", "held")
     record = driver.job(job_id)
-    assert record.reason == "approved by bob; it waits for 1 other job to complete"
+    assert record.reason == "approved by bob; waiting for 1 other job to complete"
     assert approvals.approve(job_id, "bob") == Decision("already", "held")
     driver.settle(driver.take())
     assert driver.status(job_id) == "queued"
@@ -158,7 +158,7 @@ def test_what_nobody_approves_expires(driver: Driver, approvals: Approvals) -> N
     assert approvals.expire() == [swept]
     record = driver.job(swept)
     assert (record.status, record.approval) == ("cancelled", "expired")
-    assert record.reason == "it expired: nobody approved it within 60 min"
+    assert record.reason == "expired: not approved within 60 min"
     assert approvals.approve(late, "bob") == Decision("expired", "cancelled")
     assert approvals.approve(late, "bob") == Decision("refused", "cancelled", "expired")
     assert driver.chain(late) == ["held", "cancelled"]

@@ -66,4 +66,4 @@ def test_a_worker_ends_what_nobody_approves(
         eventually(lambda: bridge.reader.job(job_id).is_final, 20.0)
     record = bridge.reader.job(job_id)
     assert (record.status, record.approval) == ("cancelled", "expired")
-    assert record.reason == "it expired: nobody approved it within 0.4 s"
+    assert record.reason == "expired: not approved within 0.4 s"

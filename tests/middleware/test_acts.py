@@ -73,7 +73,7 @@ def test_cancelling_a_running_job_tells_its_worker(driver: Driver) -> None:
     assert link.read(5.0)[2].decode() == f"cancel {job_id} {delivery.token}"
     link.close()
     record = driver.job(job_id)
-    assert (record.status, record.reason) == ("processing", "it is being stopped: cancelled by bob")
+    assert (record.status, record.reason) == ("processing", "stopping: cancelled by bob")
     assert driver.settle(delivery, "cancelled") == ("settled", "cancelled")
     assert driver.job(job_id).reason == "cancelled by bob"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -274,6 +275,8 @@ def test_a_delayed_job_is_scheduled_and_rings(driver: Driver) -> None:
     assert driver.places(job_id) == [State.SCHEDULED]
     due_ms = int(str(driver.field(job_id, "due")))
     assert before_ms + 60_000 <= due_ms <= driver.now_ms() + 60_000
+    due = datetime.fromtimestamp(due_ms / 1000, tz=UTC)
+    assert driver.job(job_id).reason == f"scheduled for {due:%Y-%m-%d %H:%M:%S} UTC"
     assert driver.bell() == 1
     fetched = driver.fetch_raw()
     assert fetched.jobs == []

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from middleware.broker import functions
 from middleware.broker.functions import library, load
 from middleware.broker.scripts import BATCH_MAX, EnqueueRequest
+from middleware.job import keys
 from ops.errors import StoreUnreachable
 from tests.middleware.driver import Driver
 
@@ -58,3 +63,36 @@ def test_versions_live_side_by_side_up_to_a_number(driver: Driver) -> None:
 def test_every_file_is_a_function() -> None:
     """A new file beside the others needs no list to be named in."""
     assert {"enqueue", "fetch", "settle", "recover", "cancel"} <= set(library().functions)
+
+
+FOLDER = Path(functions.__file__).parent
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.lua")), ids=lambda file: file.stem)
+def test_every_file_opens_with_its_arguments_and_its_reply(file: Path) -> None:
+    """Its first comment lists KEYS, ARGV and the reply; no argument that is used is missing."""
+    text = file.read_text(encoding="utf-8")
+    head, _, body = text.partition("\n\n")
+    assert all(line.startswith("--") for line in head.splitlines())
+    assert "-- KEYS[1]  key prefix" in head
+    assert re.search(r"^-- Reply ", head, re.MULTILINE)
+    listed = {int(number) for number in re.findall(r"ARGV\[(\d+)\]", head)}
+    used = {int(number) for number in re.findall(r"ARGV\[(\d+)\]", body)}
+    assert listed == set(range(1, max(listed) + 1))
+    assert used <= listed
+
+
+def test_the_key_schema_names_every_key() -> None:
+    """Those that functions build, and those that Python does; at the top of ``prelude.lua``."""
+    schema = (FOLDER / "prelude.lua").read_text(encoding="utf-8").partition("\n\n")[0]
+    listed = {
+        line.split()[1].split(":")[0] for line in schema.splitlines() if re.match(r"--   [a-z]\S+ ", line)
+    }
+    built = {
+        name.split(":")[0]
+        for file in FOLDER.glob("*.lua")
+        for name in re.findall(r"P \.\. '([a-z][a-z:]*)'", file.read_text(encoding="utf-8"))
+    }
+    python = set(re.findall(r'f"\{(?:self\.)?prefix\}([a-z]+)', inspect.getsource(keys)))
+    channels = {"control", "event"}
+    assert (built | python) - channels - listed == set()

@@ -17,7 +17,7 @@ def test_what_finds_no_room_is_held_with_the_reason(driver: Driver) -> None:
     waits, free = driver.add(limits=ONE), driver.add()
     assert [item.job_id for item in driver.fetch(room=5)] == [free]
     assert driver.places(waits) == [State.HELD]
-    assert driver.job(waits).reason == "it waits for gpu: 1 of 1 in use"
+    assert driver.job(waits).reason == "waiting for gpu: 1 of 1 in use"
     assert driver.running() == {"gpu": 1}
 
 

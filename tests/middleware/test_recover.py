@@ -73,7 +73,7 @@ def test_a_job_that_kills_its_workers_becomes_a_dead_letter(driver: Driver) -> N
         driver.scripts.recover(f"w{at}")
     record = driver.job(poison)
     assert (record.status, record.crashes) == ("failed", 3)
-    assert record.reason.startswith("dead letter: it took its worker down 3 times")
+    assert record.reason.startswith("dead letter: it crashed its worker 3 times")
     assert record.error is not None
     assert record.error.type == "WorkerLost"
     assert f"3ox retry {poison}" in record.error.remedy
@@ -96,7 +96,7 @@ def test_only_from_the_second_crash_on_a_job_waits_and_longer_each_time(driver: 
             waits_s.append(round((due_ms - driver.now_ms()) / 1000))
             driver.store.call("ZADD", driver.keys.state(State.RETRYING), 1, job_id)
     assert waits_s == [1, 2, 4, 8, 8, 8]
-    assert "7 workers have died with it, so it waits 8 s" in driver.job(job_id).reason
+    assert "7 workers died while running it, so it waits 8 s" in driver.job(job_id).reason
 
 
 def test_a_job_that_waits_after_a_crash_wakes_a_consumer_and_can_be_cancelled(driver: Driver) -> None:
