@@ -89,11 +89,11 @@ def telegram() -> int:
 
 @click.command()
 def demo() -> int:
-    """Show the bridge: one real job through every door, in a temporary workspace.
+    """Show a tour: one job through each interface, in a temporary workspace.
 
-    Starts a whole bridge with a local Telegram, shows receipts, outputs and the log, and ends by itself in
-    less than a minute; nothing is left running or on disk. A store of your settings is used under a key
-    prefix of the demo's own, else the embedded one. Exits 0 if every job is completed.
+    Starts a complete bridge with a local Bot API server, and shows receipts, output and the log. The tour
+    takes less than a minute and removes everything afterwards. It uses the store of your settings with a key
+    prefix of its own, or else an embedded one. The exit code is 0 if all jobs completed.
     """
     from ingress.demo.tour import run_tour
     from ops.settings.load import load_settings

@@ -1,1 +1,1 @@
-"""What ``3ox demo`` and the tests bring along: servers that stand in for services on the net."""
+"""``3ox demo``: a tour of all interfaces with a temporary bridge and a local Bot API server."""

@@ -1,4 +1,4 @@
-"""What ``3ox demo`` does: one job through every door, and what the bridge keeps of it."""
+"""The tour of ``3ox demo``: one job through each interface, and what the bridge records about it."""
 
 from __future__ import annotations
 
@@ -19,117 +19,117 @@ from ingress.core.api_address import known_url
 from ingress.core.text import one_line, short_id, since
 from ingress.core.webhook_signature import SIGNATURE_HEADER, signature_of
 from ingress.demo.bot_api import BotApi
-from ingress.demo.stage import CHAT_ID, HOOK, Stage, open_stage
+from ingress.demo.temporary_bridge import CHAT_ID, HOOK, TemporaryBridge, temporary_bridge
 from middleware.job.records import JobRecord
 from ops.errors import BridgeError, JobFailed, WaitTimeout
 from ops.settings.load import LoadedSettings
 
-#: Bound on one door, from knocking to the end of its job.
-DOOR_TIMEOUT_S = 15.0
+#: Limit for one step, from the request to the end of its job.
+STEP_TIMEOUT_S = 15.0
 _REQUEST_TIMEOUT_S = 10.0
 _SHOWN_MAX = 160
 _LOG_LINES = 8
-_FILE = "# Minutes\n\nThe bridge was shown to everybody.\n"
+_FILE = "# Minutes\n\nThe bridge was presented to the team.\n"
 
 
-class Visit(Struct, frozen=True):
-    """What came of knocking at a door.
+class StepResult(Struct, frozen=True):
+    """Result of a step.
 
     Attributes:
-        job: How it ended.
-        said: What the door answered.
+        job: The finished job.
+        answer: What the interface answered.
     """
 
     job: JobRecord
-    said: str = ""
+    answer: str = ""
 
 
-class Door(Struct, frozen=True):
-    """A way in.
+class TourStep(Struct, frozen=True):
+    """Use of one interface.
 
     Attributes:
-        name: What people call it.
-        how: What is done there, as a user would do it.
-        knock: Does it, and gives what came of it.
+        interface: Name of the interface.
+        action: What a user would do.
+        run: Does it.
     """
 
-    name: str
-    how: str
-    knock: Callable[[], Visit]
+    interface: str
+    action: str
+    run: Callable[[], StepResult]
 
 
 class Tour:
-    """The doors of one bridge.
+    """The steps of the tour.
 
     Args:
-        stage: The bridge.
-        bot: Its Telegram; None if the bot's library is not installed.
+        running: The bridge.
+        bot: Server of the Bot API; None if python-telegram-bot is not installed.
     """
 
-    def __init__(self, stage: Stage, bot: BotApi | None) -> None:
-        self._stage = stage
+    def __init__(self, running: TemporaryBridge, bot: BotApi | None) -> None:
+        self._running = running
         self._bot = bot
 
-    def doors(self) -> list[Door]:
-        """Give all doors."""
+    def steps(self) -> list[TourStep]:
+        """Return all steps."""
         found = [
-            Door("drop folder", "cp minutes.md IN1N.3OX/", self._drop),
-            Door(
+            TourStep("drop folder", "cp minutes.md IN1N.3OX/", self._drop),
+            TourStep(
                 "REST", 'curl -H "Authorization: Bearer ..." .../v1/jobs -d \'{"job_type": ...}\'', self._rest
             ),
-            Door("webhook", f"POST /v1/hooks/{HOOK}, signed as GitHub does", self._webhook),
-            Door("Telegram", "a message to the bot: What can you do?", self._telegram),
-            Door("shell", "3ox shell, a line: what were we talking about?", self._shell),
-            Door("command line", "3ox sh -- uname -sr", self._command_line),
-            Door("clock", '[[schedule]] every = "2s"', self._clock),
+            TourStep("webhook", f"POST /v1/hooks/{HOOK}, signed as GitHub does", self._webhook),
+            TourStep("Telegram", "message to the bot: What can you do?", self._telegram),
+            TourStep("shell", "3ox shell, line: what were we talking about?", self._shell),
+            TourStep("command line", "3ox sh -- uname -sr", self._command_line),
+            TourStep("scheduler", '[[schedule]] every = "2s"', self._clock),
         ]
-        return [door for door in found if self._bot is not None or door.name != "Telegram"]
+        return [step for step in found if self._bot is not None or step.interface != "Telegram"]
 
-    def _drop(self) -> Visit:
-        inbox = self._stage.loaded.workspace.inbox
+    def _drop(self) -> StepResult:
+        inbox = self._running.loaded.workspace.inbox
         draft = inbox / "minutes.part"
         draft.write_text(_FILE)
         draft.rename(inbox / "minutes.md")
-        return Visit(self._await(lambda job: job.source == "station"))
+        return StepResult(self._wait_for(lambda job: job.source == "station"))
 
-    def _rest(self) -> Visit:
-        body = msgspec.json.encode({"job_type": "ask", "payload": {"prompt": "What came by REST?"}})
-        receipt = self._post("v1/jobs", body, {"Authorization": f"Bearer {self._stage.token}"})
-        return Visit(self._end(receipt["job_id"]), f"202, receipt {receipt['receipt_id']}")
+    def _rest(self) -> StepResult:
+        body = msgspec.json.encode({"job_type": "ask", "payload": {"prompt": "What did you get over REST?"}})
+        receipt = self._post("v1/jobs", body, {"Authorization": f"Bearer {self._running.token}"})
+        return StepResult(self._wait(receipt["job_id"]), f"202, receipt {receipt['receipt_id']}")
 
-    def _webhook(self) -> Visit:
-        body = msgspec.json.encode({"name": "everybody"})
-        signature = signature_of(self._stage.hook_secret.encode(), body)
+    def _webhook(self) -> StepResult:
+        body = msgspec.json.encode({"name": "team"})
+        signature = signature_of(self._running.hook_secret.encode(), body)
         receipt = self._post(
             f"v1/hooks/{HOOK}", body, {SIGNATURE_HEADER: f"sha256={signature}", "X-GitHub-Delivery": "demo-1"}
         )
-        return Visit(self._end(receipt["job_id"]), f"202, receipt {receipt['receipt_id']}")
+        return StepResult(self._wait(receipt["job_id"]), f"202, receipt {receipt['receipt_id']}")
 
-    def _telegram(self) -> Visit:
+    def _telegram(self) -> StepResult:
         bot = self._bot
         if bot is None:
-            raise JobFailed("there is no bot.")
+            raise JobFailed("The bot is not running.")
         bot.say(CHAT_ID, "What can you do?")
-        job = self._await(lambda job: job.source == "telegram")
-        bot.wait(lambda: any("You asked" in text for text in bot.texts(CHAT_ID)), DOOR_TIMEOUT_S)
-        return Visit(job, f"the bot wrote: {bot.texts(CHAT_ID)[-1]}")
+        job = self._wait_for(lambda job: job.source == "telegram")
+        bot.wait(lambda: any("You asked" in text for text in bot.texts(CHAT_ID)), STEP_TIMEOUT_S)
+        return StepResult(job, f"the bot answered: {bot.texts(CHAT_ID)[-1]}")
 
-    def _shell(self) -> Visit:
-        _, said = self._stage.run(
-            "shell", stdin="What came through the shell?\nwhat were we talking about?\n"
+    def _shell(self) -> StepResult:
+        _, output = self._running.run(
+            "shell", stdin="What did you get from the shell?\nwhat were we talking about?\n"
         )
-        return Visit(self._await(lambda job: job.source == "shell"), said.strip())
+        return StepResult(self._wait_for(lambda job: job.source == "shell"), output.strip())
 
-    def _command_line(self) -> Visit:
-        _, said = self._stage.run("sh", "--", "uname", "-sr")
-        return Visit(self._await(lambda job: job.source == "cli"), said.strip())
+    def _command_line(self) -> StepResult:
+        _, output = self._running.run("sh", "--", "uname", "-sr")
+        return StepResult(self._wait_for(lambda job: job.source == "cli"), output.strip())
 
-    def _clock(self) -> Visit:
-        return Visit(self._await(lambda job: job.source == "clock" and job.job_type == "shell.cmd"))
+    def _clock(self) -> StepResult:
+        return StepResult(self._wait_for(lambda job: job.source == "clock" and job.job_type == "shell.cmd"))
 
     def _post(self, path: str, body: bytes, headers: dict[str, str]) -> dict[str, Any]:
         request = urllib.request.Request(  # noqa: S310 (our own address)
-            known_url(self._stage.loaded) + path,
+            known_url(self._running.loaded) + path,
             data=body,
             headers={"Content-Type": "application/json", **headers},
         )
@@ -141,113 +141,114 @@ class Tour:
         except OSError as error:
             raise JobFailed(f"{path} did not answer: {error}") from error
 
-    def _end(self, job_id: str) -> JobRecord:
-        return self._stage.bridge.follower.wait(job_id, timeout_s=DOOR_TIMEOUT_S)
+    def _wait(self, job_id: str) -> JobRecord:
+        return self._running.bridge.follower.wait(job_id, timeout_s=STEP_TIMEOUT_S)
 
-    def _await(self, ours: Callable[[JobRecord], bool]) -> JobRecord:
-        """Give the first job of a kind when it has ended; woken by the store's events.
+    def _wait_for(self, matches: Callable[[JobRecord], bool]) -> JobRecord:
+        """Return the first matching job when it has finished.
+
+        Args:
+            matches: Returns whether a job is the one.
 
         Raises:
-            WaitTimeout: None has ended in time.
+            WaitTimeout: No such job finished in time.
         """
-        bridge = self._stage.bridge
-        deadline_s = time.monotonic() + DOOR_TIMEOUT_S
+        bridge = self._running.bridge
+        deadline_s = time.monotonic() + STEP_TIMEOUT_S
         after = bridge.follower.newest_event()
         events = bridge.follower.follow_all(after=after, idle_s=1.0)
         while True:
-            found = [job for job in bridge.reader.page(limit=50).jobs if ours(job)]
+            found = [job for job in bridge.reader.page(limit=50).jobs if matches(job)]
             if found and found[-1].is_final:
                 return found[-1]
             if time.monotonic() > deadline_s:
-                raise WaitTimeout(f"no such job has ended within {DOOR_TIMEOUT_S:g} s.")
+                raise WaitTimeout(f"The job did not finish within {STEP_TIMEOUT_S:g} s.")
             next(events)
 
 
 def run_tour(loaded: LoadedSettings) -> int:
-    """Show a bridge on real jobs, and clean up.
+    """Run the tour and clean up.
 
     Args:
-        loaded: The user's settings; of them only the store counts.
+        loaded: The user's settings, of which only the store is used.
 
     Returns:
-        0 if each door's job is completed, else 1.
+        0 if all jobs completed, else 1.
 
     Raises:
-        StartFailed: The bridge did not come up.
+        StartFailed: The bridge did not start.
     """
     began_s = time.monotonic()
     store = "the embedded store" if loaded.embedded_store else "the store of your settings"
-    click.echo(f"A bridge in a temporary workspace, on {store}: store, worker, station, REST, clock ...")
+    click.echo(f"Starting a bridge in a temporary workspace, on {store} ...")
     if find_spec("telegram") is None:
-        note(
-            "python-telegram-bot is not installed, that door stays closed; pip install 'cmd-bridge[telegram]'"
-        )
+        note("Telegram is skipped: python-telegram-bot is not installed. pip install 'cmd-bridge[telegram]'")
         failed = _show(loaded, None)
     else:
         with BotApi() as bot:
             failed = _show(loaded, bot)
-    click.echo(f"\nStopped and removed. The tour took {time.monotonic() - began_s:.0f} s.")
-    for name, why in failed.items():
-        note(f"{name}: {why}")
+    click.echo(f"\nThe bridge is stopped and removed. The tour took {time.monotonic() - began_s:.0f} s.")
+    for interface, reason in failed.items():
+        note(f"{interface}: {reason}")
     return 1 if failed else 0
 
 
 def _show(loaded: LoadedSettings, bot: BotApi | None) -> dict[str, str]:
-    """Go through all doors; gives those that failed, and why."""
+    """Run all steps; return the reasons of those that failed, by interface."""
     failed: dict[str, str] = {}
     address = None if bot is None else (bot.url, bot.token)
-    with open_stage(loaded.settings.redis_url, address) as stage:
-        click.echo(f"... is up in {stage.loaded.workspace.home}\n")
-        for number, door in enumerate(Tour(stage, bot).doors(), start=1):
-            click.echo(f"{number} {door.name}: {door.how}")
+    with temporary_bridge(loaded.settings.redis_url, address) as running:
+        click.echo(f"The bridge is up in {running.loaded.workspace.home}\n")
+        for number, step in enumerate(Tour(running, bot).steps(), start=1):
+            click.echo(f"{number} {step.interface}: {step.action}")
             try:
-                visit = door.knock()
+                result = step.run()
             except (BridgeError, TimeoutError) as error:
-                failed[door.name] = str(error)
+                failed[step.interface] = str(error)
                 click.echo(f"    failed: {one_line(str(error))}\n")
                 continue
-            if visit.job.status != "completed":
-                failed[door.name] = visit.job.reason
-            _show_visit(stage, visit)
-        _show_rest(stage, failed)
+            if result.job.status != "completed":
+                failed[step.interface] = result.job.reason
+            _show_result(running, result)
+        _show_records(running, failed)
     return failed
 
 
-def _show_visit(stage: Stage, visit: Visit) -> None:
-    job, receipt = visit.job, stage.bridge.reader.receipt(visit.job.job_id)
-    for line in visit.said.splitlines():
+def _show_result(running: TemporaryBridge, result: StepResult) -> None:
+    job, receipt = result.job, running.bridge.reader.receipt(result.job.job_id)
+    for line in result.answer.splitlines():
         click.echo(f"    | {_cut(line)}")
     click.echo(
         f"    job {short_id(job.job_id)}: {job.job_type}, {job.status} after"
         f" {since(job.created_at, job.completed_at)}; source {job.source}, trust {job.trust}"
     )
     moves = " > ".join(move.status for move in receipt.transitions)
-    result = "" if receipt.result_sha256 is None else f", result {receipt.result_sha256[:12]}"
-    click.echo(f"    receipt {receipt.receipt_id}: {moves}; input {receipt.input_sha256[:12]}{result}")
-    output = "".join(chunk.text for chunk in stage.bridge.reader.output(job.job_id, limit=20))
+    digest = "" if receipt.result_sha256 is None else f", result {receipt.result_sha256[:12]}"
+    click.echo(f"    receipt {receipt.receipt_id}: {moves}; input {receipt.input_sha256[:12]}{digest}")
+    output = "".join(chunk.text for chunk in running.bridge.reader.output(job.job_id, limit=20))
     shown = output if output.strip() else msgspec.json.encode(job.result).decode()
     click.echo(f"    output {_cut(shown)}\n")
 
 
-def _show_rest(stage: Stage, failed: dict[str, str]) -> None:
-    """Show what is left beside the jobs: files, the ledger's proof, the log."""
-    code, said = stage.run("verify")
-    click.echo(f"3ox verify\n    {_cut(said)}\n")
+def _show_records(running: TemporaryBridge, failed: dict[str, str]) -> None:
+    """Show what the bridge has recorded: the verified ledger, files, the log."""
+    code, output = running.run("verify")
+    click.echo(f"3ox verify\n    {_cut(output)}\n")
     if code != 0:
-        failed["verify"] = _cut(said)
-    home = stage.loaded.workspace.home
+        failed["verify"] = _cut(output)
+    home = running.loaded.workspace.home
     click.echo("Files")
-    for folder in (stage.loaded.workspace.workdesk, stage.loaded.workspace.outbox):
+    for folder in (running.loaded.workspace.workdesk, running.loaded.workspace.outbox):
         for file in sorted(path for path in folder.rglob("*") if path.is_file())[:12]:
             click.echo(f"    {one_line(str(file.relative_to(home)))}")
-    click.echo("\n3ox.log, the last jobs")
-    for line in _log_lines(stage):
+    click.echo("\n3ox.log, last job events")
+    for line in _log_lines(running):
         click.echo(f"    {line}")
 
 
-def _log_lines(stage: Stage) -> deque[str]:
+def _log_lines(running: TemporaryBridge) -> deque[str]:
     lines: deque[str] = deque(maxlen=_LOG_LINES)
-    with stage.loaded.workspace.log_file.open("rb") as file:
+    with running.loaded.workspace.log_file.open("rb") as file:
         for raw in file:
             record = msgspec.json.decode(raw, type=dict[str, Any])
             if str(record.get("event", "")).startswith("job."):

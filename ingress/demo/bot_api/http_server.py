@@ -1,4 +1,4 @@
-"""The HTTP side of the local Bot API: reads requests as Telegram does, and breaks connections on request."""
+"""HTTP server of the local Bot API: parses requests as Telegram does, and cuts connections on demand."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-#: Gives status and body of the answer to (token, method, parameters); None cuts the connection.
+#: (token, method, parameters) -> status and body of the answer; None cuts the connection.
 Answer = Callable[[str, str, dict[str, Any]], tuple[int, dict[str, Any]] | None]
-#: Gives the bytes of a file for (token, path), or None.
-GiveFile = Callable[[str, str], bytes | None]
+#: (token, path) -> content of the file, or None.
+FileContent = Callable[[str, str], bytes | None]
 _BODY_MAX_BYTES = 1_048_576
 
 
-class ApiServer(ThreadingHTTPServer):
+class BotApiHttpServer(ThreadingHTTPServer):
     """Listens on 127.0.0.1.
 
     Args:
-        port: 0 takes a free one.
-        answer: Answers the methods.
-        give_file: Answers downloads.
+        port: Port; 0 for a free one.
+        answer: Called for methods.
+        file_content: Called for downloads.
     """
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, port: int, answer: Answer, give_file: GiveFile) -> None:
+    def __init__(self, port: int, answer: Answer, file_content: FileContent) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.answer = answer
-        self.give_file = give_file
+        self.file_content = file_content
         self._links: set[socket.socket] = set()
         self._links_lock = threading.Lock()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing about clients that have gone."""
+        """Ignore errors of closed connections."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
-    def hold(self, link: socket.socket) -> None:
-        """Note an open connection."""
+    def add_connection(self, link: socket.socket) -> None:
+        """Record an open connection."""
         with self._links_lock:
             self._links.add(link)
 
-    def let_go(self, link: socket.socket) -> None:
-        """Forget a connection that has ended."""
+    def remove_connection(self, link: socket.socket) -> None:
+        """Forget a closed connection."""
         with self._links_lock:
             self._links.discard(link)
 
     def cut_all(self) -> None:
-        """Cut every open connection, as an outage does."""
+        """Cut all open connections, as an outage does."""
         with self._links_lock:
             links = list(self._links)
         for link in links:
@@ -64,17 +64,17 @@ class ApiServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # Head and body in one packet, at once: otherwise each answer waits 40 ms for the client's delayed ACK.
+    # Head and body in one packet: otherwise each answer waits 40 ms for the client's delayed ACK.
     wbufsize = -1
     disable_nagle_algorithm = True
-    server: ApiServer
+    server: BotApiHttpServer
 
     def setup(self) -> None:
         super().setup()
-        self.server.hold(self.connection)
+        self.server.add_connection(self.connection)
 
     def finish(self) -> None:
-        self.server.let_go(self.connection)
+        self.server.remove_connection(self.connection)
         super().finish()
 
     def do_GET(self) -> None:
@@ -99,8 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
             parameters.update(parse_qsl(body.decode(), keep_blank_values=True))
         self._method(place.path, parameters)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class names it so)
-        """Log nothing: paths hold the token."""
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (name of the base class)
+        """Log nothing: paths contain the token."""
 
     def _method(self, path: str, parameters: dict[str, Any]) -> None:
         token, _, method = path.removeprefix("/bot").partition("/")
@@ -114,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, path: str) -> None:
         token, _, name = path.partition("/")
-        data = self.server.give_file(unquote(token), unquote(name))
+        data = self.server.file_content(unquote(token), unquote(name))
         if data is None:
             self._reply(404, {"ok": False, "error_code": 404, "description": "Not Found"})
             return

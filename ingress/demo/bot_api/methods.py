@@ -1,4 +1,4 @@
-"""What the local Telegram knows, and how it answers each method of the Bot API."""
+"""State of the local Bot API server, and the methods of the Bot API."""
 
 from __future__ import annotations
 
@@ -9,70 +9,26 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ingress.demo.bot_api.faults import CUT, TERMINATED, ApiError, Fault
+
 TEXT_MAX_UNITS = 4096
 FILE_MAX_BYTES = 20_000_000
 _POLL_MAX_S = 50
 _CALLS_KEPT = 20_000
-#: Status of a fault that cuts the connection.
-CUT = 0
-
-
-class Fault(NamedTuple):
-    """What is done with a request instead of answering it.
-
-    Attributes:
-        status: HTTP status of the refusal; 0 cuts the connection.
-        description: Telegram's words.
-        retry_after_s: Sent along with 429.
-        after: The request is carried out first, so that only its answer is lost.
-    """
-
-    status: int
-    description: str = ""
-    retry_after_s: int = 0
-    after: bool = False
-
-
-def flood(retry_after_s: int) -> Fault:
-    """Refuse with 429."""
-    return Fault(429, f"Too Many Requests: retry after {retry_after_s}", retry_after_s)
-
-
-def broken(status: int = 502) -> Fault:
-    """Refuse with a server error."""
-    return Fault(status, "Bad Gateway" if status == 502 else "Internal Server Error")  # noqa: PLR2004
-
-
-def dropped(*, after: bool = False) -> Fault:
-    """Cut the connection, before or after the request has been carried out."""
-    return Fault(CUT, after=after)
-
-
-def conflict() -> Fault:
-    """Refuse with 409, as if another program polled."""
-    return Fault(409, _TERMINATED)
 
 
 class Call(NamedTuple):
-    """A request as it came in; ``at_s`` is monotonic."""
+    """A call of a method.
+
+    Attributes:
+        method: Its name.
+        parameters: As received.
+        at_s: When it was received, on the monotonic clock.
+    """
 
     method: str
     parameters: dict[str, Any]
     at_s: float
-
-
-class ApiError(Exception):
-    """An answer that is an error, in Telegram's words."""
-
-    def __init__(self, code: int, description: str, retry_after_s: int = 0) -> None:
-        super().__init__(description)
-        self.code = code
-        self.retry_after_s = retry_after_s
-
-
-_TERMINATED = (
-    "Conflict: terminated by other getUpdates request; make sure that only one bot instance is running"
-)
 
 
 def _bad(description: str) -> ApiError:
@@ -80,34 +36,26 @@ def _bad(description: str) -> ApiError:
 
 
 def units(text: str) -> int:
-    """Count a text as Telegram does, in UTF-16 units."""
+    """Return the length of a text in UTF-16 units, as Telegram counts it."""
     return len(text.encode("utf-16-le", errors="surrogatepass")) // 2
 
 
-class Protocol:
-    """The state of a Telegram with one bot, and its side of the protocol; thread-safe.
+class BotApiMethods:
+    """The chats of one bot, and the methods of the Bot API; thread-safe.
 
     Args:
-        token: Of the bot.
-        username: Of the bot.
-        chat_messages_per_s: More messages and edits in one chat within a second are refused with 429;
-            None: no limit.
+        token: Token of the bot.
+        username: User name of the bot.
 
     Attributes:
         bot: The bot as a user.
-        updates: Every update there has been, by id.
-        calls: What came in, the last 20,000.
-        presses: Callback query id -> the answer it got.
+        updates: All updates, by id.
+        calls: The last 20,000 calls.
+        presses: Callback query id -> text of the answer.
         serving: Whether polls may wait.
     """
 
-    def __init__(
-        self,
-        token: str,
-        *,
-        username: str,
-        chat_messages_per_s: int | None,
-    ) -> None:
+    def __init__(self, token: str, *, username: str) -> None:
         self.token = token
         self.bot = {
             "id": int(token.partition(":")[0]),
@@ -117,8 +65,6 @@ class Protocol:
         }
         self.calls: deque[Call] = deque(maxlen=_CALLS_KEPT)
         self.presses: dict[str, str] = {}
-        self._limit = chat_messages_per_s
-        self._recent: dict[int, deque[float]] = defaultdict(deque)
         self._changed = threading.Condition(threading.RLock())
         self.updates: dict[int, dict[str, Any]] = {}
         self._updates: list[dict[str, Any]] = []
@@ -133,7 +79,7 @@ class Protocol:
         self.serving = False
 
     def add(self, content: dict[str, Any]) -> int:
-        """Add an update of any kind, and give its id."""
+        """Add an update of any kind; return its id."""
         with self._changed:
             update_id = self._next_update
             self._next_update += 1
@@ -142,7 +88,7 @@ class Protocol:
             self._changed.notify_all()
         return update_id
 
-    def _arrive(
+    def _receive(
         self, chat_id: int, user_id: int | None, content: dict[str, Any], *, silent: bool = False
     ) -> int:
         with self._changed:
@@ -166,7 +112,7 @@ class Protocol:
             planned = self._faults[method.lower()]
             fault = planned.popleft() if planned else None
         try:
-            result = self._carry_out(token, method, given, fault)
+            result = self._call(token, method, given, fault)
         except ApiError as error:
             if error.code == CUT:
                 return None
@@ -176,15 +122,15 @@ class Protocol:
                 self._changed.notify_all()
         return 200, {"ok": True, "result": result}
 
-    def _carry_out(self, token: str, method: str, given: dict[str, Any], fault: Fault | None) -> Any:
+    def _call(self, token: str, method: str, given: dict[str, Any], fault: Fault | None) -> Any:
         if token != self.token:
             raise ApiError(401, "Unauthorized")
         if fault is not None and not fault.after:
             raise ApiError(fault.status, fault.description, fault.retry_after_s)
-        act = _METHODS.get(method.lower())
-        if act is None:
+        run = _METHODS.get(method.lower())
+        if run is None:
             raise ApiError(404, "Not Found")
-        result = act(self, _decoded(given))
+        result = run(self, _decoded(given))
         if fault is not None:
             raise ApiError(fault.status, fault.description, fault.retry_after_s)
         return result
@@ -215,7 +161,7 @@ class Protocol:
                     break
                 self._changed.wait(left_s)
                 if self._poll != ours:
-                    raise ApiError(409, _TERMINATED)
+                    raise ApiError(409, TERMINATED)
             return self._updates[:limit]
 
     def _send_message(self, given: dict[str, Any]) -> Any:
@@ -270,24 +216,12 @@ class Protocol:
         chat_id = int(given.get("chat_id", 0))
         if not any(chat == chat_id for chat, _ in self._messages):
             raise _bad("chat not found")
-        self._bound(chat_id)
         text = str(given.get("text", "")).strip()
         if text == "":
             raise _bad("message text is empty")
         if units(text) > TEXT_MAX_UNITS:
             raise _bad(too_long)
         return chat_id, text
-
-    def _bound(self, chat_id: int) -> None:
-        if self._limit is None:
-            return
-        now_s = time.monotonic()
-        recent = self._recent[chat_id]
-        while recent and recent[0] < now_s - 1.0:
-            recent.popleft()
-        if len(recent) >= self._limit:
-            raise ApiError(429, "Too Many Requests: retry after 1", 1)
-        recent.append(now_s)
 
     def _answer_callback_query(self, given: dict[str, Any]) -> Any:
         query_id = str(given.get("callback_query_id", ""))
@@ -296,11 +230,6 @@ class Protocol:
                 raise _bad("query is too old and response timeout expired or query ID is invalid")
             self._pressed.discard(query_id)
             self.presses[query_id] = str(given.get("text", ""))
-        return True
-
-    def _send_chat_action(self, given: dict[str, Any]) -> Any:
-        if not any(chat == int(given.get("chat_id", 0)) for chat, _ in self._messages):
-            raise _bad("chat not found")
         return True
 
     def _get_file(self, given: dict[str, Any]) -> Any:
@@ -317,7 +246,7 @@ class Protocol:
             "file_path": path,
         }
 
-    def _give_file(self, token: str, path: str) -> bytes | None:
+    def _file_content(self, token: str, path: str) -> bytes | None:
         with self._changed:
             self.calls.append(Call("download", {"path": path}, time.monotonic()))
             if token != self.token:
@@ -325,31 +254,30 @@ class Protocol:
             return next((data for known, data in self._files.values() if known == path), None)
 
 
-_METHODS: dict[str, Callable[[Protocol, dict[str, Any]], Any]] = {
-    "getme": Protocol._get_me,  # noqa: SLF001 (its own table)
-    "getupdates": Protocol._get_updates,  # noqa: SLF001
-    "sendmessage": Protocol._send_message,  # noqa: SLF001
-    "editmessagetext": Protocol._edit_message_text,  # noqa: SLF001
-    "answercallbackquery": Protocol._answer_callback_query,  # noqa: SLF001
-    "sendchataction": Protocol._send_chat_action,  # noqa: SLF001
-    "getfile": Protocol._get_file,  # noqa: SLF001
+_METHODS: dict[str, Callable[[BotApiMethods, dict[str, Any]], Any]] = {
+    "getme": BotApiMethods._get_me,  # noqa: SLF001 (table of its methods)
+    "getupdates": BotApiMethods._get_updates,  # noqa: SLF001
+    "sendmessage": BotApiMethods._send_message,  # noqa: SLF001
+    "editmessagetext": BotApiMethods._edit_message_text,  # noqa: SLF001
+    "answercallbackquery": BotApiMethods._answer_callback_query,  # noqa: SLF001
+    "getfile": BotApiMethods._get_file,  # noqa: SLF001
 }
 
 
 def user_of(user_id: int) -> dict[str, Any]:
-    """Give a person as Telegram describes one."""
+    """Return a user in Telegram's form."""
     return {"id": abs(user_id), "is_bot": False, "first_name": f"User {abs(user_id)}"}
 
 
 def chat_of(chat_id: int) -> dict[str, Any]:
-    """Give a chat as Telegram describes one; ids below zero are groups."""
+    """Return a chat in Telegram's form; negative ids are groups."""
     if chat_id < 0:
         return {"id": chat_id, "type": "supergroup", "title": f"Group {-chat_id}"}
     return {"id": chat_id, "type": "private", "first_name": f"User {chat_id}"}
 
 
 def _decoded(given: dict[str, Any]) -> dict[str, Any]:
-    """Read the parameters that come as JSON within a form."""
+    """Parse the parameters that are JSON within a form."""
     nested = {"reply_parameters", "reply_markup"}
     return {
         name: json.loads(value) if name in nested and isinstance(value, str) else value

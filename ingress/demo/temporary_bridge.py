@@ -1,4 +1,4 @@
-"""The bridge that ``3ox demo`` shows: a whole one, in a temporary workspace, gone when the tour ends."""
+"""The bridge of ``3ox demo``: complete, in a temporary workspace, removed at the end."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ from ops.settings.load import ENV_FOREIGN, LoadedSettings, load_settings
 from ops.supervision.launch import launch_argv
 from ops.workspace import Workspace
 
-#: The one chat that the bot hears, and what signs the webhook.
+#: The only allowed chat.
 CHAT_ID = 4242
+#: Name of the webhook.
 HOOK = "greeting"
 START_TIMEOUT_S = 40.0
 STOP_TIMEOUT_S = 30.0
-_KEYS_AT_A_TIME = 500
+_KEYS_PER_SCAN = 500
 _READY = b"The bridge is up."
 
 _ANSWERS = """\
 import sys
 
 question = sys.stdin.read().strip().splitlines()[-1]
-print(f"I am a small program and answer everything alike. You asked: {question}")
+print(f"I am a small program with one answer. You asked: {question}")
 """
 _SETTINGS = """\
 workers = 1
@@ -65,15 +66,15 @@ job = {{ job_type = "shell.cmd", payload = {{ argv = ["date", "-u"] }} }}
 """
 
 
-class Stage:
-    """A bridge that runs.
+class TemporaryBridge:
+    """A running bridge in a temporary workspace.
 
     Attributes:
         loaded: Its settings.
-        bridge: To look at it.
-        environ: Environment of every process that belongs to it.
-        token: Of its REST API.
-        hook_secret: Signs its webhook.
+        bridge: Connection to it.
+        environ: Environment of its processes.
+        token: Token of its REST API.
+        hook_secret: Secret of its webhook.
     """
 
     def __init__(
@@ -86,10 +87,18 @@ class Stage:
         self.hook_secret = hook_secret
 
     def run(self, *arguments: str, stdin: str = "", timeout_s: float = 30.0) -> tuple[int, str]:
-        """Run a command of ``3ox`` here; gives its exit code and what it said, on stdout if it did.
+        """Run a command of ``3ox`` on this bridge.
+
+        Args:
+            *arguments: Arguments of ``3ox``.
+            stdin: Its input.
+            timeout_s: Limit for its run time.
+
+        Returns:
+            Its exit code and its stdout, or its stderr if stdout is empty.
 
         Raises:
-            WaitTimeout: It has not ended in time, and was killed.
+            WaitTimeout: It did not finish in time and was killed.
         """
         try:
             done = subprocess.run(
@@ -104,41 +113,43 @@ class Stage:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise WaitTimeout(f"'3ox {' '.join(arguments)}' has not ended in {timeout_s:g} s.") from error
+            raise WaitTimeout(
+                f"'3ox {' '.join(arguments)}' did not finish within {timeout_s:g} s."
+            ) from error
         return done.returncode, done.stdout if done.stdout else done.stderr
 
 
 @contextlib.contextmanager
-def open_stage(redis_url: str, bot: tuple[str, str] | None) -> Iterator[Stage]:
-    """Run a bridge for the time of a block; afterwards nothing of it runs, and nothing of it is kept.
+def temporary_bridge(redis_url: str, bot: tuple[str, str] | None) -> Iterator[TemporaryBridge]:
+    """Run a bridge within a block; afterwards its processes, files and keys are removed.
 
     Args:
-        redis_url: The store to use, under a key prefix of the demo's own; the embedded one if it is empty.
-        bot: Address and token of the Bot API; None for no Telegram.
+        redis_url: The store, which is used with a key prefix of its own; the embedded store if empty.
+        bot: Address of the Bot API and token of the bot; None for no Telegram.
 
     Raises:
-        StartFailed: It did not come up, or something of it cannot be ended.
+        StartFailed: The bridge did not start, or one of its processes cannot be stopped.
     """
     home = Path(tempfile.mkdtemp(prefix="3ox-demo-"))
     prefix = f"demo-{secrets.token_hex(4)}:"
     token, hook_secret = secrets.token_urlsafe(24), secrets.token_hex(16)
-    _lay_out(home, hook_secret)
+    _create_workspace(home, hook_secret)
     environ = _environment(home, prefix, token, redis_url, bot)
     try:
         loaded = load_settings(environ=environ)
         loaded.workspace.create()
-        stage = Stage(loaded, environ, token=token, hook_secret=hook_secret)
+        running = TemporaryBridge(loaded, environ, token=token, hook_secret=hook_secret)
         try:
-            with _running(stage):
-                yield stage
+            with _processes(running):
+                yield running
         finally:
             if redis_url:
-                _remove_keys(stage, prefix)
+                _remove_keys(running, prefix)
     finally:
         _remove_workspace(Workspace(home))
 
 
-def _lay_out(home: Path, hook_secret: str) -> None:
+def _create_workspace(home: Path, hook_secret: str) -> None:
     desk = home / "WORKDESK"
     desk.mkdir()
     answers = home / "answers.py"
@@ -153,7 +164,7 @@ def _lay_out(home: Path, hook_secret: str) -> None:
 def _environment(
     home: Path, prefix: str, token: str, redis_url: str, bot: tuple[str, str] | None
 ) -> dict[str, str]:
-    """Give our environment with the demo's settings in the place of the user's."""
+    """Return our environment with the settings of the demo instead of the user's."""
     environ = {
         name: value
         for name, value in os.environ.items()
@@ -178,16 +189,16 @@ def _environment(
 
 
 @contextlib.contextmanager
-def _running(stage: Stage) -> Iterator[None]:
-    """Run ``3ox up``; it ends with us, whatever becomes of us."""
+def _processes(running: TemporaryBridge) -> Iterator[None]:
+    """Run ``3ox up`` within a block; it ends with this process, even if that is killed."""
     argv = [sys.executable, "-m", "ingress.cli.main", "up"]
     process = subprocess.Popen(
         launch_argv(argv, signal.SIGTERM),
-        env=stage.environ,
+        env=running.environ,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        # Ctrl-C is ours to hear: the bridge is stopped in order afterwards.
+        # Ctrl-C must reach only this process, which then stops the bridge in order.
         start_new_session=True,
     )
     try:
@@ -202,53 +213,54 @@ def _running(stage: Stage) -> Iterator[None]:
             process.wait()
         if process.stdout is not None:
             process.stdout.close()
-        home = str(stage.loaded.workspace.home)
+        home = str(running.loaded.workspace.home)
         if not stop_processes(
             lambda: [pid for pid in find_marked("BRIDGE_HOME", home) if pid != os.getpid()], grace_s=2.0
         ):
             raise StartFailed(
-                "a process of the demo cannot be ended.", remedy=f"Look for BRIDGE_HOME={home} with ps -e e."
+                "A process of the demo cannot be stopped.",
+                remedy=f"Find it by BRIDGE_HOME={home} in ps -e e.",
             )
 
 
 def _await_ready(process: subprocess.Popen[bytes]) -> None:
-    """Read what ``3ox up`` says until it says that it is ready.
+    """Read the output of ``3ox up`` until it reports that the bridge is up.
 
     Raises:
-        StartFailed: It said something else and ended, or nothing in time.
+        StartFailed: It ended, or did not report that in time.
     """
     if process.stdout is None:
-        raise StartFailed("the bridge has no output to read.")
+        raise StartFailed("The output of the demo's bridge cannot be read.")
     deadline_s = time.monotonic() + START_TIMEOUT_S
-    said = b""
-    while _READY not in said:
+    output = b""
+    while _READY not in output:
         left_s = deadline_s - time.monotonic()
         if left_s <= 0 or not select.select([process.stdout], [], [], left_s)[0]:
             raise StartFailed(
-                f"the demo's bridge was not ready within {START_TIMEOUT_S:g} s.",
+                f"The demo's bridge was not ready within {START_TIMEOUT_S:g} s.",
                 remedy="'3ox doctor' checks the set-up.",
             )
-        piece = os.read(process.stdout.fileno(), 65_536)
-        if not piece:
-            text = " ".join(said.decode(errors="replace").split())[-500:]
+        chunk = os.read(process.stdout.fileno(), 65_536)
+        if not chunk:
+            text = " ".join(output.decode(errors="replace").split())[-500:]
             raise StartFailed(
-                f"the demo's bridge did not come up: {text}", remedy="'3ox doctor' checks the set-up."
+                f"The demo's bridge did not start: {text}", remedy="'3ox doctor' checks the set-up."
             )
-        said += piece
+        output += chunk
 
 
 def _remove_workspace(workspace: Workspace) -> None:
-    """Remove all of it, the socket's directory too, which lies elsewhere if the path is a long one."""
+    """Remove the workspace, and the directory of the store's socket, which is elsewhere for long paths."""
     shutil.rmtree(workspace.home)
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(workspace.store_socket.parent)
 
 
-def _remove_keys(stage: Stage, prefix: str) -> None:
-    """Remove what the demo has left in a store that is not its own."""
-    store, cursor = stage.bridge.store, b"0"
+def _remove_keys(running: TemporaryBridge, prefix: str) -> None:
+    """Remove the demo's keys from the user's store."""
+    store, cursor = running.bridge.store, b"0"
     while True:
-        cursor, names = store.call("SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", _KEYS_AT_A_TIME)
+        cursor, names = store.call("SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", _KEYS_PER_SCAN)
         if names:
             store.call("DEL", *names)
         if cursor == b"0":
