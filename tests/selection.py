@@ -69,7 +69,7 @@ SLOW: dict[str, int] = {
     "tests/middleware/test_work_queue.py": 4,
     "tests/egress/test_deliveries.py": 4,
     "tests/deploy/test_deploy.py": 4,
-    "tests/actors/test_ingest_understand.py": 12,
+    "tests/actors/test_ingest_model_decision.py": 12,
     "tests/deploy/test_docs.py": 5,
     "tests/station/test_docs.py": 5,
     "tests/governance/test_doors.py": 4,
