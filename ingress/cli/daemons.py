@@ -9,9 +9,9 @@ from ingress.cli.shared import signals_interrupt
 
 @click.command()
 def serve() -> int:
-    """Run the station: takes files out of the drop folder IN1N.3OX and has each of them ingested.
+    """Run the station, which processes the files of the drop folder IN1N.3OX.
 
-    Any number may run on one folder; a file is taken by one of them.
+    Several stations can share a folder; each file is claimed by one of them.
     """
     from ingress.core.daemon import run_daemon
     from ingress.station.serve import serve as keep
@@ -22,9 +22,9 @@ def serve() -> int:
 
 @click.command()
 def clock() -> int:
-    """Run the clock: fires the schedules of 3ox.toml and does what a bridge needs done periodically.
+    """Run the scheduler: schedules of 3ox.toml, ledger, history and periodic tasks.
 
-    Any number may run; one leads, and another takes over within 5 s. It seals the ledger, too.
+    Any number can run. One of them is the leader; another takes over within 5 s.
     """
     from ingress.clock.serve import serve
     from ingress.core.daemon import run_daemon
@@ -36,10 +36,10 @@ def clock() -> int:
 @click.command()
 @click.option("--session", metavar="S", help="Conversation to go on with; one of your own by default.")
 def shell(*, session: str | None) -> int:
-    """Ask and command in a terminal; background jobs say when they have ended.
+    """Open a prompt for questions and commands; background jobs are announced when they finish.
 
-    A line is a question unless it fits a command; 'help' lists them. Ctrl-C cancels what runs, Ctrl-D leaves.
-    Without a terminal it reads its lines from stdin and exits as the last of them did.
+    A line that is not a command is a question; 'help' lists the commands. Ctrl-C cancels the running job,
+    Ctrl-D leaves. Without a terminal, lines are read from stdin, and the exit code is that of the last line.
     """
     import sys
 
@@ -73,9 +73,9 @@ def rest() -> int:
 
 @click.command()
 def telegram() -> int:
-    """Run the Telegram bot: hears the chats in telegram_allow and answers them.
+    """Run the Telegram bot, which answers the chats in telegram_allow.
 
-    It needs the token of a bot (telegram_token or BRIDGE_TELEGRAM_TOKEN), which @BotFather gives.
+    It needs the token of a bot from @BotFather, in telegram_token or BRIDGE_TELEGRAM_TOKEN.
     """
     from ingress.cli.programs import require_telegram
     from ingress.core.daemon import run_daemon

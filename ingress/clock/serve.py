@@ -11,8 +11,8 @@ import socket
 from pathlib import Path
 
 from ingress.clock.archiving import ArchiveLoop
-from ingress.clock.firing import RunSubmitter
 from ingress.clock.periodic_tasks import PeriodicTasks
+from ingress.clock.run_submitter import RunSubmitter
 from ingress.clock.sealing import SealLoop
 from ingress.core.bridge import Bridge
 from ingress.core.daemon import Daemon

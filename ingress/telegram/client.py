@@ -12,7 +12,7 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 # Only ``3ox telegram`` imports this module, after it has checked that the library is installed.
 from telegram import (
@@ -38,9 +38,7 @@ from telegram.request import HTTPXRequest
 from ingress.telegram.rate_limiter import MessageRateLimiter, telegram_backoff
 from ops.errors import BridgeError
 from ops.logs import get_logger
-
-if TYPE_CHECKING:
-    from ops.settings.load import Settings
+from ops.settings.load import Settings
 
 #: How long Telegram holds a poll without updates.
 POLL_S = 25

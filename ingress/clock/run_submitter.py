@@ -1,4 +1,4 @@
-"""Starts the runs of schedules that are due: each once, in order, late and missed ones by policy.
+"""Submit the runs of schedules that are due: each once, in order, late and missed ones by policy.
 
 The store keeps how far each schedule has been processed; only the leader can write that (fencing token, see
 ``lead.lua``). A run is submitted first and recorded afterwards. After a crash in between, or when a leader

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ingress.clock.firing import RunSubmitter
+from ingress.clock.run_submitter import RunSubmitter
 from ingress.core.schedules import Schedule, make_schedules
 from ingress.dispatch import Bridge
 from middleware.broker.leadership import Leadership, Term
