@@ -1,7 +1,6 @@
-"""What a job does: one module per job type.
+"""The actors: one module per job type.
 
-``dramatiq actors`` imports this package and finds the broker with every actor on it; that is all a worker
-pool needs.
+``dramatiq actors`` imports this package and finds the broker with every actor registered on it.
 """
 
 from actors.registry import ACTORS, build_broker

@@ -1,4 +1,4 @@
-"""``ask``: put a question to a language model, the answer streaming as it comes."""
+"""``ask`` and ``telegram``: ask a language model and stream its answer to the job's output."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from middleware.job.types import AskPayload, TelegramPayload
 
 
 class AskResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An answer.
+    """Result of ``ask`` and ``telegram``.
 
     Attributes:
         text: The answer.
-        provider: Who gave it.
-        model: With which model.
-        tokens_in: Length of the question, if the provider says.
-        tokens_out: Length of the answer, if the provider says.
-        cost_usd: What it cost, in dollars, if the price is known.
-        finish_reason: Why it ended there: ``stop``, ``length`` (``max_tokens`` was reached), ...
-        note: What is to be known about such answers: that they come from the small offline model.
-        fallbacks: Providers that were asked before and did not answer.
+        provider: Name of the provider that answered.
+        model: Name of the model.
+        tokens_in: Input tokens; None if the provider does not report them.
+        tokens_out: Output tokens; None if the provider does not report them.
+        cost_usd: Cost in US dollars; None if the price is unknown.
+        finish_reason: Why the answer ended: ``stop``, ``length`` (``max_tokens`` was reached), ...
+        note: Hint for the reader, such as that the answer comes from the offline model.
+        fallbacks: Providers that were tried before and did not answer.
     """
 
     text: str
@@ -40,13 +40,13 @@ class AskResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def ask(payload: AskPayload) -> AskResult:
-    """Ask the configured providers, in order, and stream the answer to the job's output.
+    """Ask the configured providers in order and stream the answer to the job's output.
 
     Raises:
-        JobParked: No provider answered, and one at least has said when to come back.
-        JobFailed: No provider answered; worth another attempt.
-        JobRefused: Nothing is configured, or the question is refused.
-        BudgetSpent: The budget does not cover the question, or not the whole answer.
+        JobParked: No provider answered, and at least one named the time to retry.
+        JobFailed: No provider answered; worth a retry.
+        JobRefused: No provider is configured, or the request was refused.
+        BudgetSpent: The budget does not cover the request, or not the whole answer.
     """
     context = current_job()
     memory = recall(payload.prompt)
@@ -87,10 +87,11 @@ def _result(answer: Answer) -> AskResult:
 
 
 def telegram(payload: TelegramPayload) -> AskResult:
-    """Ask the configured providers what the message says; the job's session goes along.
+    """Ask the configured providers with the text of a Telegram message, within the job's session.
 
     Raises:
-        JobFailed: No provider answered; worth another attempt.
-        JobRefused: Nothing is configured, or the question is refused.
+        JobParked: No provider answered, and at least one named the time to retry.
+        JobFailed: No provider answered; worth a retry.
+        JobRefused: No provider is configured, or the request was refused.
     """
     return ask(AskPayload(prompt=payload.text))

@@ -1,4 +1,4 @@
-"""What an actor may ask for: the job it runs, and the settings of this process."""
+"""What an actor can use: the running job, the settings, and the scripts of the store."""
 
 from __future__ import annotations
 
@@ -15,43 +15,42 @@ from ops.store.client import Store
 __all__ = ["JobContext", "StreamName", "current_job", "set_settings", "settings"]
 
 
-class _Process:
-    """What holds for the whole process."""
+class _ProcessSettings:
+    """The settings of this process, shared by its threads."""
 
     live: LiveSettings | None = None
 
 
 def settings() -> LoadedSettings:
-    """Return the settings of this process; read from the environment on first use unless they have been set.
+    """Return the settings of this process; loads them at the first call unless they have been set.
 
-    When 3ox.toml has changed since, it is read again, so that a new project can be used at once; what a
-    worker was built from (store, limits, threads) stays as it was. A file that is no longer valid is logged
-    and the last valid one stays in force.
+    A changed 3ox.toml is read again, see ``ops.settings.live``; what a worker was built from (store, limits,
+    threads) does not change.
 
     Raises:
-        SettingsError: They had to be read for the first time and are not valid.
+        SettingsError: They are loaded for the first time and are not valid.
     """
-    live = _Process.live
+    live = _ProcessSettings.live
     if live is None:
-        live = _Process.live = LiveSettings(load_settings())
+        live = _ProcessSettings.live = LiveSettings(load_settings())
     return live.loaded()
 
 
 def set_settings(loaded: LoadedSettings) -> None:
-    """Set the settings of this process, for every thread in it."""
-    _Process.live = LiveSettings(loaded)
+    """Set the settings of this process, for all its threads."""
+    _ProcessSettings.live = LiveSettings(loaded)
 
 
 class _SharedScripts:
-    """One set of scripts, and so one pool of connections, for all threads of a process."""
+    """One ``Scripts`` object, and thus one connection pool, for all threads of a process."""
 
     lock: ClassVar[threading.Lock] = threading.Lock()
-    place: ClassVar[tuple[str, str] | None] = None
+    key: ClassVar[tuple[str, str] | None] = None
     scripts: ClassVar[Scripts | None] = None
 
 
 def bridge_scripts(loaded: LoadedSettings) -> Scripts:
-    """Give the scripts of the bridge that these settings name; connects to nothing yet.
+    """Return the scripts of the store in these settings; does not connect yet.
 
     Args:
         loaded: Settings of the process.
@@ -59,9 +58,9 @@ def bridge_scripts(loaded: LoadedSettings) -> Scripts:
     Raises:
         SettingsError: ``redis_url`` is malformed.
     """
-    place = (loaded.store_url, loaded.settings.key_prefix)
+    key = (loaded.store_url, loaded.settings.key_prefix)
     with _SharedScripts.lock:
-        if _SharedScripts.scripts is None or _SharedScripts.place != place:
+        if _SharedScripts.scripts is None or _SharedScripts.key != key:
             scripts = make_scripts(Store.open(loaded), loaded.settings)
-            _SharedScripts.place, _SharedScripts.scripts = place, scripts
+            _SharedScripts.key, _SharedScripts.scripts = key, scripts
         return _SharedScripts.scripts

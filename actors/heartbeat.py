@@ -1,4 +1,4 @@
-"""``heartbeat``: an end-to-end canary, and the no-op of the benchmark."""
+"""``heartbeat``: the end-to-end health check of queue and workers, and the no-op of the benchmark."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from middleware.job.types import HeartbeatPayload
 
 
 class HeartbeatResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Who answered, where and when; what is empty is left out.
+    """Result of ``heartbeat``; empty fields are omitted.
 
     Attributes:
-        nonce: What came in, sent back.
-        worker_id: The worker that ran it.
-        host: Its machine.
-        pid: Its process.
+        nonce: The nonce of the payload.
+        worker_id: The worker that ran the job.
+        host: Host of the worker.
+        pid: Pid of the worker.
         at: When, UTC.
     """
 
@@ -33,7 +33,7 @@ class HeartbeatResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def heartbeat(payload: HeartbeatPayload) -> HeartbeatResult:
-    """Say that this worker lives."""
+    """Return who ran the job, where and when."""
     return HeartbeatResult(
         nonce=payload.nonce,
         worker_id=current_job().worker_id,

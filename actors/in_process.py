@@ -1,4 +1,4 @@
-"""Runs one job in this process, when there is no store: the same actor, the same receipt."""
+"""Runs one job in the submitting process when there is no store: the same actor, the same receipt."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from ops.settings.load import LoadedSettings
 
 
 def run_in_process(job: Job, loaded: LoadedSettings, reporter: Reporter) -> tuple[JobRecord, Receipt]:
-    """Carry out a job here and now, once: without a store there is nobody who could retry it.
+    """Run a job in this process, with one attempt only: without a store it cannot be retried.
 
     Args:
-        job: What to do.
-        loaded: The settings.
-        reporter: Takes its progress and output.
+        job: The job.
+        loaded: Settings.
+        reporter: Receives its progress and output.
 
     Returns:
-        The job as it ended, and its receipt, of the same form as from a worker.
+        The finished job and its receipt, in the same form as from a worker.
     """
     set_settings(loaded)
     context = JobContext(job, reporter, worker_id=IN_PROCESS)
@@ -85,35 +85,35 @@ def run_in_process(job: Job, loaded: LoadedSettings, reporter: Reporter) -> tupl
 def _attempt(
     context: JobContext, actor: Callable[[Any], Any], limit_s: float
 ) -> tuple[bytes, JobError | None, str, str]:
-    """Run the actor; gives its result as JSON, its error, the final status and the reason."""
-    clock = threading.Timer(limit_s, context.interrupt, args=(TimeLimitExceeded,))
-    clock.daemon = True
-    clock.start()
-    # Ctrl-C is a cancellation: the actor then stops what it has started before it ends.
+    """Run the actor; returns its result as JSON, its error, the final status and the reason."""
+    timer = threading.Timer(limit_s, context.interrupt, args=(TimeLimitExceeded,))
+    timer.daemon = True
+    timer.start()
+    # Ctrl-C cancels the job, so that the actor stops its child processes before it returns.
     before = signal.signal(signal.SIGINT, lambda *_: context.interrupt(JobCancelled))
     set_current_job(context)
     try:
         result = actor(context.job.payload)
         data = b"" if result is None else msgspec.json.encode(result)
     except JobCancelled:
-        return b"", None, State.CANCELLED, "cancelled at the keyboard"
+        return b"", None, State.CANCELLED, "cancelled with Ctrl-C"
     except TimeLimitExceeded:
-        error = JobError.of(JobFailed(f"the attempt took longer than its limit of {limit_s:g} s."))
+        error = JobError.of(JobFailed(f"The attempt took longer than its limit of {limit_s:g} s."))
         return b"", error, State.FAILED, error.message
     except JobInterrupted as interrupt:
         return b"", None, State.CANCELLED, type(interrupt).__name__
     except BridgeError as failure:
         error = JobError.of(failure)
         return result_of_failure(failure), error, State.FAILED, f"failed in its only attempt: {failure}"
-    except Exception as surprise:  # noqa: BLE001 (as in a worker: whatever an actor raises ends its job, not us)
-        error = JobError.of(surprise, traceback="".join(traceback.format_exception(surprise)))
+    except Exception as failure:  # noqa: BLE001 (as in a worker: any exception of an actor fails its job only)
+        error = JobError.of(failure, traceback="".join(traceback.format_exception(failure)))
         return b"", error, State.FAILED, f"failed in its only attempt: {error.type}: {error.message}"
     else:
         return data, None, State.COMPLETED, "attempt 1 succeeded in-process"
     finally:
         set_current_job(None)
         signal.signal(signal.SIGINT, before)
-        clock.cancel()
+        timer.cancel()
 
 
 def _receipt(job: Job, attempt: Attempt, result: bytes) -> Receipt:

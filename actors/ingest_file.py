@@ -1,6 +1,6 @@
-"""``ingest.file``: verify a file that the station has taken in, decide what to do with it, and do it.
+"""``ingest.file``: verify a file that the station has claimed, decide what to do with it, and do it.
 
-The file itself stays where it is: the station removes it once the result is committed.
+The claimed file stays where it is: the station removes it once the result is committed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from actors.ingest.actions import ActionContext
 from actors.ingest.decision import Decision, IngestResult, decide_by_rules, default_decision
 from actors.ingest.executor import ActionExecutor
 from actors.ingest.journal import Journal, read_journal
-from actors.ingest.model_decision import understand
+from actors.ingest.model_decision import decide_by_model
 from actors.ingest.paths import parts_of, require_name
 from middleware.job.types import IngestFilePayload
 from ops.drop_folder_layout import claim_folder, failed_folder
@@ -27,23 +27,23 @@ from ops.workspace import Workspace
 
 
 def ingest_file(payload: IngestFilePayload) -> IngestResult:
-    """Take a file in.
+    """Ingest a file.
 
     Raises:
-        JobRefused: It is gone, is not what was dropped, or lies elsewhere than in the drop folder.
-        JobFailed: A folder may not be written to, or the disk is full; worth another attempt.
-        JobInterrupted: The job was cancelled or ran out of time; a rerun goes on where this one stopped.
+        JobRefused: The file is missing, has changed, or is outside the drop folder.
+        JobFailed: A folder is not writable, or the disk is full; worth a retry.
+        JobInterrupted: The job was cancelled or ran out of time; a retry continues where this one stopped.
     """
     context = current_job()
     loaded = settings()
     workspace = loaded.workspace
     source = find_source(workspace, context.job_id, payload)
     _verify(source, payload)
-    # What an earlier attempt began is finished as it was decided then.
+    # An action begun by an earlier attempt is completed as it was decided then.
     begun = read_journal(workspace, context.job_id)
-    subject = _subject(loaded, payload, source, begun)
-    journal = ActionExecutor(subject, source, begun, context.check_cancelled).execute()
-    result = _result(subject, journal)
+    action = _action_context(loaded, payload, source, begun)
+    journal = ActionExecutor(action, source, begun, context.check_cancelled).execute()
+    result = _result(action, journal)
     context.log(f"{result.action}: {result.path} ({result.reason})")
     for remark in result.remarks:
         context.log(remark, stream="err")
@@ -51,12 +51,12 @@ def ingest_file(payload: IngestFilePayload) -> IngestResult:
 
 
 def find_source(workspace: Workspace, job_id: str, payload: IngestFilePayload) -> Path:
-    """Give where the file lies: where it was claimed, or in ``failed/`` if the job is tried again by hand.
+    """Return the path of the file: where it was claimed, or in ``failed/`` if the job is retried by hand.
 
-    A job may come through any door, so its path is checked: only files in the drop folder are taken.
+    The job may come from any interface, so its path is checked: only files in the drop folder are ingested.
 
     Raises:
-        JobRefused: It lies elsewhere, or is gone.
+        JobRefused: The file is missing or outside the drop folder.
     """
     require_name(payload.name)
     parts_of(payload.folder)
@@ -73,8 +73,8 @@ def find_source(workspace: Workspace, job_id: str, payload: IngestFilePayload) -
         if os.path.lexists(failed) and Path(os.path.realpath(failed.parent)).is_relative_to(inbox):
             return failed
     raise JobRefused(
-        f"the file {payload.name!r} is not in the drop folder.",
-        remedy="Drop it again: 3ox drop FILE. A worker on another host has to see the station's workspace.",
+        f"The file {payload.name!r} is not in the drop folder.",
+        remedy="Drop it again with '3ox drop FILE'. Workers on other hosts need the station's workspace.",
     )
 
 
@@ -82,25 +82,50 @@ def _verify(source: Path, payload: IngestFilePayload) -> None:
     try:
         sha256, size_bytes = digest_of(source, current_job().check_cancelled)
     except OSError as error:
-        raise as_job_error(error, f"{payload.name!r} cannot be read") from error
+        raise as_job_error(error, f"The file {payload.name!r} cannot be read") from error
     if (sha256, size_bytes) != (payload.sha256, payload.size_bytes):
         raise JobRefused(
-            f"{payload.name!r} has changed since it was taken in.",
-            remedy="Drop it again when whatever writes it has finished.",
+            f"The file {payload.name!r} has changed since it was claimed.",
+            remedy="Drop it again when it is complete.",
         )
 
 
-def _subject(
+def _action_context(
     loaded: LoadedSettings, payload: IngestFilePayload, source: Path, begun: Journal | None
 ) -> ActionContext:
     if payload.media_type == "":
         payload = msgspec.structs.replace(payload, media_type=media_type_of(source, payload.name))
-    decision = decide_what(loaded, payload, source) if begun is None else begun.decision
+    decision = decide(loaded, payload, source) if begun is None else begun.decision
     return ActionContext(loaded.workspace, current_job().job_id, payload, decision)
 
 
-def _result(subject: ActionContext, journal: Journal) -> IngestResult:
-    payload, decision = subject.payload, subject.decision
+def decide(loaded: LoadedSettings, payload: IngestFilePayload, source: Path) -> Decision:
+    """Return the decision about a file: of the first matching rule, else of a model, else the default.
+
+    Args:
+        loaded: Settings with the rules.
+        payload: The file.
+        source: Its path.
+
+    Raises:
+        JobFailed: The file cannot be read.
+        JobParked: The model's server named the time to retry.
+        JobInterrupted: The job was cancelled or ran out of time.
+    """
+    station = loaded.settings.station
+    decided = decide_by_rules(station.rules, payload)
+    if decided is not None:
+        return decided
+    if not station.understand:
+        return default_decision()
+    try:
+        return decide_by_model(loaded, payload, source)
+    except OSError as error:
+        raise as_job_error(error, f"The file {payload.name!r} cannot be read") from error
+
+
+def _result(action: ActionContext, journal: Journal) -> IngestResult:
+    payload, decision = action.payload, action.decision
     return IngestResult(
         action=decision.action,
         path=next(step.path for step in journal.steps if step.kind == "file"),
@@ -117,28 +142,3 @@ def _result(subject: ActionContext, journal: Journal) -> IngestResult:
         priority=decision.priority,
         remarks=decision.notes,
     )
-
-
-def decide_what(loaded: LoadedSettings, payload: IngestFilePayload, source: Path) -> Decision:
-    """Give what is to be done with a file.
-
-    Args:
-        loaded: Rules and settings.
-        payload: The file.
-        source: Where it lies.
-
-    Raises:
-        JobFailed: The file cannot be read.
-        JobParked: The model's server has said when to come back.
-        JobInterrupted: The job was cancelled or ran out of time.
-    """
-    station = loaded.settings.station
-    ruled = decide_by_rules(station.rules, payload)
-    if ruled is not None:
-        return ruled
-    if not station.understand:
-        return default_decision()
-    try:
-        return understand(loaded, payload, source)
-    except OSError as error:
-        raise as_job_error(error, f"{payload.name!r} cannot be read") from error

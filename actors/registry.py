@@ -1,4 +1,4 @@
-"""Which function carries out which job type, and the broker that brings them their jobs."""
+"""The actor function of each job type, and the broker that all actors are registered on."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ from ops.logs import configure_logging
 from ops.settings.load import LoadedSettings, Settings
 from ops.store.client import Store
 
-#: To add a job type: its payload and tagged job in ``middleware/job``, its function here.
+#: Job type -> actor function. To add a type, declare it in ``middleware/job/types.py`` and add its function
+#: here.
 ACTORS: dict[str, Callable[[Any], Any]] = {
     "ask": ask,
     "ingest.file": ingest_file,
@@ -56,9 +57,10 @@ ACTORS: dict[str, Callable[[Any], Any]] = {
 
 
 def _attempt(name: str, function: Callable[[Any], Any], policy: AttemptPolicy) -> Callable[[Any], None]:
-    """Ask the policy, run the actor, and leave the result with the job's context, where Receipts finds it.
+    """Return a function that checks the policy, runs the actor and stores its result in the job's context.
 
-    Dramatiq warns, for each message, of a result that its own Results middleware does not take.
+    The result is not returned, because Dramatiq warns about every result that its Results middleware does not
+    handle; Receipts reads it from the context.
     """
 
     def run(payload: Any) -> None:
@@ -71,10 +73,10 @@ def _attempt(name: str, function: Callable[[Any], Any], policy: AttemptPolicy) -
 
 
 def build_broker(loaded: LoadedSettings) -> BridgeBroker:
-    """Make the broker with all its middleware and register every actor; connects to nothing yet.
+    """Return the broker with its middleware and every actor registered; does not connect yet.
 
     Args:
-        loaded: The settings of this process.
+        loaded: Settings of this process.
 
     Raises:
         SettingsError: ``redis_url`` is malformed.
@@ -89,9 +91,9 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
     progress = Progress(interval_s=settings.progress_interval_s, output_max_bytes=settings.output_max_bytes)
     current = CurrentJob(progress.reporter, lambda: broker.worker_id)
     unit = os.environ.get("BRIDGE_UNIT", "worker")
-    # Outermost first: before_... hooks run from top to bottom, after_... hooks from bottom to top. So what an
-    # attempt raised goes to Cancellation, Retries and Receipts, in this order; and Heartbeat has given up the
-    # lease when WatchdogClient disconnects.
+    # Outermost first: before_... hooks run from top to bottom, after_... hooks from bottom to top. So an
+    # exception of an attempt goes to Cancellation, Retries and Receipts, in this order; and Heartbeat has
+    # released the lease when WatchdogClient disconnects.
     broker = BridgeBroker(
         scripts,
         admission,
@@ -122,7 +124,7 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
 
 
 def _declare(broker: BridgeBroker, policy: AttemptPolicy, settings: Settings, reader: Reader) -> None:
-    """Register every actor: those of the job types, and the one that delivers results."""
+    """Register every actor: those of the job types and the one that delivers results."""
     waits = JOB_TYPES.limits(DELIVER, settings)
     deliver = Deliver(reader, backoff_min_s=waits.backoff_min_s, backoff_max_s=waits.backoff_max_s)
     declared: list[tuple[str, Callable[[Any], Any], str]] = [(DELIVER, deliver, DELIVER_QUEUE)]

@@ -1,12 +1,12 @@
-"""``rest.request``: a request to an endpoint of 3ox.toml becomes the job that the endpoint names.
+"""``rest.request``: creates the job that an endpoint in 3ox.toml defines, from parts of the request.
 
     [rest.endpoints.deploy]
     job = "task.custom"
     project = "website"
     payload = { task = "Deploy {body.ref}" }
 
-The job it makes is a child: it has the same trace id, source and actor, and is no more trusted. Which type of
-job that is stands in 3ox.toml and nowhere in the request.
+The new job is a child: it has the same trace id, source, actor and trust. Its type is set in 3ox.toml only,
+never by the request.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from middleware.job.types import RestRequestPayload
 from ops.errors import InvalidJob, JobRefused, PolicyDenied, UnknownProject
 from ops.settings.rest import EndpointSettings
 
-#: A part of the request: where it is, and the way to it.
-_PART = re.compile(r"\{(body|query|headers)((?:\.[^.{}]+)*)\}")
-#: A value filled in longer than this is no name, number or sentence any more.
+#: A placeholder for a part of the request: its source and the path in it.
+_PLACEHOLDER = re.compile(r"\{(body|query|headers)((?:\.[^.{}]+)*)\}")
+#: Maximum length of a value inserted into a text.
 _TEXT_MAX = 65_536
 
 
 class RestRequestResult(Struct, frozen=True, kw_only=True):
-    """What became of the request.
+    """Result of ``rest.request``.
 
     Attributes:
-        job_id: Of the job that it turned into.
+        job_id: Id of the new job.
         job_type: Its type.
-        status: In which it was taken.
-        duplicate: It had been made by an earlier attempt.
+        status: Its state after submission.
+        duplicate: Whether an earlier attempt had created it.
     """
 
     job_id: str
@@ -50,18 +50,18 @@ class RestRequestResult(Struct, frozen=True, kw_only=True):
 
 
 def rest_request(payload: RestRequestPayload) -> RestRequestResult:
-    """Make the job that the request stands for.
+    """Create the job of the endpoint and submit it.
 
     Raises:
-        JobRefused: There is no such endpoint, the request lacks a part that it needs, or the job that comes
-            out is not one that the bridge takes.
+        JobRefused: The endpoint is unknown, the request lacks a part, or the new job is not valid or not
+            allowed.
     """
     parent = current_job().job
     job = child_of(parent, payload, endpoint_settings(payload.endpoint))
     try:
         receipt = _submitter()(job)
     except (InvalidJob, UnknownProject, PolicyDenied) as error:
-        raise JobRefused(f"endpoint {payload.endpoint!r}: {error.message}", remedy=error.remedy) from error
+        raise JobRefused(f"Endpoint {payload.endpoint!r}: {error.message}", remedy=error.remedy) from error
     return RestRequestResult(
         job_id=receipt.job_id,
         job_type=receipt.job_type,
@@ -71,36 +71,36 @@ def rest_request(payload: RestRequestPayload) -> RestRequestResult:
 
 
 def endpoint_settings(name: str) -> EndpointSettings:
-    """Give an endpoint's settings, as 3ox.toml says now.
+    """Return an endpoint's settings from the current 3ox.toml.
 
     Raises:
-        JobRefused: There is none of this name.
+        JobRefused: There is no endpoint of this name.
     """
     endpoints = settings().settings.rest.endpoints
     found = endpoints.get(name)
     if found is None:
         known = ", ".join(sorted(endpoints)) if endpoints else "none"
         raise JobRefused(
-            f"there is no endpoint {name!r} (there are: {known}).",
-            remedy="Endpoints stand in 3ox.toml as [rest.endpoints.NAME] with job and payload.",
+            f"Unknown endpoint {name!r} (known: {known}).",
+            remedy=f"Add it to 3ox.toml as [rest.endpoints.{name}] with job and payload.",
         )
     return found
 
 
 def child_of(parent: Job, request: RestRequestPayload, endpoint: EndpointSettings) -> Job:
-    """Build the job that a request turns into.
+    """Return the job that a request creates.
 
     Args:
         parent: The ``rest.request`` job.
         request: Its payload.
-        endpoint: Which job, and from which parts.
+        endpoint: The definition of the new job.
 
     Raises:
-        JobRefused: The request lacks a part, or what comes out is no valid job.
+        JobRefused: The request lacks a part, or the new job is not valid.
     """
     if endpoint.job == parent.job_type:
         raise JobRefused(
-            f"endpoint {request.endpoint!r} turns into another {endpoint.job}, which would never end.",
+            f"The endpoint {request.endpoint!r} creates another {endpoint.job}, which would never end.",
             remedy=f"Name another job type in [rest.endpoints.{request.endpoint}].",
         )
     try:
@@ -114,23 +114,23 @@ def child_of(parent: Job, request: RestRequestPayload, endpoint: EndpointSetting
             project=endpoint.project,
             session_id=None if endpoint.session_id is None else fill(endpoint.session_id, request),
             priority=parent.priority if endpoint.priority is None else endpoint.priority,
-            # An attempt that was cut off after this job was taken finds it again.
+            # A retry after an attempt that was interrupted after submission finds the same job.
             idempotency_key=f"child:{parent.job_id}",
             metadata={"endpoint": request.endpoint, "parent": parent.job_id},
         )
     except InvalidJob as error:
-        raise JobRefused(f"endpoint {request.endpoint!r}: {error.message}", remedy=error.remedy) from error
+        raise JobRefused(f"Endpoint {request.endpoint!r}: {error.message}", remedy=error.remedy) from error
 
 
 def fill(template: Any, request: RestRequestPayload) -> Any:
-    """Fill the parts of a request into a template, at every depth.
+    """Return a template with its placeholders replaced by parts of a request, at every depth.
 
     Args:
-        template: Texts with ``{body.a.b}``, ``{query.a}``, ``{headers.a}`` in them, in lists and tables too.
-        request: Where the parts come from.
+        template: Texts, lists and tables with placeholders ``{body.a.b}``, ``{query.a}``, ``{headers.a}``.
+        request: The request.
 
     Raises:
-        JobRefused: A part is not there.
+        JobRefused: The request lacks a part.
     """
     if isinstance(template, dict):
         return {key: fill(item, request) for key, item in template.items()}
@@ -138,10 +138,10 @@ def fill(template: Any, request: RestRequestPayload) -> Any:
         return [fill(item, request) for item in template]
     if not isinstance(template, str):
         return template
-    whole = _PART.fullmatch(template)
+    whole = _PLACEHOLDER.fullmatch(template)
     if whole is not None:
         return _part(request, whole)
-    return _PART.sub(lambda found: _as_text(_part(request, found)), template)
+    return _PLACEHOLDER.sub(lambda found: _as_text(_part(request, found)), template)
 
 
 def _part(request: RestRequestPayload, found: re.Match[str]) -> Any:
@@ -154,8 +154,8 @@ def _part(request: RestRequestPayload, found: re.Match[str]) -> Any:
             value = value[int(name)]
         else:
             raise JobRefused(
-                f"the request to {request.endpoint!r} has no {found[0].strip('{}')}.",
-                remedy=f"Send it, or take it out of [rest.endpoints.{request.endpoint}].",
+                f"The request to {request.endpoint!r} has no {found[0].strip('{}')}.",
+                remedy=f"Send it, or remove it from [rest.endpoints.{request.endpoint}].",
             )
     return value
 
@@ -164,13 +164,13 @@ def _as_text(value: Any) -> str:
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     if len(text) > _TEXT_MAX:
         raise JobRefused(
-            f"a part of the request has {len(text)} characters, at most {_TEXT_MAX} are filled in.",
-            remedy="Send less, or pass the part as a whole.",
+            f"A part of the request has {len(text)} characters; at most {_TEXT_MAX} are inserted.",
+            remedy="Send less, or make the placeholder the whole value.",
         )
     return text
 
 
 def _submitter() -> Callable[[Job], Receipt]:
-    """Give what takes a job in this worker."""
+    """Return the function that submits a job from this worker."""
     broker = cast("BridgeBroker", dramatiq.get_broker())
     return lambda job: broker.admission.submit([job])[0]

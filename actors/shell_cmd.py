@@ -1,4 +1,4 @@
-"""``shell.cmd``: run a command, an argument list that no shell ever parses."""
+"""``shell.cmd``: run a command given as an argument list; no shell parses it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from middleware.job.types import ShellCmdPayload
 
 
 def shell_cmd(payload: ShellCmdPayload) -> CommandResult:
-    """Run the command.
+    """Run the command in ``cwd``, relative to ``WORKDESK`` (the default).
 
-    It inherits the variables that the setting ``shell_env`` names, and runs in ``cwd``; a relative one is
-    relative to ``WORKDESK``, which is also the place when none is given.
+    It inherits the environment variables in the setting ``shell_env``.
 
     Raises:
-        CommandFailed: It ended with a status other than 0.
+        CommandFailed: Its exit status is not 0.
         JobRefused: The program or the directory does not exist.
     """
     desk = settings().workspace.workdesk

@@ -1,4 +1,4 @@
-"""``task.custom``: give a task to a project's command, for instance a coding agent; or follow a process."""
+"""``task.custom``: run a project's command (a coding agent, for example) with a task; or track a process."""
 
 from __future__ import annotations
 
@@ -25,25 +25,26 @@ log = get_logger(__name__)
 
 
 class TaskResult(CommandResult, frozen=True, kw_only=True, omit_defaults=True):
-    """What a task left behind.
+    """Result of a task.
 
     Attributes:
-        changes: What it changed, if it had a worktree of its own.
+        changes: What it changed in its worktree; None for a project without worktrees.
     """
 
     changes: Changes | None = None
 
 
 def task_custom(payload: TaskCustomPayload) -> CommandResult | TrackResult:
-    """Run the project's command in the project's directory, ``{task}`` in its arguments replaced by the task.
+    """Run the project's command in its directory, with ``{task}`` in its arguments replaced by the task.
 
-    The command also finds the task in ``BRIDGE_TASK`` and the project in ``BRIDGE_PROJECT``. Its lines
-    ``::progress NN message`` become progress. With ``worktree = true`` it runs in a git worktree and branch
-    of its own, see ``actors.process.worktree``. A job that ``3ox track`` made follows its process instead.
+    The environment contains the task as ``BRIDGE_TASK`` and the project as ``BRIDGE_PROJECT``. Output lines
+    ``::progress NN message`` become progress reports. With ``worktree = true`` the command runs in its own
+    git worktree and branch, see ``actors.process.worktree``. A job created by ``3ox track`` follows its
+    process instead.
 
     Raises:
-        CommandFailed: It ended with a status other than 0.
-        JobRefused: There is no such project, program, directory or repository.
+        CommandFailed: The exit status is not 0.
+        JobRefused: The project, program, directory or repository does not exist.
     """
     job = current_job().job
     process = tracked_process(job)
@@ -72,14 +73,14 @@ def worktree_of(
     *,
     marks: Mapping[str, str] | None = None,
 ) -> Worktree:
-    """Give the place of a task's worktree; it need not exist.
+    """Return the worktree of a task; it may not exist.
 
     Args:
-        workspace: Under which it lies.
-        project: The project.
-        name: Of the project.
-        job_id: Of the task.
-        marks: For the git that works on it; see ``actors.process.child.job_marks``.
+        workspace: The workspace.
+        project: Settings of the project.
+        name: Name of the project.
+        job_id: Id of the task.
+        marks: Environment of git processes; see ``actors.process.child.job_marks``.
     """
     return Worktree(Path(project.path), workspace.worktrees_dir / name, job_id, marks=marks)
 
@@ -88,7 +89,7 @@ def _in_worktree(project: ProjectSettings, name: str, task: str) -> CommandResul
     context = current_job()
     marks = job_marks(context)
     tree = worktree_of(settings().workspace, project, name, context.job_id, marks=marks)
-    # Somebody listens all the time, so that no interrupt breaks into git or into the order of these steps.
+    # With a listener registered, an interrupt never breaks into git or between these steps.
     with tree.held(), context.on_interrupt(lambda _: tree.stop()):
         try:
             directory = tree.begin(project.base)
@@ -122,7 +123,7 @@ def _diff_max_bytes() -> int:
 
 
 def _changes_kept(tree: Worktree) -> Changes | None:
-    """Describe what a task that did not succeed has changed; if it cannot be, its own failure counts."""
+    """Return the changes of a failed task; None, with a log line, if git cannot determine them."""
     try:
         return tree.describe(_diff_max_bytes(), kept=True)
     except (GitFailed, OSError) as error:
@@ -150,6 +151,6 @@ def _find(name: str | None) -> ProjectSettings:
     near = difflib.get_close_matches(name or "", projects, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     raise JobRefused(
-        f"there is no project {name!r}.",
+        f"Unknown project {name!r}.",
         remedy=f"{hint}Add it as [projects.NAME] with path and command to {loaded.workspace.settings_file}.",
     )

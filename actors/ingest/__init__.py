@@ -1,1 +1,1 @@
-"""What becomes of a file that came in: the decision, the seven actions, the journal that undoes them."""
+"""Ingestion of dropped files: the decision, the seven actions, and the journal that makes them undoable."""

@@ -1,7 +1,7 @@
-"""The seven actions: for each, which folders, files and texts there have to be afterwards.
+"""The seven actions: which folders, files and texts must exist after each of them.
 
-An action is a plan, not a deed: it says what is wanted, the same each time it is asked about the same job.
-What is there already, and under which name the rest goes, is for ``actors.ingest.executor`` to see.
+An action is a declarative plan and the same each time for the same job. ``actors.ingest.executor`` compares
+it with what exists, chooses free names and creates the rest.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ REFERENCE = "REFERENCE"
 
 
 class ActionContext(NamedTuple):
-    """The file that an action is about.
+    """Input of an action.
 
     Attributes:
-        workspace: What must not be left.
-        job_id: Of the job; its day and its suffixes come from here.
+        workspace: The workspace, which bounds all paths.
+        job_id: Id of the job; dates and suffixes of names derive from it.
         payload: The file.
-        decision: What is to be done.
+        decision: What to do with it.
     """
 
     workspace: Workspace
@@ -39,26 +39,26 @@ class ActionContext(NamedTuple):
     decision: Decision
 
 
-class Folder(NamedTuple):
-    """A folder is wanted, relative to the workspace."""
+class FolderTarget(NamedTuple):
+    """A folder that must exist; its path is relative to the workspace."""
 
     path: str
 
 
 class FileTarget(NamedTuple):
-    """The file itself is wanted in this folder, and its note beside it."""
+    """The folder that must contain the file and, next to it, its note."""
 
     folder: str
 
 
-class Text(NamedTuple):
-    """A text of ours is wanted.
+class TextTarget(NamedTuple):
+    """A text file, written by the bridge, that must exist.
 
     Attributes:
-        folder: Where.
-        name: Under which name.
-        text: May name the file's final place as ``{file}``, relative to the folder.
-        once: One that is there already, whatever it says, is as good.
+        folder: Its folder.
+        name: Its name.
+        text: Its content; ``{file}`` is replaced by the final path of the file, relative to the folder.
+        once: Whether an existing file of this name is kept, whatever its content.
     """
 
     folder: str
@@ -67,87 +67,87 @@ class Text(NamedTuple):
     once: bool = False
 
 
-Target: TypeAlias = Folder | FileTarget | Text
+Target: TypeAlias = FolderTarget | FileTarget | TextTarget
 
 
-def _below(subject: ActionContext, root: str) -> str:
-    """Give the folder in which it was dropped, below another one."""
-    return posixpath.join(root, *parts_of(subject.payload.folder))
+def _below(action: ActionContext, root: str) -> str:
+    """Return the folder in which the file was dropped, moved below another root."""
+    return posixpath.join(root, *parts_of(action.payload.folder))
 
 
-def _root(subject: ActionContext, otherwise: str) -> str:
-    location = subject.decision.location
-    return otherwise if location is None else inside(subject.workspace, location)
+def _root(action: ActionContext, default: str) -> str:
+    """Return the folder of the decision, or the default."""
+    location = action.decision.location
+    return default if location is None else inside(action.workspace, location)
 
 
-def _named(subject: ActionContext, root: str, otherwise: str) -> str:
-    """Give a folder of its own below a root: one with a name, not with a path."""
-    location = subject.decision.location
-    return inside(
-        subject.workspace, posixpath.join(root, plain_name(otherwise if location is None else location, root))
-    )
+def _named(action: ActionContext, root: str, default: str) -> str:
+    """Return a folder directly below a root, named by the decision or the default."""
+    location = action.decision.location
+    name = plain_name(default if location is None else location, root)
+    return inside(action.workspace, posixpath.join(root, name))
 
 
-def _edit(subject: ActionContext) -> Iterator[Target]:
-    yield FileTarget(_below(subject, _root(subject, subject.workspace.workdesk.name)))
+def _edit(action: ActionContext) -> Iterator[Target]:
+    yield FileTarget(_below(action, _root(action, action.workspace.workdesk.name)))
 
 
-def _move(subject: ActionContext) -> Iterator[Target]:
-    yield FileTarget(_root(subject, subject.workspace.workdesk.name))
+def _move(action: ActionContext) -> Iterator[Target]:
+    yield FileTarget(_root(action, action.workspace.workdesk.name))
 
 
-def _project(subject: ActionContext) -> Iterator[Target]:
-    stem = subject.payload.name.rpartition(".")[0]
-    home = _named(subject, PROJECTS, stem if stem else subject.payload.name)
+def _project(action: ActionContext) -> Iterator[Target]:
+    stem = action.payload.name.rpartition(".")[0]
+    home = _named(action, PROJECTS, stem if stem else action.payload.name)
     support = posixpath.join(home, "support")
-    yield Folder(support)
-    yield Folder(posixpath.join(home, "output"))
+    yield FolderTarget(support)
+    yield FolderTarget(posixpath.join(home, "output"))
     yield FileTarget(support)
     title = home.rpartition("/")[2]
-    about = f"# {title}\n\nBegun on {day_of(subject.job_id):%Y-%m-%d} with `support/`: {_about(subject)}\n"
-    yield Text(home, "README.md", about, once=True)
+    about = f"# {title}\n\nCreated on {day_of(action.job_id):%Y-%m-%d} with `support/`: {_about(action)}\n"
+    yield TextTarget(home, "README.md", about, once=True)
 
 
-def _codex(subject: ActionContext) -> Iterator[Target]:
-    yield FileTarget(_below(subject, subject.workspace.workdesk.name))
-    payload, decision = subject.payload, subject.decision
+def _codex(action: ActionContext) -> Iterator[Target]:
+    yield FileTarget(_below(action, action.workspace.workdesk.name))
+    payload, decision = action.payload, action.decision
     lines = [
         f"# {_line(payload.name)}",
         "",
         "- file: <{file}>",
-        f"- taken in: {day_of(subject.job_id):%Y-%m-%d} by job {subject.job_id}",
+        f"- ingested: {day_of(action.job_id):%Y-%m-%d} by job {action.job_id}",
         f"- SHA-256: {payload.sha256}, {payload.size_bytes} bytes",
     ]
     if payload.media_type:
         lines.append(f"- type: {payload.media_type}")
     if decision.links:
         lines.append(f"- links: {', '.join(_line(link) for link in decision.links)}")
-    lines += ["", _about(subject)]
+    lines += ["", _about(action)]
     text = "\n".join(lines)
-    yield Text(_root(subject, CODEX), f"{payload.name}.md", text + "\n")
+    yield TextTarget(_root(action, CODEX), f"{payload.name}.md", text + "\n")
 
 
-def _group(subject: ActionContext) -> Iterator[Target]:
-    kind = subject.payload.media_type.partition("/")[0]
-    yield FileTarget(_named(subject, GROUPS, kind if kind else "other"))
+def _group(action: ActionContext) -> Iterator[Target]:
+    kind = action.payload.media_type.partition("/")[0]
+    yield FileTarget(_named(action, GROUPS, kind if kind else "other"))
 
 
-def _archive(subject: ActionContext) -> Iterator[Target]:
-    yield FileTarget(posixpath.join(_root(subject, ARCHIVE), f"{day_of(subject.job_id):%Y/%m}"))
+def _archive(action: ActionContext) -> Iterator[Target]:
+    yield FileTarget(posixpath.join(_root(action, ARCHIVE), f"{day_of(action.job_id):%Y/%m}"))
 
 
-def _reference(subject: ActionContext) -> Iterator[Target]:
-    yield FileTarget(_root(subject, REFERENCE))
+def _reference(action: ActionContext) -> Iterator[Target]:
+    yield FileTarget(_root(action, REFERENCE))
 
 
 def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _about(subject: ActionContext) -> str:
-    note = subject.payload.note
-    said = subject.decision.reason if note is None else note
-    return _line(said).replace("{", "(").replace("}", ")")
+def _about(action: ActionContext) -> str:
+    note = action.payload.note
+    text = action.decision.reason if note is None else note
+    return _line(text).replace("{", "(").replace("}", ")")
 
 
 PLANS: dict[Action, Callable[[ActionContext], Iterator[Target]]] = {
@@ -161,15 +161,15 @@ PLANS: dict[Action, Callable[[ActionContext], Iterator[Target]]] = {
 }
 
 
-def plan(subject: ActionContext) -> list[Target]:
-    """Give what an action wants, in the order in which it is done.
+def plan(action: ActionContext) -> list[Target]:
+    """Return the targets of an action in the order in which they are created.
 
     Raises:
-        OutsideWorkspace: The decision's location, or the folder it was dropped in, leads out.
+        OutsideWorkspace: The location of the decision, or the folder of the drop, is outside the workspace.
     """
-    return list(PLANS[subject.decision.action](subject))
+    return list(PLANS[action.decision.action](action))
 
 
 def note_name(file_name: str) -> str:
-    """Give the name of a file's note."""
+    """Return the name of a file's note."""
     return f"{file_name}{NOTE_SUFFIX}"

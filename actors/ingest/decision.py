@@ -1,4 +1,4 @@
-"""What is to be done with a file, and who says so."""
+"""The decision about a file: its action, and the rules of 3ox.toml that choose it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from ops.settings.station import StationRule
 
 Action = Literal["EDIT", "MOVE", "PROJECT", "CODEX", "GROUP", "ARCHIVE", "REFERENCE"]
 ACTIONS: tuple[str, ...] = get_args(Action)
+#: Prefix of a rule's pattern that matches the media type.
+_TYPE_PREFIX = "type:"
 
 
 class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is to be done with a file.
+    """What to do with a file.
 
     Attributes:
-        action: One of the seven.
+        action: The action.
         reason: Why, one sentence.
         location: Folder in the workspace; for PROJECT and GROUP its name.
-        links: What the file has to do with: words, names, addresses.
-        priority: 1 is first, 10 last.
-        by: Who decided: ``rule N``, ``PROVIDER/MODEL``, ``default``.
-        notes: What was refused or fell back on the way, a sentence each.
+        links: Subjects, names and addresses that the file is about.
+        priority: From 1 (first) to 10 (last).
+        by: Who decided: ``rule N``, ``PROVIDER/MODEL`` or ``default``.
+        notes: What was refused or fell back to a default, one sentence each.
     """
 
     action: Action
@@ -41,30 +43,24 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
     notes: list[str] = []
 
 
-@functools.lru_cache(maxsize=256)
-def day_of(job_id: str) -> datetime:
-    """Give the moment in which a job was made, UTC."""
-    return datetime.fromtimestamp(made_ms(job_id) / 1000, UTC)
-
-
 class IngestResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What has become of a file.
+    """Result of ``ingest.file``.
 
     Attributes:
-        action: What was done: EDIT, MOVE, PROJECT, CODEX, GROUP, ARCHIVE or REFERENCE.
+        action: The action that was carried out.
         path: Where the file is now, relative to the workspace.
-        name: Under which name it was dropped.
-        folder: In which folder below the drop folder.
-        sha256: Of its content.
-        size_bytes: Of its content.
-        media_type: What it is.
+        name: Name under which it was dropped.
+        folder: Folder in the drop folder in which it was dropped.
+        sha256: SHA-256 of its content.
+        size_bytes: Size of its content.
+        media_type: Its media type.
         reason: Why this action.
         by: Who decided: ``rule N``, ``PROVIDER/MODEL`` or ``default``.
-        made: All that was made, relative to the workspace.
-        note: What came with it.
-        links: What it has to do with.
-        priority: 1 is first, 10 last.
-        remarks: What was refused or fell back on the way.
+        made: Everything that was created, relative to the workspace.
+        note: The note dropped with it.
+        links: Subjects, names and addresses that the file is about.
+        priority: From 1 (first) to 10 (last).
+        remarks: What was refused or fell back to a default.
     """
 
     action: str
@@ -83,38 +79,41 @@ class IngestResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     remarks: list[str] = []
 
 
-_TYPE = "type:"
-
-
-def matches(pattern: str, payload: IngestFilePayload) -> bool:
-    """Tell whether a rule's pattern fits a file.
-
-    Args:
-        pattern: For the name; for the path below the drop folder if it holds a slash; for the media type
-            after ``type:``. Letter case does not matter.
-        payload: The file.
-    """
-    wanted = pattern.lower()
-    if wanted.startswith(_TYPE):
-        return fnmatch.fnmatchcase(payload.media_type.lower(), wanted[len(_TYPE) :].strip())
-    if "/" in wanted:
-        return fnmatch.fnmatchcase(posixpath.join(payload.folder, payload.name).lower(), wanted)
-    return fnmatch.fnmatchcase(payload.name.lower(), wanted)
+@functools.lru_cache(maxsize=256)
+def day_of(job_id: str) -> datetime:
+    """Return the creation time of a job, UTC."""
+    return datetime.fromtimestamp(made_ms(job_id) / 1000, UTC)
 
 
 def decide_by_rules(rules: Sequence[StationRule], payload: IngestFilePayload) -> Decision | None:
-    """Give what the first matching rule says, None if none matches."""
+    """Return the decision of the first matching rule, or None if none matches."""
     for number, rule in enumerate(rules, start=1):
         if matches(rule.match, payload):
             return Decision(
                 action=rule.action,
                 location=rule.to,
-                reason=f"rule {number} ({rule.match}) says so",
+                reason=f"rule {number} ({rule.match}) matches",
                 by=f"rule {number}",
             )
     return None
 
 
+def matches(pattern: str, payload: IngestFilePayload) -> bool:
+    """Return whether a rule's pattern matches a file, ignoring case.
+
+    Args:
+        pattern: Matches the media type with the prefix ``type:``, the path in the drop folder if it contains
+            a slash, and the file name otherwise.
+        payload: The file.
+    """
+    wanted = pattern.lower()
+    if wanted.startswith(_TYPE_PREFIX):
+        return fnmatch.fnmatchcase(payload.media_type.lower(), wanted[len(_TYPE_PREFIX) :].strip())
+    if "/" in wanted:
+        return fnmatch.fnmatchcase(posixpath.join(payload.folder, payload.name).lower(), wanted)
+    return fnmatch.fnmatchcase(payload.name.lower(), wanted)
+
+
 def default_decision(*notes: str) -> Decision:
-    """Give what is done with a file about which nobody says anything."""
+    """Return the decision for a file that no rule and no model decides about: EDIT."""
     return Decision(action="EDIT", reason="no rule matches", notes=list(notes))

@@ -1,6 +1,6 @@
-"""Carries a plan out: first written down, then made, so that a crash at any point is made good by a rerun.
+"""Executes the plan of an action: journaled first, so that a retry completes it after a crash.
 
-Nothing is ever overwritten: where a name is taken by something else, the job's id becomes part of ours.
+Nothing is ever overwritten: where a name is in use, the job's id becomes part of the new name.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from pathlib import Path
 
 import msgspec
 
-from actors.ingest.actions import ActionContext, FileTarget, Folder, Target, Text, note_name, plan
+from actors.ingest.actions import (
+    ActionContext,
+    FileTarget,
+    FolderTarget,
+    Target,
+    TextTarget,
+    note_name,
+    plan,
+)
 from actors.ingest.journal import Journal, Step, begin, finish
 from actors.ingest.paths import OutsideWorkspace, inside
 from ops.drop_folder_layout import shortened
@@ -21,104 +29,109 @@ from ops.errors import JobFailed, JobRefused
 from ops.files import Pulse, as_job_error, has_content, link_or_copy, require_free_space, write_new
 from ops.workspace import Workspace
 
-#: Other jobs may take a name between our look and our deed; each time the next name is tried.
+#: Number of times a plan is made again because another job has taken one of its names.
 _RACES_MAX = 20
 _NAMES_MAX = 100
 
 
-class _Taken(Exception):
-    """Somebody else has taken the name of a step since it was written down."""
+class _NameTaken(Exception):
+    """The name of a step was taken after it was journaled."""
 
 
 class ActionExecutor:
-    """Carries out the plan of one job.
+    """Executes the plan of one job.
 
     Args:
-        subject: The file and what is to be done.
-        source: Where the file lies.
-        begun: What an earlier attempt has written down.
-        pulse: Called now and then; may raise to stop.
+        action: The file and what to do with it.
+        source: Path of the file.
+        begun: Journal of an earlier attempt.
+        pulse: Called during long operations; may raise to stop.
     """
 
-    def __init__(self, subject: ActionContext, source: Path, begun: Journal | None, pulse: Pulse) -> None:
-        self._subject = subject
-        self._workspace: Workspace = subject.workspace
+    def __init__(self, action: ActionContext, source: Path, begun: Journal | None, pulse: Pulse) -> None:
+        self._action = action
+        self._workspace: Workspace = action.workspace
         self._source = source
         self._begun = begun
         self._pulse = pulse
-        self._draft = f".{subject.job_id}.part"
+        self._draft = f".{action.job_id}.part"
 
     def execute(self) -> Journal:
-        """Make everything that is wanted and not there yet.
+        """Create all targets that do not exist yet, and return the journal.
 
         Raises:
-            OutsideWorkspace: The plan leads out of the workspace; nothing is made.
-            JobFailed: The disk is full, a folder may not be written to, ...; a rerun goes on.
+            OutsideWorkspace: A target is outside the workspace; nothing is created.
+            JobFailed: The disk is full, a folder is not writable, ...; a retry continues.
         """
         try:
-            journal = self._written(None) if self._begun is None else self._begun
+            journal = self._plan(None) if self._begun is None else self._begun
             for _ in range(_RACES_MAX):
                 try:
                     for step in journal.steps:
-                        self._make(step)
-                except _Taken:
-                    journal = self._written(journal)
+                        self._create(step)
+                except _NameTaken:
+                    journal = self._plan(journal)
                     continue
-                finish(self._workspace, self._subject.job_id)
+                finish(self._workspace, self._action.job_id)
                 return journal
         except OSError as error:
-            what = self._subject.payload.name if error.filename is None else error.filename
-            raise as_job_error(error, f"{what!r} cannot be made") from error
-        raise JobFailed("others keep taking the name.", remedy="The job is tried again.")
+            what = self._action.payload.name if error.filename is None else error.filename
+            raise as_job_error(error, f"{what!r} cannot be created") from error
+        raise JobFailed(
+            f"No name for {self._action.payload.name!r} stays free: other jobs take each one.",
+            remedy="The job is retried.",
+        )
 
-    def _written(self, before: Journal | None) -> Journal:
-        """Look at what is there, settle on names, and write it all down.
+    def _plan(self, before: Journal | None) -> Journal:
+        """Compare the plan with what exists, choose names, and write the journal.
 
         Args:
-            before: What an earlier look wrote down; what it has made already stays as it is.
+            before: An earlier journal; what it has created is kept.
         """
         made = set() if before is None else {step.path for step in before.steps if step.made}
         steps: list[Step] = []
-        for want in plan(self._subject):
-            steps += self._settle(want, steps, made)
+        for target in plan(self._action):
+            steps += self._steps(target, steps, made)
         journal = Journal(
-            job_id=self._subject.job_id,
-            name=self._subject.payload.name,
-            decision=self._subject.decision,
+            job_id=self._action.job_id,
+            name=self._action.payload.name,
+            decision=self._action.decision,
             steps=steps,
         )
         begin(self._workspace, journal)
         return journal
 
-    def _settle(self, want: Target, before: list[Step], made: set[str]) -> Iterator[Step]:
-        payload = self._subject.payload
+    def _steps(self, target: Target, before: list[Step], made: set[str]) -> Iterator[Step]:
+        payload = self._action.payload
         known = {step.path for step in before}
-        folder = want.path if isinstance(want, Folder) else want.folder
+        folder = target.path if isinstance(target, FolderTarget) else target.folder
         yield from self._folders(folder, known, made)
-        if isinstance(want, FileTarget):
+        if isinstance(target, FileTarget):
             step = self._free(folder, payload.name, payload.sha256, payload.size_bytes, made)
             yield step
             if payload.note is not None:
                 name = shortened(note_name(step.path.rpartition("/")[2]))
                 yield self._text(folder, name, payload.note, made)
-        elif isinstance(want, Text):
-            if want.once and os.path.lexists(self._at(f"{folder}/{want.name}")):
+        elif isinstance(target, TextTarget):
+            if target.once and os.path.lexists(self._at(f"{folder}/{target.name}")):
                 return
             file = next((step.path for step in before if step.kind == "file"), "")
-            text = want.text.replace("{file}", posixpath.relpath(file, folder))
-            yield self._text(folder, shortened(want.name), text, made)
+            text = target.text.replace("{file}", posixpath.relpath(file, folder))
+            yield self._text(folder, shortened(target.name), text, made)
 
     def _folders(self, path: str, known: set[str], made: set[str]) -> Iterator[Step]:
-        """Give a step for each part of the way that is not there, from the top."""
+        """Yield a step for each missing folder of a path, from the top."""
         parts = path.split("/")
         for depth in range(1, len(parts) + 1):
             part = "/".join(parts[:depth])
             place = self._at(part)
-            is_there = place.is_dir()
-            # Looked at again: of several files of one folder, another's job may have made it just now.
-            if not is_there and os.path.lexists(place) and not place.is_dir():
-                raise JobRefused(f"{part!r} is no folder.", remedy="Move it away, or name another folder.")
-            if part not in known and (part in made or not is_there):
+            exists = place.is_dir()
+            # Checked twice: the job of another file of the same folder may have created it in between.
+            if not exists and os.path.lexists(place) and not place.is_dir():
+                raise JobRefused(
+                    f"{part!r} exists and is not a folder.", remedy="Move it away, or use another folder."
+                )
+            if part not in known and (part in made or not exists):
                 yield Step(kind="folder", path=part, made=True)
 
     def _text(self, folder: str, name: str, text: str, made: set[str]) -> Step:
@@ -127,33 +140,36 @@ class ActionExecutor:
         return msgspec.structs.replace(found, kind="text", text=text)
 
     def _free(self, folder: str, name: str, sha256: str, size_bytes: int, made: set[str]) -> Step:
-        """Give the first name that is free, or has_content just this already."""
+        """Return a step with the first name that is free, or that has this content already."""
         for number in range(_NAMES_MAX):
-            tail = "" if number == 0 else f"~{self._subject.job_id}{'' if number == 1 else f'-{number}'}"
+            tail = "" if number == 0 else f"~{self._action.job_id}{'' if number == 1 else f'-{number}'}"
             path = posixpath.join(folder, name if tail == "" else shortened(name, tail))
             place = self._at(path)
             if not os.path.lexists(place):
                 return Step(kind="file", path=path, made=True, sha256=sha256, size_bytes=size_bytes)
             if has_content(place, sha256, size_bytes, self._pulse):
                 return Step(kind="file", path=path, made=path in made, sha256=sha256, size_bytes=size_bytes)
-        raise JobFailed(f"there is no free name for {name!r} in {folder!r}.", remedy="Tidy that folder up.")
+        raise JobFailed(
+            f"No name for {name!r} is free in {folder!r} ({_NAMES_MAX} tried).",
+            remedy="Remove files from that folder.",
+        )
 
     def _at(self, path: str) -> Path:
         return self._workspace.home / path
 
-    def _make(self, step: Step) -> None:
+    def _create(self, step: Step) -> None:
         place = self._at(step.path)
-        # Looked at again just before: a link may have been laid on the way since the plan was made.
+        # Checked again just before: a folder of the path may have been replaced by a link since the plan.
         if inside(self._workspace, step.path) != step.path:
             raise OutsideWorkspace
         if step.kind == "folder":
             place.mkdir(exist_ok=True)
             return
-        # A crash between the two names of a draft leaves the first one.
+        # A crash while publishing a draft may have left it.
         (place.parent / self._draft).unlink(missing_ok=True)
         if os.path.lexists(place):
             if not has_content(place, step.sha256, step.size_bytes, self._pulse):
-                raise _Taken
+                raise _NameTaken
             return
         try:
             if step.kind == "file":
@@ -166,7 +182,7 @@ class ActionExecutor:
                 write_new(place, step.text.encode(), self._draft)
         except FileExistsError as error:
             if not has_content(place, step.sha256, step.size_bytes, self._pulse):
-                raise _Taken from error
+                raise _NameTaken from error
 
 
 def _same_disk(source: Path, folder: Path) -> bool:

@@ -1,8 +1,8 @@
-"""What an action is about to make, written down before it is made: for a rerun, and for ``3ox undo``.
+"""Journal of an action, written before it is carried out: for retries after a crash, and for ``3ox undo``.
 
-One file a job, ``.3ox/undo/YYYY-MM-DD/JOB_ID.json``, and ``JOB_ID.begun`` until all of it is made. It holds
-the decision too, so that an attempt after a crash does what the one before began, whatever a model would say
-today.
+One file per job, ``.3ox/undo/YYYY-MM-DD/JOB_ID.json``, named ``JOB_ID.begun`` until all steps are done. It
+also holds the decision, so that a retry after a crash completes the same action, whatever a model would
+decide now.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _DONE = ".json"
 
 
 class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something that is there after the action.
+    """One item that exists after the action.
 
     Attributes:
-        kind: A folder, the file itself, or a text of ours.
-        path: Relative to the workspace.
-        made: By this job; False if it was there before.
-        sha256: Of its content, for a file and a text.
-        size_bytes: Of its content.
+        kind: A folder, the file itself, or a text written by the bridge.
+        path: Its path, relative to the workspace.
+        made: Whether this job creates it; False if it existed before.
+        sha256: SHA-256 of the content of a file or text.
+        size_bytes: Size of that content.
         text: Content of a text.
     """
 
@@ -43,11 +43,11 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Journal(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one job has made.
+    """The journal of one job.
 
     Attributes:
-        state: ``begun``, ``done`` when all of it is made, ``undoing`` and ``undone`` by ``3ox undo``.
-        steps: In the order in which they are made.
+        state: ``begun``, ``done`` after the last step, ``undoing`` and ``undone`` by ``3ox undo``.
+        steps: The steps in the order in which they are carried out.
     """
 
     job_id: str
@@ -63,7 +63,7 @@ def _file_of(workspace: Workspace, job_id: str, suffix: str) -> Path:
 
 
 def read_journal(workspace: Workspace, job_id: str) -> Journal | None:
-    """Give a job's journal; None if there is none, or a power cut left it unreadable."""
+    """Return a job's journal; None if it is missing, or unreadable after a power cut."""
     for suffix in (_BEGUN, _DONE):
         with contextlib.suppress(FileNotFoundError, msgspec.MsgspecError):
             data = _file_of(workspace, job_id, suffix).read_bytes()
@@ -73,7 +73,7 @@ def read_journal(workspace: Workspace, job_id: str) -> Journal | None:
 
 
 def begin(workspace: Workspace, journal: Journal) -> None:
-    """Write down what is about to be made.
+    """Write the journal before the action.
 
     Raises:
         OSError: It cannot be written.
@@ -82,23 +82,23 @@ def begin(workspace: Workspace, journal: Journal) -> None:
 
 
 def finish(workspace: Workspace, job_id: str) -> None:
-    """Write down that all of it has been made: by the file's name, which costs no second file.
+    """Mark the journal as done, by renaming its file.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: It cannot be renamed.
     """
-    # A rerun after the end has nothing to finish.
+    # A retry after the last step finds it renamed already.
     with contextlib.suppress(FileNotFoundError):
         _file_of(workspace, job_id, _BEGUN).rename(_file_of(workspace, job_id, _DONE))
 
 
 def forget_begun(workspace: Workspace, job_id: str) -> None:
-    """Remove the record of what was begun and has been taken back."""
+    """Remove the journal of an unfinished action that was undone."""
     _file_of(workspace, job_id, _BEGUN).unlink(missing_ok=True)
 
 
 def amend(workspace: Workspace, journal: Journal) -> None:
-    """Write down what has become of it since.
+    """Write a changed journal of a finished action.
 
     Raises:
         OSError: It cannot be written.

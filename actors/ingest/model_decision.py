@@ -1,8 +1,8 @@
-"""Has a model decide what to do with a file, and believes it as far as a stranger.
+"""Ask a model what to do with a file; its answer is untrusted input.
 
-What the file and its note say goes to the model as data between marks that they cannot know. What comes back
-has a fixed form, and its location is checked like a stranger's path: an instruction in a file that the model
-fell for can at worst choose another of the seven actions.
+File and note are sent to the model as data between random marks that they cannot contain. The answer must
+match a schema, and its location is checked like any path from outside: a prompt injection in the file can at
+worst choose another of the seven actions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ops.settings.load import LoadedSettings
 from ops.workspace import Workspace
 
 _ANSWER_MAX_TOKENS = 400
-_TOLD_CHARS = 200
+_EXCERPT_CHARS = 200
 
 _SYSTEM = """\
 You sort files that people drop into a folder. For each file choose one action:
@@ -43,7 +43,7 @@ from whoever dropped the file and may say what it is for."""
 
 
 class ModelDecision(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a model answers."""
+    """The schema of the model's answer."""
 
     action: Action
     reason: Annotated[str, Meta(max_length=300, description="Why, one sentence.")]
@@ -52,16 +52,16 @@ class ModelDecision(Struct, frozen=True, forbid_unknown_fields=True):
     priority: Annotated[int, Meta(ge=1, le=10)] = 5
 
 
-def understand(loaded: LoadedSettings, payload: IngestFilePayload, source: Path) -> Decision:
-    """Give what a model says is to be done with a file; the default where none says anything of use.
+def decide_by_model(loaded: LoadedSettings, payload: IngestFilePayload, source: Path) -> Decision:
+    """Return a model's decision about a file, or the default if no model gives a usable one.
 
     Args:
-        loaded: The settings.
+        loaded: Settings.
         payload: The file.
-        source: Where it lies.
+        source: Its path.
 
     Raises:
-        JobParked: The model's server has said when to come back.
+        JobParked: The model's server named the time to retry.
         JobInterrupted: The job was cancelled or ran out of time.
         OSError: The file cannot be read.
     """
@@ -76,14 +76,15 @@ def understand(loaded: LoadedSettings, payload: IngestFilePayload, source: Path)
     except JobParked:
         raise
     except JobFailed as error:
-        # No server that answers, no budget, no sense in two answers: a file need not wait for that.
+        # No server answers, the budget is spent, or two answers were not valid: the file need not wait for
+        # that.
         return default_decision(*remarks, f"No model decided: {error.message}")
     by = f"{found.provider}/{found.model}"
     return _checked(loaded.workspace, found.value, by, remarks)
 
 
 def _prompt(source: Path, payload: IngestFilePayload) -> tuple[str, str]:
-    """Give the question, and a remark for the result if there was no text to show."""
+    """Return the prompt, and a remark for the result if no text of the file could be extracted."""
     extract = text_of(source, payload)
     mark = secrets.token_hex(8)
     lines = [
@@ -108,7 +109,7 @@ def _marked(mark: str, what: str, data: str) -> list[str]:
 
 
 def _checked(workspace: Workspace, verdict: ModelDecision, by: str, remarks: list[str]) -> Decision:
-    """Refuse a location that leads out of the workspace, and with it the whole verdict."""
+    """Return the model's decision, or the default with a note if its location is not acceptable."""
     location = verdict.location
     if location is not None and location.strip() == "":
         location = None
@@ -116,14 +117,14 @@ def _checked(workspace: Workspace, verdict: ModelDecision, by: str, remarks: lis
         try:
             _require_harmless(workspace, location)
         except OutsideWorkspace:
-            said = " ".join(location.split())[:_TOLD_CHARS]
+            excerpt = " ".join(location.split())[:_EXCERPT_CHARS]
             return default_decision(
                 *remarks,
-                f"The location {said!r} that {by} chose is no plain folder of the workspace and was refused;"
-                " the file itself may have asked for it.",
+                f"The location {excerpt!r} chosen by {by} was refused: it is not a plain folder of the"
+                " workspace. The file itself may have requested it (prompt injection).",
             )
     if verdict.action == "MOVE" and location is None:
-        return default_decision(*remarks, f"{by} chose MOVE and named no folder.")
+        return default_decision(*remarks, f"{by} chose MOVE without a folder.")
     return Decision(
         action=verdict.action,
         reason=" ".join(verdict.reason.split()),
@@ -136,11 +137,11 @@ def _checked(workspace: Workspace, verdict: ModelDecision, by: str, remarks: lis
 
 
 def _require_harmless(workspace: Workspace, location: str) -> None:
-    """See to it that a location is a plain folder that holds files of people.
+    """Return if a location is a visible folder for the user's files.
 
     Raises:
-        OutsideWorkspace: It leads out; or into something hidden, where a file's name may make it run; or
-            it is not a folder.
+        OutsideWorkspace: It is outside the workspace, hidden (a program could run the file by its name), in
+            the outbox, or not a folder.
     """
     plain = inside(workspace, location)
     parts = plain.split("/")

@@ -1,4 +1,4 @@
-"""Where a file may go: into the workspace, and nowhere else."""
+"""Checks of paths and names that come from outside: they must stay inside the workspace."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _PARTS_MAX = 16
 
 
 class OutsideWorkspace(JobRefused):
-    """A location lies outside the workspace; nothing is put there."""
+    """The location is outside the workspace."""
 
 
 def parts_of(folder: str) -> list[str]:
     """Split a relative folder into its parts.
 
     Raises:
-        OutsideWorkspace: It is absolute, leads upwards, or is none.
+        OutsideWorkspace: It is absolute, contains ``..``, or is not valid.
     """
     parts = [part for part in folder.split("/") if part not in ("", ".")]
     hostile = folder.startswith(("/", "~")) or ".." in parts or "\0" in folder or "\\" in folder
@@ -31,40 +31,37 @@ def parts_of(folder: str) -> list[str]:
 
 def _refuse(folder: str) -> None:
     raise OutsideWorkspace(
-        f"the location {folder[:200]!r} is not a folder inside the workspace.",
-        remedy="Name a folder relative to the workspace, without '..'.",
+        f"The location {folder[:200]!r} is not a folder inside the workspace.",
+        remedy="Use a folder relative to the workspace, without '..'.",
     )
 
 
 def require_name(name: str) -> None:
-    """See to it that a file's name is one name and no path.
+    """Return if a file name is a single name, not a path.
 
     Raises:
-        OutsideWorkspace: It leads elsewhere.
+        OutsideWorkspace: It is a path.
     """
     if "/" in name or "\0" in name or name in ("", ".", ".."):
         _refuse(name)
 
 
 def inside(workspace: Workspace, folder: str) -> str:
-    """Check a location; nothing is made.
+    """Return a location in normalized form, after checking that it is inside the workspace.
 
     Args:
-        workspace: What must not be left.
-        folder: Relative to the workspace.
-
-    Returns:
-        The same, in its plain form.
+        workspace: The workspace.
+        folder: The location, relative to the workspace; it may not exist.
 
     Raises:
-        OutsideWorkspace: It leads out, also by a link on the way, or into the bridge's own state.
+        OutsideWorkspace: It leads out of the workspace, through a link too, or into the bridge's own state.
     """
     parts = parts_of(folder)
     if not parts or parts[0] in {workspace.state_dir.name, workspace.inbox.name}:
         _refuse(folder)
     home = Path(os.path.realpath(workspace.home))
     real = Path(os.path.realpath(home.joinpath(*parts)))
-    # Whoever owns the workspace may have laid WORKDESK elsewhere; no other link leads out.
+    # WORKDESK may be a link made by the owner of the workspace; no other link may lead out.
     desk = Path(os.path.realpath(workspace.workdesk))
     if parts[0] == workspace.workdesk.name and real.is_relative_to(desk):
         return posixpath.join(*parts)
@@ -75,13 +72,13 @@ def inside(workspace: Workspace, folder: str) -> str:
     return posixpath.join(*parts)
 
 
-def plain_name(text: str, otherwise: str) -> str:
-    """Make one folder name of a text: letters, digits, space, dot, dash; never empty, hidden or long.
+def plain_name(text: str, default: str) -> str:
+    """Return a folder name for a text: letters, digits, space, ``._-``; not hidden, at most 80 bytes.
 
     Args:
-        text: From a rule, a model, a file's name.
-        otherwise: When nothing is left of it.
+        text: Text of a rule, a model or a file name.
+        default: Returned if nothing of the text remains.
     """
     kept = "".join(letter if letter.isalnum() or letter in " ._-" else "-" for letter in text)
     name = kept.strip(" .-_").encode()[:80].decode(errors="ignore").rstrip(" .")
-    return name if name else otherwise
+    return name if name else default

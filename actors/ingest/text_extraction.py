@@ -1,4 +1,4 @@
-"""The text of a file, as much of it as a model is shown: read here, or by a program that may be stopped."""
+"""Extracts the text of a file for a model; documents are read by a separate, limited program."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from ops.files import open_file
 from ops.filetype import EMPTY, is_text
 
 _OFFICE = "application/vnd.openxmlformats-officedocument."
-#: Media type -> suffix by which the extractor knows it.
+#: Media type -> file suffix for the extractor.
 _DOCUMENTS = {
     "application/pdf": ".pdf",
     f"{_OFFICE}wordprocessingml.document": ".docx",
     f"{_OFFICE}spreadsheetml.sheet": ".xlsx",
     f"{_OFFICE}presentationml.presentation": ".pptx",
 }
-#: The libraries build the whole document in memory; of a larger one nothing is read.
+#: Larger documents are not read: the libraries hold the whole document in memory.
 DOCUMENT_MAX_BYTES = 67_108_864
-#: Markup takes room that its text does not.
+#: Bytes of HTML that are read per byte of text.
 _MARKUP_FACTOR = 8
 
 
 class Extract(NamedTuple):
-    """What could be read of a file.
+    """Text of a file.
 
     Attributes:
-        text: Its text, or the beginning of it.
+        text: Its text, or the beginning of it; empty if there is none.
         truncated: Whether there is more.
-        remark: Why there is no text, one sentence; empty if there is some, or the file is of no such kind.
+        remark: Why there is no text, one sentence; empty if there is text, or the type has no text.
     """
 
     text: str
@@ -47,11 +47,11 @@ class Extract(NamedTuple):
 
 
 def text_of(path: Path, payload: IngestFilePayload) -> Extract:
-    """Give the beginning of a file's text.
+    """Return the beginning of a file's text.
 
     Args:
-        path: Where it lies.
-        payload: Its name and type.
+        path: The file.
+        payload: Its name and media type.
 
     Raises:
         OSError: It cannot be read.
@@ -76,10 +76,10 @@ def text_of(path: Path, payload: IngestFilePayload) -> Extract:
 
 
 def _found(text: str, *, truncated: bool, hint: str = "") -> Extract:
-    """Give what was read; of nothing but spaces and page breaks, that there is no text."""
+    """Return the extract; for white space only, one that says that there is no text."""
     if text.strip():
         return Extract(text, truncated=truncated)
-    where = "the part of it that was read" if truncated else "it"
+    where = "the part of the file that was read" if truncated else "the file"
     return Extract("", remark=f"No text was found in {where}.{hint}")
 
 
@@ -91,7 +91,7 @@ def _document(path: Path, payload: IngestFilePayload, suffix: str) -> Extract:
     loaded = settings()
     values = loaded.settings.station
     if payload.size_bytes > DOCUMENT_MAX_BYTES:
-        return Extract("", remark=f"Its text was not read: it is larger than {DOCUMENT_MAX_BYTES} bytes.")
+        return Extract("", remark=f"The document was not read: it is larger than {DOCUMENT_MAX_BYTES} bytes.")
     script = Path(__file__).with_name("extract_document.py")
     child = Child(
         [
@@ -104,36 +104,36 @@ def _document(path: Path, payload: IngestFilePayload, suffix: str) -> Extract:
         timeout_s=values.text_timeout_s,
     )
     parts: list[str] = []
-    complaint = Tail(300)
+    errors = Tail(300)
     try:
         with contextlib.closing(child.pieces()) as pieces:
             for stream, piece in pieces:
                 if stream == "out":
                     parts.append(piece)
                 else:
-                    complaint.write(piece)
+                    errors.write(piece)
     except ChildTimedOut:
         return Extract(
-            "", remark=f"Its text was not read: that took longer than {values.text_timeout_s:g} s."
+            "", remark=f"The document was not read: it took longer than {values.text_timeout_s:g} s."
         )
     status = None if child.exit is None else child.exit.exit_status
     if status == EXIT_MISSING:
         return Extract(
             "",
-            remark="Its text was not read: the extra cmd-bridge[documents] is not installed.",
+            remark="The document was not read: the extra cmd-bridge[documents] is not installed.",
         )
     if status != 0:
-        said = " ".join(str(complaint).split())
-        why = said if said else f"the reader ended with status {status}"
-        return Extract("", remark=f"Its text could not be read: {why}.")
+        message = " ".join(str(errors).split())
+        reason = message if message else f"the extractor ended with status {status}"
+        return Extract("", remark=f"The document cannot be read: {reason}.")
     text = "".join(parts)
     cut = _cut(text, values.text_max_bytes)
-    hint = " It may be a scan; nobody reads pictures here." if suffix == ".pdf" else ""
+    hint = " It may be a scan; text in images is not recognized." if suffix == ".pdf" else ""
     return _found(cut, truncated=len(cut) < len(text), hint=hint)
 
 
-class _Words(HTMLParser):
-    """Collects what a reader would see, and comments, which one would not but a model should be shown too."""
+class _TextParser(HTMLParser):
+    """Collects the visible text of an HTML page."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -155,7 +155,7 @@ class _Words(HTMLParser):
 
 
 def _plain(markup: str) -> str:
-    words = _Words()
-    words.feed(markup)
-    lines = (" ".join(line.split()) for line in "".join(words.parts).splitlines())
+    parser = _TextParser()
+    parser.feed(markup)
+    lines = (" ".join(line.split()) for line in "".join(parser.parts).splitlines())
     return "\n".join(line for line in lines if line)

@@ -1,4 +1,4 @@
-"""Takes back what an ``ingest.file`` has done, as long as nothing has changed since."""
+"""Undoes the action of an ``ingest.file`` job, provided that nothing has changed since."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ops.files import has_content, link_or_copy
 from ops.lockfile import take_lock
 from ops.workspace import Workspace
 
-#: Another undo may be copying a large file back.
+#: Timeout for another undo, which may be copying a large file.
 _LOCK_WITHIN_S = 60.0
 
 
 class UndoResult(Struct, frozen=True, kw_only=True):
-    """What an undo has done.
+    """Result of an undo.
 
     Attributes:
-        job_id: Of the job whose action it was.
-        action: Which.
-        file: Where the file lies now; None if it stayed, since it had been there before.
-        removed: What was taken away, relative to the workspace.
-        kept: Folders that stayed, since there is something else in them.
+        job_id: Id of the job.
+        action: The action that was undone.
+        file: Where the file is now; None if it stayed because it existed before the action.
+        removed: What was removed, relative to the workspace.
+        kept: Folders that were kept because they contain something else.
     """
 
     job_id: str
@@ -39,19 +39,19 @@ class UndoResult(Struct, frozen=True, kw_only=True):
 
 
 def undo(workspace: Workspace, job_id: str, *, ended: bool = False) -> UndoResult:
-    """Undo a job's action: all of it, or, if anything has changed since, nothing.
+    """Undo a job's action completely, or not at all if anything has changed since.
 
-    The file goes to ``IN1N.3OX/undone/JOB_ID/``. An undo that was interrupted is completed by the next one.
+    The file is moved to ``IN1N.3OX/undone/JOB_ID/``. An interrupted undo is completed by the next one.
 
     Args:
-        workspace: Where it was done.
-        job_id: The whole id.
-        ended: The job is known to have ended, so what it has not finished nobody will finish.
+        workspace: The workspace.
+        job_id: Full job id.
+        ended: Whether the job is known to have ended; its unfinished action is undone then too.
 
     Raises:
-        JobNotFound: Nothing of this job is on record here.
-        WrongState: It is still running or was undone before, or something has changed since.
-        BridgeError: The system refused.
+        JobNotFound: There is no journal of this job.
+        WrongState: The job is running, the action was undone before, or something has changed since.
+        BridgeError: A file operation failed.
     """
     root = workspace.undo_dir
     if not root.is_dir():
@@ -60,7 +60,7 @@ def undo(workspace: Workspace, job_id: str, *, ended: bool = False) -> UndoResul
         fd = take_lock(root / "lock", within_s=_LOCK_WITHIN_S)
     except TimeoutError as error:
         raise WrongState(
-            "another file is being taken back, and it takes too long.", remedy="Undo again later."
+            f"Another undo has been running for more than {_LOCK_WITHIN_S:g} s.", remedy="Undo again later."
         ) from error
     try:
         journal = read_journal(workspace, job_id)
@@ -69,8 +69,8 @@ def undo(workspace: Workspace, job_id: str, *, ended: bool = False) -> UndoResul
         return _undo(workspace, journal, ended=ended)
     except OSError as error:
         raise BridgeError(
-            f"{error.filename!r} cannot be taken back: {error.strerror}.",
-            remedy="Correct that and undo again.",
+            f"{error.filename!r} cannot be undone: {error.strerror}.",
+            remedy="Correct the cause and undo again.",
         ) from error
     finally:
         os.close(fd)
@@ -78,21 +78,25 @@ def undo(workspace: Workspace, job_id: str, *, ended: bool = False) -> UndoResul
 
 def _unknown(job_id: str) -> JobNotFound:
     return JobNotFound(
-        f"there is nothing to undo for the job {job_id!r}.",
-        remedy="Only ingest.file jobs are undone, on the machine that ran them, while they are on record.",
+        f"There is nothing to undo for the job {job_id!r}.",
+        remedy="Only ingest.file jobs can be undone, on the host that ran them, while their journal exists.",
     )
 
 
 def _undo(workspace: Workspace, journal: Journal, *, ended: bool) -> UndoResult:
     if journal.state == "undone" or (journal.state == "begun" and not ended):
-        what = "has not ended yet" if journal.state == "begun" else "was undone before"
-        raise WrongState(f"{journal.job_id} {what}.", remedy="'3ox jobs ID' shows it.")
+        what = "has not finished yet" if journal.state == "begun" else "was undone before"
+        raise WrongState(
+            f"The job {journal.job_id} {what}.", remedy=f"'3ox jobs {journal.job_id}' shows its state."
+        )
     made = [step for step in journal.steps if step.made]
     if journal.state == "begun":
         made = [step for step in made if os.path.lexists(workspace.home / step.path)]
-    back = {step.path: _way_back(workspace, journal.job_id, step) for step in made if step.kind == "file"}
+    undone = {
+        step.path: _undone_path(workspace, journal.job_id, step) for step in made if step.kind == "file"
+    }
     for step in made:
-        _require_unchanged(workspace, journal, step, back.get(step.path))
+        _require_unchanged(workspace, journal, step, undone.get(step.path))
     journal = msgspec.structs.replace(journal, state="undoing", steps=made)
     amend(workspace, journal)
     forget_begun(workspace, journal.job_id)
@@ -108,7 +112,7 @@ def _undo(workspace: Workspace, journal: Journal, *, ended: bool) -> UndoResult:
                 kept.append(step.path)
                 continue
         elif step.kind == "file":
-            _bring_back(place, back[step.path])
+            _move_back(place, undone[step.path])
         else:
             place.unlink(missing_ok=True)
         removed.append(step.path)
@@ -116,35 +120,35 @@ def _undo(workspace: Workspace, journal: Journal, *, ended: bool) -> UndoResult:
     return UndoResult(
         job_id=journal.job_id,
         action=journal.decision.action,
-        file=next((str(path) for path in back.values()), None),
+        file=next((str(path) for path in undone.values()), None),
         removed=removed,
         kept=kept,
     )
 
 
-def _way_back(workspace: Workspace, job_id: str, step: Step) -> Path:
+def _undone_path(workspace: Workspace, job_id: str, step: Step) -> Path:
     return undone_folder(workspace, job_id) / step.path.rpartition("/")[2]
 
 
-def _require_unchanged(workspace: Workspace, journal: Journal, step: Step, back: Path | None) -> None:
+def _require_unchanged(workspace: Workspace, journal: Journal, step: Step, undone: Path | None) -> None:
     if step.kind == "folder":
         return
     place = workspace.home / step.path
     if has_content(place, step.sha256, step.size_bytes, lambda: None):
         return
     if journal.state == "undoing" and (
-        back is None or has_content(back, step.sha256, step.size_bytes, lambda: None)
+        undone is None or has_content(undone, step.sha256, step.size_bytes, lambda: None)
     ):
         return
-    gone = not os.path.lexists(place)
+    missing = not os.path.lexists(place)
     raise WrongState(
-        f"{step.path!r} {'is no longer there' if gone else 'has been changed since'}; nothing was undone.",
-        remedy="Put it back as it was, or tidy up by hand.",
+        f"{step.path!r} {'is missing' if missing else 'has changed since'}; nothing was undone.",
+        remedy="Restore it, or undo the action by hand.",
     )
 
 
-def _bring_back(place: Path, back: Path) -> None:
-    back.parent.mkdir(parents=True, exist_ok=True)
+def _move_back(place: Path, undone: Path) -> None:
+    undone.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError, FileNotFoundError):
-        link_or_copy(place, back, ".undo.part", lambda: None)
+        link_or_copy(place, undone, ".undo.part", lambda: None)
     place.unlink(missing_ok=True)

@@ -63,7 +63,7 @@ class AdmissionRules:
         near = difflib.get_close_matches(name, self.settings.projects, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise UnknownProject(
-            f"there is no project {name!r}.",
+            f"Unknown project {name!r}.",
             remedy=f"{hint}Define it in 3ox.toml under [projects.{name}] with path and command.",
         )
 

@@ -19,7 +19,7 @@ Configure = Callable[..., LoadedSettings]
 @pytest.fixture
 def configure(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Configure:
     """Set the settings of this process: text of 3ox.toml, and overrides by name."""
-    monkeypatch.setattr(context._Process, "live", None)
+    monkeypatch.setattr(context._ProcessSettings, "live", None)
 
     def set_up(toml: str = "", **overrides: object) -> LoadedSettings:
         workspace.settings_file.write_text(toml)

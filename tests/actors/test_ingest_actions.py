@@ -236,7 +236,7 @@ def test_what_a_failed_job_has_begun_is_undone_too(configure: Configure, tmp_pat
     before = tree(home)
     assert dies_at(8, home.home, lambda: ingest(payload))
     assert tree(home) != before
-    with pytest.raises(WrongState, match="has not ended yet"):
+    with pytest.raises(WrongState, match="has not finished yet"):
         undo(home, JOB_ID)
     undo(home, JOB_ID, ended=True)
     assert tree(home) == before

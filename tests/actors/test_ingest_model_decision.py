@@ -168,9 +168,9 @@ def test_a_model_decides_about_every_kind_of_file(
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("scan.pdf", pdf(b""), "No text was found in it. It may be a scan"),
-        ("blank.txt", b" \n\n", "No text was found in it."),
-        ("blank.html", b"<html><script>x()</script></html>", "No text was found in it."),
+        ("scan.pdf", pdf(b""), "No text was found in the file. It may be a scan"),
+        ("blank.txt", b" \n\n", "No text was found in the file."),
+        ("blank.html", b"<html><script>x()</script></html>", "No text was found in the file."),
     ],
 )
 def test_a_file_without_words_says_so(
@@ -193,7 +193,7 @@ def test_what_was_not_understood_is_said_without_a_decision_too(
     openai.plan(*[answers("no sense")] * 4)
     result = run(claimed(workspace, "scan.pdf", pdf(b"")))
     assert (result.action, result.by) == ("EDIT", "default")
-    assert result.remarks[0].startswith("No text was found in it.")
+    assert result.remarks[0].startswith("No text was found in the file.")
     assert result.remarks[1].startswith("No model decided")
 
 
@@ -203,7 +203,7 @@ def test_a_document_that_cannot_be_read_says_so(configure: Configure, openai: Fa
     openai.plan(answers(verdict("REFERENCE")))
     result = run(claimed(workspace, "broken.pdf", BROKEN))
     assert result.action == "REFERENCE"
-    assert "could not be read" in result.remarks[0]
+    assert "cannot be read" in result.remarks[0]
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_a_move_to_nowhere_leads_to_the_desk(configure: Configure, openai: FakeO
     workspace = configure().workspace
     openai.plan(answers(verdict("MOVE", None)))
     result = run(claimed(workspace, "a.txt", b"x"))
-    assert (result.path, result.remarks[0].endswith("named no folder.")) == ("WORKDESK/a.txt", True)
+    assert (result.path, result.remarks[0].endswith("MOVE without a folder.")) == ("WORKDESK/a.txt", True)
 
 
 def test_a_server_that_fails_does_not_hold_a_file_up(configure: Configure, openai: FakeOpenAI) -> None:
@@ -332,7 +332,7 @@ def test_a_document_may_not_take_all_memory(configure: Configure) -> None:
     workspace = configure("[station]\ntext_memory_bytes = 67108864\n").workspace
     found = extract(workspace, "minutes.docx", docx())
     assert found.text == ""
-    assert found.remark.startswith("Its text ")
+    assert found.remark.startswith("The document ")
 
 
 def test_text_is_cut_at_its_limit(configure: Configure) -> None:

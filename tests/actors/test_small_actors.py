@@ -37,7 +37,7 @@ def test_settings_are_read_once_from_the_environment(
     plain: LoadedSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without set_settings the environment counts, and stays what it was; set_settings wins."""
-    monkeypatch.setattr(context._Process, "live", None)
+    monkeypatch.setattr(context._ProcessSettings, "live", None)
     monkeypatch.setenv("BRIDGE_HOME", str(plain.workspace.home))
     monkeypatch.setenv("BRIDGE_WORKERS", "7")
     assert settings().settings.workers == 7
@@ -65,5 +65,5 @@ def test_a_new_project_is_there_for_every_thread_at_once(plain: LoadedSettings) 
 
 def test_outside_a_job_there_is_no_current_job() -> None:
     """current_job() tells so instead of giving somebody else's job."""
-    with pytest.raises(LookupError, match="no job"):
+    with pytest.raises(LookupError, match="does not run a job"):
         current_job()

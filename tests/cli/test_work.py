@@ -50,7 +50,7 @@ def test_run_refuses_an_unknown_project(quiet: Cli) -> None:
     """An unknown project is wrong use, and the nearest one is named."""
     code, out, err = quiet("run", "demmo", "x")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "there is no project 'demmo'. Did you mean 'demo'?" in err
+    assert "Unknown project 'demmo'. Did you mean 'demo'?" in err
     assert quiet("jobs", "--json").json["jobs"] == []
 
 

@@ -146,7 +146,7 @@ def test_a_command_only_as_the_endpoint_names_it(call: Client) -> None:
 def test_requests_that_cannot_be_carried_out(call: Client) -> None:
     """No such endpoint, a part that is missing, an endless loop, a wrong type: failed at once, and why."""
     for place, said in (
-        (request(call, "nowhere"), "there is no endpoint 'nowhere'"),
+        (request(call, "nowhere"), "Unknown endpoint 'nowhere'"),
         (request(call, "plain", query={"a": "x"}, body={"list": []}), "has no body.list.1"),
         (request(call, "loop"), "never end"),
         (request(call, "run", body={"word": 5}), "payload.argv"),

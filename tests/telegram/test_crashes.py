@@ -106,7 +106,7 @@ def test_a_project_that_is_written_while_the_door_is_open(own: Scene) -> None:
     api, door = own.api, own.door
     door.start()
     api.say(CHAT, "/run late grind")
-    api.wait(lambda: "there is no project 'late'" in " ".join(api.texts(CHAT)))
+    api.wait(lambda: "Unknown project 'late'" in " ".join(api.texts(CHAT)))
     with (door.workspace.home / "3ox.toml").open("a") as file:
         file.write('[projects.late]\npath = "."\ncommand = ["true"]\n')
 
