@@ -53,7 +53,7 @@ class AttemptPolicy:
         decision = self._current().require(job)
         if decision.effect == APPROVE and not self._is_approved(job.job_id):
             raise PolicyDenied(
-                f"the policy requires approval of {job.job_type} from {job.source} ({decision.name}), "
+                f"The policy requires approval of {job.job_type} from {job.source} ({decision.name}), "
                 "and this job was not approved.",
                 remedy="Submit the job again: it will wait for approval.",
             )

@@ -15,6 +15,7 @@ from middleware.archive.proof import Proof, Seal, prove, prove_past, seals_of
 from middleware.archive.verification import Verdict, Verification
 from middleware.broker.sealing import Sealing
 from middleware.job.ids import ID_LENGTH, id_named, is_id_part, made_ms
+from middleware.job.reader import job_not_found
 from middleware.job.records import Receipt, ms_of, utc
 from ops.errors import JobNotFound, StoreUnreachable
 from ops.settings.load import LoadedSettings
@@ -85,9 +86,9 @@ def last_trace(bridge: Bridge, part: str, missing: JobNotFound) -> JobNotFound:
     entry = found[-1].line.entry
     why = f", {entry['reason']}" if entry.get("reason") else ""
     return JobNotFound(
-        f"there is no job {job_id} any more: the ledger has it last as {entry['status']}"
-        f" at {utc(entry['at'])}{why}; store and history have let go of it.",
-        remedy="3ox.log says when, if it was purged: jobs.purged.",
+        f"Job {job_id} was removed from store and history; its last state in the ledger is {entry['status']}"
+        f" at {utc(entry['at'])}{why}.",
+        remedy="If it was purged, 3ox.log has the time (jobs.purged).",
     )
 
 
@@ -127,7 +128,7 @@ def _verify_live(bridge: Bridge, job_id: str) -> Proof:
             [("SISMEMBER", keys.unsealed, job_id), ("LRANGE", keys.receipts(job_id), 0, -1)]
         )
         if not chain:
-            raise JobNotFound(f"there is no job {job_id!r}.", remedy="'3ox jobs' lists all jobs.")
+            raise job_not_found(job_id)
         if not waits or time.monotonic() > ends_s:
             return prove(job_id, chain, seals(bridge, job_id), key_ring(bridge.loaded))
         time.sleep(_ASK_AGAIN_S)

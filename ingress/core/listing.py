@@ -265,5 +265,7 @@ def _listed(record: JobRecord) -> JobRecord:
 
 def _no_cursor(cursor: str) -> InvalidJob:
     return InvalidJob(
-        f"{cursor!r} is no cursor of this list.", remedy="Begin again without one.", field="cursor"
+        f"Cursor {cursor!r} is not valid for this list.",
+        remedy="Omit it to begin with the first page.",
+        field="cursor",
     )

@@ -297,12 +297,13 @@ def _archived_ids(bridge: Bridge, part: str) -> list[str]:
 
 def _ambiguous(part: str, job_ids: list[str]) -> AmbiguousJobId:
     return AmbiguousJobId(
-        f"{part!r} fits more than one job: {', '.join(sorted(job_ids)[:3])}.", remedy="Give more characters."
+        f"{part!r} matches more than one job: {', '.join(sorted(job_ids)[:3])}.",
+        remedy="Use more characters of the id.",
     )
 
 
 def _not_found(job_id: str) -> JobNotFound:
-    return JobNotFound(f"there is no job {job_id!r}.", remedy="'3ox jobs --all' lists all jobs.")
+    return JobNotFound(f"Job {job_id!r} not found.", remedy="'3ox jobs --all' lists all jobs.")
 
 
 def _last_known(delivery: Delivery) -> Delivery:

@@ -128,7 +128,8 @@ def find_entry(bridge: Bridge, part: str) -> SpoolEntry | None:
     ids = sorted({entry.job_id for entry in hits})
     if len(ids) > 1:
         raise AmbiguousJobId(
-            f"{part!r} fits more than one job: {', '.join(ids[:3])}.", remedy="Give more characters."
+            f"{part!r} matches more than one job: {', '.join(ids[:3])}.",
+            remedy="Use more characters of the id.",
         )
     return hits[0] if hits else None
 

@@ -10,15 +10,12 @@ import logging
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
+from middleware.broker.approvals import Approvals
+from middleware.broker.scripts import Scripts
 from middleware.job.keys import QUEUES, Keys
 from middleware.job.records import utc_now
 from middleware.job.states import FINAL
-
-if TYPE_CHECKING:
-    from middleware.broker.approvals import Approvals
-    from middleware.broker.scripts import Scripts
 
 #: Jobs that one call removes; it occupies the store for about a millisecond.
 _BATCH = 50

@@ -1,4 +1,4 @@
-"""Puts records and receipts together from what the store holds: the life of a job, and its receipt chain."""
+"""Build records and receipts from what the store has: a job's hash, its result and its receipt chain."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from middleware.job.schema import decode_job
 from middleware.job.states import State
 from ops.errors import InvalidJob
 
-#: Fields of ``job:ID`` that a record is made of; ``spec`` first.
+#: Fields of ``job:ID`` that a record is built from; ``spec`` first.
 LIFE_FIELDS = (
     "spec",
     "status",
@@ -61,13 +61,13 @@ def make_record(
     result: bytes | None = None,
     chain: list[bytes] | None = None,
 ) -> JobRecord:
-    """Put a record together from what the store holds.
+    """Return the record of a job.
 
     Args:
-        job_id: Of the job.
+        job_id: Id of the job.
         life: Values of ``LIFE_FIELDS``, in that order.
-        result: What ``result:ID`` holds.
-        chain: What ``receipts:ID`` holds; without it the record has no list of attempts.
+        result: Content of ``result:ID``.
+        chain: Content of ``receipts:ID``; without it the record has no list of attempts.
     """
     row = dict(zip(LIFE_FIELDS, life, strict=True))
     job = read_job(job_id, row["spec"])
@@ -131,10 +131,10 @@ def _progress(row: dict[str, bytes | None]) -> float:
 
 
 def _reason(row: dict[str, bytes | None]) -> str:
-    """Give one sentence that says why the job is where it is; most states speak for themselves."""
-    said = _text(row["reason"])
-    if said:
-        return said
+    """Return why the job is in its state; most states need no stored reason."""
+    reason = _text(row["reason"])
+    if reason:
+        return reason
     status = _text(row["status"])
     attempt, worker, lost = _number(row["attempt"]), _text(row["worker"]), _number(row["crashes"])
     crashes = f"; {lost} before it lost {'its' if lost == 1 else 'their'} worker" if lost else ""
@@ -144,7 +144,7 @@ def _reason(row: dict[str, bytes | None]) -> str:
         due = datetime.fromtimestamp(int(row["due"]) / 1000, tz=UTC)
         return f"scheduled for {due:%Y-%m-%d %H:%M:%S} UTC"
     if status == State.PROCESSING:
-        return f"attempt {attempt} runs on {worker}{crashes}"
+        return f"attempt {attempt} is running on {worker}{crashes}"
     if status == State.COMPLETED:
         return f"attempt {attempt} succeeded{crashes}"
     return status
@@ -181,7 +181,7 @@ def decode_chain(chain: Sequence[bytes]) -> list[ChainLine]:
 
 
 def read_attempts(chain: list[bytes]) -> list[Attempt]:
-    """Read the attempts off a receipt chain."""
+    """Return the attempts that a receipt chain records."""
     attempts: list[Attempt] = []
     open_attempt = False
     for line in decode_chain(chain):

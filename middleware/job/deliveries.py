@@ -1,7 +1,7 @@
-"""The read side of deliveries: where the results of a job are, and which have not arrived.
+"""Read deliveries: where the results of a job were sent, and which have not arrived.
 
 A delivery is a job on the queue ``deliver`` whose id is the job's with a number, ``ID-1``; a job that was
-retried by hand and ended again has later ones for the same sinks, and only those count.
+retried by hand and became final again has later ones for the same destinations; only those count.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from middleware.job.records import Delivery, utc
 from middleware.job.states import State
 
 _Read = Callable[[Sequence[tuple[str | int, ...]]], list[Any]]
-#: On the way, in the order in which they are listed; given up last.
-ON_THE_WAY = (State.PROCESSING, State.QUEUED, State.RETRYING, State.SCHEDULED, State.HELD)
-UNDELIVERED = (*ON_THE_WAY, State.FAILED)
+#: States of a pending delivery, in the order in which they are listed.
+PENDING = (State.PROCESSING, State.QUEUED, State.RETRYING, State.SCHEDULED, State.HELD)
+UNDELIVERED = (*PENDING, State.FAILED)
 _FIELDS = ("spec", "status", "reason", "attempt", "completed", "due", "error")
 
 
@@ -40,12 +40,12 @@ _error_decoder = msgspec.json.Decoder(_Error)
 
 
 def read_deliveries(read: _Read, keys: Keys, counts: dict[str, int]) -> dict[str, list[Delivery]]:
-    """Read the deliveries of jobs, in one round trip.
+    """Return the deliveries of jobs, by job id; one round trip.
 
     Args:
         read: Runs commands, see ``Reader.read``.
-        keys: Of the bridge.
-        counts: Job id -> how many deliveries it has had.
+        keys: The key names of the bridge.
+        counts: Number of deliveries of each job, by job id.
     """
     ids = [f"{job_id}-{number}" for job_id, count in counts.items() for number in range(1, count + 1)]
     if not ids:
@@ -67,23 +67,23 @@ def count_undelivered(read: _Read, keys: Keys) -> dict[str, int]:
 
 def undelivered(summary: dict[str, int]) -> dict[str, int]:
     """Return the same counts from the number of deliveries in each state."""
-    return {"waiting": sum(summary[state] for state in ON_THE_WAY), "failed": summary[State.FAILED]}
+    return {"waiting": sum(summary[state] for state in PENDING), "failed": summary[State.FAILED]}
 
 
 def undelivered_jobs(read: _Read, keys: Keys, limit: int) -> list[str]:
-    """Give the ids of jobs with a delivery that has not arrived, each once.
+    """Return the ids of jobs with a delivery that has not arrived, without duplicates.
 
     Args:
-        read: Runs commands.
-        keys: Of the bridge.
-        limit: How many deliveries are looked at in each state.
+        read: Runs commands, see ``Reader.read``.
+        keys: The key names of the bridge.
+        limit: Maximum number of jobs; also of deliveries read per state.
     """
     pages = read([("ZRANGE", keys.state(state, DELIVER_QUEUE), 0, limit - 1) for state in UNDELIVERED])
     return list(dict.fromkeys(job_of(item.decode()) for page in pages for item in page))[:limit]
 
 
 def job_of(delivery_id: str) -> str:
-    """Give the job that a delivery belongs to."""
+    """Return the id of the job that a delivery belongs to."""
     return delivery_id.rpartition("-")[0]
 
 
@@ -94,15 +94,15 @@ def _delivery(delivery_id: str, row: list[bytes | None]) -> Delivery:
     }
     status = life["status"]
     error = life["error"]
-    said = life["reason"]
-    if said is None:
-        said = "" if error is None or status == State.COMPLETED else _error_decoder.decode(error).message
+    reason = life["reason"]
+    if reason is None:
+        reason = "" if error is None or status == State.COMPLETED else _error_decoder.decode(error).message
     return Delivery(
         delivery_id=delivery_id,
         sink=_spec_decoder.decode(str(life["spec"])).payload.sink,
         status="" if status is None else status,
         attempt=0 if life["attempt"] is None else int(life["attempt"]),
-        reason=said,
+        reason=reason,
         delivered_at=utc(life["completed"]) if status == State.COMPLETED else None,
         due_at=utc(life["due"]) if status == State.RETRYING else None,
     )

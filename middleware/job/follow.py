@@ -9,20 +9,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import hiredis
 
 from middleware.job.keys import Keys
-from middleware.job.reader import Reader
+from middleware.job.reader import Reader, job_not_found
 from middleware.job.records import JobEvent, JobRecord, OutputChunk, utc
 from ops.backoff import Backoff
-from ops.errors import JobNotFound, StoreError, StoreTimeout, StoreUnreachable, WaitTimeout
+from ops.errors import StoreError, StoreTimeout, StoreUnreachable, WaitTimeout
 from ops.store.channels import Subscription
+from ops.store.client import Store
 from ops.store.resp import Connection, as_error
-
-if TYPE_CHECKING:
-    from ops.store.client import Store
 
 #: After this time without a message, the job is read again in case the connection is half dead.
 _SILENCE_S = 10.0
@@ -79,7 +77,7 @@ class Follower:
         if subscription.receive(max(left_s, 0.001)) is None:
             _require_time(deadline_s, job_id)
             if self._reader.status_of(job_id) is None:
-                raise JobNotFound(f"there is no job {job_id!r} any more.")
+                raise job_not_found(job_id)
             return
         while subscription.receive(0.0) is not None:
             pass
@@ -116,7 +114,7 @@ class Follower:
         for record in self.follow(job_id, timeout_s=timeout_s):
             if record.is_final:
                 return record
-        raise WaitTimeout(f"{job_id} has not ended.")
+        raise WaitTimeout(f"{job_id} has not finished.")
 
     def output(self, job_id: str, *, follow: bool, after: str = "-") -> Iterator[OutputChunk]:
         """Yield a job's output; with ``follow``, also what is written from now on, until the job is final.
@@ -134,7 +132,7 @@ class Follower:
             yield from self._output_to_end(job_id, after)
             return
         if self._reader.status_of(job_id) is None:
-            raise JobNotFound(f"there is no job {job_id!r}.", remedy="'3ox jobs' lists all jobs.")
+            raise job_not_found(job_id)
         yield from self._written_output(job_id, after)
 
     def _output_to_end(self, job_id: str, after: str) -> Iterator[OutputChunk]:
@@ -262,7 +260,7 @@ class Follower:
             reply = link.read(block_s + self._store.timeout_s)
         except TimeoutError as error:
             raise StoreTimeout(
-                f"the store did not answer within {self._store.timeout_s:g} s.",
+                f"The store did not answer within {self._store.timeout_s:g} s.",
                 remedy="Check whether it is paused or overloaded.",
             ) from error
         if isinstance(reply, hiredis.ReplyError):
@@ -288,4 +286,4 @@ def _events(event_id: str, fields: list[bytes]) -> Iterator[JobEvent]:
 
 def _require_time(deadline_s: float | None, job_id: str) -> None:
     if deadline_s is not None and time.monotonic() >= deadline_s:
-        raise WaitTimeout(f"{job_id} has not ended in time.", remedy="Wait longer, or cancel it.")
+        raise WaitTimeout(f"{job_id} has not finished in time.", remedy="Wait longer, or cancel it.")

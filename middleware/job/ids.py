@@ -1,7 +1,7 @@
-"""Job ids: sortable by time, safe in URLs and file names, short enough to read aloud.
+"""Job ids: sortable by time of creation, safe in URLs and file names, short enough to read aloud.
 
-Twenty characters of Crockford's base 32 in lower case (no i, l, o, u): ten for the milliseconds since
-1970 (48 bits) and ten random ones (50 bits). Sorting the text sorts by time of creation.
+An id has twenty characters of Crockford's base 32 in lower case (no i, l, o, u): ten for the milliseconds
+since 1970 (48 bits) and ten random ones (50 bits).
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import time
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 ID_LENGTH = 20
 
-
 _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 
 
 def _base32(number: int) -> str:
-    """Write 50 bits as ten letters, two at a time."""
+    """Return 50 bits as ten letters; two letters per look-up."""
     return (
         _PAIRS[number >> 40 & 1023]
         + _PAIRS[number >> 30 & 1023]
@@ -28,7 +27,7 @@ def _base32(number: int) -> str:
 
 
 def new_job_id(now_ms: int | None = None) -> str:
-    """Make a job id.
+    """Return a new job id.
 
     Args:
         now_ms: Milliseconds since 1970; now by default.
@@ -38,7 +37,7 @@ def new_job_id(now_ms: int | None = None) -> str:
 
 
 def made_ms(job_id: str) -> int:
-    """Give when an id of ``new_job_id`` was made, in milliseconds since 1970."""
+    """Return when an id of ``new_job_id`` was made, in milliseconds since 1970."""
     number = 0
     for letter in job_id[: ID_LENGTH // 2]:
         number = number << 5 | ALPHABET.index(letter)
@@ -46,15 +45,15 @@ def made_ms(job_id: str) -> int:
 
 
 def id_named(text: str) -> str:
-    """Give the id, or part of one, that stands in what somebody typed; not checked yet.
+    """Return the job id, or the part of one, that a user typed; it is not checked.
 
     Args:
-        text: An id in any case, with or without the ``agent:PROJECT:`` that ``3ox run`` prints before it, or
-            that of a receipt (``r-ID``).
+        text: An id in any case, also with the ``agent:PROJECT:`` that ``3ox run`` prints before it, or the id
+            of a receipt (``r-ID``).
     """
     return text.rpartition(":")[2].strip().lower().removeprefix("r-")
 
 
 def is_id_part(text: str) -> bool:
-    """Tell whether the text can be a whole job id, or a prefix or suffix of one."""
+    """Return whether the text can be a whole job id, or a prefix or suffix of one."""
     return 0 < len(text) <= ID_LENGTH and all(letter in ALPHABET for letter in text)

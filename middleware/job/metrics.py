@@ -1,44 +1,42 @@
-"""A bounded series of samples of the bridge, in the store: what the dashboard draws from.
+"""Samples of the bridge over time, kept in the store for the dashboard.
 
-Two resolutions: a point about every 10 s for an hour, and one about every 10 min for a week.
+There are two series: a sample about every 10 s for an hour, and one about every 10 min for a week.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
 from middleware.job.keys import DELIVER_QUEUE
+from middleware.job.reader import Reader
 from middleware.job.states import State
 
-if TYPE_CHECKING:
-    from middleware.job.reader import Reader
-
 Resolution: TypeAlias = Literal["10s", "10m"]
-#: How far its points are apart, and how many are kept: an hour and a week.
+#: Interval between two samples of a series, and how many are kept: an hour and a week.
 SPACING_S: dict[Resolution, int] = {"10s": 10, "10m": 600}
 POINTS_MAX: dict[Resolution, int] = {"10s": 360, "10m": 1008}
-#: Of the jobs that ended in a window, so many (the last ones) tell of the latency.
-_LOOK_MAX = 200
+#: Latencies are computed from this many jobs, the latest of the window.
+_LATENCY_JOBS_MAX = 200
 
 
 class MetricPoint(Struct, frozen=True, kw_only=True):
     """One sample.
 
     Attributes:
-        at_ms: When, in milliseconds since 1970, by the store's clock.
-        window_s: The time that rates and latencies are about, up to ``at_ms``.
-        states: How many jobs are in each state.
-        deliveries: How many deliveries wait or run.
-        workers: How many workers the store knows.
+        at_ms: Time of the sample, in milliseconds since 1970, by the store's clock.
+        window_s: Rates and latencies are about this time before ``at_ms``.
+        states: Number of jobs in each state.
+        deliveries: Number of pending deliveries.
+        workers: Number of workers in the store.
         completed_per_s: Jobs that completed, per second.
         failed_per_s: Jobs that failed, per second.
-        wait_p50_ms: From ready to started, of the jobs that completed; None if there were none.
-        wait_p95_ms: The same, of the slow ones.
-        run_p50_ms: From started to completed.
-        run_p95_ms: The same, of the slow ones.
+        wait_p50_ms: Median time in the queue of the jobs that completed; None if there were none.
+        wait_p95_ms: 95th percentile of the same.
+        run_p50_ms: Median time from start to completion.
+        run_p95_ms: 95th percentile of the same.
     """
 
     at_ms: int
@@ -55,10 +53,10 @@ class MetricPoint(Struct, frozen=True, kw_only=True):
 
 
 class Metrics:
-    """Takes samples and gives them back.
+    """Takes and returns samples.
 
     Args:
-        reader: Of the bridge.
+        reader: The reader of the bridge.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -72,10 +70,10 @@ class Metrics:
         """Take a sample and add it to the series.
 
         Args:
-            resolution: Of which series; says how long a window the sample is about, too.
+            resolution: The series; its interval is the window of the sample.
 
         Raises:
-            StoreUnreachable: The store is away.
+            StoreUnreachable: The store is unavailable.
         """
         point = self.measure(SPACING_S[resolution])
         self._reader.store.call(
@@ -85,7 +83,7 @@ class Metrics:
         return point
 
     def series(self, resolution: Resolution) -> list[MetricPoint]:
-        """Give all samples of a series, oldest first; at most an hour or a week of them."""
+        """Return all samples of a series, oldest first: an hour or a week."""
         rows = self._reader.store.call("XRANGE", self._key(resolution), "-", "+")
         return [msgspec.json.decode(row[1][1], type=MetricPoint) for row in rows]
 
@@ -93,7 +91,7 @@ class Metrics:
         """Take a sample without keeping it.
 
         Args:
-            window_s: The time up to now that rates and latencies are about.
+            window_s: Rates and latencies are about this time before now.
         """
         seconds, micros = self._reader.store.call("TIME")
         now_ms = int(seconds) * 1000 + int(micros) // 1000
@@ -104,7 +102,7 @@ class Metrics:
             [
                 ("ZCOUNT", done, since, now_ms),
                 ("ZCOUNT", failed, since, now_ms),
-                ("ZREVRANGEBYSCORE", done, now_ms, since, "LIMIT", 0, _LOOK_MAX),
+                ("ZREVRANGEBYSCORE", done, now_ms, since, "LIMIT", 0, _LATENCY_JOBS_MAX),
                 ("ZCARD", self._keys.workers),
                 *(("ZCARD", key) for key in waiting),
             ],
@@ -133,7 +131,7 @@ class Metrics:
         for created, queued, started, completed in rows:
             if created is None or started is None or completed is None:
                 continue
-            # A job that went straight into the queue has no time of its own for that.
+            # A job that was enqueued at its creation has no time of its own for that.
             ready_ms = int(created if queued is None else queued)
             waits.append(max(0, int(started) - ready_ms))
             runs.append(max(0, int(completed) - int(started)))

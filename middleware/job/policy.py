@@ -1,4 +1,4 @@
-"""Who may have what done: the rules ``[[policy]]`` of 3ox.toml, and what holds where none of them fits.
+"""The access policy: the rules ``[[policy]]`` of 3ox.toml, and the default where none of them matches.
 
     [[policy]]
     source = "rest"
@@ -6,9 +6,9 @@
     command = "git *"
     effect = "approve"
 
-The first rule that fits decides. Where none does, everything is allowed but ``shell.cmd`` and ``task.custom``
-from anybody who has no login on this machine. What is not trusted never gets ``shell.cmd``, whatever a rule
-says.
+The first rule that matches decides. Where none does, everything is allowed except job types that run programs
+(``shell.cmd``, ``task.custom``) from anyone without a login on this machine. An untrusted source never gets
+``shell.cmd``, whatever the rules are.
 """
 
 from __future__ import annotations
@@ -21,48 +21,48 @@ from ops.errors import PolicyDenied
 from ops.settings.work import PolicyRule
 
 ALLOW, DENY, APPROVE = "allow", "deny", "approve"
-#: Doors that only somebody with a login on this machine, or 3ox.toml itself, comes through.
+#: Interfaces that only users with a login on this machine, or 3ox.toml itself, can submit through.
 LOCAL_SOURCES = frozenset({"cli", "shell", "python", "clock"})
 _COMMAND_TYPE = "shell.cmd"
 _WILDCARDS = frozenset("*?[")
-#: Pairs of type and source that are kept ready; programs may invent sources.
-_READY_MAX = 256
+#: Maximum number of pairs of type and source whose rules are cached; programs may invent sources.
+_CACHED_MAX = 256
 
 
-class Commanded(Protocol):
-    """What the policy looks at: a job."""
+class PolicySubject(Protocol):
+    """What the policy decides on: a job, or what can become one."""
 
     @property
     def job_type(self) -> str:
-        """Its type."""
+        """Name of the job type."""
 
     @property
     def source(self) -> str:
-        """The door it came through."""
+        """The interface that it is submitted through."""
 
     @property
     def actor(self) -> str:
-        """Who commanded it."""
+        """Who submits it."""
 
     @property
     def trust(self) -> str:
-        """How much that door knows of them."""
+        """How far the interface trusts the actor."""
 
     @property
     def project(self) -> str | None:
-        """For which project."""
+        """Its project, if any."""
 
     @property
     def payload(self) -> Any:
-        """What the actor needs; of a ``shell.cmd`` its ``argv`` and ``env`` count."""
+        """Its payload; of a ``shell.cmd``, ``argv`` and ``env`` are matched."""
 
 
-class Decision(NamedTuple):
-    """What the policy says of a job.
+class PolicyDecision(NamedTuple):
+    """Decision on a job.
 
     Attributes:
         effect: ``allow``, ``deny`` or ``approve``.
-        rule: Number of the rule in 3ox.toml, from 1; 0 if none of them fitted.
+        rule: Number of the rule in 3ox.toml, from 1; 0 if none of them matched.
     """
 
     effect: str
@@ -70,37 +70,37 @@ class Decision(NamedTuple):
 
     @property
     def name(self) -> str:
-        """How receipts name it."""
+        """The decision as receipts name it."""
         return f"rule {self.rule}: {self.effect}" if self.rule else f"default: {self.effect}"
 
 
-_DEFAULT_ALLOW = Decision(ALLOW)
-_DEFAULT_DENY = Decision(DENY)
+_DEFAULT_ALLOW = PolicyDecision(ALLOW)
+_DEFAULT_DENY = PolicyDecision(DENY)
 
-_Test = Callable[[Commanded], bool]
+_Test = Callable[[PolicySubject], bool]
 
 
 class Policy:
-    """The rules, made ready to be asked once for each job.
+    """Decides by the rules; called once for each submission.
 
     Args:
-        rules: In their order.
+        rules: The rules, in order of priority.
     """
 
     def __init__(self, rules: Sequence[PolicyRule]) -> None:
         self._rules = rules
-        self._ready: dict[tuple[str, str], list[tuple[list[_Test], Decision]]] = {}
+        self._cached: dict[tuple[str, str], list[tuple[list[_Test], PolicyDecision]]] = {}
 
-    def decide(self, job: Commanded) -> Decision:
-        """Say what is to become of a job; about half a microsecond for one that no rule is for."""
+    def decide(self, job: PolicySubject) -> PolicyDecision:
+        """Return the decision on a job; takes about half a microsecond where no rule applies."""
         job_type = job.job_type
         if job_type == _COMMAND_TYPE and job.trust == "untrusted":
             return _DEFAULT_DENY
         if self._rules:
-            way = (job_type, job.source)
-            rules = self._ready.get(way)
+            pair = (job_type, job.source)
+            rules = self._cached.get(pair)
             if rules is None:
-                rules = self._make_ready(*way)
+                rules = self._applicable(*pair)
             for tests, decision in rules:
                 for test in tests:
                     if not test(job):
@@ -111,25 +111,25 @@ class Policy:
             return _DEFAULT_DENY
         return _DEFAULT_ALLOW
 
-    def _make_ready(self, job_type: str, source: str) -> list[tuple[list[_Test], Decision]]:
-        """Give the rules that can fit such jobs, without the tests whose answer is known already."""
+    def _applicable(self, job_type: str, source: str) -> list[tuple[list[_Test], PolicyDecision]]:
+        """Return the rules that can match jobs of this type and source, with their remaining tests."""
         rules = [
-            (_tests(rule), Decision(rule.effect, number))
+            (_tests(rule), PolicyDecision(rule.effect, number))
             for number, rule in enumerate(self._rules, start=1)
             if _matcher(rule.job_type)(job_type)
             and _matcher(rule.source)(source)
             and (rule.command == "*" or job_type == _COMMAND_TYPE)
         ]
-        if len(self._ready) >= _READY_MAX:
-            self._ready.clear()
-        self._ready[job_type, source] = rules
+        if len(self._cached) >= _CACHED_MAX:
+            self._cached.clear()
+        self._cached[job_type, source] = rules
         return rules
 
-    def require(self, job: Commanded) -> Decision:
-        """Say what is to become of a job that is not denied.
+    def require(self, job: PolicySubject) -> PolicyDecision:
+        """Return the decision on a job, unless it is denied.
 
         Raises:
-            PolicyDenied: It is; the error names the rule and what would allow it.
+            PolicyDenied: It is denied; the error names the rule and what would allow the job.
         """
         decision = self.decide(job)
         if decision.effect == DENY:
@@ -137,23 +137,23 @@ class Policy:
         return decision
 
 
-def denial(job: Commanded, decision: Decision) -> PolicyDenied:
-    """Put into words why a job is denied, and who can change that."""
+def denial(job: PolicySubject, decision: PolicyDecision) -> PolicyDenied:
+    """Return the error that says why a job is denied and who can change that."""
     what = f"{job.job_type} from {job.source}"
     if decision.rule:
         return PolicyDenied(
-            f"the policy denies {what}: rule {decision.rule} of 3ox.toml.",
-            remedy="Whoever keeps 3ox.toml can put an allowing [[policy]] before that rule.",
+            f"The policy denies {what}: rule {decision.rule} of 3ox.toml.",
+            remedy="The owner of 3ox.toml can put an allowing [[policy]] before that rule.",
         )
     if job.job_type == _COMMAND_TYPE and job.trust == "untrusted":
         return PolicyDenied(
-            f"the policy denies {what}: what came in as a file or text never runs a command.",
-            remedy="Have somebody who is known to the bridge command it.",
+            f"The policy denies {what}: content of a file or message never runs a command.",
+            remedy="Have a trusted user submit the command.",
         )
     return PolicyDenied(
-        f"the policy denies {what} unless a rule allows it.",
-        remedy=f'Whoever keeps 3ox.toml can add: [[policy]] source = "{job.source}", '
-        f'job_type = "{job.job_type}", effect = "allow" (or "approve", to be asked each time).',
+        f"The policy denies {what} unless a rule allows it.",
+        remedy=f'The owner of 3ox.toml can add: [[policy]] source = "{job.source}", '
+        f'job_type = "{job.job_type}", effect = "allow" (or "approve", to decide each time).',
     )
 
 
@@ -170,15 +170,15 @@ def _tests(rule: PolicyRule) -> list[_Test]:
     return tests
 
 
-def _command_test(fits: Callable[[str], bool], *, allows: bool) -> _Test:
+def _command_test(matches: Callable[[str], bool], *, allows: bool) -> _Test:
     import shlex
 
-    def test(job: Commanded) -> bool:
+    def test(job: PolicySubject) -> bool:
         argv: list[str] = job.payload.argv
         if allows and job.trust != "operator" and job.payload.env:
-            # The name of a program says nothing about what runs when PATH or LD_PRELOAD come with the job.
+            # With PATH or LD_PRELOAD from the job, the name of a program does not determine what runs.
             return False
-        return fits(shlex.join(argv)) or fits(shlex.quote(argv[0]))
+        return matches(shlex.join(argv)) or matches(shlex.quote(argv[0]))
 
     return test
 

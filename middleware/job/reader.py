@@ -1,10 +1,9 @@
-"""Reads jobs from the store: one, a page, a receipt, the output; never a scan, never all at once."""
+"""Read jobs from the store: one job, a page, a receipt, the output; in bounded steps, without scans."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import hiredis
 import msgspec
@@ -17,24 +16,24 @@ from middleware.job.records import JobPage, JobRecord, OutputChunk, Receipt
 from middleware.job.schema import JOB_TYPES
 from middleware.job.states import State
 from ops.errors import AmbiguousJobId, InvalidJob, JobNotFound
+from ops.store.client import Store
 from ops.store.resp import Reply, as_error
 
-if TYPE_CHECKING:
-    from ops.store.client import Store
-
 LIMIT_MAX = 1000
-#: How many ids one call looks at while it filters; it returns a cursor when that was not enough.
-_LOOK_MAX = 2000
+#: Maximum number of ids that one call filters; it then returns a cursor.
+_FILTERED_MAX = 2000
 _OUTPUT_PAGE = 500
 _FOREIGN_ID_MAX = 64
+#: Ids that the error for an ambiguous part names.
+_NAMED_MAX = 3
 
 
 class Reader:
     """The read side of one bridge.
 
     Args:
-        store: Where to read.
-        prefix: Before all key names.
+        store: The store to read.
+        prefix: Prefix of all key names.
     """
 
     def __init__(self, store: Store, prefix: str) -> None:
@@ -45,7 +44,7 @@ class Reader:
         """Run commands in one round trip.
 
         Raises:
-            StoreUnreachable: No answer, or the store cannot serve now.
+            StoreUnreachable: The store is unavailable.
             StoreError: One of them failed.
         """
         replies = self.store.pipeline(commands)
@@ -55,23 +54,23 @@ class Reader:
         return replies
 
     def resolve(self, part: str) -> str:
-        """Complete a shortened job id.
+        """Return the whole id for a shortened one.
 
         Args:
-            part: The id, or a prefix or suffix that only one job has; ``agent:PROJECT:ID`` and a receipt's
-                id are taken too.
+            part: The id, or a prefix or suffix that only one job has; also ``agent:PROJECT:ID`` or a
+                receipt's id.
 
         Raises:
-            JobNotFound: No job fits.
-            AmbiguousJobId: More than one does.
+            JobNotFound: No job matches.
+            AmbiguousJobId: More than one job matches.
         """
         word = id_named(part)
         if not is_id_part(word):
             if self._is_foreign(part):
                 return part
-            raise JobNotFound(f"there is no job {part!r}.", remedy="'3ox jobs' lists all jobs.")
+            raise job_not_found(part)
         if len(word) == ID_LENGTH:
-            # A whole id needs no look-up: whoever goes on with it finds out, and may wait for the store.
+            # A whole id needs no look-up: the caller reads the job next, and may wait for the store then.
             return word
         tail = word[::-1]
         heads, tails = self.read(
@@ -82,27 +81,28 @@ class Reader:
         )
         found = {item.decode() for item in heads} | {item.decode()[::-1] for item in tails}
         if not found:
-            raise JobNotFound(f"there is no job {part!r}.", remedy="'3ox jobs' lists all jobs.")
+            raise job_not_found(part)
         if len(found) > 1:
-            names = ", ".join(sorted(found)[:3])
+            names = ", ".join(sorted(found)[:_NAMED_MAX])
+            more = ", ..." if len(found) > _NAMED_MAX else ""
             raise AmbiguousJobId(
-                f"{part!r} fits more than one job: {names}{', ...' if len(found) > 3 else ''}.",  # noqa: PLR2004
-                remedy="Give more characters.",
+                f"{part!r} matches more than one job: {names}{more}.",
+                remedy="Use more characters of the id.",
             )
         return str(found.pop())
 
     def _is_foreign(self, text: str) -> bool:
-        """Tell whether a job has this id of another making, which a program gave to ``dispatch``; whole."""
+        """Return whether a job has this id, one that a program chose when it submitted the job."""
         if len(text) > _FOREIGN_ID_MAX:
             return False
         status, queue = self.store.call("HMGET", self.keys.job(text), "status", "queue")
         return status is not None and queue != DELIVER_QUEUE.encode()
 
     def job(self, job_id: str) -> JobRecord:
-        """Give one job, by its whole id.
+        """Return a job by its whole id.
 
         Raises:
-            JobNotFound: There is none.
+            JobNotFound: The store does not have it.
         """
         life, result, chain = self.read(
             [
@@ -112,35 +112,35 @@ class Reader:
             ],
         )
         if life[0] is None:
-            raise JobNotFound(f"there is no job {job_id!r}.", remedy="'3ox jobs' lists all jobs.")
+            raise job_not_found(job_id)
         record = make_record(job_id, life, result=result, chain=chain)
         return self.with_deliveries([record], [life])[0]
 
     def status_of(self, job_id: str) -> str | None:
-        """Give a job's status, None if there is no such job."""
+        """Return a job's status, None if the store does not have the job."""
         status = self.store.call("HGET", self.keys.job(job_id), "status")
         return None if status is None else str(status.decode())
 
     def receipt(self, job_id: str, *, duplicate: bool = False) -> Receipt:
-        """Give a job's receipt, by its whole id.
+        """Return a job's receipt by its whole id.
 
         Raises:
-            JobNotFound: There is no such job.
+            JobNotFound: The store does not have the job.
         """
         spec, chain = self.read(
             [("HGET", self.keys.job(job_id), "spec"), ("LRANGE", self.keys.receipts(job_id), 0, -1)],
         )
         if spec is None or not chain:
-            raise JobNotFound(f"there is no job {job_id!r}.", remedy="'3ox jobs' lists all jobs.")
+            raise job_not_found(job_id)
         return read_receipt(read_job(job_id, spec), chain, duplicate=duplicate)
 
     def summary(
         self, queue: str = "jobs", *, job_type: str | None = None, project: str | None = None
     ) -> dict[str, int]:
-        """Count the jobs in each state.
+        """Return the number of jobs in each state.
 
         Args:
-            queue: Of which queue.
+            queue: Name of the queue.
             job_type: Only jobs of this type.
             project: Only jobs of this project.
         """
@@ -151,10 +151,10 @@ class Reader:
         return self._narrow(found, indexes, queue) if indexes else found
 
     def _narrow(self, counts: dict[str, int], indexes: list[str], queue: str) -> dict[str, int]:
-        """Count those that stand in all these indexes too.
+        """Return the number of jobs per state that are in all these indexes too.
 
-        The store walks the smaller set of each pair, 0.17 us a job (measured with 100,000). So the fullest
-        state, which may hold all that ever ended, is not counted: it has what the others leave.
+        The store iterates over the smaller set of each pair, 0.17 us per job (measured with 100,000). So the
+        fullest state, which may have all finished jobs, is not counted: it has the rest.
         """
         fullest = max(counts, key=lambda name: counts[name])
         commands: list[tuple[str | int, ...]] = [("ZINTERCARD", len(indexes), *indexes)]
@@ -162,7 +162,7 @@ class Reader:
             if state != fullest:
                 sets = (self.keys.state(state, queue), *indexes)
                 commands.append(("ZINTERCARD", len(sets), *sets))
-        # At one moment, since a job that moves on meanwhile would be counted twice or not at all.
+        # In one transaction, since a job whose state changes meanwhile would be counted twice or not at all.
         total, *others = self.read([("MULTI",), *commands, ("EXEC",)])[-1]
         names = [str(state) for state in State if state != fullest]
         narrow = dict(zip(names, others, strict=True))
@@ -179,22 +179,22 @@ class Reader:
         limit: int = 50,
         cursor: str | None = None,
     ) -> JobPage:
-        """Give a page of jobs, newest first (a single status: by when they came into it, latest first).
+        """Return a page of jobs, newest first; with ``status``, by the time of that state, latest first.
 
         Args:
             status: Only jobs in this state.
             job_type: Only jobs of this type.
             project: Only jobs of this project.
-            source: Only jobs that came through this door; it has no index, so a page may end early.
-            limit: How many, at most 1000.
-            cursor: ``next`` of the page before.
+            source: Only jobs submitted through this interface; it has no index, so a page may be short.
+            limit: Size of the page, at most 1000.
+            cursor: ``next`` of the previous page.
 
         Raises:
-            InvalidJob: No such state or job type; or the cursor is none of ours.
+            InvalidJob: The state or job type is unknown, or the cursor is not valid.
         """
         if status is not None and status not in set(State):
             raise InvalidJob(
-                f"there is no state {status!r}.", remedy=f"Use one of: {', '.join(State)}.", field="status"
+                f"Unknown state {status!r}.", remedy=f"Use one of: {', '.join(State)}.", field="status"
             )
         if job_type is not None:
             JOB_TYPES.require(job_type, field="type")
@@ -202,10 +202,10 @@ class Reader:
         limit = max(1, min(limit, LIMIT_MAX))
         jobs: list[JobRecord] = []
         looked, place = 0, cursor
-        while len(jobs) < limit and looked < _LOOK_MAX:
+        while len(jobs) < limit and looked < _FILTERED_MAX:
             rows, following = self._ids(status, job_type, project, limit, place)
             for (_, at), record in zip(rows, self._records([job_id for job_id, _ in rows]), strict=True):
-                if record is None or not _fits(record, status, job_type, project, source):
+                if record is None or not _matches(record, status, job_type, project, source):
                     continue
                 jobs.append(record)
                 if len(jobs) == limit:
@@ -220,7 +220,7 @@ class Reader:
     def with_deliveries(
         self, records: Sequence[JobRecord], lives: Sequence[list[bytes | None]]
     ) -> list[JobRecord]:
-        """Add to records where their results went; a round trip only if one of them has been delivered."""
+        """Return the records with their deliveries; a round trip only if one of them has any."""
         at = LIFE_FIELDS.index("deliveries")
         counts = {
             record.job_id: int(count)
@@ -236,10 +236,10 @@ class Reader:
         ]
 
     def undelivered(self, limit: int) -> list[JobRecord]:
-        """Give jobs whose results have not arrived everywhere, with their deliveries.
+        """Return jobs with a delivery that has not arrived, with their deliveries.
 
         Args:
-            limit: How many at most.
+            limit: Maximum number of jobs.
         """
         ids = undelivered_jobs(self.read, self.keys, limit)
         if not ids:
@@ -251,7 +251,7 @@ class Reader:
         )
 
     def records(self, ids: Sequence[str]) -> list[JobRecord]:
-        """Give those of these jobs that there are, by their whole ids, without their attempts."""
+        """Return those of these jobs that the store has, by their whole ids, without their attempts."""
         return [record for record in self._records(ids) if record is not None]
 
     def _ids(
@@ -262,7 +262,7 @@ class Reader:
         count: int,
         place: str | None,
     ) -> tuple[list[tuple[str, str]], str | None]:
-        """Give the next ids of the narrowest index, each with its place, and where to go on."""
+        """Return the next ids of the most selective index with their cursors, and the next page's cursor."""
         if status is not None:
             rows = self._ids_of_state(self.keys.state(State(status)), count, place)
             return rows, rows[-1][1] if len(rows) == count else None
@@ -276,7 +276,7 @@ class Reader:
         return [(job_id, job_id) for job_id in ids], ids[-1] if len(ids) == count else None
 
     def _ids_of_state(self, key: str, count: int, place: str | None) -> list[tuple[str, str]]:
-        """Give ids by score, those of one score by id, latest first; a place is ``SCORE:ID``."""
+        """Return ids by score, those of one score by id, latest first; a cursor is ``SCORE:ID``."""
         score, _, last = ("+inf", "", "") if place is None else place.partition(":")
         top = score if place is None else f"({score}"
         level, below = self.read(
@@ -285,7 +285,7 @@ class Reader:
                 ("ZREVRANGEBYSCORE", key, top, "-inf", "WITHSCORES", "LIMIT", 0, count),
             ],
         )
-        # Of the jobs of the same millisecond, those that the page before did not get to.
+        # Jobs of the same millisecond that were not on the previous page.
         rows = [(job_id, f"{score}:{job_id}") for item in level if (job_id := item.decode()) < last]
         rows += [
             (job_id.decode(), f"{of.decode()}:{job_id.decode()}")
@@ -308,16 +308,21 @@ class Reader:
         ]
 
     def output(self, job_id: str, after: str = "-", limit: int = _OUTPUT_PAGE) -> list[OutputChunk]:
-        """Give the next pieces of a job's output.
+        """Return the next pieces of a job's output.
 
         Args:
             job_id: The whole id.
             after: ``entry_id`` of the last piece seen, ``-`` for the beginning.
-            limit: How many pieces.
+            limit: Maximum number of pieces.
         """
         start = "-" if after == "-" else f"({after}"
         rows = self.store.call("XRANGE", self.keys.output(job_id), start, "+", "COUNT", limit)
         return [_chunk(row) for row in rows]
+
+
+def job_not_found(job_id: str) -> JobNotFound:
+    """Return the error for a job that the store does not have."""
+    return JobNotFound(f"Job {job_id!r} not found.", remedy="'3ox jobs --all' lists all jobs.")
 
 
 def _chunk(row: list[Reply]) -> OutputChunk:
@@ -326,24 +331,24 @@ def _chunk(row: list[Reply]) -> OutputChunk:
 
 
 def _require_cursor(cursor: str | None, status: str | None) -> None:
-    """Refuse what is not the ``next`` of a page: an id, behind ``SCORE:`` for the jobs of one state."""
+    """Raise unless the cursor can be the ``next`` of a page: an id, or ``SCORE:ID`` for one state."""
     if cursor is None:
         return
     score, colon, job_id = ("", "", cursor) if status is None else cursor.partition(":")
     try:
-        fits = is_id_part(job_id) and len(job_id) == ID_LENGTH
-        fits = fits and (status is None or (colon == ":" and math.isfinite(float(score))))
+        valid = is_id_part(job_id) and len(job_id) == ID_LENGTH
+        valid = valid and (status is None or (colon == ":" and math.isfinite(float(score))))
     except ValueError:
-        fits = False
-    if not fits:
+        valid = False
+    if not valid:
         raise InvalidJob(
-            f"{cursor!r} is no cursor of such a list.",
-            remedy="Use 'next' of the page before, with the same filters; leave it out for the first page.",
+            f"Cursor {cursor!r} is not valid for this list.",
+            remedy="Use 'next' of the previous page with the same filters; omit it for the first page.",
             field="cursor",
         )
 
 
-def _fits(
+def _matches(
     record: JobRecord, status: str | None, job_type: str | None, project: str | None, source: str | None
 ) -> bool:
     return (

@@ -1,4 +1,4 @@
-"""Builds receipts, of jobs in the store, in the spool and in this process."""
+"""Build receipts: of jobs in the store, in the spool and in this process."""
 
 from __future__ import annotations
 

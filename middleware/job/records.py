@@ -1,4 +1,4 @@
-"""The read side: what a job has become, as the command line, REST and Python show it."""
+"""Records of jobs, receipts, events and output, as the command line, REST and Python show them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from middleware.job.states import FINAL
 from ops.errors import BridgeError
 from ops.store.resp import well_formed
 
-#: Of a traceback, this much of its end is kept with the job; of what is said in an error, the beginning.
+#: The end of a traceback and the beginning of an error's texts are kept, up to these lengths.
 TRACEBACK_MAX_CHARS = 4_000
-_SAID_MAX_CHARS = 4_000
+_TEXT_MAX_CHARS = 4_000
 
 
 class JobError(Struct, frozen=True):
-    """Why a job failed; all of it is always there, what is not known as an empty text."""
+    """Why a job failed; what is unknown is an empty text."""
 
     type: str
     message: str
@@ -29,24 +29,24 @@ class JobError(Struct, frozen=True):
 
     @classmethod
     def of(cls, error: BaseException, *, traceback: str = "") -> JobError:
-        """Tell of an exception, within bounds; what UTF-8 cannot hold is replaced.
+        """Return the description of an exception, shortened; what UTF-8 cannot encode is replaced.
 
         Args:
-            error: What an attempt ended with.
-            traceback: As text; empty if it would say nothing more.
+            error: What an attempt raised.
+            traceback: Its traceback as text; empty if the error is an expected one.
         """
         remedy = error.remedy if isinstance(error, BridgeError) else ""
         message = error.message if isinstance(error, BridgeError) else str(error)
-        said = (type(error).__name__, message[:_SAID_MAX_CHARS], remedy[:_SAID_MAX_CHARS])
-        return cls(*map(well_formed, (*said, traceback[-TRACEBACK_MAX_CHARS:])))
+        texts = (type(error).__name__, message[:_TEXT_MAX_CHARS], remedy[:_TEXT_MAX_CHARS])
+        return cls(*map(well_formed, (*texts, traceback[-TRACEBACK_MAX_CHARS:])))
 
     def encode(self) -> bytes:
-        """Give it as the JSON that the store keeps."""
+        """Return it as the JSON that the store keeps."""
         return msgspec.json.encode(self)
 
 
 class Attempt(Struct, frozen=True):
-    """One attempt, read off the receipt chain."""
+    """One attempt, as the receipt chain records it."""
 
     attempt: int
     worker_id: str | None
@@ -67,13 +67,13 @@ class Transition(Struct, frozen=True, gc=False):
 
 
 class Receipt(Struct, frozen=True, kw_only=True, gc=False):
-    """What the bridge vouches for: who commanded what, and what became of it.
+    """Who submitted which job, and what happened to it.
 
     Attributes:
-        input_sha256: Of the payload as canonical JSON (sorted keys, no spaces).
-        result_sha256: Of the result as stored.
-        duplicate: The command had been taken before; this is the first one's receipt.
-        policy: The rule of 3ox.toml that let the job in, "rule 2: allow"; empty if none was needed.
+        input_sha256: Hash of the payload as canonical JSON (sorted keys, no spaces).
+        result_sha256: Hash of the result as stored.
+        duplicate: The idempotency key was used before; this is the receipt of the first job.
+        policy: The rule of 3ox.toml that admitted the job, such as "rule 2: allow"; empty if none matched.
     """
 
     receipt_id: str
@@ -97,11 +97,11 @@ class Receipt(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class JobRecord(Struct, frozen=True, kw_only=True):
-    """A job in full; the fields of the public interface and a few more.
+    """A job with all its fields.
 
     Attributes:
-        approval: ``waits``, ``approved``, ``denied`` or ``expired``; empty if nobody had to approve the job.
-        deliveries: Where its result went or is going; only where one job is shown, or those undelivered.
+        approval: ``waits``, ``approved``, ``denied`` or ``expired``; empty if no approval was required.
+        deliveries: Deliveries of its result; set where one job is shown, and in the list of undelivered ones.
     """
 
     job_id: str
@@ -143,11 +143,11 @@ class JobRecord(Struct, frozen=True, kw_only=True):
 
     @property
     def is_final(self) -> bool:
-        """Tell whether the job has ended."""
+        """Whether the job has finished."""
         return self.status in FINAL
 
     def to_json(self) -> bytes:
-        """Give the record as JSON."""
+        """Return the record as JSON."""
         return msgspec.json.encode(self)
 
 
@@ -155,7 +155,7 @@ class JobPage(Struct, frozen=True):
     """A page of jobs, newest first.
 
     Attributes:
-        summary: How many jobs are in each state, all pages together.
+        summary: Number of jobs in each state, on all pages together.
         next: Cursor of the next page, None on the last one.
     """
 
@@ -185,13 +185,13 @@ class OutputChunk(Struct, frozen=True):
 
 
 def receipt_id_of(job_id: str) -> str:
-    """Give the id of a job's receipt chain."""
+    """Return the id of a job's receipt."""
     return f"r-{job_id}"
 
 
 @lru_cache(maxsize=256)
 def utc(at_ms: int | str | bytes | None) -> str | None:
-    """Write milliseconds since 1970 as RFC 3339 with milliseconds, UTC."""
+    """Return milliseconds since 1970 as RFC 3339 with milliseconds, UTC; None for None."""
     if at_ms is None:
         return None
     seconds, rest_ms = divmod(int(at_ms), 1000)
@@ -200,23 +200,23 @@ def utc(at_ms: int | str | bytes | None) -> str | None:
 
 
 def ms_of(at: str) -> int:
-    """Read what ``utc`` wrote: milliseconds since 1970."""
+    """Return the milliseconds since 1970 of a text of ``utc``."""
     return round(datetime.fromisoformat(at).timestamp() * 1000)
 
 
 def utc_now() -> str:
-    """Write the time by this machine's clock, as ``utc`` does."""
+    """Return the time by this machine's clock as a text of ``utc``."""
     return str(utc(time.time_ns() // 1_000_000))
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
-    """The way of a job's result to one sink.
+    """The delivery of a job's result to one destination.
 
     Attributes:
         sink: ``outbox``, ``webhook:NAME``, ``notify:NAME:NUMBER`` or ``telegram``.
-        status: Of the delivery, which is a job of its own: ``completed`` when it has arrived, ``failed`` when
-            it was given up.
-        due_at: When it is tried again.
+        status: State of the delivery, which is a job of its own: ``completed`` when it has arrived,
+            ``failed`` when no attempts are left.
+        due_at: Time of its next attempt.
     """
 
     delivery_id: str

@@ -125,9 +125,7 @@ class JobTypes:
             InvalidJob: They may not; names the nearest type and all that they may submit.
         """
         if name not in self:
-            raise InvalidJob(
-                f"there is no job type {name!r}.", remedy=_nearest(name, tuple(self)), field=field
-            )
+            raise InvalidJob(f"Unknown job type {name!r}.", remedy=_nearest(name, tuple(self)), field=field)
 
     def require_settings(self, settings: Settings) -> None:
         """Check the names of ``[types]`` in 3ox.toml.

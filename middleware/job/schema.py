@@ -68,12 +68,12 @@ def explain(error: msgspec.MsgspecError, job_type: str = "") -> InvalidJob:
         where = f"{where}.{unknown}".lstrip(".")
         allowed = _fields_at(JOB_TYPES.struct(job_type), where) if job_type in JOB_TYPES else ()
         remedy = f"Remove it, or use one of: {', '.join(allowed)}." if allowed else "Remove it."
-        return InvalidJob(f"the job has an unknown field {where!r}.", remedy=remedy, field=where)
+        return InvalidJob(f"Unknown field {where!r} of the job.", remedy=remedy, field=where)
     if "missing required field `" in complaint:
         missing = complaint.split("missing required field `", 1)[1].rstrip("`")
         where = f"{where}.{missing}".lstrip(".")
-        return InvalidJob(f"the job lacks the field {where!r}.", remedy="Add it.", field=where)
-    named = f"field {where!r}" if where else "the job"
+        return InvalidJob(f"Missing field {where!r} of the job.", remedy="Add it.", field=where)
+    named = f"Field {where!r}" if where else "The job"
     return InvalidJob(f"{named} is not valid: {complaint}.", remedy="Correct the value.", field=where)
 
 

@@ -1,12 +1,12 @@
-"""Sessions: what was asked and answered in one conversation, the last messages of it.
+"""Sessions: the last messages of a conversation, questions and answers.
 
-``session:ID`` is a list of messages, oldest first, each a JSON object; an operator reads it with ``LRANGE``.
-Beside it stand its facts: how many messages there have been and when. Written it is by ``remember.lua``.
+``session:ID`` is a list of messages, oldest first, each a JSON object. ``sessionfacts:ID`` has the number of
+messages so far and the times of the first and the last. ``remember.lua`` writes both.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import hiredis
 import msgspec
@@ -15,14 +15,12 @@ from msgspec import Struct
 from middleware.job.keys import Keys
 from middleware.job.records import utc
 from ops.errors import SessionNotFound
+from ops.store.client import Store
 from ops.store.resp import Reply, as_error
 
-if TYPE_CHECKING:
-    from ops.store.client import Store
-
-#: More sessions than this are not kept: those that were silent longest go first.
+#: Maximum number of sessions; those without messages for the longest time are removed first.
 SESSIONS_MAX = 10_000
-#: Of a longer message the beginning is kept, in characters; the job's result has the whole answer.
+#: Maximum length of a kept message in characters; the job's result has the whole answer.
 TEXT_MAX = 16_000
 _CUT = " [...]"
 _LIST_MAX = 1000
@@ -33,10 +31,10 @@ class SessionMessage(Struct, frozen=True, kw_only=True):
 
     Attributes:
         job_id: The job that it belongs to.
-        role: ``user`` asked it, ``assistant`` answered it.
-        at: When, RFC 3339.
-        text: What was said; at most ``TEXT_MAX`` characters.
-        source: The door through which the question came.
+        role: ``user`` for a question, ``assistant`` for an answer.
+        at: Time, RFC 3339.
+        text: The message; at most ``TEXT_MAX`` characters.
+        source: The interface that the question was submitted through.
     """
 
     job_id: str
@@ -47,15 +45,15 @@ class SessionMessage(Struct, frozen=True, kw_only=True):
 
 
 class SessionFacts(Struct, frozen=True, kw_only=True):
-    """A session in numbers.
+    """Size and times of a session.
 
     Attributes:
         session_id: Its name.
-        messages: How many messages there have been, dropped ones included.
-        kept: How many there still are.
-        began_at: When its first question was asked, RFC 3339.
-        last_at: When its last message was written.
-        expires_s: It is forgotten so many seconds from now, unless it goes on.
+        messages: Number of messages so far, dropped ones included.
+        kept: Number of messages that are kept.
+        began_at: Time of its first question, RFC 3339.
+        last_at: Time of its last message, RFC 3339.
+        expires_s: Seconds until it is removed, unless another message comes.
     """
 
     session_id: str
@@ -67,7 +65,7 @@ class SessionFacts(Struct, frozen=True, kw_only=True):
 
 
 def cut_text(text: str, limit: int = TEXT_MAX) -> str:
-    """Give a text of at most ``limit`` characters; a longer one's beginning, and a mark that it was cut."""
+    """Return the text, shortened to ``limit`` characters with a mark at its end if it is longer."""
     return text if len(text) <= limit else text[: max(0, limit - len(_CUT))] + _CUT
 
 
@@ -75,8 +73,8 @@ class Sessions:
     """Reads and clears the sessions of one bridge.
 
     Args:
-        store: Where they are.
-        prefix: Before all key names.
+        store: The store that has the sessions.
+        prefix: Prefix of all key names.
     """
 
     def __init__(self, store: Store, prefix: str) -> None:
@@ -84,49 +82,44 @@ class Sessions:
         self._keys = Keys(prefix)
 
     def messages(self, session_id: str) -> list[SessionMessage]:
-        """Give the messages that are kept, oldest first; none if there is no such session.
+        """Return the kept messages of a session, oldest first; none if it does not exist.
 
         Raises:
-            StoreUnreachable: The store is away.
+            StoreUnreachable: The store is unavailable.
         """
         rows = self._store.call("LRANGE", self._keys.session(session_id), 0, -1)
         return [msgspec.json.decode(row, type=SessionMessage) for row in rows]
 
     def facts(self, session_id: str) -> SessionFacts:
-        """Give a session in numbers.
+        """Return size and times of a session.
 
         Raises:
-            SessionNotFound: There is none of this name, or not any more.
-            StoreUnreachable: The store is away.
+            SessionNotFound: It does not exist, or no longer.
+            StoreUnreachable: The store is unavailable.
         """
         found = self._facts([session_id])
         if not found:
-            raise SessionNotFound(
-                f"there is no session {session_id!r}.", remedy="'3ox sessions' lists all sessions."
-            )
+            raise _not_found(session_id)
         return found[0]
 
     def latest(self, limit: int = _LIST_MAX) -> list[SessionFacts]:
-        """Give the sessions, the one with the latest message first.
+        """Return the sessions, the one with the latest message first.
 
         Args:
-            limit: How many at most, up to 1000.
+            limit: Maximum number of sessions, up to 1000.
 
         Raises:
-            StoreUnreachable: The store is away.
+            StoreUnreachable: The store is unavailable.
         """
         names = self._store.call("ZREVRANGE", self._keys.sessions, 0, min(limit, _LIST_MAX) - 1)
         return self._facts([name.decode() for name in names])
 
     def clear(self, session_id: str) -> int:
-        """Forget a session.
-
-        Returns:
-            How many messages it had.
+        """Remove a session; return how many messages it had.
 
         Raises:
-            SessionNotFound: There is none of this name.
-            StoreUnreachable: The store is away; the same again does no harm.
+            SessionNotFound: It does not exist.
+            StoreUnreachable: The store is unavailable; repeating the call has no further effect.
         """
         key = self._keys.session(session_id)
         replies = self._read(
@@ -140,13 +133,11 @@ class Sessions:
         )
         count, existed, listed = replies[-1]
         if not existed and not listed:
-            raise SessionNotFound(
-                f"there is no session {session_id!r}.", remedy="'3ox sessions' lists all sessions."
-            )
+            raise _not_found(session_id)
         return int(count)
 
     def _facts(self, names: list[str]) -> list[SessionFacts]:
-        """Give the facts of those that there still are."""
+        """Return the facts of those sessions that exist."""
         if not names:
             return []
         commands: list[tuple[str, ...]] = []
@@ -180,3 +171,7 @@ class Sessions:
             if isinstance(reply, hiredis.ReplyError):
                 raise as_error(reply)
         return replies
+
+
+def _not_found(session_id: str) -> SessionNotFound:
+    return SessionNotFound(f"Session {session_id!r} not found.", remedy="'3ox sessions' lists all sessions.")

@@ -1,4 +1,4 @@
-"""The states of a job and the moves between them, in one table.
+"""The states of a job and the transitions between them.
 
     enqueue ─▶ queued ──▶ processing ──▶ completed
        │         ▲ ▲         │  │  │
@@ -7,8 +7,8 @@
                  ▲           │  └▶ retrying ──▶ queued
                  └───────────┘ (handed back, recovered; after a second crash `retrying`)
 
-Every state is one sorted set in the store, so that a job is in exactly one place; the scripts hold the
-same table (``prelude.lua``) and refuse any other move. The tests walk all of it.
+Every state is one sorted set in the store, so a job is in exactly one state. The store functions have the
+same table (``prelude.lua``) and refuse any other transition; the tests try all of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where a job is in its life."""
+    """State of a job."""
 
     QUEUED = "queued"
     SCHEDULED = "scheduled"
@@ -30,7 +30,7 @@ class State(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Tell whether a job in this state has ended."""
+        """Whether it is final: the job has finished."""
         return self in FINAL
 
 

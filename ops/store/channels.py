@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 import hiredis
 from msgspec import Struct
 
 from ops.backoff import Backoff
 from ops.errors import StoreError, StoreTimeout, StoreUnreachable
+from ops.store.client import Store
 from ops.store.resp import as_error
 from ops.threads import start_duty
-
-if TYPE_CHECKING:
-    from ops.store.client import Store
 
 #: A connection without messages is checked with a PING after this time.
 SILENCE_S = 5.0
@@ -119,7 +117,7 @@ class Subscription:
         message = self.receive(self._timeout_s)
         if message is None:
             raise StoreTimeout(
-                f"the store did not answer within {self._timeout_s:g} s.",
+                f"The store did not answer within {self._timeout_s:g} s.",
                 remedy="Check whether it is paused or overloaded.",
             )
         return message

@@ -56,14 +56,17 @@ def test_a_deleted_job_is_known_by_the_ledger(own: Bridge, scribe: Scribe, cli: 
     assert (purged.code, purged.out, purged.err) == (0, "1 cancelled job deleted.\n", "")
     shown = cli("jobs", job_id)
     assert (shown.code, shown.out, shown.err.count("\n")) == (4, "", 1)
-    assert f"there is no job {job_id} any more: the ledger has it last as cancelled at 20" in shown.err
-    assert "cancelled by a test; store and history have let go of it" in shown.err
+    assert (
+        f"Job {job_id} was removed from store and history; its last state in the ledger is cancelled at 20"
+        in shown.err
+    )
+    assert "cancelled by a test." in shown.err
     lines = [json.loads(line) for line in own.loaded.workspace.log_file.read_text().splitlines()]
     (line,) = [line for line in lines if line["event"] == "jobs.purged"]
     assert (line["status"], line["jobs"], bool(line["actor"])) == ("cancelled", 1, True)
     never = cli("jobs", "01m80ebxp4nhqap3sz8m")
     assert never.code == 4
-    assert "there is no job '01m80ebxp4nhqap3sz8m'." in never.err
+    assert "Job '01m80ebxp4nhqap3sz8m' not found." in never.err
 
 
 def test_a_deleted_job_is_shown_as_the_historys(own: Bridge, archivist: Archivist, cli: Cli) -> None:

@@ -79,7 +79,7 @@ def test_one_bad_id_does_not_keep_the_others(quiet: Cli) -> None:
     job_id = queue(quiet, "demo", "x")
     code, out, err = quiet("cancel", "zzzzzzzz", job_id)
     assert (code, out) == (4, f"{job_id} cancelled: it was queued\n")
-    assert "there is no job 'zzzzzzzz'" in err
+    assert "Job 'zzzzzzzz' not found" in err
 
 
 def test_retry_runs_a_failed_job_again(bridge: Cli, tmp_path: Path) -> None:

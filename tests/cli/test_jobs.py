@@ -103,7 +103,7 @@ def test_a_cursor_of_no_page_is_refused(quiet: Cli) -> None:
     for garbage in ("garbage", "", job_id[:-1], f"5:{job_id}"):
         code, out, err = quiet("jobs", "--cursor", garbage)
         assert (code, out, err.count("\n")) == (2, "", 1)
-        assert "is no cursor of such a list. Use 'next' of the page before" in err
+        assert "is not valid for this list. Use 'next' of the previous page" in err
     for garbage in ("garbage", job_id, f"nan:{job_id}", "5:x"):
         assert quiet("jobs", "--status", "queued", "--cursor", garbage).code == 2
 

@@ -70,7 +70,7 @@ def test_run_after_an_unknown_job_is_refused(quiet: Cli) -> None:
     """``--after`` with an id that no job has ends with 4."""
     code, out, err = quiet("run", "demo", "x", "--after", "zzzzzzzz")
     assert (code, out) == (4, "")
-    assert err == "3ox: there is no job 'zzzzzzzz'. '3ox jobs' lists all jobs.\n"
+    assert err == "3ox: Job 'zzzzzzzz' not found. '3ox jobs --all' lists all jobs.\n"
 
 
 def test_run_wait_shows_output_and_exits_as_the_job_ended(bridge: Cli) -> None:

@@ -131,7 +131,7 @@ def test_errors_are_pages(desk: Desk) -> None:
     """A job that there is not is said so in words, with what to do."""
     page = desk.enter("/jobs/zzzzzzzz", live=False)
     expect(page.get_by_role("heading", level=1)).to_have_text("Not Found")
-    expect(page.locator("main")).to_contain_text("there is no job 'zzzzzzzz'")
+    expect(page.locator("main")).to_contain_text("Job 'zzzzzzzz' not found")
     desk.expect_complaint("404")
     page.goto(f"{desk.url}/jobs?day=yesterday")
     expect(page.get_by_role("alert")).to_contain_text("is no day")

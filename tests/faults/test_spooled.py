@@ -133,7 +133,7 @@ def test_a_piece_that_fits_in_store_and_spool_is_ambiguous(cli: Cli, acceptance:
     taken = make_job("heartbeat", {}, job_id="01m80ebxp4aaaaaaazzz")
     acceptance.accept(taken)
     lay_down(acceptance, make_job("heartbeat", {}, job_id="01m80ebxp4bbbbbbbzzz"))
-    with pytest.raises(AmbiguousJobId, match="fits more than one"):
+    with pytest.raises(AmbiguousJobId, match="matches more than one"):
         get_job("zzz")
     assert get_job("aaazzz").job_id == taken.job_id
 

@@ -137,7 +137,7 @@ def test_a_denial_names_the_rule_and_the_way_out() -> None:
     """Message and remedy are one sentence each, fit for a problem document."""
     with pytest.raises(PolicyDenied) as raised:
         Policy(()).require(job("shell.cmd", source="rest", trust="member"))
-    assert raised.value.message == "the policy denies shell.cmd from rest unless a rule allows it."
+    assert raised.value.message == "The policy denies shell.cmd from rest unless a rule allows it."
     assert 'source = "rest"' in raised.value.remedy
     assert raised.value.exit_code == 2
     with pytest.raises(PolicyDenied, match=r"rule 1 of 3ox\.toml"):

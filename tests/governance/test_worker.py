@@ -49,7 +49,7 @@ def test_an_approved_command_runs_and_others_do_not(governed: Governed, environ:
         record = wait_for(later, timeout_s=20)
         assert record.status == "failed"
         assert record.reason.startswith(
-            "refused: the policy denies shell.cmd from python: rule 1 of 3ox.toml"
+            "refused: The policy denies shell.cmd from python: rule 1 of 3ox.toml"
         )
     assert sorted(item.name for item in ran.parent.glob("ran-*")) == ["ran-free", "ran-held"]
 

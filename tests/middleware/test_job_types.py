@@ -48,7 +48,7 @@ def test_internal_types_cannot_be_submitted() -> None:
     assert DELIVER not in JOB_TYPES
     assert DELIVER not in list(JOB_TYPES)
     assert DELIVER in [item.name for item in JOB_TYPES.declared()]
-    with pytest.raises(InvalidJob, match=f"no job type '{DELIVER}'"):
+    with pytest.raises(InvalidJob, match=f"Unknown job type '{DELIVER}'"):
         JOB_TYPES.require(DELIVER, field="type")
 
 

@@ -69,7 +69,7 @@ def test_a_part_that_fits_two_jobs_is_refused_with_both(driver: Driver) -> None:
         with pytest.raises(AmbiguousJobId) as caught:
             driver.reader.resolve(part)
         assert all(job_id in caught.value.message for job_id in fitting)
-        assert caught.value.remedy == "Give more characters."
+        assert caught.value.remedy == "Use more characters of the id."
         assert caught.value.exit_code == 2
 
 

@@ -97,7 +97,7 @@ def test_an_unknown_field_is_named_with_the_known_ones(job_type: str) -> None:
 def test_a_missing_field_is_named(job_type: str, missing: str) -> None:
     """Each field that a payload cannot do without."""
     payload = {name: value for name, value in SMALLEST[job_type].items() if name != missing}
-    with pytest.raises(InvalidJob, match=f"lacks the field 'payload.{missing}'") as caught:
+    with pytest.raises(InvalidJob, match=f"Missing field 'payload.{missing}'") as caught:
         build(job_type, payload)
     assert caught.value.field == f"payload.{missing}"
     assert caught.value.remedy == "Add it."
@@ -105,7 +105,7 @@ def test_a_missing_field_is_named(job_type: str, missing: str) -> None:
 
 def test_a_custom_task_needs_its_project() -> None:
     """The project is a field of the job, not of the payload."""
-    with pytest.raises(InvalidJob, match="lacks the field 'project'"):
+    with pytest.raises(InvalidJob, match="Missing field 'project'"):
         make_job("task.custom", {"task": "x"})
 
 
@@ -173,7 +173,7 @@ def test_a_wrong_value_of_a_field_is_named(field: str, value: Any) -> None:
 
 def test_an_unknown_job_type_is_answered_with_the_known_ones() -> None:
     """The remedy lists them all."""
-    with pytest.raises(InvalidJob, match="no job type 'shell'") as caught:
+    with pytest.raises(InvalidJob, match="Unknown job type 'shell'") as caught:
         make_job("shell", {"argv": ["true"]})
     assert caught.value.field == "job_type"
     assert all(job_type in caught.value.remedy for job_type in JOB_TYPES)

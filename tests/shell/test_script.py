@@ -38,7 +38,7 @@ def test_the_last_line_decides_the_exit_code(bridge: Cli) -> None:
     assert (done.code, done.out) == (0, "on\n")
     for complaint in (
         "exit status 7",
-        "there is no job",
+        "not found",
         "Close the quote",
         "Unknown command '/nothing'",
         "'nowhere'",

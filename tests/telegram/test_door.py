@@ -109,7 +109,7 @@ def test_commands(scene: Scene) -> None:
         ("/jobs ²", "'²' is not a number."),
         (f"/job {job.job_id}", f"job: {job.job_id}"),
         ("/job", "/job needs one job id."),
-        ("/job zzzz", "there is no job 'zzzz'."),
+        ("/job zzzz", "Job 'zzzz' not found."),
         (f"/cancel {job.job_id[-9:]}", f"Job {job.job_id} has already finished: completed."),
         ("/run mill", "/run needs a project and a task."),
         ("/run mil x", "Unknown project 'mil'. Did you mean 'mill'?"),
