@@ -1,6 +1,6 @@
 """The names of all keys in the store.
 
-``middleware/broker/prelude.lua`` builds the same names from the same prefix and describes what each key holds.
+``middleware/broker/prelude.lua`` builds the same names from the same prefix and describes what each holds.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def test_lists_are_narrowed(bridge: Bridge, archivist: Archivist) -> None:
     assert ids(text="LOGIN") == [waiting, good]
     assert ids(text='"login" button') == [good]
     assert ids(text="login AND NOT -button*") == []
-    with pytest.raises(InvalidJob, match="no cursor of this list"):
+    with pytest.raises(InvalidJob, match="is not valid for this list"):
         catalog.page(Narrowing(), cursor="s:3")
 
 

@@ -45,7 +45,7 @@ def test_a_key_that_is_open_to_others_is_not_used(tmp_path: Path) -> None:
     file.chmod(0o644)
     with pytest.raises(SettingsError) as caught:
         ring.signer(NOON_S)
-    assert caught.value.remedy == f"Run: chmod 600 {file}"
+    assert caught.value.remedy == f"Run 'chmod 600 {file}'."
 
 
 def test_a_key_is_replaced_with_an_overlap(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_spooled_job_is_found_while_the_store_stands_still(
         found = cli("jobs", job_id, "--json")
         assert time.monotonic() - began_s < 3.0
         assert found.json["status"] == SPOOLED
-        assert "waiting for the store: the store at" in found.json["reason"]
+        assert "waiting for the store: The store at" in found.json["reason"]
 
 
 def test_a_spooled_job_is_found_while_the_store_is_there(cli: Cli, acceptance: Acceptance) -> None:
