@@ -1,4 +1,4 @@
-"""What the forms do: sign in and out, choose a theme, act on jobs. Each carries the token of its session."""
+"""Forms: sign in and out, choose a theme, act on jobs. Each form holds the CSRF token of its session."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ AnyRequest = Request[Any, Any, Any]
 
 def _cancel(dashboard: DashboardState, job_id: str, actor: str) -> str:
     reply = control.cancel(dashboard.app_state.bridge, job_id, f"cancelled by {actor}")
-    return {"finished": "It had ended before.", "cancelling": "It is being stopped."}.get(
+    return {"finished": "The job had already finished.", "cancelling": "Stopping the job."}.get(
         reply.outcome, "Cancelled."
     )
 
 
 def _retry(dashboard: DashboardState, job_id: str, actor: str) -> str:
     control.retry(dashboard.app_state.bridge, job_id, f"retried by {actor}")
-    return "It runs again."
+    return "Retried."
 
 
 def _approve(dashboard: DashboardState, job_id: str, actor: str) -> str:
@@ -49,8 +49,8 @@ def _deny(dashboard: DashboardState, job_id: str, actor: str) -> str:
     return "Denied."
 
 
-#: What can be done to a job; each needs the scope admin.
-ACTS: dict[str, Callable[[DashboardState, str, str], str]] = {
+#: Actions on a job; each needs the scope admin.
+ACTIONS: dict[str, Callable[[DashboardState, str, str], str]] = {
     "cancel": _cancel,
     "retry": _retry,
     "approve": _approve,
@@ -59,14 +59,14 @@ ACTS: dict[str, Callable[[DashboardState, str, str], str]] = {
 
 
 class ActionReply(msgspec.Struct, frozen=True):
-    """What came of an act, for the script."""
+    """The outcome of an action, for the script."""
 
-    said: str
+    message: str
 
 
 @get("/sign-in")
 async def show_sign_in(request: AnyRequest, dashboard: DashboardDependency) -> Response[Any]:
-    """Show the way in."""
+    """Show the sign-in page."""
     wanted = safe_next(request.query_params.get("next"))
     if dashboard.sessions.find(request.cookies) is not None:
         return go(wanted)
@@ -74,7 +74,7 @@ async def show_sign_in(request: AnyRequest, dashboard: DashboardDependency) -> R
 
 
 def _sign_in_page(request: AnyRequest, wanted: str, fault: str = "", status: int = 200) -> Response[Any]:
-    # Nobody has a session yet; what the form is to send along stands in a cookie that only our pages can set.
+    # There is no session yet, so the CSRF token is kept in a cookie that only our pages can set.
     known = request.cookies.get(FORM_COOKIE)
     form_token = secrets.token_urlsafe(32) if known is None else known
     answer = page(
@@ -89,19 +89,19 @@ def _sign_in_page(request: AnyRequest, wanted: str, fault: str = "", status: int
 
 @post("/sign-in", status_code=200)
 async def sign_in(request: AnyRequest, dashboard: DashboardDependency) -> Response[Any]:
-    """Begin a session."""
+    """Start a session."""
     form = await _form(request)
     wanted = safe_next(form.get("next"))
     if not is_same(form.get("csrf"), request.cookies.get(FORM_COOKIE)):
-        return _sign_in_page(request, wanted, "The form had expired. Please try again.", 403)
-    who = "" if request.client is None else request.client.host
-    wait_s = dashboard.tries.wait_s(who)
+        return _sign_in_page(request, wanted, "The form has expired. Please try again.", 403)
+    address = "" if request.client is None else request.client.host
+    wait_s = dashboard.sign_in_limit.wait_s(address)
     if wait_s:
-        return _sign_in_page(request, wanted, f"Too many tries. Wait {wait_s} s.", 429)
+        return _sign_in_page(request, wanted, f"Too many attempts. Wait {wait_s} s.", 429)
     token = form.get("token", "").strip()
     key = dashboard.sessions.begin(token) if 0 < len(token) <= BEARER_MAX else None
     if key is None:
-        dashboard.tries.note(who)
+        dashboard.sign_in_limit.record_failure(address)
         return _sign_in_page(request, wanted, "This token is not valid.", 401)
     answer = go(wanted)
     answer.cookies.append(_cookie(request, COOKIE, key, max_age=int(LIFE_S)))
@@ -120,7 +120,7 @@ async def sign_out(request: AnyRequest, dashboard: DashboardDependency) -> Respo
 
 @post("/ui/theme", status_code=200)
 async def choose_theme(request: AnyRequest, dashboard: DashboardDependency) -> Response[Any]:
-    """Keep the theme in a cookie; the script does it without us."""
+    """Store the theme in a cookie; used by browsers without script."""
     form = await _checked_form(request, visitor_of(request, dashboard))
     theme = form.get("theme", "")
     answer = go(safe_next(form.get("next")))
@@ -130,69 +130,71 @@ async def choose_theme(request: AnyRequest, dashboard: DashboardDependency) -> R
     return answer
 
 
-@post("/jobs/{job_id:str}/{act:str}", status_code=200)
+@post("/jobs/{job_id:str}/{action:str}", status_code=200)
 async def act_on_job(
-    request: AnyRequest, dashboard: DashboardDependency, job_id: FromPath[str], act: FromPath[str]
+    request: AnyRequest, dashboard: DashboardDependency, job_id: FromPath[str], action: FromPath[str]
 ) -> Response[Any]:
-    """Do something to a job."""
+    """Perform an action on a job."""
     visitor = visitor_of(request, dashboard)
     await _checked_form(request, visitor)
     if visitor.scope != "admin":
         raise ApiProblem(
             403,
             "scope",
-            f"the token {visitor.name!r} has the scope {visitor.scope}; this needs admin.",
-            remedy="Sign in with one made with: 3ox token make NAME --scope admin.",
+            f"The token {visitor.name!r} has the scope {visitor.scope}; admin is needed.",
+            remedy="Sign in with a token made with: 3ox token make NAME --scope admin.",
         )
-    do = ACTS.get(act)
-    if do is None:
+    perform = ACTIONS.get(action)
+    if perform is None:
         raise NotFoundException
-    said = await sync_to_thread(do, dashboard, job_id, f"dashboard:{visitor.name}")
+    message = await sync_to_thread(perform, dashboard, job_id, f"dashboard:{visitor.name}")
     if FRAGMENT_HEADER in request.headers:
         return Response(
-            msgspec.json.encode(ActionReply(said)), media_type="application/json", headers=HEADERS
+            msgspec.json.encode(ActionReply(message)), media_type="application/json", headers=HEADERS
         )
     return go(f"/jobs/{job_id}")
 
 
 async def _checked_form(request: AnyRequest, visitor: Visitor) -> dict[str, str]:
-    """Read a form of this session.
+    """Return the fields of a form of this session.
 
     Raises:
-        ApiProblem: It is not of this session.
+        ApiProblem: The form belongs to another session.
     """
     form = await _form(request)
     if not is_same(form.get("csrf"), visitor.csrf):
         raise ApiProblem(
             403,
             "csrf",
-            "this form does not belong to your session.",
-            remedy="Load the page again and repeat it.",
+            "This form does not belong to your session.",
+            remedy="Reload the page and try again.",
         )
     return form
 
 
 async def _form(request: AnyRequest) -> dict[str, str]:
-    """Read a form.
+    """Return the fields of a form.
 
     Raises:
-        ApiProblem: It is none.
+        ApiProblem: The body is not a form.
     """
     if request.content_type[0].lower() != _FORM:
-        raise ApiProblem(415, "media-type", "this takes a form.", remedy="Use the dashboard's own pages.")
+        raise ApiProblem(
+            415, "media-type", "The body is not a form.", remedy="Use the pages of the dashboard."
+        )
     form = await request.form()
     return {name: value for name, value in form.items() if isinstance(value, str)}
 
 
 def safe_next(path: str | None) -> str:
-    """Give where to go on to, if it is a page of ours."""
+    """Return the path if it is a page of the dashboard, else ``/``."""
     if path is None or not path.startswith("/") or path.startswith(("//", "/\\")) or not path.isprintable():
         return "/"
     return path
 
 
 def go(path: str) -> Response[Any]:
-    """Answer with another page."""
+    """Return a redirect to a page."""
     return Response(
         "", status_code=_SEE_OTHER, media_type="text/plain", headers={**HEADERS, "Location": path}
     )
@@ -210,7 +212,7 @@ def _cookie(request: AnyRequest, name: str, value: str, max_age: int | None = No
 
 
 def _is_secure(request: AnyRequest) -> bool:
-    """Tell whether the browser speaks TLS, with us or with a proxy before us."""
+    """Return whether the browser uses TLS, directly or through a proxy."""
     return request.scope.get("scheme") == "https" or request.headers.get("origin", "").startswith("https://")
 
 

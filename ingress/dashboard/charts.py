@@ -1,7 +1,7 @@
-"""The two charts of the last hour as coordinates; the template draws them as SVG.
+"""Coordinates of the two charts of the last hour; the template draws them as SVG.
 
-Each has 60 places, one a minute, the last of which is the minute that runs. Throughput is counted, latency is
-drawn by its logarithm: one bridge has answers in milliseconds and tasks of minutes.
+Each chart has 60 columns, one per minute; the last one is the current minute. The latency axis is
+logarithmic: one bridge has answers in milliseconds and tasks of minutes.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from middleware.job.metrics import MetricPoint
 
 MINUTES = 60
 _MINUTE_MS = 60_000
-#: The plot's own units; it is stretched to the width of the page, its lines are not.
+#: Size of the plot in its own units; it is stretched to the width of the page, its strokes are not.
 WIDTH, HEIGHT = 600.0, 120.0
 _GAP = 1.6
-#: The latency's axis: from a millisecond up, by powers of ten.
+#: Lower end of the latency axis, which goes up by powers of ten.
 _LOW_MS = 1.0
 _NICE = (1, 2, 5)
 _LINES: tuple[tuple[str, str, Callable[[MetricPoint], float | None]], ...] = (
-    ("wait, half", "wait", lambda point: point.wait_p50_ms),
-    ("wait, 95 %", "wait slow", lambda point: point.wait_p95_ms),
-    ("run, half", "run", lambda point: point.run_p50_ms),
-    ("run, 95 %", "run slow", lambda point: point.run_p95_ms),
+    ("wait p50", "wait", lambda point: point.wait_p50_ms),
+    ("wait p95", "wait slow", lambda point: point.wait_p95_ms),
+    ("run p50", "run", lambda point: point.run_p50_ms),
+    ("run p95", "run slow", lambda point: point.run_p95_ms),
 )
 
 
@@ -41,11 +41,11 @@ class ThroughputBar(Struct, frozen=True):
 
 
 class AxisTick(Struct, frozen=True):
-    """A line across, with its label.
+    """A grid line with its label.
 
     Attributes:
-        y: In the plot's units, from the top.
-        label: What it stands for.
+        y: Distance from the top in the plot's units.
+        label: Value of the line.
     """
 
     y: float
@@ -53,7 +53,7 @@ class AxisTick(Struct, frozen=True):
 
 
 class Throughput(Struct, frozen=True, kw_only=True):
-    """Jobs that ended, by the minute."""
+    """Finished jobs per minute."""
 
     bars: list[ThroughputBar]
     ticks: list[AxisTick]
@@ -64,13 +64,13 @@ class Throughput(Struct, frozen=True, kw_only=True):
 
 
 class LatencyLine(Struct, frozen=True, kw_only=True):
-    """One line of the latency.
+    """A line of the latency chart.
 
     Attributes:
-        name: What it is.
-        style: How it is drawn, a class.
-        path: Its points, as SVG has them.
-        now_ms: Its last value.
+        name: Name in the legend.
+        style: CSS classes.
+        path: SVG path.
+        now_ms: The most recent value.
     """
 
     name: str
@@ -80,33 +80,33 @@ class LatencyLine(Struct, frozen=True, kw_only=True):
 
 
 class Latency(Struct, frozen=True, kw_only=True):
-    """How long jobs waited and ran."""
+    """Wait and run times of jobs."""
 
     lines: list[LatencyLine]
     ticks: list[AxisTick]
 
 
 def throughput(points: Sequence[MetricPoint], now_ms: int) -> Throughput:
-    """Draw how many jobs ended.
+    """Return the throughput chart.
 
     Args:
-        points: Of the last hour, 10 s each.
-        now_ms: The store's time.
+        points: Samples of the last hour, 10 s each.
+        now_ms: Time of the store.
     """
-    done, failed = [0.0] * MINUTES, [0.0] * MINUTES
+    completed, failed = [0.0] * MINUTES, [0.0] * MINUTES
     for point in points:
         at = _minute(point, now_ms)
         if at is not None:
-            done[at] += point.completed_per_s * point.window_s
+            completed[at] += point.completed_per_s * point.window_s
             failed[at] += point.failed_per_s * point.window_s
-    highest = max(one + other for one, other in zip(done, failed, strict=True))
+    highest = max(one + other for one, other in zip(completed, failed, strict=True))
     top = _nice_above(highest)
     step = WIDTH / MINUTES
     bars = []
     for at in range(MINUTES):
-        if done[at] + failed[at] == 0:
+        if completed[at] + failed[at] == 0:
             continue
-        height, failed_height = (value / top * HEIGHT for value in (done[at], failed[at]))
+        height, failed_height = (value / top * HEIGHT for value in (completed[at], failed[at]))
         bars.append(
             ThroughputBar(
                 _round(at * step + _GAP / 2),
@@ -120,19 +120,19 @@ def throughput(points: Sequence[MetricPoint], now_ms: int) -> Throughput:
     return Throughput(
         bars=bars,
         ticks=[_tick(value / top, f"{value:g}") for value in (top / 2, top)],
-        completed=round(sum(done)),
+        completed=round(sum(completed)),
         failed=round(sum(failed)),
         peak=round(highest),
-        last_minute=round(done[-1] + failed[-1]),
+        last_minute=round(completed[-1] + failed[-1]),
     )
 
 
 def latency(points: Sequence[MetricPoint], now_ms: int) -> Latency:
-    """Draw how long jobs waited and ran, the slowest ten seconds of each minute.
+    """Return the latency chart; a minute has the value of its slowest sample.
 
     Args:
-        points: Of the last hour, 10 s each.
-        now_ms: The store's time.
+        points: Samples of the last hour, 10 s each.
+        now_ms: Time of the store.
     """
     series = [_by_minute(points, now_ms, value) for _, _, value in _LINES]
     known = [value for values in series for value in values if value is not None]
@@ -151,7 +151,7 @@ def latency(points: Sequence[MetricPoint], now_ms: int) -> Latency:
 
 
 def span(ms: float | None) -> str:
-    """Write a span of time: ``3 ms``, ``1.2 s``, ``4 min``."""
+    """Return a time span as text: ``3 ms``, ``1.2 s``, ``4 min``."""
     if ms is None:
         return "–"  # noqa: RUF001 (a dash, not a minus)
     for limit_ms, unit_ms, unit in ((1_000, 1, "ms"), (60_000, 1_000, "s"), (3_600_000, 60_000, "min")):
@@ -180,7 +180,7 @@ def _by_minute(
 
 
 def _path(values: Sequence[float | None], decades: int) -> str:
-    """Draw a line through the minutes that have a value; one that stands alone is a short dash."""
+    """Return the SVG path through the minutes with a value; an isolated one is a short dash."""
     step = WIDTH / MINUTES
     parts: list[str] = []
     for at, value in enumerate(values):
@@ -200,7 +200,7 @@ def _path(values: Sequence[float | None], decades: int) -> str:
 
 
 def _nice_above(value: float) -> float:
-    """Give the next of 2, 4, 10, 20, 40, ... so that its half is whole too."""
+    """Return the next of 2, 4, 10, 20, 40, ...: numbers whose half is whole too."""
     base = 1.0
     while True:
         for factor in _NICE:

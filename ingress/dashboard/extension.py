@@ -1,7 +1,7 @@
-"""Plugs the dashboard into the REST door: its routes, what is open of it, and who its cookies speak for.
+"""The dashboard as an extension of the API server: routes, open paths, authentication by session cookie.
 
-A session counts for the dashboard's own paths and nowhere else: the API is commanded with bearer tokens,
-which no page of elsewhere can make a browser send.
+A session is valid for the dashboard's own paths only: the API takes bearer tokens, which a foreign page
+cannot make a browser send.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from ingress.dashboard.view import FRAGMENT_HEADER, SignInNeeded, page, visitor_
 from ops.errors import BridgeError
 from ops.tokens import Principal
 
-_PLACES = frozenset({"/", "/jobs", "/sign-in", "/sign-out"})
-_PLACES_BELOW = ("/jobs/", "/ui/")
-#: Whoever is not known and asks for these is shown the way in; all else of ours is closed as the API is.
+_PATHS = frozenset({"/", "/jobs", "/sign-in", "/sign-out"})
+_PREFIXES = ("/jobs/", "/ui/")
+#: Paths that show the sign-in page to an unknown caller; all others answer 401 like the API.
 _OPEN = {
     "GET": re.compile(r"/|/jobs|/jobs/[^/]+|/sign-in|/ui/static/[^/]+"),
-    "POST": re.compile(rf"/sign-in|/sign-out|/ui/theme|/jobs/[^/]+/({'|'.join(actions.ACTS)})"),
+    "POST": re.compile(rf"/sign-in|/sign-out|/ui/theme|/jobs/[^/]+/({'|'.join(actions.ACTIONS)})"),
 }
 
 
@@ -72,12 +72,12 @@ def extension(app_state: AppState) -> Extension:
 
 
 def is_ours(path: str) -> bool:
-    """Tell whether a path is the dashboard's."""
-    return path in _PLACES or path.startswith(_PLACES_BELOW)
+    """Return whether a path belongs to the dashboard."""
+    return path in _PATHS or path.startswith(_PREFIXES)
 
 
 def is_open(method: str, path: str) -> bool:
-    """Tell whether somebody who is not known gets a page for an answer."""
+    """Return whether an unknown caller gets a page for this method and path."""
     shape = _OPEN.get(method)
     return shape is not None and shape.fullmatch(path) is not None
 
@@ -92,7 +92,7 @@ def _ask_to_sign_in(request: Request[Any, Any, Any]) -> Response[Any]:
 
 
 def _show(request: Request[Any, Any, Any], dashboard: DashboardState, error: ApiProblem) -> Response[Any]:
-    """Show an error to a person, or tell it to the script."""
+    """Return an error as a page, or as a problem document for the script."""
     if FRAGMENT_HEADER in request.headers:
         return answer(error)
     try:

@@ -1,7 +1,7 @@
-"""Server-sent events for the pages: that something changed, what a job has written, and a tick.
+"""Server-sent events for the pages: ``change``, ``output`` and ``tick``.
 
-A page that hears of a change asks for its fragment, so what it shows is what the server would show; only
-output comes along with its event. Changes that follow one another closely are told as one.
+After a ``change`` a page requests its fragment, so it always shows what the server would render; only output
+is sent with its event. Changes in quick succession are sent as one.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from ingress.dashboard.view import visitor_of
 from middleware.job.records import OutputChunk
 from ops.errors import StoreUnreachable
 
-#: Without anything else to tell, a page hears a tick so often: heartbeats grow old without an event.
+#: Interval of ticks on an idle stream: the age of heartbeats changes without an event.
 _TICK_S = 5.0
-#: After a change was told, the next ones wait for so long and are told as one.
+#: Minimum time between two changes.
 _PAUSE_S = 0.1
-_COME_BACK_MS = 1000
-#: Pieces of output that are read, and told, at a time.
-_PIECES_MAX = 500
+_RECONNECT_MS = 1000
+#: Chunks of output read and sent at once.
+_CHUNKS_MAX = 500
 _START = "0-0"
 
 
 class PageStream:
-    """What one open page hears.
+    """The event stream of one open page.
 
     Args:
-        dashboard: Of the dashboard.
-        slot: That it occupies.
-        cookies: Of whoever looks on; the stream ends with the session. None for a bearer token.
-        job_id: Of the page of one job; None for all others.
-        after: Id of the last piece of output that the page has.
+        dashboard: State of the dashboard.
+        slot: The slot that the stream occupies.
+        cookies: Cookies of the request; the stream ends with the session. None for a bearer token.
+        job_id: Job of the page; None for other pages.
+        after: Id of the last output chunk that the page has.
     """
 
     def __init__(
@@ -66,25 +66,27 @@ class PageStream:
         self._ends_s = time.monotonic() + dashboard.app_state.rest.stream_max_s
 
     async def frames(self) -> AsyncIterator[bytes]:
-        """Give what goes over the line."""
+        """Yield the frames."""
         try:
             with ExitStack() as stack:
-                heard = stack.enter_context(self._dashboard.app_state.events.subscribe(self._job_id))
-                watch = None
+                subscription = stack.enter_context(self._dashboard.app_state.events.subscribe(self._job_id))
+                output = None
                 if self._job_id is not None:
-                    watch = stack.enter_context(self._dashboard.app_state.output.watch(self._job_id, heard))
-                # What happened between the page and the stream.
-                yield f"retry: {_COME_BACK_MS}\n\n".encode() + _frame("change", "")
+                    output = stack.enter_context(
+                        self._dashboard.app_state.output.watch(self._job_id, subscription)
+                    )
+                # The job may have changed between page and stream.
+                yield f"retry: {_RECONNECT_MS}\n\n".encode() + _frame("change", "")
                 async for piece in self._output():
                     yield piece
-                while self._may_go_on():
-                    items = [await heard.next(_TICK_S)]
+                while self._is_valid():
+                    items = [await subscription.next(_TICK_S)]
                     while items[-1] is not None:
-                        items.append(await heard.next(0))
+                        items.append(await subscription.next(0))
                     if END in items or BEHIND in items:
                         return
-                    if watch is not None and OUTPUT in items:
-                        watch.told = False
+                    if output is not None and OUTPUT in items:
+                        output.is_pending = False
                         async for piece in self._output():
                             yield piece
                     if _has_change(items):
@@ -95,25 +97,25 @@ class PageStream:
         finally:
             self._slot.close()
 
-    def _may_go_on(self) -> bool:
+    def _is_valid(self) -> bool:
         if self._cookies is not None and self._dashboard.sessions.find(self._cookies) is None:
             return False
         return time.monotonic() < self._ends_s
 
     async def _output(self) -> AsyncIterator[bytes]:
-        """Tell what the job has written since."""
+        """Yield the output since the last chunk sent."""
         if self._job_id is None:
             return
         reader = self._dashboard.bridge.reader
         try:
             while True:
-                chunks = await sync_to_thread(reader.output, self._job_id, self._after, _PIECES_MAX)
+                chunks = await sync_to_thread(reader.output, self._job_id, self._after, _CHUNKS_MAX)
                 if not chunks:
                     return
                 self._after = chunks[-1].entry_id
-                yield _frame("output", _pieces(chunks), self._after)
+                yield _frame("output", _encode(chunks), self._after)
         except StoreUnreachable:
-            # The page is told by its next fragment; what is missing comes with the next piece.
+            # The page learns it from its next fragment; missing output comes with the next chunk.
             return
 
 
@@ -121,7 +123,7 @@ def _has_change(items: list[EventGroup | StreamSignal | None]) -> bool:
     return any(item is not None and item is not OUTPUT for item in items)
 
 
-def _pieces(chunks: list[OutputChunk]) -> str:
+def _encode(chunks: list[OutputChunk]) -> str:
     return msgspec.json.encode([[chunk.stream, output_text(chunk.text)] for chunk in chunks]).decode()
 
 
@@ -132,7 +134,7 @@ def _frame(name: str, data: str, event_id: str | None = None) -> bytes:
 
 @get("/ui/events")
 async def page_events(request: Request[Any, Any, Any], dashboard: DashboardDependency) -> Stream:
-    """Tell a page what happens."""
+    """Stream events to a page."""
     visitor_of(request, dashboard)
     job_id = request.query_params.get("job")
     after = request.headers.get("last-event-id", request.query_params.get("after", _START))
@@ -144,7 +146,7 @@ async def page_events(request: Request[Any, Any, Any], dashboard: DashboardDepen
         dashboard.app_state.streams.take(),
         cookies,
         job_id=job_id,
-        after=after if _is_place(after) else _START,
+        after=after if _is_chunk_id(after) else _START,
     )
     return Stream(
         stream.frames(),
@@ -153,7 +155,7 @@ async def page_events(request: Request[Any, Any, Any], dashboard: DashboardDepen
     )
 
 
-def _is_place(text: str) -> bool:
+def _is_chunk_id(text: str) -> bool:
     at, dash, number = text.partition("-")
     return bool(dash) and at.isdecimal() and number.isdecimal() and len(text) < 32  # noqa: PLR2004 (two numbers)
 

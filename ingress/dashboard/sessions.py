@@ -1,7 +1,7 @@
-"""Who has signed in: a random cookie for a token that was shown once, kept in this process only.
+"""Sessions of signed-in browsers: a random cookie stands for an API token; kept in memory only.
 
-The token is looked up again with every request, so a session ends with its token; it cannot outlive the
-process either, which asks for the token anew after a restart.
+The token is checked at each request, so a session ends when its token is revoked. It also ends with the
+process: after a restart, users sign in again.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from msgspec import Struct
 from ops.tokens import Principal, Tokens
 
 COOKIE = "3ox_session"
-#: Holds what the sign-in form has to send along; there is no session to keep it in yet.
+#: Cookie with the CSRF token of the sign-in form, before there is a session.
 FORM_COOKIE = "3ox_form"
-#: A session that nobody uses ends after so long, and any after the longer time.
+#: Lifetime of an unused session, and of any session.
 IDLE_S = 12 * 3600.0
 LIFE_S = 7 * 86_400.0
-#: More people than this do not look on; whoever has not looked for the longest signs in again.
+#: Number of sessions; the least recently used one is removed.
 SESSIONS_MAX = 1_000
 _KEY_BYTES = 32
 _COOKIES_MAX_CHARS = 4_096
@@ -35,10 +35,10 @@ class Session(Struct, kw_only=True):
     """One browser that has signed in.
 
     Attributes:
-        token: It signed in with; never leaves this process.
-        csrf: Every form of this session carries it.
-        began_s: When, by a clock that nobody sets.
-        used_s: When it was used last.
+        token: The API token; never leaves this process.
+        csrf: CSRF token that every form of this session must have.
+        began_s: Start, by the monotonic clock.
+        used_s: Last use.
     """
 
     token: str
@@ -51,9 +51,9 @@ class Sessions:
     """The sessions of one process; used in its event loop only.
 
     Args:
-        tokens: Say who may.
-        clock_s: Gives the time.
-        limit: How many sessions there are at most.
+        tokens: The API tokens.
+        clock_s: Returns the time.
+        limit: Maximum number of sessions.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Sessions:
         self._known: OrderedDict[str, Session] = OrderedDict()
 
     def begin(self, token: str) -> str | None:
-        """Sign in.
+        """Start a session.
 
         Args:
-            token: As it was typed.
+            token: The API token that was entered.
 
         Returns:
-            The value of the cookie; None for a token that is not valid.
+            The value of the cookie; None if the token is not valid.
         """
         if self._tokens.check(token) is None:
             return None
@@ -84,29 +84,29 @@ class Sessions:
         return key
 
     def find(self, cookies: Mapping[str, str]) -> tuple[Session, Principal] | None:
-        """Give the session of a request, and who it is; None without one that holds.
+        """Return the session of a request and its user; None without a valid session.
 
         Args:
-            cookies: Of the request.
+            cookies: Cookies of the request.
         """
         key = cookies.get(COOKIE)
         if key is None:
             return None
-        place = _digest(key)
-        session = self._known.get(place)
+        digest = _digest(key)
+        session = self._known.get(digest)
         if session is None:
             return None
         now_s = self._clock_s()
         principal = self._tokens.check(session.token)
         if principal is None or now_s - session.used_s > IDLE_S or now_s - session.began_s > LIFE_S:
-            del self._known[place]
+            del self._known[digest]
             return None
         session.used_s = now_s
-        self._known.move_to_end(place)
+        self._known.move_to_end(digest)
         return session, principal
 
     def end(self, cookies: Mapping[str, str]) -> None:
-        """Sign out."""
+        """End the session of a request."""
         self._known.pop(_digest(cookies.get(COOKIE, "")), None)
 
     def __len__(self) -> int:
@@ -114,14 +114,14 @@ class Sessions:
 
 
 def is_same(given: str | None, expected: str | None) -> bool:
-    """Compare what a form sent with what it was given; the time taken tells nothing."""
+    """Return whether a form sent the expected CSRF token; compares in constant time."""
     if not given or not expected:
         return False
     return hmac.compare_digest(given.encode(errors="replace"), expected.encode())
 
 
 def cookies_of(header: str) -> dict[str, str]:
-    """Read a ``Cookie`` header; one that cannot be read holds nothing."""
+    """Return the cookies of a ``Cookie`` header; none if it cannot be parsed."""
     if len(header) > _COOKIES_MAX_CHARS:
         return {}
     try:
@@ -134,36 +134,36 @@ def _digest(key: str) -> str:
     return hashlib.sha256(key.encode(errors="replace")).hexdigest()
 
 
-#: So many may fail within the time, of one address.
-TRIES_MAX = 10
+#: Failed sign-ins of one address within the window, at most.
+ATTEMPTS_MAX = 10
 WINDOW_S = 60.0
-#: Whoever has not failed for the longest is forgotten.
+#: Addresses remembered; the one with the oldest failure is forgotten.
 _KNOWN_MAX = 10_000
 
 
 class SignInLimit:
-    """Counts sign-ins that failed, by address; used in the event loop only.
+    """Limits failed sign-ins by address; used in the event loop only.
 
     Args:
-        clock_s: Gives the time.
+        clock_s: Returns the time.
     """
 
     def __init__(self, *, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s
         self._failed: OrderedDict[str, deque[float]] = OrderedDict()
 
-    def wait_s(self, who: str) -> int:
-        """Tell for how many seconds this address has to wait; 0 if it may try."""
-        times = self._failed.get(who)
-        if times is None or len(times) < TRIES_MAX:
+    def wait_s(self, address: str) -> int:
+        """Return the number of seconds that an address has to wait; 0 if it may sign in."""
+        times = self._failed.get(address)
+        if times is None or len(times) < ATTEMPTS_MAX:
             return 0
         return max(0, math.ceil(times[0] + WINDOW_S - self._clock_s()))
 
-    def note(self, who: str) -> None:
-        """Count a failure."""
-        times = self._failed.pop(who, None)
-        times = deque(maxlen=TRIES_MAX) if times is None else times
+    def record_failure(self, address: str) -> None:
+        """Count a failed sign-in."""
+        times = self._failed.pop(address, None)
+        times = deque(maxlen=ATTEMPTS_MAX) if times is None else times
         times.append(self._clock_s())
-        self._failed[who] = times
+        self._failed[address] = times
         if len(self._failed) > _KNOWN_MAX:
             self._failed.popitem(last=False)

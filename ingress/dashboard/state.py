@@ -1,4 +1,4 @@
-"""What every page of the dashboard may use."""
+"""What the handlers of the dashboard share."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from middleware.archive.history import History
 
 
 class DashboardState:
-    """The dashboard of one process.
+    """The state of the dashboard in one API process.
 
     Args:
-        app_state: Of the API that it is served with.
+        app_state: State of the process.
 
     Attributes:
-        bridge: For what is read; what is done to jobs goes through ``app_state.bridge``.
-        sessions: Who has signed in.
-        tries: Bounds sign-ins that fail.
+        bridge: For reads; actions on jobs use ``app_state.bridge``.
+        sessions: Signed-in browsers.
+        sign_in_limit: Limits failed sign-ins.
     """
 
     def __init__(self, app_state: AppState) -> None:
         self.app_state = app_state
         self.bridge = app_state.read_bridge
         self.sessions = Sessions(app_state.tokens)
-        self.tries = SignInLimit()
+        self.sign_in_limit = SignInLimit()
         self._local = threading.local()
         self._book: LiveSchedules | None = None
         self._book_lock = threading.Lock()
 
     def catalog(self) -> Catalog:
-        """Give store and history as one, for this thread: a connection to the history is bound to its own."""
+        """Return this thread's catalog of store and history; a history connection belongs to one thread."""
         path = self.app_state.loaded.workspace.history_db
         inode = path.stat().st_ino if path.exists() else 0
         known: tuple[int, Catalog] | None = getattr(self._local, "catalog", None)
@@ -45,10 +45,10 @@ class DashboardState:
         return known[1]
 
     def schedules(self) -> LiveSchedules:
-        """Give the schedules as they stand in the file now.
+        """Return the schedules that 3ox.toml has now.
 
         Raises:
-            SettingsError: One of them cannot be.
+            SettingsError: A schedule is not valid.
         """
         with self._book_lock:
             if self._book is None:
@@ -57,5 +57,5 @@ class DashboardState:
             return self._book
 
 
-#: What a handler writes to be given the dashboard: ``dashboard: DashboardDependency``.
+#: Type of a handler's parameter that receives the state: ``dashboard: DashboardDependency``.
 DashboardDependency: TypeAlias = NamedDependency[DashboardState]

@@ -1,1 +1,1 @@
-"""The REST door: ``3ox rest``, Litestar on uvicorn."""
+"""The REST API: ``3ox rest``, Litestar on uvicorn."""

@@ -21,14 +21,24 @@ from ingress.core.http import problems
 from ingress.core.http.app_state import AppState
 from ingress.core.http.auth import Extension
 from ingress.core.version import version
-from ingress.rest import events, files, health, hooks, jobs, ledger_routes, sse_frames
+from ingress.rest import (
+    events,
+    files,
+    health,
+    hooks,
+    job_actions,
+    jobs,
+    ledger_routes,
+    listing,
+    sse_frames,
+)
 from ingress.rest.contract import Document, StrictRequest
 from ingress.rest.models import AnyJobRequest, Decision, Health, JobResult, OutputPage, Upload, Version
 from ingress.rest.request_filter import RequestFilter
 from middleware.job.records import JobPage, JobRecord, Receipt
 from ops.errors import BridgeError
 
-ROUTE_MODULES = (health, jobs, events, files, hooks, ledger_routes)
+ROUTE_MODULES = (health, jobs, listing, job_actions, events, files, hooks, ledger_routes)
 #: Structs of request and response bodies, for the OpenAPI document.
 _TYPES: list[Any] = [
     AnyJobRequest,
@@ -92,18 +102,18 @@ def _document() -> OpenAPIConfig:
     return OpenAPIConfig(
         title="CMD.BRIDGE",
         version=version(),
-        description="One bridge between every way you command a machine and the workers that carry it out.",
+        description="Submit jobs from any interface to one queue; workers run them; receipts prove it.",
         components=Components(
             security_schemes={
                 "bearer": SecurityScheme(
                     type="http",
                     scheme="bearer",
-                    description="A token of `3ox token make`, with the scope view, submit or admin.",
+                    description="A token made with `3ox token make`, with the scope view, submit or admin.",
                 )
             }
         ),
         security=[{"bearer": []}],
         render_plugins=[
-            Document(_TYPES, {**files.BODIES, **hooks.BODIES, **jobs.BODIES}, sse_frames.STREAM_SCHEMA)
+            Document(_TYPES, {**files.BODIES, **hooks.BODIES, **job_actions.BODIES}, sse_frames.STREAM_SCHEMA)
         ],
     )

@@ -1,42 +1,44 @@
-"""What the routes share of their contract: their problems, how bodies are read, the OpenAPI document."""
+"""What all routes share: documented problems, strict reading of bodies, the OpenAPI document."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Request
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.params import Parameter
 
 from ingress.core.http.problems import MEDIA_TYPE, ApiProblem, Problem
 from ingress.rest.request_filter import HOOKS_PREFIX, OPEN_PATHS
 from middleware.job.schema import explain
 
+JobPart = Annotated[str, Parameter(description="The job's id, or a unique prefix or suffix of it.")]
 _MEANINGS = {
-    204: "The job has ended and there is nothing more to tell; do not come back.",
+    204: "The job has finished and all events were sent; do not reconnect.",
     400: "The request is not valid.",
-    401: "Nobody that is known asks.",
-    403: "Whoever asks may not do this, or the policy denies the job.",
-    404: "There is no such job.",
-    405: "The route does not take this method.",
-    408: "The body did not come.",
-    409: "The request is well-formed, but does not fit what is there.",
+    401: "The credentials are missing or not valid.",
+    403: "The token lacks the scope, or the policy denies the job.",
+    404: "The job was not found.",
+    405: "The route does not support this method.",
+    408: "The body did not arrive in time.",
+    409: "The request is valid but conflicts with the present state.",
     413: "The body is too large.",
-    415: "The body has another type than the route takes.",
-    421: "The bridge is not called by this name.",
-    429: "There are too many requests or streams; come back later.",
-    500: "The bridge made a mistake.",
-    503: "The store is away, or the queue is full; come back later.",
+    415: "The media type of the body is not supported.",
+    421: "The host name is not allowed.",
+    429: "Too many requests or open streams; retry later.",
+    500: "Internal error.",
+    503: "The store is unavailable, or the queue is full; retry later.",
 }
-#: Any route may answer with these.
+#: Statuses of every route.
 _ALWAYS = (400, 401, 403, 405, 421, 429, 500, 503)
-#: And any that reads a body, with these.
+#: Further statuses of every route that reads a body.
 BODY = (408, 413, 415)
 
 
 def problems(*statuses: int) -> dict[int, ResponseSpec]:
-    """Document the problems that a route answers with; those that all routes share come by themselves."""
+    """Return the documentation of a route's problems; those of every route are included."""
     return {
         status: ResponseSpec(
             Problem, generate_examples=False, description=_MEANINGS[status], media_type=MEDIA_TYPE
@@ -46,17 +48,17 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
 
 
 class StrictRequest(Request[Any, Any, Any]):
-    """Reads a JSON body straight into the struct that its route takes (``opt["body"]``).
+    """Decodes a JSON body strictly into the struct of its route (``opt["body"]``).
 
-    The framework's own way reads JSON loosely: it would take the text "5" for the number.
+    The framework itself decodes leniently: it would accept the string "5" as a number.
     """
 
     async def json(self) -> Any:
-        """Give the body.
+        """Return the decoded body.
 
         Raises:
-            ApiProblem: It is not declared as JSON.
-            InvalidJob: It does not fit; names the field.
+            ApiProblem: The body is not declared as JSON.
+            InvalidJob: The body does not match the schema; names the field.
         """
         require_json(self)
         kind = self.route_handler.opt.get("body")
@@ -71,7 +73,9 @@ class StrictRequest(Request[Any, Any, Any]):
         except msgspec.MsgspecError as error:
             raise explain(error, _tag_of(body)) from error
         except UnicodeDecodeError as error:
-            raise ApiProblem(400, "invalid-request", "the body is not UTF-8.", remedy="Encode it.") from error
+            raise ApiProblem(
+                400, "invalid-request", "The body is not UTF-8.", remedy="Encode it as UTF-8."
+            ) from error
         try:
             return msgspec.convert(_whole_numbers(msgspec.json.decode(body)), kind)
         except msgspec.ValidationError as error:
@@ -82,7 +86,7 @@ _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 
 def decoder_of(kind: Any) -> msgspec.json.Decoder[Any]:
-    """Give the decoder of a type, made once."""
+    """Return the decoder of a type; it is created once."""
     known = _decoders.get(kind)
     if known is None:
         known = _decoders[kind] = msgspec.json.Decoder(kind)
@@ -90,7 +94,7 @@ def decoder_of(kind: Any) -> msgspec.json.Decoder[Any]:
 
 
 def require_json(request: Request[Any, Any, Any]) -> None:
-    """Refuse a body that is not declared as JSON.
+    """Check that the body is declared as JSON.
 
     Raises:
         ApiProblem: It is not.
@@ -101,7 +105,7 @@ def require_json(request: Request[Any, Any, Any]) -> None:
     raise ApiProblem(
         415,
         "media-type",
-        f"the body is declared as {kind!r}.",
+        f"The body is declared as {kind!r}.",
         remedy="Send 'Content-Type: application/json'.",
     )
 
@@ -118,14 +122,14 @@ def _tag_of(body: bytes) -> str:
 
 
 class Document(JsonRenderPlugin):
-    """Serves the OpenAPI document: the framework's, with the exact schemas of our own types.
+    """The OpenAPI document: the framework's, with the exact schemas of our structs.
 
-    The framework knows the fields of a struct, but not that it takes no others.
+    The framework's schemas lack ``additionalProperties: false``.
 
     Args:
-        types: Whose schemas are put in.
-        bodies: The body by operation id, where the framework does not know it.
-        stream: Schema of one event of an event stream.
+        types: Structs whose schemas are inserted.
+        bodies: Request bodies by operation id that the framework does not know.
+        stream: Schema of an event of an event stream.
     """
 
     def __init__(self, types: list[Any], bodies: dict[str, Any], stream: dict[str, Any]) -> None:
@@ -136,7 +140,7 @@ class Document(JsonRenderPlugin):
         self._rendered: bytes | None = None
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
-        """Give the document; made once."""
+        """Return the document; it is rendered once."""
         if self._rendered is None:
             self._rendered = self.render_json(request, self._completed(openapi_schema))
         return self._rendered
@@ -174,9 +178,9 @@ class Document(JsonRenderPlugin):
 
 
 def _parameter(parameter: dict[str, Any]) -> dict[str, Any]:
-    """Say of a parameter that may be left out what it is when it is not.
+    """Correct the schema of an optional parameter.
 
-    The framework also offers null, which no query and no header can carry, and loses a lower bound of 0.
+    The framework adds null, which a query or header cannot carry, and loses a lower bound of 0.
     """
     schema = dict(parameter["schema"])
     kinds = [kind for kind in schema.pop("oneOf", ()) if kind != {"type": "null"}]
@@ -190,7 +194,7 @@ def _parameter(parameter: dict[str, Any]) -> dict[str, Any]:
 
 
 def _whole_numbers(value: Any) -> Any:
-    """Give 1 for 1.0, at every depth: JSON and its schemas make no difference between them."""
+    """Replace floats like 1.0 by integers at every depth: JSON Schema does not distinguish them."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Uploads: files from afar go into the drop folder, where the station takes them."""
+"""Upload of files into the drop folder, where the station processes them."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from ingress.rest.models import Upload, UploadedFile
 from ingress.rest.upload_storage import UploadDraft, UploadFolder
 
 FILES_MAX = 100
-#: What a person writes about a file, in characters; the station reads no more.
+#: Length of a note in characters; the station reads no more.
 _NOTE_MAX = 4_000
-#: Written at once; smaller pieces are gathered, so that a thread is asked less often.
-_GATHER_BYTES = 1_048_576
+#: Data written per call of a thread; smaller pieces are collected first.
+_WRITE_BYTES = 1_048_576
 
-#: The body, for the OpenAPI document: the framework does not read it, it is streamed.
+#: The body, for the OpenAPI document: it is streamed, so the framework does not parse it.
 _SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
         "file": {
             "type": "string",
             "format": "binary",
-            "description": "The file, with its name; may come several times.",
+            "description": "A file with its name; can be repeated.",
         },
         "note": {
             "maxLength": _NOTE_MAX,
-            "description": "What is to be known of it, or done with it.",
+            "description": "Text about the files: what they are, or what to do with them.",
         },
     },
     "required": ["file"],
@@ -52,16 +52,16 @@ BODIES: dict[str, Any] = {
 
 
 class MultipartReceiver:
-    """Takes a multipart body as it comes.
+    """Parses a multipart body incrementally and writes its files.
 
     Args:
-        place: Where files go.
-        boundary: Between the parts.
-        limit_bytes: All together.
+        folder: Target of the files.
+        boundary: Boundary between the parts.
+        limit_bytes: Maximum size of the body.
     """
 
-    def __init__(self, place: UploadFolder, boundary: str, *, limit_bytes: int) -> None:
-        self._place = place
+    def __init__(self, folder: UploadFolder, boundary: str, *, limit_bytes: int) -> None:
+        self._folder = folder
         self._limit_bytes = limit_bytes
         self._parser = PushMultipartParser(
             boundary, max_segment_count=FILES_MAX + 1, max_segment_size=math.inf, header_charset="utf8"
@@ -69,17 +69,17 @@ class MultipartReceiver:
         self._drafts: list[tuple[UploadDraft, str]] = []
         self._note = bytearray()
         self._target: UploadDraft | bytearray | None = None
-        self._taken_bytes = 0
+        self._received_bytes = 0
 
     def feed(self, data: bytes) -> None:
-        """Take a piece of the body; blocks on the disk.
+        """Process a part of the body; blocks on the disk.
 
         Raises:
-            ApiProblem: It is too large, or no valid multipart body.
-            OSError: The disk does not take it.
+            ApiProblem: The body is too large, or not valid multipart.
+            OSError: A file cannot be written.
         """
-        self._taken_bytes += len(data)
-        if self._taken_bytes > self._limit_bytes:
+        self._received_bytes += len(data)
+        if self._received_bytes > self._limit_bytes:
             raise too_large(self._limit_bytes)
         try:
             for event in self._parser.parse(data):
@@ -88,12 +88,12 @@ class MultipartReceiver:
                 elif event is None:
                     self._end()
                 else:
-                    self._take(bytes(event))
+                    self._append(bytes(event))
         except ParserLimitReached as error:
             raise ApiProblem(
                 413,
                 "payload-too-large",
-                f"the body has too many parts or too long headers ({error}).",
+                f"The body has too many parts or too long headers ({error}).",
                 remedy=f"Send at most {FILES_MAX} files at a time.",
             ) from error
         except MultipartError as error:
@@ -101,7 +101,7 @@ class MultipartReceiver:
 
     def _begin(self, part: MultipartSegment) -> None:
         if part.filename is not None or part.name == "file":
-            draft = UploadDraft(self._place.draft())
+            draft = UploadDraft(self._folder.draft())
             self._drafts.append((draft, "" if part.filename is None else part.filename))
             self._target = draft
         elif part.name == "note":
@@ -110,12 +110,12 @@ class MultipartReceiver:
             raise ApiProblem(
                 400,
                 "invalid-request",
-                f"there is no field {part.name!r}.",
-                remedy="Send files as 'file', and one 'note' if you like.",
+                f"Unknown field {part.name!r}.",
+                remedy="Send files as 'file', and at most one 'note'.",
                 field=str(part.name),
             )
 
-    def _take(self, data: bytes) -> None:
+    def _append(self, data: bytes) -> None:
         if isinstance(self._target, UploadDraft):
             self._target.write(data)
         elif self._target is not None:
@@ -129,10 +129,10 @@ class MultipartReceiver:
         self._target = None
 
     def finish(self) -> Upload:
-        """Give every file its name; blocks on the disk.
+        """Rename all files to their final names; blocks on the disk.
 
         Raises:
-            ApiProblem: The body is not whole, or has no file.
+            ApiProblem: The body is incomplete or has no file.
         """
         try:
             self._parser.close()
@@ -142,34 +142,34 @@ class MultipartReceiver:
             raise ApiProblem(
                 400,
                 "invalid-request",
-                "the body has no file.",
-                remedy="Send one: curl -F file=@NAME.",
+                "The body has no file.",
+                remedy="Send one, for instance: curl -F file=@NAME.",
                 field="file",
             )
         try:
             note = self._note.decode()
         except UnicodeDecodeError as error:
-            raise _malformed("the note is no UTF-8") from error
+            raise _malformed("the note is not UTF-8") from error
         if len(note) > _NOTE_MAX:
             raise _note_too_long()
         uploaded = []
-        for draft, given in self._drafts:
-            name = self._place.settle(draft.path, self._place.safe_name(given), note)
+        for draft, sent_name in self._drafts:
+            name = self._folder.settle(draft.path, self._folder.safe_name(sent_name), note)
             uploaded.append(UploadedFile(name=name, size_bytes=draft.size_bytes, sha256=draft.sha256))
         return Upload(files=uploaded)
 
     def discard(self) -> None:
-        """Remove what has not got its name."""
+        """Remove the files that have no final name yet."""
         for draft, _ in self._drafts:
             draft.discard()
 
 
 def too_large(limit_bytes: int) -> ApiProblem:
-    """Give the problem of an upload beyond the limit."""
+    """Return the problem of an upload that exceeds the limit."""
     return ApiProblem(
         413,
         "payload-too-large",
-        f"the upload is larger than {limit_bytes} bytes.",
+        f"The upload is larger than {limit_bytes} bytes.",
         remedy="Send less, or raise [rest] upload_max_bytes in 3ox.toml.",
     )
 
@@ -178,7 +178,7 @@ def _note_too_long() -> ApiProblem:
     return ApiProblem(
         400,
         "invalid-request",
-        f"the note has more than {_NOTE_MAX} characters.",
+        f"The note has more than {_NOTE_MAX} characters.",
         remedy="Send it as a file.",
         field="note",
     )
@@ -188,7 +188,7 @@ def _malformed(reason: str) -> ApiProblem:
     return ApiProblem(
         400,
         "invalid-request",
-        f"the body is no valid multipart/form-data: {reason}.",
+        f"The body is not valid multipart/form-data: {reason}.",
         remedy="Send it as curl -F does.",
     )
 
@@ -197,8 +197,8 @@ def _malformed(reason: str) -> ApiProblem:
     "/v1/files",
     status_code=202,
     operation_id="uploadFiles",
-    summary="Hand files to the station",
-    description="Streamed into the drop folder; the station makes an `ingest.file` job of each.",
+    summary="Upload files",
+    description="Files are streamed into the drop folder; the station submits an `ingest.file` job for each.",
     guards=[requires("submit")],
     request_max_body_size=None,
     responses={
@@ -209,13 +209,13 @@ def _malformed(reason: str) -> ApiProblem:
     },
 )
 async def upload_files(request: Request[Any, Any, Any], app_state: AppStateDependency) -> Upload:
-    """Take files."""
+    """Receive files."""
     kind, options = request.content_type
     if kind.lower() != "multipart/form-data" or not options.get("boundary"):
         raise ApiProblem(
             415,
             "media-type",
-            f"the body is declared as {kind!r}.",
+            f"The body is declared as {kind!r}.",
             remedy="Send 'Content-Type: multipart/form-data; boundary=...', as curl -F does.",
         )
     limit_bytes = app_state.rest.upload_max_bytes
@@ -228,19 +228,21 @@ async def upload_files(request: Request[Any, Any, Any], app_state: AppStateDepen
     except MultipartError as error:
         raise _malformed(str(error)) from error
     try:
-        gathered = bytearray()
+        collected = bytearray()
         async for chunk in request.stream():
-            gathered += chunk
-            if len(gathered) >= _GATHER_BYTES or not chunk:
-                await sync_to_thread(receiver.feed, bytes(gathered))
-                gathered.clear()
+            collected += chunk
+            if len(collected) >= _WRITE_BYTES or not chunk:
+                await sync_to_thread(receiver.feed, bytes(collected))
+                collected.clear()
         return await sync_to_thread(receiver.finish)
     except OSError as error:
         raise ApiProblem(
-            507, "disk", f"the file cannot be kept: {error.strerror}.", remedy="Free disk space."
+            507, "disk", f"The file cannot be stored: {error.strerror}.", remedy="Free disk space."
         ) from error
     except InternalServerException as error:
-        raise ApiProblem(400, "incomplete", "the client went away.", remedy="Send it again.") from error
+        raise ApiProblem(
+            400, "incomplete", "The client disconnected before the end of the body.", remedy="Send it again."
+        ) from error
     finally:
         await sync_to_thread(receiver.discard)
 

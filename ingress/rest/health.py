@@ -1,4 +1,4 @@
-"""Whether it lives and serves, which version it is, what Prometheus wants to know."""
+"""Routes for operation: health, version, metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ingress.rest.models import Health, Version
 from middleware.job.base import SCHEMA_VERSION
 from ops.errors import BridgeError
 
-#: The framework adds the charset.
+#: The framework appends the charset.
 _METRICS_TYPE = "text/plain; version=0.0.4"
 
 
@@ -24,15 +24,15 @@ _METRICS_TYPE = "text/plain; version=0.0.4"
     "/health",
     operation_id="health",
     summary="Liveness and readiness",
-    description="200 while this process serves; `ready` says whether the store answers.",
+    description="200 while this process serves requests; `ready` is true if the store answers.",
     responses=problems(),
 )
 async def health(app_state: AppStateDependency) -> Health:
-    """Say how it is; needs no token and tells no secret."""
-    return await sync_to_thread(_look, app_state)
+    """Return the health; needs no token and reveals no secret."""
+    return await sync_to_thread(_check, app_state)
 
 
-def _look(app_state: AppState) -> Health:
+def _check(app_state: AppState) -> Health:
     try:
         app_state.probe.call("PING")
         ready = True
@@ -49,7 +49,7 @@ def _look(app_state: AppState) -> Health:
 
 @get("/version", operation_id="version", summary="Version", responses=problems())
 async def show_version() -> Version:
-    """Say which version serves."""
+    """Return the version."""
     return Version(name="cmd-bridge", version=version(), schema_version=SCHEMA_VERSION)
 
 
@@ -65,7 +65,7 @@ async def show_version() -> Version:
     },
 )
 async def metrics(app_state: AppStateDependency) -> Response[bytes]:
-    """Give the metrics."""
+    """Return the metrics."""
     return Response(await sync_to_thread(app_state.metrics.render), media_type=_METRICS_TYPE)
 
 

@@ -1,9 +1,9 @@
-"""Webhooks: a signed request from elsewhere becomes a ``rest.request`` job.
+"""Webhooks: a signed request becomes a ``rest.request`` job.
 
 The signature is GitHub's: ``X-Hub-Signature-256: sha256=HEX``, HMAC-SHA256 of the body. A sender that also
-sends ``X-Hub-Timestamp`` (seconds since 1970) signs ``TIMESTAMP.BODY`` and is refused when it is too old. The
+sends ``X-Hub-Timestamp`` (seconds since 1970) signs ``TIMESTAMP.BODY`` and is refused if it is too old. The
 delivery id (``X-GitHub-Delivery`` or ``X-Delivery-Id``) is the idempotency key. It is not signed: the same
-signature under another delivery id is a replay and refused.
+signature with another delivery id is refused as a replay.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from ops.settings.rest import EndpointSettings
 
 _SIGNATURE = re.compile(r"sha256=([0-9a-fA-F]{64})")
 _DELIVERY = re.compile(r"[!-~]{1,128}")
-#: Headers that say what kind of event it is, and nothing secret; the rest stays here.
+#: Headers passed on to the job: they describe the event and hold no secrets.
 _PASSED_ON = re.compile(
     r"content-type|user-agent|x-(github|gitlab|gitea|hub)-(event|delivery|hook-id)|x-event.*"
 )
 _QUERY_MAX = 100
 
-#: The body, for the OpenAPI document: its signature is of the bytes, so it is read before it is understood.
+#: The body, for the OpenAPI document: it is read as bytes, because the signature covers them.
 BODIES: dict[str, Any] = {
     "webhook": {
         "required": False,
         "content": {
-            "application/json": {"schema": {"description": "What the endpoint takes its parts from."}}
+            "application/json": {"schema": {"description": "Source of the fields of the endpoint's payload."}}
         },
     }
 }
@@ -59,7 +59,7 @@ log = get_logger(__name__)
 
 
 def endpoint_secret(endpoint: EndpointSettings) -> bytes:
-    """Give what signs an endpoint's webhooks; empty if it takes none."""
+    """Return the secret of an endpoint; empty if the endpoint accepts no webhooks."""
     named = os.environ.get(endpoint.secret_env, "") if endpoint.secret_env else ""
     return (endpoint.secret if endpoint.secret else named).encode()
 
@@ -67,51 +67,53 @@ def endpoint_secret(endpoint: EndpointSettings) -> bytes:
 def check_signature(
     endpoint: EndpointSettings | None, headers: dict[str, str], body: bytes, *, age_max_s: float
 ) -> str:
-    """See whether a webhook is what it says.
+    """Check the signature of a webhook.
 
     Args:
-        endpoint: Of its name; None if there is none, which is answered as a wrong signature is.
+        endpoint: The endpoint; None for an unknown one, which is answered like a wrong signature.
         headers: Names in lower case.
-        body: As it came.
-        age_max_s: How far off its timestamp may be.
+        body: Body of the request.
+        age_max_s: Maximum difference between its timestamp and the present time.
 
     Returns:
         The signature.
 
     Raises:
-        ApiProblem: It is not signed rightly, or not of this time.
+        ApiProblem: The signature is wrong, or the timestamp is missing or too old.
     """
     secret = b"" if endpoint is None else endpoint_secret(endpoint)
     given = _SIGNATURE.fullmatch(headers.get(SIGNATURE_HEADER.lower(), ""))
     timestamp = headers.get(TIMESTAMP_HEADER.lower(), "")
-    right = signature_of(secret, body, timestamp)
-    fits = hmac.compare_digest(right, given[1].lower() if given is not None else "")
-    if endpoint is None or not secret or not fits:
-        raise unauthorized("the webhook is not signed as its endpoint wants.", _HOW_TO_SIGN)
+    expected = signature_of(secret, body, timestamp)
+    matches = hmac.compare_digest(expected, given[1].lower() if given is not None else "")
+    if endpoint is None or not secret or not matches:
+        raise unauthorized("The webhook has no valid signature of its endpoint.", _HOW_TO_SIGN)
     if not timestamp and endpoint.require_timestamp:
-        raise unauthorized(f"the webhook has no {TIMESTAMP_HEADER}.", _HOW_TO_SIGN)
+        raise unauthorized(f"The webhook lacks the header {TIMESTAMP_HEADER}.", _HOW_TO_SIGN)
     if timestamp and not (
         timestamp.isascii() and timestamp.isdecimal() and abs(time.time() - int(timestamp[:18])) <= age_max_s
     ):
-        raise unauthorized(f"the webhook's {TIMESTAMP_HEADER} is not of this time.", _HOW_TO_SIGN)
-    return right
+        raise unauthorized(
+            f"The webhook's {TIMESTAMP_HEADER} is not valid or too far from the present time.", _HOW_TO_SIGN
+        )
+    return expected
 
 
 def refuse_replay(app_state: AppState, name: str, signature: str, delivery: str) -> None:
-    """Refuse what was signed once and comes again under another delivery id; blocks.
+    """Refuse a signed body that was delivered before with another delivery id; blocks on the store.
 
-    While the store is away nobody can tell; the delivery id still counts then.
+    While the store is unavailable this is not checked; the delivery id still makes the job unique.
 
     Raises:
-        ApiProblem: It is one.
+        ApiProblem: The request is a replay.
     """
     keys = app_state.read_bridge.reader.keys
     away = app_state.acceptance.away
     if away.is_set():
-        log.warning("rest.replay_unchecked", endpoint=name, reason="the store is away.")
+        log.warning("rest.replay_unchecked", endpoint=name, reason="the store is unavailable.")
         return
     try:
-        # Briefly: somebody waits. Given up and written all the same, it is what this delivery writes again.
+        # With the short time-out. If the write succeeds after it, a repeat of this delivery writes the same.
         first = app_state.read_bridge.store.call(
             "SET",
             keys.webhook(name, signature),
@@ -129,8 +131,8 @@ def refuse_replay(app_state: AppState, name: str, signature: str, delivery: str)
         raise ApiProblem(
             409,
             "replay",
-            "this signed body has come before under another delivery id.",
-            remedy=f"Send {TIMESTAMP_HEADER} and sign it too, or set allow_repeats for the endpoint.",
+            "This signed body was delivered before with another delivery id.",
+            remedy=f"Send {TIMESTAMP_HEADER} and sign it, or set allow_repeats for the endpoint.",
         )
 
 
@@ -139,7 +141,7 @@ def _read_body(body: bytes) -> Any:
         return msgspec.json.decode(body) if body else None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ApiProblem(
-            400, "invalid-request", f"the body is no valid JSON: {error}.", remedy="Send JSON."
+            400, "invalid-request", f"The body is not valid JSON: {error}.", remedy="Send JSON."
         ) from error
 
 
@@ -148,22 +150,22 @@ def _read_body(body: bytes) -> Any:
     status_code=202,
     operation_id="webhook",
     summary="A signed webhook",
-    description="Becomes a `rest.request` job of the endpoint of this name. Signed as GitHub does; no token.",
+    description="Becomes a `rest.request` job of this endpoint. Signed as GitHub does; needs no token.",
     responses=problems(409, *BODY),
 )
 async def webhook(
     request: Request[Any, Any, Any],
     app_state: AppStateDependency,
-    name: Annotated[str, Parameter(description="Of [rest.endpoints.NAME].")],
+    name: Annotated[str, Parameter(description="NAME of a section [rest.endpoints.NAME].")],
 ) -> Response[Receipt]:
-    """Take a webhook."""
+    """Accept a webhook."""
     body = await request.body()
     headers = {key.lower(): value for key, value in request.headers.items()}
     endpoint = app_state.rest.endpoints.get(name)
     signature = check_signature(endpoint, headers, body, age_max_s=app_state.rest.webhook_age_max_s)
     require_json(request)
-    given = headers.get("x-github-delivery", headers.get("x-delivery-id", ""))
-    delivery = given if _DELIVERY.fullmatch(given) else signature
+    sent_id = headers.get("x-github-delivery", headers.get("x-delivery-id", ""))
+    delivery = sent_id if _DELIVERY.fullmatch(sent_id) else signature
     if endpoint is not None and not endpoint.allow_repeats:
         await sync_to_thread(refuse_replay, app_state, name, signature, delivery)
     query = dict(list(request.query_params.items())[:_QUERY_MAX])

@@ -1,9 +1,8 @@
-"""Jobs: take one, list them, one in full, its parts, and what can be done to it."""
+"""Routes for jobs: submit a job, read it and its parts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import islice
 from typing import Annotated, Any
 
@@ -13,56 +12,54 @@ from litestar.concurrency import sync_to_thread
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import HeaderParameter, JSONBody, Parameter
 
-from ingress.core import control
-from ingress.core.bridge import Bridge
-from ingress.core.control import CancelReply
 from ingress.core.http.app_state import AppState, AppStateDependency
 from ingress.core.http.auth import principal_of, requires
 from ingress.core.http.problems import ApiProblem, refused
 from ingress.core.lookup import Source, find
-from ingress.rest.contract import BODY, problems
-from ingress.rest.job_queries import encoded_job, find_id, find_job, wait_for_end
-from ingress.rest.listing import list_jobs
-from ingress.rest.models import KEY_MAX, AnyJobRequest, Decision, JobResult, OutputPage
-from middleware.broker.approvals import APPROVED
+from ingress.rest.contract import BODY, JobPart, problems
+from ingress.rest.job_queries import encoded_job, wait_for_end
+from ingress.rest.models import KEY_MAX, AnyJobRequest, JobResult, OutputPage
 from middleware.job.reader import LIMIT_MAX
 from middleware.job.receipt import payload_sha256
 from middleware.job.records import JobRecord, Receipt
-from middleware.job.schema import JOB_TYPES, Job, make_job
+from middleware.job.schema import Job, make_job
 from middleware.job.states import State
 from ops.errors import InvalidJob
-from ops.tokens import Principal, Scope
+from ops.tokens import Principal
 from ops.trace_ids import traceparent
 
 _DAY_S = 86_400
-#: Before the keys of clients, so that they cannot be those of another door.
+#: Prefix of clients' idempotency keys, so that they cannot collide with those of another interface.
 KEY_PREFIX = "rest:"
 
-JobPart = Annotated[str, Parameter(description="The job's id, or a prefix or suffix that only one has.")]
 Wait = Annotated[
     float,
-    Parameter(ge=0, le=_DAY_S, description="Wait so many seconds for its end, at most wait_max_s."),
+    Parameter(
+        ge=0,
+        le=_DAY_S,
+        description="Wait up to this many seconds until the job has finished; at most wait_max_s.",
+    ),
 ]
 
 
 def to_job(wanted: AnyJobRequest, principal: Principal, key: str | None, *, trace: str | None = None) -> Job:
-    """Build the job that a request asks for.
+    """Return the job that a request describes.
 
     Args:
-        wanted: What the caller says.
-        principal: Who the caller is.
-        key: Idempotency key of the header.
-        trace: Trace id if the body names none; from the header traceparent.
+        wanted: Body of the request.
+        principal: The caller.
+        key: Header ``Idempotency-Key``.
+        trace: Trace id of the header ``traceparent``; used if the body has none.
 
     Raises:
-        ApiProblem: Header and body name different keys.
-        InvalidJob: It does not fit.
+        ApiProblem: Header and body have different idempotency keys.
+        InvalidJob: The job is not valid.
     """
     if key is not None and wanted.idempotency_key not in {None, key}:
         raise ApiProblem(
             409,
             "idempotency-key",
-            "the header and the body name different idempotency keys.",
+            "The header and the body have different idempotency keys.",
             remedy="Send one of them.",
             field="idempotency_key",
         )
@@ -88,10 +85,10 @@ def to_job(wanted: AnyJobRequest, principal: Principal, key: str | None, *, trac
 
 
 def accept(app_state: AppState, job: Job, *, delay_s: float | None = None) -> Response[Receipt]:
-    """Take a job in and answer with its receipt: 202 for a new one, 200 for one that had been taken before.
+    """Accept a job and return its receipt: 202 for a new job, 200 for one that was accepted before.
 
     Raises:
-        ApiProblem: The bridge cannot take it, or its key stands for another command.
+        ApiProblem: The bridge does not accept the job, or its key belongs to another one.
     """
     try:
         receipt = app_state.acceptance.accept(job, delay_s=delay_s)
@@ -101,8 +98,8 @@ def accept(app_state: AppState, job: Job, *, delay_s: float | None = None) -> Re
         raise ApiProblem(
             409,
             "idempotency-key",
-            f"this idempotency key stands for another command, {receipt.job_id}.",
-            remedy="Use a new key for a new command.",
+            f"This idempotency key belongs to another job, {receipt.job_id}.",
+            remedy="Use a new key for a new job.",
             field="idempotency_key",
         )
     return Response(
@@ -124,13 +121,13 @@ def _is_same(receipt: Receipt, job: Job) -> bool:
     "/v1/jobs",
     status_code=202,
     operation_id="createJob",
-    summary="Take a job",
-    description="202 with the receipt of a new job (status 'spooled' while the store is away), 200 with that"
-    " of the job for which the Idempotency-Key stands already.",
+    summary="Submit a job",
+    description="202 with the receipt of a new job (status 'spooled' while the store is unavailable);"
+    " 200 with the receipt of the existing job if the Idempotency-Key is known.",
     guards=[requires("submit")],
     opt={"body": AnyJobRequest},
     responses={
-        200: ResponseSpec(Receipt, generate_examples=False, description="It had been taken before."),
+        200: ResponseSpec(Receipt, generate_examples=False, description="The job was submitted before."),
         **problems(409, *BODY),
     },
 )
@@ -145,11 +142,11 @@ async def create_job(
             min_length=1,
             max_length=KEY_MAX,
             pattern="^[!-~]+$",
-            description="The same key again is answered with the same job.",
+            description="A repeated key returns the same job.",
         ),
     ] = None,
 ) -> Response[Receipt]:
-    """Take a job."""
+    """Submit a job."""
     trace = traceparent(request.headers.get("traceparent"))
     job = to_job(data, principal_of(request), idempotency_key, trace=trace)
     return await sync_to_thread(accept, app_state, job, delay_s=data.delay_s)
@@ -175,14 +172,18 @@ async def get_job(app_state: AppStateDependency, job_id: JobPart, wait: Wait = 0
 
 
 def seconds(wait: float) -> float:
-    """Give how long to wait.
+    """Check the parameter ``wait`` and return it.
 
     Raises:
-        ApiProblem: It is no number of seconds.
+        ApiProblem: It is not a finite number.
     """
     if not math.isfinite(wait):
         raise ApiProblem(
-            400, "invalid-request", "wait is no number of seconds.", remedy="Send one.", field="wait"
+            400,
+            "invalid-request",
+            "`wait` must be a number of seconds.",
+            remedy="Send a finite number.",
+            field="wait",
         )
     return wait
 
@@ -195,20 +196,20 @@ def seconds(wait: float) -> float:
     responses=problems(404, 409),
 )
 async def get_receipt(app_state: AppStateDependency, job_id: JobPart) -> Receipt:
-    """Give the receipt."""
+    """Return the receipt."""
     return await sync_to_thread(lambda: find(app_state.read_bridge, job_id).receipt())
 
 
 @get(
     "/v1/jobs/{job_id:str}/result",
     operation_id="getResult",
-    summary="What a completed job came to",
-    description="409 while it has not ended, and for one that failed or was cancelled.",
+    summary="Result of a completed job",
+    description="409 while the job has not finished, and for a failed or cancelled job.",
     guards=[requires("view")],
     responses=problems(404, 409),
 )
 async def get_result(app_state: AppStateDependency, job_id: JobPart, wait: Wait = 0.0) -> JobResult:
-    """Give the result."""
+    """Return the result."""
     record = await wait_for_end(app_state, job_id, seconds(wait))
     if record.status == State.COMPLETED:
         return JobResult(job_id=record.job_id, status=record.status, result=record.result)
@@ -217,7 +218,7 @@ async def get_result(app_state: AppStateDependency, job_id: JobPart, wait: Wait 
         409,
         "no-result",
         f"{record.job_id} is {record.status} and has no result: {why}",
-        remedy="GET its receipt." if record.is_final else "Wait for its end: ?wait=30.",
+        remedy="GET its receipt." if record.is_final else "Wait until it has finished: ?wait=30.",
     )
 
 
@@ -233,16 +234,16 @@ async def get_output(
     job_id: JobPart,
     after: Annotated[
         str | None,
-        Parameter(pattern="^[0-9]{1,15}-[0-9]{1,15}$", description="`next` of the page before."),
+        Parameter(pattern="^[0-9]{1,15}-[0-9]{1,15}$", description="`next` of the previous page."),
     ] = None,
-    limit: Annotated[int, Parameter(ge=1, le=LIMIT_MAX, description="How many pieces.")] = 500,
+    limit: Annotated[int, Parameter(ge=1, le=LIMIT_MAX, description="Maximum number of chunks.")] = 500,
 ) -> OutputPage:
-    """Give pieces of the output."""
+    """Return a page of the output."""
     return await sync_to_thread(_output, app_state, job_id, after, limit)
 
 
 def _output(app_state: AppState, part: str, after: str | None, limit: int) -> OutputPage:
-    # The state before the output: what is written up to the end is then read too.
+    # The state is read before the output: if it is final, all output has been written.
     job = find(app_state.read_bridge, part)
     record = job.record()
     chunks = [] if job.source is Source.SPOOL else list(islice(job.output(after=after or "-"), limit))
@@ -251,143 +252,4 @@ def _output(app_state: AppState, part: str, after: str | None, limit: int) -> Ou
     return OutputPage(job_id=record.job_id, chunks=chunks, next=None if final else last, final=final)
 
 
-def _act(name: str, summary: str, *, scope: Scope, status_code: int = 200, description: str = "") -> post:
-    """Make the route of something that is done to a job, for a reason that may be given."""
-    return post(
-        f"/v1/jobs/{{job_id:str}}/{name}",
-        status_code=status_code,
-        operation_id=f"{name}Job",
-        summary=summary,
-        description=description if description else None,
-        guards=[requires(scope)],
-        opt={"body": Decision},
-        responses=problems(404, 409, *BODY),
-    )
-
-
-@_act(
-    "cancel",
-    "Cancel a job",
-    description="At once before it starts, through its worker while it runs; one that has ended stays so.",
-    scope="submit",
-)
-async def cancel_job(
-    request: Request[Any, Any, Any],
-    app_state: AppStateDependency,
-    job_id: JobPart,
-    data: JSONBody[Decision | None] = None,
-) -> CancelReply:
-    """Cancel a job."""
-    whole = await sync_to_thread(find_id, app_state, job_id)
-    return await sync_to_thread(control.cancel, app_state.bridge, whole, _said("cancelled", request, data))
-
-
-@_act(
-    "retry",
-    "Run a failed or cancelled job again",
-    description="A command or task of somebody with a login, and what was approved, with scope admin only.",
-    scope="submit",
-    status_code=202,
-)
-async def retry_job(
-    request: Request[Any, Any, Any],
-    app_state: AppStateDependency,
-    job_id: JobPart,
-    data: JSONBody[Decision | None] = None,
-) -> Response[Receipt]:
-    """Run a job again."""
-    record = await sync_to_thread(find_job, app_state, job_id)
-    _require_may_retry(principal_of(request), record)
-    receipt = await sync_to_thread(
-        control.retry, app_state.bridge, record.job_id, _said("retried", request, data)
-    )
-    return Response(receipt, status_code=202, headers={"Location": f"/v1/jobs/{receipt.job_id}"})
-
-
-def _require_may_retry(principal: Principal, record: JobRecord) -> None:
-    """Let nobody run by a retry what they could not have dispatched.
-
-    Raises:
-        ApiProblem: The job runs with the rights of a login, or somebody has approved one run of it.
-    """
-    if principal.may("admin"):
-        return
-    why = ""
-    if JOB_TYPES.runs_programs(record.job_type) and record.trust == "operator":
-        why = f"it is a {record.job_type} of {record.source}"
-    elif record.approval == APPROVED:
-        why = "it was approved for one run"
-    if why:
-        raise ApiProblem(
-            403,
-            "scope",
-            f"{record.job_id} is retried with the scope admin only: {why}.",
-            remedy="Dispatch it anew, or use a token made with: 3ox token make NAME --scope admin.",
-        )
-
-
-@_act("approve", "Let a job go on that waits for approval", scope="admin")
-async def approve_job(
-    request: Request[Any, Any, Any],
-    app_state: AppStateDependency,
-    job_id: JobPart,
-    data: JSONBody[Decision | None] = None,
-) -> Receipt:
-    """Let a job go on."""
-    return await _decide(control.approve, app_state, job_id, request, data)
-
-
-@_act("deny", "Cancel a job that waits for approval", scope="admin")
-async def deny_job(
-    request: Request[Any, Any, Any],
-    app_state: AppStateDependency,
-    job_id: JobPart,
-    data: JSONBody[Decision | None] = None,
-) -> Receipt:
-    """Cancel a job that waits."""
-    return await _decide(control.deny, app_state, job_id, request, data)
-
-
-async def _decide(
-    decide: Callable[[Bridge, str, str, str], Receipt],
-    app_state: AppState,
-    part: str,
-    request: Request[Any, Any, Any],
-    data: Decision | None,
-) -> Receipt:
-    whole = await sync_to_thread(find_id, app_state, part)
-    return await sync_to_thread(decide, app_state.bridge, whole, _actor(request), _reason(data))
-
-
-def _actor(request: Request[Any, Any, Any]) -> str:
-    return f"rest:{principal_of(request).name}"
-
-
-def _reason(data: Decision | None) -> str:
-    return "" if data is None else data.reason
-
-
-def _said(what: str, request: Request[Any, Any, Any], data: Decision | None) -> str:
-    said = f"{what} by {_actor(request)}"
-    reason = _reason(data)
-    return f"{said}: {reason}" if reason else said
-
-
-#: Bodies that may be left out, for the OpenAPI document.
-_REASON = {
-    "required": False,
-    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Decision"}}},
-}
-BODIES: dict[str, Any] = dict.fromkeys(("cancelJob", "retryJob", "approveJob", "denyJob"), _REASON)
-ROUTES: list[Any] = [
-    create_job,
-    list_jobs,
-    get_job,
-    get_receipt,
-    get_result,
-    get_output,
-    cancel_job,
-    retry_job,
-    approve_job,
-    deny_job,
-]
+ROUTES: list[Any] = [create_job, get_job, get_receipt, get_result, get_output]

@@ -1,4 +1,4 @@
-"""What proves a receipt to whoever holds it: the public keys of the ledger, and the sealed lines of a job."""
+"""Routes for verifying receipts: public keys of the ledger, and a job's sealed lines."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from msgspec import Struct
 from ingress.core.http.app_state import AppState, AppStateDependency
 from ingress.core.http.auth import requires
 from ingress.core.ledger_proofs import public_keys, seals
-from ingress.rest.contract import problems
+from ingress.rest.contract import JobPart, problems
 from ingress.rest.job_queries import find_any
-from ingress.rest.jobs import JobPart
 from ops.signing import PublicKey
 
 
@@ -19,7 +18,7 @@ class Keys(Struct, frozen=True):
     """The public keys.
 
     Attributes:
-        keys: Oldest first, those included that sign no more or not yet.
+        keys: Oldest first, including retired keys and keys not used yet.
     """
 
     keys: list[PublicKey]
@@ -29,8 +28,8 @@ class Seals(Struct, frozen=True):
     """The sealed transitions of a job.
 
     Attributes:
-        job_id: Whose.
-        lines: Of the ledger, each as it was signed; none until the clock has sealed them.
+        job_id: The job.
+        lines: Lines of the ledger, exactly as signed; empty until the scheduler has sealed them.
     """
 
     job_id: str
@@ -45,7 +44,7 @@ class Seals(Struct, frozen=True):
     responses=problems(),
 )
 async def get_keys(app_state: AppStateDependency) -> Keys:
-    """Give the public keys."""
+    """Return the public keys."""
     return Keys(await sync_to_thread(public_keys, app_state.loaded))
 
 
@@ -58,12 +57,12 @@ def _seals(app_state: AppState, part: str) -> Seals:
     "/v1/jobs/{job_id:str}/seals",
     operation_id="getSeals",
     summary="A job's sealed transitions",
-    description="With a key of /v1/keys each line proves itself; see docs/reference/ledger.md.",
+    description="Each line can be verified with a key of /v1/keys; see docs/reference/ledger.md.",
     guards=[requires("view")],
     responses=problems(404, 409),
 )
 async def get_seals(app_state: AppStateDependency, job_id: JobPart) -> Seals:
-    """Give the sealed lines of a job."""
+    """Return the sealed lines of a job."""
     return await sync_to_thread(_seals, app_state, job_id)
 
 

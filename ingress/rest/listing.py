@@ -1,4 +1,4 @@
-"""Pages of jobs: of the store, or of store and history as one list."""
+"""The list of jobs, in pages: of the store, or of store and history together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from middleware.job.types import JOB_TYPES
 from ops.errors import InvalidJob
 
 _ID = f"[0-9a-hjkmnp-tv-z]{{{ID_LENGTH}}}"
-#: Before the cursors of lists that run through the history, see ``ingress.core.listing``.
+#: First letters of the cursors of lists that include the history, see ``ingress.core.listing``.
 _KINDS = "isw"
 _WORDS_MAX_CHARS = 200
 
@@ -36,9 +36,9 @@ else:
     "/v1/jobs",
     operation_id="listJobs",
     summary="List jobs",
-    description="A page of jobs, newest first; with status, by when they came into it. With all, search or"
-    " day those of the history too, by their ids; a search gives those archived last first. Such a page may"
-    " be short and yet not the last.",
+    description="A page of jobs, newest first; with status, sorted by when they entered that state. With all,"
+    " search or day, archived jobs are included, sorted by id; a search returns the most recently archived"
+    " first. Such a page can be short without being the last.",
     guards=[requires("view")],
     responses=problems(409),
 )
@@ -53,17 +53,15 @@ async def list_jobs(
         str | None,
         Parameter(
             pattern=f"^(([0-9]{{1,18}}:)?{_ID}|[{_KINDS}]:[0-9a-z:]{{1,60}})$",
-            description="`next` of the page before.",
+            description="`next` of the previous page.",
         ),
     ] = None,
-    limit: Annotated[int, Parameter(ge=1, le=LIMIT_MAX, description="How many.")] = 50,
-    every: Annotated[
-        bool, QueryParameter(name="all", description="Those of the history too, as one list.")
-    ] = False,
+    limit: Annotated[int, Parameter(ge=1, le=LIMIT_MAX, description="Maximum number of jobs.")] = 50,
+    every: Annotated[bool, QueryParameter(name="all", description="Include archived jobs.")] = False,
     search: Annotated[
         str | None,
         Parameter(
-            min_length=1, max_length=_WORDS_MAX_CHARS, description="Only jobs in which all these words stand."
+            min_length=1, max_length=_WORDS_MAX_CHARS, description="Only jobs that contain all these words."
         ),
     ] = None,
     day: Annotated[
@@ -74,14 +72,14 @@ async def list_jobs(
         ),
     ] = None,
 ) -> JobPage:
-    """Give a page of jobs."""
+    """Return a page of jobs."""
     _refuse_null(request, "status", "type")
     every = every or search is not None or day is not None
     if cursor is not None and not _belongs(cursor, status, every=every):
         raise ApiProblem(
             409,
             "cursor",
-            "the cursor belongs to another list.",
+            "The cursor belongs to another list.",
             remedy="Use `next` of a page with the same filters.",
             field="cursor",
         )
@@ -100,7 +98,7 @@ async def list_jobs(
 
 
 def _belongs(cursor: str, status: State | None, *, every: bool) -> bool:
-    """Tell whether a cursor is of the kind of list that is asked for."""
+    """Return whether a cursor belongs to the requested kind of list."""
     if cursor[0] in _KINDS and cursor[1:2] == ":":
         return every
     return not every and (":" in cursor) == (status is not None)
@@ -111,16 +109,23 @@ def _all_jobs(app_state: AppState, narrowing: Narrowing, limit: int, cursor: str
         try:
             return catalog.page(narrowing, limit=limit, cursor=cursor)
         except InvalidJob as error:
-            # 30 February, a search without a word: right by the document, and yet nothing to list.
+            # 30 February, a search without a word: valid by the schema, but there is nothing to list.
             raise ApiProblem(
                 409, "no-such-list", error.message, remedy=error.remedy, field=error.field
             ) from error
 
 
 def _refuse_null(request: Request[Any, Any, Any], *names: str) -> None:
-    """Refuse the word null, which the framework takes for a parameter that is not there."""
+    """Refuse the word null, which the framework treats as a missing parameter."""
     for name in names:
         if "null" in request.query_params.getall(name, []):
             raise ApiProblem(
-                400, "invalid-request", f"{name} cannot be 'null'.", remedy="Leave it out.", field=name
+                400,
+                "invalid-request",
+                f"The parameter {name!r} cannot be 'null'.",
+                remedy="Omit it.",
+                field=name,
             )
+
+
+ROUTES: list[Any] = [list_jobs]

@@ -1,4 +1,4 @@
-"""What goes in and comes out, where that is not a record of the job itself.
+"""Bodies of requests and responses, except the job's own records.
 
 A request for a job is a tagged struct for each job type, derived from ``JOB_TYPES``: what a client may set.
 Source, actor and trust are set by the server.
@@ -24,29 +24,29 @@ from middleware.job.base import (
 from middleware.job.records import OutputChunk
 from middleware.job.types import JOB_TYPES
 
-#: An idempotency key gets a prefix of ours and may not exceed the 256 characters of the job's field.
+#: With its prefix, an idempotency key must fit the 256 characters of the job's field.
 KEY_MAX = 200
 Key = Annotated[str, Meta(min_length=1, max_length=KEY_MAX, pattern=r"^[!-~]+$")]
 _DELAY_MAX_S = 365 * 86_400
 
 
 class JobRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="job_type"):
-    """What can be said of a job of any type.
+    """Fields of a job of any type.
 
     Attributes:
-        trace_id: Follows a command through all the jobs it causes.
-        project: Of the job.
-        session_id: Conversation it belongs to.
-        priority: 1 is first, 10 last; the project's, or 5.
-        timeout_seconds: Bound on one attempt.
+        trace_id: Identifies a command in all the jobs that it causes.
+        project: Project of the job.
+        session_id: Conversation that the job belongs to.
+        priority: 1 is the highest, 10 the lowest; default: the project's, or 5.
+        timeout_seconds: Time limit of one attempt.
         max_retries: Attempts after the first.
-        depends_on: Job ids that have to be completed first.
-        on_dependency_failure: What becomes of it when one of those does not complete: ``skip`` (it is
-            cancelled), ``fail`` (a dead letter) or ``run`` (that one counts as done).
-        resources: Named resources it occupies while it runs, with the amount of each.
-        idempotency_key: As the header ``Idempotency-Key``.
-        metadata: Free text pairs that travel along.
-        delay_s: Start it so many seconds from now.
+        depends_on: Ids of jobs that must be completed first.
+        on_dependency_failure: Effect of a dependency that does not complete: ``skip`` (this job is
+            cancelled), ``fail`` (it fails) or ``run`` (the dependency counts as completed).
+        resources: Named resources that the job occupies while it runs, with the amount of each.
+        idempotency_key: Same as the header ``Idempotency-Key``.
+        metadata: Pairs of text stored with the job.
+        delay_s: Delay before the job is queued, in seconds.
     """
 
     payload: Any
@@ -73,7 +73,7 @@ else:
 
 
 class Decision(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Why something is done to a job; kept on its receipt.
+    """The reason for an action on a job; recorded in its receipt.
 
     Attributes:
         reason: One sentence.
@@ -83,14 +83,14 @@ class Decision(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """Whether the bridge lives and serves.
+    """Liveness and readiness.
 
     Attributes:
-        status: ``ok``, or ``degraded`` while the store is away: jobs are then taken into the spool.
+        status: ``ok``, or ``degraded`` while the store is unavailable: jobs are then accepted into the spool.
         live: This process answers.
         ready: The store answers.
-        store: ``ok`` or ``away``.
-        spool: Jobs kept on disk until the store takes them.
+        store: ``ok`` or ``away`` (unavailable).
+        spool: Jobs on disk that the store has not accepted yet.
     """
 
     status: str
@@ -101,7 +101,7 @@ class Health(Struct, frozen=True, kw_only=True):
 
 
 class Version(Struct, frozen=True, kw_only=True):
-    """Which version serves."""
+    """The version of the API process."""
 
     name: str
     version: str
@@ -109,7 +109,7 @@ class Version(Struct, frozen=True, kw_only=True):
 
 
 class JobResult(Struct, frozen=True, kw_only=True):
-    """What a completed job came to."""
+    """The result of a completed job."""
 
     job_id: str
     status: str
@@ -117,11 +117,11 @@ class JobResult(Struct, frozen=True, kw_only=True):
 
 
 class OutputPage(Struct, frozen=True, kw_only=True):
-    """Pieces of a job's output.
+    """A page of a job's output.
 
     Attributes:
-        next: For ``after``, to go on; None: this was all there is by now.
-        final: The job has ended: nothing more will come.
+        next: Value of ``after`` for the next page; None on the last one.
+        final: The job has finished, and this page is the last.
     """
 
     job_id: str
@@ -131,12 +131,12 @@ class OutputPage(Struct, frozen=True, kw_only=True):
 
 
 class UploadedFile(Struct, frozen=True, kw_only=True):
-    """A file that lies in the drop folder now.
+    """An uploaded file, now in the drop folder.
 
     Attributes:
-        name: There; differs from the one sent if that was taken or could not be used.
-        size_bytes: Of its content.
-        sha256: Of its content; also the idempotency key of the job that the station makes of it.
+        name: Its name there; differs from the name sent if that was taken or not usable.
+        size_bytes: Size of the content.
+        sha256: Hash of the content; also the idempotency key of the job that the station submits for it.
     """
 
     name: str
@@ -145,6 +145,6 @@ class UploadedFile(Struct, frozen=True, kw_only=True):
 
 
 class Upload(Struct, frozen=True, kw_only=True):
-    """What was handed to the station."""
+    """The uploaded files."""
 
     files: list[UploadedFile]

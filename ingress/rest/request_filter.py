@@ -1,7 +1,7 @@
-"""What every request passes before a route is chosen: host, origin, who asks, how often, how slowly.
+"""Check each request before routing: host, origin, authentication, rate, speed of the body.
 
-It stands outside the framework, which answers unknown routes and methods before its own middleware runs:
-nobody without a token is to learn even which routes there are.
+It wraps the framework, which answers unknown routes and methods before its own middleware runs: a caller
+without a token must not learn even which routes exist.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from litestar.types import ASGIApp, Message, Receive, Send
 
-#: Anybody may ask for these.
+#: Paths that need no authentication.
 OPEN_PATHS = frozenset({"/health", "/version"})
-#: Signed instead; see ``hooks.py``.
+#: Authenticated by a signature instead; see ``hooks.py``.
 HOOKS_PREFIX = "/v1/hooks/"
-#: A client that sends nothing of its body for so long is given up.
+#: Time-out between two parts of a body.
 _BODY_PAUSE_S = 30.0
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HEADERS = (
@@ -39,15 +39,15 @@ _HEADERS = (
 
 
 class RequestFilter:
-    """Wraps the application.
+    """ASGI application that checks requests and passes them to the wrapped application.
 
     Args:
-        app: The application.
-        app_state: Tokens, settings, metrics.
-        extensions: Say what else is open, and who else is known.
+        app: The wrapped application.
+        app_state: State of the process: tokens, settings, metrics.
+        extensions: Further open paths and ways to authenticate.
 
     Attributes:
-        app: The application.
+        app: The wrapped application.
     """
 
     def __init__(self, app: ASGIApp, app_state: AppState, extensions: Sequence[Extension] = ()) -> None:
@@ -60,44 +60,44 @@ class RequestFilter:
         self._rate_limit = RateLimit(rest.rate_per_s, rest.burst)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Let a request pass, or answer it.
+        """Pass a request on, or answer it with a problem.
 
         Args:
-            scope: An HTTP request, another kind of connection, or the life of the application.
-            receive: Of the server.
-            send: Of the server.
+            scope: ASGI scope: HTTP request, websocket or lifespan.
+            receive: ASGI function of the server.
+            send: ASGI function of the server.
         """
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
         if scope["type"] != "http":
-            # There are no websockets here; closed before it is accepted, which clients see as a 403.
+            # Websockets are not supported; closed before it is accepted, which clients see as a 403.
             await send({"type": "websocket.close", "code": 1000, "reason": ""})
             return
         method = scope["method"]
         answering = _Answer(send, method)
         try:
             if method == "HEAD":
-                # Of the framework no route takes it; all that a GET would answer but the body is the answer.
+                # The framework has no HEAD routes; the answer is that to GET without its body.
                 scope = {**scope, "method": "GET"}
-            self._admit(scope)
+            self._check(scope)
             if method == "OPTIONS":
-                # The framework's own answer knows the methods of one handler of a path only; its refusal of
-                # a method that there is not names those of all.
+                # The framework's own answer has the methods of one handler of the path only; its refusal of
+                # an unknown method has those of all.
                 scope = {**scope, "method": "NONE"}
-            await self.app(scope, _patient(receive), answering)
+            await self.app(scope, _with_time_out(receive), answering)
         except ApiProblem as problem:
             await answering.refuse(problem)
         except BridgeError as error:
             await answering.refuse(of_bridge_error(error))
         finally:
-            self._app_state.metrics.answered(method if method in _METHODS else "OTHER", answering.status)
+            self._app_state.metrics.count_request(method if method in _METHODS else "OTHER", answering.status)
 
-    def _admit(self, scope: Any) -> None:
-        """Let a request pass.
+    def _check(self, scope: Any) -> None:
+        """Check a request.
 
         Raises:
-            ApiProblem: It may not.
+            ApiProblem: The request is refused.
         """
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         self._check_host(headers.get("host", ""), scope.get("server"))
@@ -111,7 +111,7 @@ class RequestFilter:
             raise ApiProblem(
                 429,
                 "too-many-requests",
-                "there are too many requests.",
+                "Too many requests.",
                 remedy=f"Wait {wait_s} s, or raise [rest] rate_per_s in 3ox.toml.",
                 headers={"Retry-After": str(wait_s)},
             )
@@ -135,20 +135,20 @@ class RequestFilter:
         return any(extension.is_open(method, path) for extension in self._extensions)
 
     def _check_host(self, host: str, server: tuple[str, int | None] | None) -> None:
-        """Refuse names that are not ours: a page elsewhere may have pointed its own name at this machine."""
+        """Refuse unknown host names: a page may point its own name at this machine (rebinding)."""
         name = _host_name(host)
-        # An address in figures cannot be pointed elsewhere; ours is that at which we were reached.
+        # A numeric address cannot be rebound; it is ours if the connection was made to it.
         if name in self._hosts or (server is not None and _is_address(name) and name == server[0]):
             return
         raise ApiProblem(
             421,
             "host",
-            f"this bridge is not called {name!r}.",
+            f"The host name {name!r} is not allowed.",
             remedy="Add the name to [rest] allowed_hosts in 3ox.toml.",
         )
 
     def _check_origin(self, origin: str | None, host: str) -> None:
-        """Refuse pages of others; also for methods that change nothing, whose answers they could read."""
+        """Refuse requests from pages of other origins; also reads, whose answers such pages could use."""
         if origin is None:
             return
         shown = origin.lower().rstrip("/")
@@ -157,7 +157,7 @@ class RequestFilter:
         raise ApiProblem(
             403,
             "origin",
-            f"pages of {origin!r} may not call this bridge.",
+            f"Pages from the origin {origin!r} may not call this API.",
             remedy="Add it to [rest] allowed_origins in 3ox.toml.",
         )
 
@@ -182,8 +182,8 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _patient(receive: Receive) -> Receive:
-    """Give up a client that is silent in the middle of its body; after it, silence means nothing."""
+def _with_time_out(receive: Receive) -> Receive:
+    """Return a ``receive`` with a time-out between the parts of the body; after the body there is none."""
     done = False
 
     async def take() -> Any:
@@ -194,7 +194,7 @@ def _patient(receive: Receive) -> Receive:
             message = await asyncio.wait_for(receive(), _BODY_PAUSE_S)
         except TimeoutError as error:
             raise ApiProblem(
-                408, "slow", f"nothing of the body came for {_BODY_PAUSE_S:g} s.", remedy="Send it again."
+                408, "slow", f"No part of the body arrived for {_BODY_PAUSE_S:g} s.", remedy="Send it again."
             ) from error
         done = not message.get("more_body", False)
         return message
@@ -203,14 +203,14 @@ def _patient(receive: Receive) -> Receive:
 
 
 class _Answer:
-    """Adds our headers to the response, leaves out what the method does not want, knows whether it has begun.
+    """The response of a request: adds headers, and adapts it to HEAD and OPTIONS.
 
     Args:
-        send: Where it goes.
-        method: HEAD wants no body; OPTIONS asks for the methods, so a refusal that names them is the answer.
+        send: ASGI function of the server.
+        method: HEAD gets no body; OPTIONS gets the methods that a refusal names.
 
     Attributes:
-        status: What was answered.
+        status: HTTP status sent; 0 before the response has begun.
     """
 
     def __init__(self, send: Send, method: str) -> None:
@@ -223,7 +223,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             await self._send(self._begin(message))
             if self._wants_no_body:
-                # At once: the body of a stream would never end. The server then says that the client is gone.
+                # At once: the body of a stream would never end. The server then reports a disconnect.
                 await self._send({"type": "http.response.body", "body": b"", "more_body": False})
         elif self._wants_no_body:
             return
@@ -246,7 +246,7 @@ class _Answer:
         return {**message, "status": self.status, "headers": [*headers, *added]}
 
     async def refuse(self, problem: ApiProblem) -> None:
-        """Answer with a problem, unless an answer has begun already."""
+        """Send a problem document, unless the response has begun."""
         if self.status:
             return
         document = encode(problem)
@@ -263,6 +263,6 @@ class _Answer:
 
 
 def _with_head(allow: bytes) -> bytes:
-    """Name HEAD among the methods that a path takes where GET is one of them."""
+    """Add HEAD to the methods of a path that has GET."""
     names = [name.strip() for name in allow.split(b",")]
     return b", ".join([*names, b"HEAD"] if b"GET" in names and b"HEAD" not in names else names)

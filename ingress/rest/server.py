@@ -1,4 +1,4 @@
-"""``3ox rest``: the application on uvicorn, as a daemon of the bridge."""
+"""The daemon of ``3ox rest``: the application on uvicorn."""
 
 from __future__ import annotations
 
@@ -24,40 +24,41 @@ from ingress.rest.app import build_app
 from ops.errors import StartFailed
 from ops.logs import get_logger
 from ops.settings.load import Settings
+from ops.tokens import Tokens
 
-#: Requests that talk to the store at a time; more wait for their turn.
+#: Requests that use the store at the same time; more wait.
 THREADS = 16
-_PULSE_S = 1.0
+_HEARTBEAT_S = 1.0
 _BACKLOG = 1024
-#: asyncio complains of each connection that it cannot take, a thousand at once and again each second.
-_COMPLAIN_S = 60.0
+#: asyncio reports each connection that it cannot accept, a thousand at once and again each second.
+_REPORT_INTERVAL_S = 60.0
 
 log = get_logger(__name__)
 
 
-class Complaints:
-    """What the event loop says of errors that nobody awaits: of a lack of descriptors, now and then."""
+class LoopExceptionHandler:
+    """Handles exceptions of the event loop; a lack of file descriptors is logged once a minute."""
 
     def __init__(self) -> None:
         self._quiet_until_s = 0.0
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Log it; see ``loop.set_exception_handler``."""
+        """Log the exception; see ``loop.set_exception_handler``."""
         error = context.get("exception")
         if not isinstance(error, OSError) or error.errno not in {errno.EMFILE, errno.ENFILE}:
             loop.default_exception_handler(context)
         elif time.monotonic() >= self._quiet_until_s:
-            self._quiet_until_s = time.monotonic() + _COMPLAIN_S
-            remedy = "Raise its limit (ulimit -n, LimitNOFILE); callers wait meanwhile."
+            self._quiet_until_s = time.monotonic() + _REPORT_INTERVAL_S
+            remedy = "Raise the limit (ulimit -n, LimitNOFILE); new connections wait meanwhile."
             log.error("rest.no_descriptors", reason=str(error.strerror), remedy=remedy)
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, whose signals the daemon hears.
+    """Uvicorn without its signal handlers.
 
     Args:
-        config: Of uvicorn.
-        on_started: Called when it serves.
+        config: Settings of uvicorn.
+        on_started: Called when the server accepts requests.
     """
 
     def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
@@ -66,12 +67,12 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone: the daemon has its own handlers, which set ``should_exit``."""
+        """Install no signal handlers: the daemon's own set ``should_exit``."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
-        asyncio.get_running_loop().set_exception_handler(Complaints())
+        """Start, then call ``on_started``."""
+        asyncio.get_running_loop().set_exception_handler(LoopExceptionHandler())
         await super().startup(sockets)
         if self.started:
             self._on_started()
@@ -85,11 +86,11 @@ def serve(daemon: Daemon, extensions: Sequence[Callable[[AppState], Extension]] 
         extensions: Make the other adapters that are served beside the API, such as the dashboard.
 
     Raises:
-        StartFailed: The address cannot be used.
+        StartFailed: The server cannot listen on the address.
     """
-    settings, place = daemon.loaded.settings, url_file(daemon.loaded.workspace)
+    settings, address_file = daemon.loaded.settings, url_file(daemon.loaded.workspace)
     listening = bind(settings)
-    _tell_first_token(daemon)
+    _show_first_token(daemon)
     app_state = AppState(daemon)
     set_asyncio_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="rest"))
     config = uvicorn.Config(
@@ -105,7 +106,7 @@ def serve(daemon: Daemon, extensions: Sequence[Callable[[AppState], Extension]] 
 
     def started() -> None:
         url = url_of(settings, listening.getsockname()[1])
-        daemon.announce(place, url)
+        daemon.announce(address_file, url)
         daemon.tell(url=url)
         daemon.ready()
 
@@ -119,58 +120,56 @@ def serve(daemon: Daemon, extensions: Sequence[Callable[[AppState], Extension]] 
     try:
         asyncio.run(_run(server, daemon, listening))
     finally:
-        place.unlink(missing_ok=True)
+        address_file.unlink(missing_ok=True)
 
 
 async def _run(server: Server, daemon: Daemon, listening: socket.socket) -> None:
-    async def pulse() -> None:
+    async def send_heartbeats() -> None:
         while True:
             daemon.pulse()
-            await asyncio.sleep(_PULSE_S)
+            await asyncio.sleep(_HEARTBEAT_S)
 
-    beating = asyncio.create_task(pulse())
+    heartbeats = asyncio.create_task(send_heartbeats())
     try:
         await server.serve([listening])
     finally:
-        beating.cancel()
+        heartbeats.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await beating
+            await heartbeats
 
 
 def bind(settings: Settings) -> socket.socket:
-    """Open the address on which the API is served.
+    """Return a socket that listens on the address of the settings.
 
     Raises:
-        StartFailed: It cannot be used.
+        StartFailed: The address cannot be used.
     """
     host, port = settings.api_host, settings.api_port
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        # With the protocol: asyncio looks for it before it sets TCP_NODELAY, without which answers to clients
-        # that keep their connection come 40 ms late.
+        # With the protocol: asyncio sets TCP_NODELAY only then, and without TCP_NODELAY answers on
+        # a kept-alive connection are 40 ms late.
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        # From here on clients are kept waiting, not refused, while the rest is made ready.
+        # From here on connections wait, and are not refused, while the application starts.
         listening.listen(_BACKLOG)
     except OSError as error:
         raise StartFailed(
-            f"the REST API cannot listen on {host}:{port}: {error.strerror}.",
-            remedy="Set BRIDGE_API_HOST or BRIDGE_API_PORT to another one; port 0 takes any that is free.",
+            f"The REST API cannot listen on {host}:{port}: {error.strerror}.",
+            remedy="Set BRIDGE_API_HOST or BRIDGE_API_PORT to another address; port 0 selects a free port.",
         ) from error
     listening.setblocking(False)
     return listening
 
 
-def _tell_first_token(daemon: Daemon) -> None:
-    """Make a token if there is none, and show it to whoever started this daemon by hand.
+def _show_first_token(daemon: Daemon) -> None:
+    """Create a token if there is none, and print it for the user who started this daemon by hand.
 
-    Under ``3ox up`` that has been done before; here its output would end up in the log.
+    ``3ox up`` has created one before; under it the output would end up in the log.
     """
-    from ops.tokens import Tokens
-
     loaded = daemon.loaded
     tokens = Tokens(loaded.workspace, loaded.settings.api_token)
     if "BRIDGE_SUPERVISED" in os.environ:

@@ -1,4 +1,4 @@
-"""How events go over the line: frames, their ids, and where a client that comes back has got to."""
+"""Frames of the event streams: format, ids, and the position of a client that resumes."""
 
 from __future__ import annotations
 
@@ -9,57 +9,57 @@ import msgspec
 
 from middleware.job.records import JobEvent, JobRecord, utc_now
 
-#: Before the first event and the first piece of output; as an id: the job lies in the spool.
+#: Position before the first event and the first chunk of output; as an event's id: the job is in the spool.
 BEGINNING = "0-0"
-#: Id of the last word on a job that was refused at the hand-over: the store has no event of it.
-ASIDE = "0-1"
+#: Id of the last event of a job that is quarantined in the spool: the store has no event of it.
+QUARANTINED = "0-1"
 
 _EVENT_ID = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
-#: What one event is, for the OpenAPI document.
+#: Schema of an event, for the OpenAPI document.
 STREAM_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
-        "id": {"type": "string", "description": "For Last-Event-ID."},
+        "id": {"type": "string", "description": "Value for Last-Event-ID."},
         "event": {"type": "string", "enum": ["state", "progress", "output", "reset", "away"]},
         "data": {
             "type": "string",
             "description": "JSON: a JobEvent; {stream, text} for output; {detail} for reset and away.",
         },
-        "retry": {"type": "integer", "description": "When to come back, in ms."},
+        "retry": {"type": "integer", "description": "Delay before a reconnect, in ms."},
     },
 }
 
 
 def is_event_id(text: str) -> bool:
-    """Tell whether this can be the id of an event, or of a piece of output."""
+    """Return whether the text has the form of an event id, which is also that of an output chunk."""
     return _EVENT_ID.fullmatch(text) is not None
 
 
 def order(event_id: str) -> tuple[int, int]:
-    """Give what event ids are sorted by."""
+    """Return the sort key of an event id."""
     at, _, number = event_id.partition("-")
     return int(at), int(number)
 
 
 def frame(event: JobEvent, event_id: str = "") -> bytes:
-    """Write an event as it goes over the line.
+    """Return the frame of an event.
 
     Args:
-        event: What happened.
-        event_id: With which to resume after it; empty: not after this one.
+        event: The event.
+        event_id: Id for resuming after it; empty if a client cannot resume after it.
     """
     head = f"id: {event_id}\n" if event_id else ""
     return f"{head}event: {event.kind}\ndata: ".encode() + msgspec.json.encode(event) + b"\n\n"
 
 
 def note(name: str, detail: str) -> bytes:
-    """Write something about the stream itself: ``reset`` or ``away``."""
+    """Return a frame about the stream itself: ``reset`` or ``away``."""
     return f"event: {name}\ndata: ".encode() + msgspec.json.encode({"detail": detail}) + b"\n\n"
 
 
 def as_event(record: JobRecord, event_id: str, message: str) -> JobEvent:
-    """Give how a job stands as if it had just come to it."""
+    """Return the present state of a job as an event."""
     return JobEvent(
         event_id=event_id,
         job_id=record.job_id,
@@ -72,7 +72,7 @@ def as_event(record: JobRecord, event_id: str, message: str) -> JobEvent:
 
 
 def groups_of(events: list[JobEvent]) -> list[list[JobEvent]]:
-    """Put events that share an id together."""
+    """Return the events in groups that share an id."""
     groups: list[list[JobEvent]] = []
     for event in events:
         if groups and groups[-1][0].event_id == event.event_id:
@@ -82,11 +82,11 @@ def groups_of(events: list[JobEvent]) -> list[list[JobEvent]]:
     return groups
 
 
-def places(after: str | None, *, with_output: bool) -> tuple[str | None, str]:
-    """Read what a stream told last: id of the event, and of the piece of output; '' if none is wanted."""
-    event_id, tilde, piece = ("", "", "") if after is None else after.partition("~")
+def positions(after: str | None, *, with_output: bool) -> tuple[str | None, str]:
+    """Return the ids of the last event and output chunk from a Last-Event-ID; '' without output."""
+    event_id, tilde, chunk = ("", "", "") if after is None else after.partition("~")
     if not with_output:
-        piece = ""
-    elif not tilde or not is_event_id(piece):
-        piece = BEGINNING
-    return (None if after is None else event_id), piece
+        chunk = ""
+    elif not tilde or not is_event_id(chunk):
+        chunk = BEGINNING
+    return (None if after is None else event_id), chunk

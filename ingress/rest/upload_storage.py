@@ -1,7 +1,7 @@
-"""Lays a file that comes over the network into the drop folder: under a temporary name, then its own.
+"""Write uploaded files into the drop folder: under a temporary name, then under their own.
 
-The name is the sender's and not to be trusted: only its last part counts, control characters are replaced,
-and one that the station would leave alone is changed. No file that is there already is ever replaced.
+The sender's file name is not trusted: only its last part is used, control characters are replaced, and a name
+that the station ignores is changed. Existing files are never replaced.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from ingress.core.http.problems import ApiProblem
 from ops.files import sync_folder, write_all
 from ops.settings.load import LoadedSettings
 
-#: A file name has room for 255 bytes; some are left for a number and the note's suffix.
+#: File systems allow 255 bytes; the rest is for a number and the suffix of the note.
 _NAME_MAX_BYTES = 200
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class UploadFolder:
-    """The drop folder, for files that come over the network.
+    """The drop folder as the target of uploads.
 
     Args:
-        loaded: Says where it is and what the station leaves alone.
+        loaded: Settings and workspace.
     """
 
     def __init__(self, loaded: LoadedSettings) -> None:
@@ -34,7 +34,7 @@ class UploadFolder:
         self._names = AcceptedNames(loaded.settings.station.ignore)
 
     def safe_name(self, given: str) -> str:
-        """Give a name under which the station takes the file, as near as can be to the one given."""
+        """Return a name that the station accepts, as close as possible to the one given."""
         name = _CONTROL.sub("_", given.replace("\\", "/").rpartition("/")[2]).strip()
         stem, dot, suffix = name.rpartition(".")
         if len(os.fsencode(name)) > _NAME_MAX_BYTES:
@@ -45,22 +45,22 @@ class UploadFolder:
         return self._names.accepted(name, "upload")
 
     def draft(self) -> Path:
-        """Give a temporary name, which no station takes."""
+        """Return a temporary path, which the station ignores."""
         return self.folder / f".upload-{secrets.token_hex(8)}.part"
 
     def settle(self, draft: Path, name: str, note: str) -> str:
-        """Give a draft its name, its note first.
+        """Rename a draft to its final name, its note first.
 
         Args:
-            draft: Whole, on disk.
-            name: From ``safe_name``.
-            note: What the sender says of it; empty for nothing.
+            draft: The complete file on disk.
+            name: Name from ``safe_name``.
+            note: The sender's note; empty for none.
 
         Returns:
-            The name that it got: with a number if there is a file of this one.
+            The final name, with a number if the name was taken.
 
         Raises:
-            ApiProblem: The folder takes no more.
+            ApiProblem: Too many files have this name.
         """
         stem, dot, suffix = name.rpartition(".")
         base, ending = (stem, dot + suffix) if stem else (name, "")
@@ -68,21 +68,21 @@ class UploadFolder:
             final = publish(draft, lambda number: name if number == 1 else f"{base} ({number}){ending}", note)
         except FileExistsError as error:
             raise ApiProblem(
-                409, "name-taken", f"there are too many files named {name!r}.", remedy="Choose another name."
+                409, "name-taken", f"There are too many files named {name!r}.", remedy="Choose another name."
             ) from error
         sync_folder(self.folder)
         return final.name
 
 
 class UploadDraft:
-    """A file that is being received.
+    """A file while it is received.
 
     Args:
-        path: Its temporary name.
+        path: Temporary path.
 
     Attributes:
-        size_bytes: What has come.
-        sha256: Of it.
+        size_bytes: Bytes received.
+        sha256: Hash of these bytes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -93,29 +93,29 @@ class UploadDraft:
 
     @property
     def sha256(self) -> str:
-        """Hexadecimal."""
+        """SHA-256 of the received bytes, in hexadecimal."""
         return self._sha256.hexdigest()
 
     def write(self, data: bytes) -> None:
-        """Add what came."""
+        """Append received data."""
         write_all(self._fd, data)
         self._sha256.update(data)
         self.size_bytes += len(data)
 
     def close(self) -> None:
-        """Force it to disk: what was answered as taken survives a power cut."""
+        """Sync the file to disk: an accepted upload survives a power cut."""
         if self._fd >= 0:
             os.fsync(self._fd)
             os.close(self._fd)
             self._fd = -1
 
     def discard(self) -> None:
-        """Remove it, if it has not got its name."""
+        """Remove the file, unless it has been renamed to its final name."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
         self.path.unlink(missing_ok=True)
 
 
-def _cut(name: str, most_bytes: int) -> str:
-    return os.fsencode(name)[:most_bytes].decode(errors="ignore")
+def _cut(name: str, max_bytes: int) -> str:
+    return os.fsencode(name)[:max_bytes].decode(errors="ignore")

@@ -15,10 +15,10 @@ from ingress.dashboard.charts import HEIGHT, WIDTH, latency, span, throughput
 from ingress.dashboard.labels import output_text
 from ingress.dashboard.overview import read_overview
 from ingress.dashboard.sessions import (
+    ATTEMPTS_MAX,
     COOKIE,
     IDLE_S,
     LIFE_S,
-    TRIES_MAX,
     WINDOW_S,
     Sessions,
     SignInLimit,
@@ -95,14 +95,14 @@ def test_session_has_the_scope_of_now(tokens: Tokens) -> None:
 def test_failed_tries_wait() -> None:
     """Ten failures within a minute are enough; others are not kept waiting for them."""
     clock = Clock()
-    tries = SignInLimit(clock_s=clock)
-    for _ in range(TRIES_MAX):
-        assert tries.wait_s("here") == 0
-        tries.note("here")
-    assert tries.wait_s("here") == WINDOW_S
-    assert tries.wait_s("there") == 0
+    limit = SignInLimit(clock_s=clock)
+    for _ in range(ATTEMPTS_MAX):
+        assert limit.wait_s("here") == 0
+        limit.record_failure("here")
+    assert limit.wait_s("here") == WINDOW_S
+    assert limit.wait_s("there") == 0
     clock.now_s += WINDOW_S
-    assert tries.wait_s("here") == 0
+    assert limit.wait_s("here") == 0
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_bodies_that_are_none(call: Client) -> None:
     assert_problem(call("POST", "/v1/jobs", body=b'{"job_type":"\xff"}', headers=kind), 400)
     assert_problem(call("POST", "/v1/jobs", body=b"{}", headers=text), 415)
     huge = assert_problem(call("POST", "/v1/jobs", body=b" " * 3_000_000, headers=kind), 413)
-    assert huge["detail"] == "the body is larger than is taken."
+    assert huge["detail"] == "The body is too large."
     large = {"job_type": "ask", "payload": {"prompt": "x" * 1_100_000}}
     problem = assert_problem(call("POST", "/v1/jobs", large), 413, "payload-too-large")
     assert problem["status"] == 413
@@ -182,7 +182,7 @@ def test_a_retry_gives_no_more_than_a_dispatch(api: Api, call: Client) -> None:
     assert call("POST", f"/v1/jobs/{plain}/cancel").status == 200
     assert call("GET", f"/v1/jobs/{command.job_id}?wait=20").json["status"] == "failed"
     member = api.client("submit")
-    for job_id, why in ((command.job_id, "shell.cmd of cli"), (approved, "approved")):
+    for job_id, why in ((command.job_id, "shell.cmd job from cli"), (approved, "approved")):
         refused = member("POST", f"/v1/jobs/{job_id}/retry")
         assert why in assert_problem(refused, 403, "scope")["detail"]
         assert call("POST", f"/v1/jobs/{job_id}/retry").status == 202

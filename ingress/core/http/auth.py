@@ -1,7 +1,7 @@
-"""Who commands, and whether they may: bearer tokens, and whatever else an extension brings.
+"""Authentication and authorization: bearer tokens, the sessions of extensions, scopes.
 
-A request is looked at before any route is chosen (``gate.py``): without somebody who is known it gets a 401,
-whatever it asks for. What the one who asks may do is looked at by the guard of the route.
+A request is authenticated before a route is chosen (``ingress/rest/request_filter.py``): without a known
+caller it gets a 401, whatever its path. The guard of the route then checks the caller's scope.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ BEARER_MAX = 512
 
 
 class Extension(Struct, frozen=True, kw_only=True):
-    """A part of the door that is not the API: pages with a session of their own, for instance.
+    """Another adapter that the API process serves: the dashboard's pages with their sessions, for instance.
 
     Attributes:
         routes: Litestar handlers and routers.
-        is_open: Says of method and path whether anybody may ask for it.
-        identify: Finds out who asks from the path and the request's headers (names in lower case), by a
-            cookie for instance; asked when there is no bearer token. A cookie is to count for the
-            extension's own paths only: the API has no defence against forms of other pages.
+        is_open: Returns whether a method and path need no authentication.
+        identify: Returns the caller from the path and the request's headers (names in lower case), by a
+            cookie for instance; called when there is no bearer token. It must accept a cookie for the
+            extension's own paths only: the API has no defence against cross-site forms.
     """
 
     routes: list[Any]
@@ -38,21 +38,21 @@ class Extension(Struct, frozen=True, kw_only=True):
 
 
 def bearer_of(headers: dict[str, str]) -> str | None:
-    """Give the bearer token of a request; None if it has none."""
+    """Return the bearer token of a request, None if it has none."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" and len(token) <= BEARER_MAX else None
 
 
 def remember(scope: Any, principal: Principal | None) -> None:
-    """Note with a request who asks."""
+    """Store the caller in the request's scope."""
     scope.setdefault("state", {})[_STATE_KEY] = principal
 
 
 def principal_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
-    """Give who asks.
+    """Return the caller of a request.
 
     Raises:
-        ApiProblem: Nobody that is known.
+        ApiProblem: The caller is unknown.
     """
     found = connection.scope["state"].get(_STATE_KEY)
     if isinstance(found, Principal):
@@ -61,41 +61,41 @@ def principal_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
 
 
 class Requires:
-    """A guard for routes that need a scope.
+    """A route guard that requires a scope.
 
     Args:
-        scope: Which.
+        scope: The scope that the caller needs.
     """
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
 
     def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-        """Refuse whoever has not got it.
+        """Refuse callers without the scope.
 
         Raises:
-            ApiProblem: Nobody that is known asks, or somebody who may not.
+            ApiProblem: The caller is unknown or lacks the scope.
         """
         principal = principal_of(connection)
         if not principal.may(self.scope):
             raise ApiProblem(
                 403,
                 "scope",
-                f"the token {principal.name!r} has the scope {principal.scope}; this needs {self.scope}.",
-                remedy=f"Use one made with: 3ox token make NAME --scope {self.scope}.",
+                f"The token {principal.name!r} has the scope {principal.scope}; {self.scope} is needed.",
+                remedy=f"Use a token made with: 3ox token make NAME --scope {self.scope}.",
             )
 
 
 def requires(scope: Scope) -> Guard:
-    """Make a guard for routes that need a scope."""
+    """Return a route guard that requires a scope."""
     return Requires(scope)
 
 
 def unauthorized(
-    message: str = "this needs a bearer token that is valid.",
+    message: str = "The bearer token is missing or not valid.",
     remedy: str = "Send 'Authorization: Bearer TOKEN'; '3ox token make NAME' makes one.",
 ) -> ApiProblem:
-    """Give the problem of a request by nobody that is known."""
+    """Return the problem of a request with missing or invalid credentials."""
     return ApiProblem(
         401,
         "unauthorized",

@@ -1,6 +1,7 @@
-"""One thread follows the store's events and hands them to every stream and wait of this process.
+"""Distribute the store's events to all streams and waits of this process.
 
-So a stream costs a queue and no thread, and the store has one reader however many look on.
+One thread follows the events, so a stream costs a queue and no thread, and the store has one reader however
+many streams are open.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from middleware.job.records import JobEvent
 from ops.logs import get_logger
 from ops.threads import start_duty
 
-#: A stream that is further behind than this is ended; its client resumes and reads what it missed.
+#: A stream with more unsent events than this is closed; its client resumes and reads what it missed.
 QUEUE_MAX = 2_000
-#: How often the thread looks whether it is to stop while nothing happens.
+#: Interval at which the idle thread checks whether it is to stop.
 _IDLE_S = 1.0
-#: What is on its way from the thread to the event loop; more is dropped, and everybody told to look again.
+#: Events in transit from the thread to the event loop; beyond it they are replaced by LOOK_AGAIN.
 _INBOX_MAX = 50_000
 
-#: Events that share an id: one, or those of all jobs that were taken in together.
+#: Events that share an id: one, or those of all jobs that were enqueued together.
 EventGroup: TypeAlias = list[JobEvent]
 
 log = get_logger(__name__)
 
 
 class StreamSignal:
-    """Something that is no event.
+    """A signal to a stream that is not an event of a job.
 
     Args:
         name: For logs.
@@ -41,19 +42,19 @@ class StreamSignal:
         self.name = name
 
 
-#: Events may have been missed: whoever waits for a state reads it again.
+#: Events may have been missed: waits read the state again.
 LOOK_AGAIN: Final = StreamSignal("look again")
-#: The stream has fallen behind too far.
+#: The stream has too many unsent events.
 BEHIND: Final = StreamSignal("behind")
 #: The process is stopping.
 END: Final = StreamSignal("end")
 
 
 class Subscription:
-    """What one stream or wait hears; used in the event loop only.
+    """The queue of one stream or wait; used in the event loop only.
 
     Args:
-        job_id: Only of this job; None: of all.
+        job_id: Receive the events of this job only; None: of all jobs.
     """
 
     def __init__(self, job_id: str | None) -> None:
@@ -62,7 +63,7 @@ class Subscription:
         self._behind = False
 
     def put(self, item: EventGroup | StreamSignal) -> None:
-        """Add what happened; one that is too far behind hears of it last, and then nothing more."""
+        """Append an item; a full queue gets ``BEHIND`` as its last one."""
         if self._behind:
             return
         if self._queue.qsize() >= QUEUE_MAX and item is not END:
@@ -72,13 +73,13 @@ class Subscription:
             self._queue.put_nowait(item)
 
     async def next(self, timeout_s: float) -> EventGroup | StreamSignal | None:
-        """Wait for what happens next.
+        """Wait for the next item.
 
         Args:
-            timeout_s: For how long at most.
+            timeout_s: Maximum wait.
 
         Returns:
-            It, or None if the time ran out.
+            The item, or None after the time-out.
         """
         with contextlib.suppress(asyncio.QueueEmpty):
             return self._queue.get_nowait()
@@ -91,10 +92,10 @@ class Subscription:
 
 
 class EventBroadcast:
-    """Hands events on.
+    """Distributes events to subscriptions.
 
     Args:
-        bridge: Whose events.
+        bridge: The bridge whose events are followed.
     """
 
     def __init__(self, bridge: Bridge) -> None:
@@ -104,35 +105,35 @@ class EventBroadcast:
         self._inbox: deque[EventGroup | StreamSignal] = deque()
         self._scheduled = False
         self._lock = threading.Lock()
-        self._everything: set[Subscription] = set()
+        self._all_jobs: set[Subscription] = set()
         self._by_job: dict[str, set[Subscription]] = {}
         self._listeners: list[Callable[[JobEvent], None]] = []
 
     def listen(self, listener: Callable[[JobEvent], None]) -> None:
-        """Have a function called with every event, in the thread; it must not block."""
+        """Register a function that the thread calls with each event; it must not block."""
         self._listeners.append(listener)
 
     def start(self) -> None:
-        """Start to follow; called in the event loop that the subscriptions live in."""
+        """Start the thread; called in the event loop of the subscriptions."""
         self._loop = asyncio.get_running_loop()
-        start_duty("fanout", self._follow, ended=self._stopping.is_set)
+        start_duty("event-broadcast", self._follow, ended=self._stopping.is_set)
 
     def stop(self) -> None:
-        """End every stream; safe to call from a signal handler."""
+        """Stop, and end all streams; safe to call from a signal handler."""
         self._stopping.set()
         loop = self._loop
         if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._tell_all, END)
+            loop.call_soon_threadsafe(self._put_to_all, END)
 
     @contextlib.contextmanager
     def subscribe(self, job_id: str | None = None) -> Iterator[Subscription]:
-        """Hear what happens, within this block.
+        """Subscribe to events within this block.
 
         Args:
-            job_id: To this job; None: to all.
+            job_id: Of this job; None: of all jobs.
         """
         subscription = Subscription(job_id)
-        group = self._everything if job_id is None else self._by_job.setdefault(job_id, set())
+        group = self._all_jobs if job_id is None else self._by_job.setdefault(job_id, set())
         group.add(subscription)
         if self._stopping.is_set():
             subscription.put(END)
@@ -145,15 +146,15 @@ class EventBroadcast:
 
     def _follow(self) -> None:
         self._bridge.follower.watch_events(
-            self._hand,
+            self._pass_on,
             stopping=self._stopping,
             idle_s=_IDLE_S,
-            on_connected=lambda: self._hand(LOOK_AGAIN),
+            on_connected=lambda: self._pass_on(LOOK_AGAIN),
             on_outage=lambda error: log.warning("rest.events_away", reason=str(error)),
         )
 
-    def _hand(self, item: EventGroup | StreamSignal) -> None:
-        """Pass something to the event loop; one wake-up serves all that has come up to then."""
+    def _pass_on(self, item: EventGroup | StreamSignal) -> None:
+        """Pass an item to the event loop; one wake-up serves all items that have accumulated."""
         for event in () if isinstance(item, StreamSignal) else item:
             for listener in self._listeners:
                 listener(event)
@@ -176,15 +177,15 @@ class EventBroadcast:
             self._scheduled = False
         for item in items:
             if isinstance(item, StreamSignal):
-                self._tell_all(item)
+                self._put_to_all(item)
                 continue
-            for subscription in self._everything:
+            for subscription in self._all_jobs:
                 subscription.put(item)
             for event in item if self._by_job else ():
                 for subscription in self._by_job.get(event.job_id, ()):
                     subscription.put([event])
 
-    def _tell_all(self, mark: StreamSignal) -> None:
-        for group in (self._everything, *self._by_job.values()):
+    def _put_to_all(self, signal: StreamSignal) -> None:
+        for group in (self._all_jobs, *self._by_job.values()):
             for subscription in group:
-                subscription.put(mark)
+                subscription.put(signal)

@@ -1,4 +1,4 @@
-"""Notifies open streams that a job has written output; one thread and one connection for all of them.
+"""Notify open streams that a job has written output; one thread and one connection for all of them.
 
 Output is not part of the bridge's events: it is published on a channel of its own, ``output:ID``.
 """
@@ -26,12 +26,12 @@ class OutputSubscription:
 
     def __init__(self, subscription: Subscription) -> None:
         self.subscription = subscription
-        self.told = False
+        self.is_pending = False
 
-    def tell(self) -> None:
-        """Put the mark into the stream's queue, unless it is in there already."""
-        if not self.told:
-            self.told = True
+    def notify(self) -> None:
+        """Put ``OUTPUT`` into the stream's queue, unless it is in there already."""
+        if not self.is_pending:
+            self.is_pending = True
             self.subscription.put(OUTPUT)
 
 
@@ -48,16 +48,16 @@ class OutputNotifications:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listener = ChannelListener(
             bridge.store,
-            on_message=lambda channel, _: self._hand(channel),
+            on_message=lambda channel, _: self._pass_on(channel),
             # Output that was written before the subscription.
-            on_subscribed=self._hand,
+            on_subscribed=self._pass_on,
             on_outage=lambda error: log.warning("rest.output_away", reason=str(error)),
         )
 
     def start(self) -> None:
         """Start the thread; called in the event loop that the streams are served by."""
         self._loop = asyncio.get_running_loop()
-        self._listener.start("output-wakes")
+        self._listener.start("output-notifications")
 
     def stop(self) -> None:
         """Stop; safe to call from a signal handler."""
@@ -84,13 +84,13 @@ class OutputNotifications:
                 del self._watches[job_id]
                 self._listener.unsubscribe(self._channels + job_id)
 
-    def _hand(self, channel: str) -> None:
+    def _pass_on(self, channel: str) -> None:
         loop = self._loop
         if loop is not None:
             # The loop may be closed at this moment; then no stream is left.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._tell, channel.removeprefix(self._channels))
+                loop.call_soon_threadsafe(self._notify, channel.removeprefix(self._channels))
 
-    def _tell(self, job_id: str) -> None:
+    def _notify(self, job_id: str) -> None:
         for watch in self._watches.get(job_id, ()):
-            watch.tell()
+            watch.notify()

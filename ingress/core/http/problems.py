@@ -1,4 +1,4 @@
-"""Every error as a problem document (RFC 9457): what happened, and what to do about it."""
+"""Problem documents (RFC 9457): each error with what happened and what to do about it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from ops.errors import (
 from ops.logs import get_logger
 
 MEDIA_TYPE = "application/problem+json"
-#: When to come back while the store is away, or the queue full.
+#: Value of Retry-After while the store is unavailable or the queue is full.
 RETRY_AFTER_S = 2
-#: What a parameter is called in a request, where a function calls it otherwise.
+#: Names of parameters in a request that differ from those in the handler.
 _SENT_NAMES = {
     ("query", "job_type"): "type",
     ("query", "every"): "all",
@@ -44,15 +44,15 @@ log = get_logger(__name__)
 
 
 class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What went wrong.
+    """An error.
 
     Attributes:
-        type: Which kind of problem; a name, not an address.
-        title: The status in words.
-        status: The HTTP status.
-        detail: What happened, one sentence.
+        type: Kind of the problem: a URN, not an address.
+        title: Phrase of the HTTP status.
+        status: HTTP status.
+        detail: What happened, in one sentence.
         remedy: What to do about it.
-        field: Dotted name of the field at fault.
+        field: Dotted name of the field that is not valid.
     """
 
     type: str
@@ -67,12 +67,12 @@ class ApiProblem(Exception):
     """A request that is answered with a problem document.
 
     Args:
-        status: The HTTP status.
-        kind: Which kind of problem: ``not-acceptable-here``, for instance.
-        message: What happened, one sentence.
+        status: HTTP status.
+        kind: Kind of the problem, for instance ``job-not-found``.
+        message: What happened, in one sentence.
         remedy: What to do about it.
-        field: Dotted name of the field at fault.
-        headers: To be sent along.
+        field: Dotted name of the field that is not valid.
+        headers: Further headers of the response.
     """
 
     def __init__(
@@ -97,8 +97,8 @@ class ApiProblem(Exception):
         )
 
 
-#: Which of our errors is answered how; the first that fits counts. 400 is for requests that no bridge could
-#: take, 409 for those that this one cannot take as it stands.
+#: Status and kind of the problem for each error; the first match counts. 400: no bridge could accept the
+#: request; 409: this bridge cannot accept it in its present state.
 _STATUSES: tuple[tuple[type[BridgeError], int, str], ...] = (
     (PolicyDenied, 403, "denied"),
     (JobNotFound, 404, "job-not-found"),
@@ -117,31 +117,31 @@ _STATUSES: tuple[tuple[type[BridgeError], int, str], ...] = (
 
 
 def of_bridge_error(error: BridgeError) -> ApiProblem:
-    """Turn one of our errors into a problem."""
+    """Return the problem for an error of the bridge."""
     for kind, status, name in _STATUSES:
         if isinstance(error, kind):
-            later = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+            headers = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
             return ApiProblem(
                 status,
                 name,
                 error.message,
                 remedy=error.remedy,
                 field=getattr(error, "field", ""),
-                headers=later,
+                headers=headers,
             )
     log.error("rest.failed", reason=str(error))
     return ApiProblem(500, "failed", error.message, remedy=error.remedy)
 
 
 def refused(error: InvalidJob) -> ApiProblem:
-    """Turn the refusal of a well-formed job into a problem: this bridge cannot take it as it stands."""
+    """Return the problem for a well-formed job that this bridge does not accept."""
     if error.field == "payload":
         return ApiProblem(413, "payload-too-large", error.message, remedy=error.remedy, field=error.field)
     return ApiProblem(409, "job-refused", error.message, remedy=error.remedy, field=error.field)
 
 
 def answer(problem: ApiProblem) -> Response[bytes]:
-    """Make the response."""
+    """Return the response with the problem document."""
     return Response(
         encode(problem),
         status_code=problem.problem.status,
@@ -151,31 +151,31 @@ def answer(problem: ApiProblem) -> Response[bytes]:
 
 
 def encode(problem: ApiProblem) -> bytes:
-    """Write the document."""
+    """Return the problem document as JSON."""
     return msgspec.json.encode(problem.problem)
 
 
 def on_problem(_: Request[Any, Any, Any], error: ApiProblem) -> Response[bytes]:
-    """Answer a problem."""
+    """Return the response for a problem."""
     return answer(error)
 
 
 def on_bridge_error(_: Request[Any, Any, Any], error: BridgeError) -> Response[bytes]:
-    """Answer one of our errors."""
+    """Return the response for an error of the bridge."""
     return answer(of_bridge_error(error))
 
 
 def on_http_exception(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    """Answer what the framework raises: no such route or method, a parameter that does not fit."""
+    """Return the response for an error of the framework: unknown route or method, parameter not valid."""
     return answer(of_http_exception(error))
 
 
 def of_http_exception(error: HTTPException) -> ApiProblem:
-    """Turn what the framework raises into a problem."""
+    """Return the problem for an error of the framework."""
     status = error.status_code
     headers = {} if error.headers is None else dict(error.headers)
     if isinstance(error, ValidationException):
-        message, field = _complaint(error)
+        message, field = _invalid_parameter(error)
         return ApiProblem(
             status, "invalid-request", message, remedy="Correct the value.", field=field, headers=headers
         )
@@ -186,37 +186,37 @@ def of_http_exception(error: HTTPException) -> ApiProblem:
     }
     phrase = HTTPStatus(status).phrase
     kind = phrase.lower().replace(" ", "-")
-    said = {
-        404: "there is no such route.",
-        405: "the route does not take this method.",
-        413: "the body is larger than is taken.",
+    messages = {
+        404: "This route does not exist.",
+        405: "The route does not support this method.",
+        413: "The body is too large.",
     }
-    message = said.get(status, error.detail if error.detail else f"{phrase}.")
+    message = messages.get(status, error.detail if error.detail else f"{phrase}.")
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("rest.failed", reason=error.detail)
     return ApiProblem(status, kind, message, remedy=remedies.get(status, ""), headers=headers)
 
 
-def _complaint(error: ValidationException) -> tuple[str, str]:
-    """Give what is wrong, and with which field."""
+def _invalid_parameter(error: ValidationException) -> tuple[str, str]:
+    """Return what is wrong, and the name of the parameter."""
     for entry in error.extra if isinstance(error.extra, list) else ():
         if isinstance(entry, dict) and "message" in entry:
             source = getattr(entry.get("source"), "value", "request")
             field = str(entry.get("key", ""))
             field = _SENT_NAMES.get((source, field), field)
-            where = f"the {source} parameter {field!r}" if field else "the request"
+            where = f"The {source} parameter {field!r}" if field else "The request"
             if field == "data":
-                return "the request has no body.", ""
+                return "The request has no body.", ""
             return f"{where} is not valid: {entry['message']}.", field
-    return f"the request is not valid: {error.detail}", ""
+    return f"The request is not valid: {error.detail}", ""
 
 
 def on_anything(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Answer a fault of ours without showing its inside, and write it down."""
+    """Log an unexpected exception and return a response that does not show it."""
     if isinstance(error, RecursionError):
-        # A body whose lists stand in lists by the thousand; nothing of ours goes so deep.
+        # A body with thousands of nested lists; the product itself never recurses that deep.
         return answer(
-            ApiProblem(413, "payload-too-large", "the body is nested too deep.", remedy="Send it as text.")
+            ApiProblem(413, "payload-too-large", "The body is nested too deeply.", remedy="Send it as text.")
         )
     log.error("rest.fault", path=request.url.path, method=request.method, exc_info=error)
-    return answer(ApiProblem(500, "fault", "the bridge made a mistake.", remedy="3ox.log says more."))
+    return answer(ApiProblem(500, "fault", "Internal error.", remedy="See 3ox.log."))

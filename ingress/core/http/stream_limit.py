@@ -1,4 +1,4 @@
-"""Bounds how many streams and long waits are open at a time."""
+"""Limit the number of event streams and waits that are open at the same time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from ingress.core.http.problems import ApiProblem
 
 
 class StreamLimit:
-    """Counts what is open.
+    """Counts open streams and waits.
 
     Args:
-        limit: How many may be.
+        limit: Maximum number.
     """
 
     def __init__(self, limit: int) -> None:
@@ -21,48 +21,48 @@ class StreamLimit:
 
     @property
     def taken(self) -> int:
-        """How many are open."""
+        """Number of open streams and waits."""
         return self._taken
 
     def take(self) -> StreamSlot:
-        """Take one.
+        """Reserve a slot.
 
         Raises:
-            ApiProblem: All are taken.
+            ApiProblem: The limit is reached.
         """
         with self._lock:
             if self._taken >= self._limit:
                 raise ApiProblem(
                     429,
                     "too-many-streams",
-                    f"{self._limit} event streams and waits are open.",
+                    f"{self._limit} event streams and waits are open, which is the limit.",
                     remedy="Close some, or raise [rest] streams_max in 3ox.toml.",
                     headers={"Retry-After": "5"},
                 )
             self._taken += 1
         return StreamSlot(self)
 
-    def give_back(self) -> None:
-        """Count one less."""
+    def release(self) -> None:
+        """Release a slot."""
         with self._lock:
             self._taken -= 1
 
 
 class StreamSlot:
-    """One of them; given back when it is closed, or when whatever holds it is dropped.
+    """A reserved slot; released when it is closed, or when its owner is garbage collected.
 
-    A client that goes away before its response has begun leaves a generator that never runs, not even its
-    ``finally``; but it is dropped, and this with it.
+    A client that disconnects before its response has begun leaves a generator that never runs, not even its
+    ``finally``; but the generator is collected, and the slot with it.
     """
 
-    def __init__(self, slots: StreamLimit) -> None:
-        self._slots: StreamLimit | None = slots
+    def __init__(self, limit: StreamLimit) -> None:
+        self._limit: StreamLimit | None = limit
 
     def close(self) -> None:
-        """Give it back; once."""
-        slots, self._slots = self._slots, None
-        if slots is not None:
-            slots.give_back()
+        """Release the slot, once."""
+        limit, self._limit = self._limit, None
+        if limit is not None:
+            limit.release()
 
     def __del__(self) -> None:
         self.close()

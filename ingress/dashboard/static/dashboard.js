@@ -295,9 +295,9 @@
         body: new URLSearchParams(new FormData(form)),
       });
       if (answer.status === 401) return signIn();
-      const said = await answer.json();
-      if (answer.ok) toast(said.said);
-      else toast(`${said.detail} ${said.remedy ?? ""}`, true);
+      const reply = await answer.json();
+      if (answer.ok) toast(reply.message);
+      else toast(`${reply.detail} ${reply.remedy ?? ""}`, true);
       refresh();
     } catch {
       toast("The bridge is not reachable.", true);
