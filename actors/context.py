@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from middleware.broker.admission import make_scripts
 from middleware.broker.scripts import Scripts
-from middleware.context import JobContext, StreamName, current_job
+from middleware.context import JobContext, current_job
+from middleware.job.records import StreamName
 from ops.settings.live import LiveSettings
 from ops.settings.load import LoadedSettings, load_settings
 from ops.store.client import Store

@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from dramatiq.middleware import Interrupt
 
+from middleware.job.records import StreamName
 from middleware.job.schema import Job
 from middleware.job.trust import set_running_trust
-
-StreamName = Literal["out", "err"]
 
 #: Worker id of a job that runs in the submitting process because there is no store.
 IN_PROCESS = "in-process"

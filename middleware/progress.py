@@ -9,7 +9,7 @@ from typing import Any
 
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
-from middleware.context import StreamName
+from middleware.job.records import StreamName
 from middleware.job_middleware import JobMiddleware
 from ops.backoff import Backoff
 from ops.errors import BridgeError, StoreUnreachable

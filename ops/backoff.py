@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 
@@ -43,6 +42,8 @@ class Backoff:
 
     def next_s(self) -> float:
         """Count a failure and return how long to wait before the next attempt, in seconds."""
+        import random  # 1 ms, which '3ox run' does without
+
         self.failures += 1
         longest_s = exponential_s(self.failures, first_s=self._first_s, max_s=self._max_s)
         return longest_s * (1.0 - self._jitter * random.random())  # noqa: S311 (no secret)

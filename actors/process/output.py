@@ -6,7 +6,7 @@ import re
 from collections import deque
 from collections.abc import Callable
 
-from middleware.context import StreamName
+from middleware.job.records import StreamName
 
 Write = Callable[[str, StreamName], None]
 

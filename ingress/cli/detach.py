@@ -1,4 +1,4 @@
-"""Run something in the background, and come back when it is ready or has failed."""
+"""Run a process in the background, and return when it is ready or has failed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import click
 
-from ingress.cli.shared import note
+from ingress.core.terminal import note
 from ops.errors import BridgeError, StartFailed
 from ops.logs import get_logger
 
@@ -27,61 +27,61 @@ def run_detached(serve: Callable[[Callable[[], None]], int], *, timeout_s: float
     """Run ``serve`` in a process and session of its own; return when it is ready or has failed.
 
     Args:
-        serve: Gets a function to call when it is ready; its result is the exit code.
-        timeout_s: Bound on the wait; whoever is not ready by then is ended.
-        log_file: Its end is shown if it fails.
+        serve: Receives a function to call when it is ready; returns the exit code.
+        timeout_s: Limit for the wait, in seconds; a process that is not ready by then is ended.
+        log_file: The log, whose last lines are shown after a failure.
 
     Returns:
-        0 when it is ready; otherwise its exit code, after its error and the end of the log on stderr.
+        0 when the process is ready; otherwise its exit code, its error and the log's last lines on stderr.
 
     Raises:
-        StartFailed: It was not ready in time.
+        StartFailed: The process was not ready in time.
     """
     read_fd, write_fd = os.pipe()
     log_start = log_file.stat().st_size if log_file.exists() else 0
     sys.stdout.flush()
     sys.stderr.flush()
-    # Only the command line calls this, from its one thread.
+    # Called from the command line's only thread, so that forking is safe.
     pid = os.fork()
     if pid == 0:
         os.close(read_fd)
         _be_detached(serve, _Report(write_fd))
     os.close(write_fd)
-    said = _read_until(read_fd, timeout_s)
+    report = _read_until(read_fd, timeout_s)
     os.close(read_fd)
-    if said == _READY:
+    if report == _READY:
         return 0
-    if said is None:
+    if report is None:
         os.kill(pid, signal.SIGTERM)
         raise StartFailed(f"not ready within {timeout_s:g} s.", remedy=f"See {log_file}.")
     _, status = os.waitpid(pid, 0)
     exit_code = os.waitstatus_to_exitcode(status)
     _show_tail(log_file, log_start)
-    text = said.decode(errors="replace")
+    text = report.decode(errors="replace")
     note(
         text if text else f"the bridge ended with exit code {exit_code} before it was ready; see {log_file}."
     )
-    # To have ended in peace without ever having been ready is no success.
+    # Exit code 0 without having been ready is a failure, too.
     return exit_code if exit_code > 0 else StartFailed.exit_code
 
 
 class _Report:
-    """The one thing that the detached process tells the one that waits: ready, or what went wrong."""
+    """The message from the detached process to the waiting one: ready, or the error."""
 
     def __init__(self, fd: int) -> None:
         self._fd: int | None = fd
 
     def ready(self) -> None:
-        self._tell(_READY)
+        self._send(_READY)
 
     def failed(self, text: str) -> None:
         if self._fd is None:
-            # Nobody waits any more; the log is read later.
+            # The waiting process is gone; the error goes to the log.
             get_logger(__name__).error("bridge.failed", text=text)
         else:
-            self._tell(text.encode(errors="replace"))
+            self._send(text.encode(errors="replace"))
 
-    def _tell(self, data: bytes) -> None:
+    def _send(self, data: bytes) -> None:
         if self._fd is not None:
             os.write(self._fd, data)
             os.close(self._fd)
@@ -89,7 +89,7 @@ class _Report:
 
 
 def _be_detached(serve: Callable[[Callable[[], None]], int], report: _Report) -> NoReturn:
-    """Lead a session of our own, deaf and mute; never return into the caller's stack."""
+    """Start a session without a terminal, run ``serve`` and end the process."""
     exit_code = 1
     try:
         os.setsid()
@@ -101,21 +101,21 @@ def _be_detached(serve: Callable[[Callable[[], None]], int], report: _Report) ->
     except BridgeError as error:
         exit_code = error.exit_code
         report.failed(str(error))
-    except BaseException:  # noqa: BLE001 (the last stop before the end of the process)
+    except BaseException:  # noqa: BLE001 (reported to the waiting process)
         report.failed(traceback.format_exc())
     finally:
         os._exit(exit_code)
 
 
 def _read_until(fd: int, timeout_s: float) -> bytes | None:
-    """Read to the end; None if that does not come in time."""
+    """Return all data up to the end of file; None if that does not come in time."""
     deadline_s = time.monotonic() + timeout_s
-    said = b""
+    received = b""
     while select.select([fd], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
         data = os.read(fd, 4096)
         if not data:
-            return said
-        said += data
+            return received
+        received += data
     return None
 
 
@@ -123,7 +123,7 @@ def _show_tail(log_file: Path, start_bytes: int) -> None:
     if not log_file.exists():
         return
     with log_file.open("rb") as file:
-        # Rotated meanwhile: all that is there is new.
+        # A log that was rotated meanwhile is new as a whole.
         file.seek(start_bytes if file.seek(0, os.SEEK_END) >= start_bytes else 0)
         for line in deque(file, maxlen=_TAIL_LINES):
             click.echo(line.decode(errors="replace").rstrip("\n"), err=True)

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import msgspec
 
 from ingress.cli.diff import changes_of
-from ingress.core.text import count_of, one_line, print_fields, print_table, safe, since
+from ingress.core.terminal import print_fields, print_table
+from ingress.core.text import count_of, one_line, safe, since
+from middleware.archive.proof import Proof
+from middleware.job.records import Delivery, JobRecord, Receipt
 
-if TYPE_CHECKING:
-    from middleware.job.records import Delivery, JobRecord, Receipt
-
-#: Longer values are cut in the text view; --json has them whole.
+#: Longer values are cut in the text view; --json shows them in full.
 _SHOWN_MAX = 2000
 
 
 def print_job(record: JobRecord, *, kept: str = "") -> None:
-    """Print all that is known of a job, its attempts and its error included.
+    """Print a job in full, with its attempts and its error.
 
     Args:
         record: The job.
-        kept: Where it is kept, if it is not in the store.
+        kept: Where the job is, if it is not in the store.
     """
     retries = "1 retry" if record.max_retries == 1 else f"{record.max_retries} retries"
     limits = f"{retries}, {record.timeout_seconds:g} s" if record.timeout_seconds else ""
@@ -79,7 +80,7 @@ def print_job(record: JobRecord, *, kept: str = "") -> None:
 
 
 def print_receipt(receipt: Receipt) -> None:
-    """Print a receipt and every move that it recorded."""
+    """Print a receipt with every change of state."""
     fields = [
         ("receipt", receipt.receipt_id),
         ("job", receipt.job_id),
@@ -119,9 +120,8 @@ def _when(at: str | None) -> str | None:
 
 def _delivery(item: Delivery) -> str:
     if item.status == "completed":
-        return f"{item.sink} has it since {item.delivered_at}"
-    state = "given up" if item.status == "failed" else f"undelivered, {item.status}"
-    return f"{item.sink} {state}: {item.reason}".removesuffix(": ")
+        return f"{item.sink}: delivered {item.delivered_at}"
+    return f"{item.sink}: undelivered, {item.status}; {item.reason}".removesuffix("; ")
 
 
 def _changes(record: JobRecord) -> str | None:
@@ -134,7 +134,7 @@ def _changes(record: JobRecord) -> str | None:
 
 
 def _without_diff(result: Any) -> Any:
-    """Leave out what has a view of its own."""
+    """Return a result without its diff, which --diff shows."""
     return (
         {name: value for name, value in result.items() if name != "changes"}
         if isinstance(result, dict)
@@ -145,10 +145,18 @@ def _without_diff(result: Any) -> Any:
 def _compact(value: Any) -> str | None:
     if value is None or value == {}:
         return None
-    import msgspec
-
     return msgspec.json.encode(value).decode()
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "… (--json has all of it)"
+    return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "… (in full with --json)"
+
+
+def show_proof(proof: Proof) -> None:
+    """Print whether a receipt matches the ledger."""
+    if proof.first:
+        click.echo(f"sealed  {proof.first} to {proof.last}, signed with {', '.join(proof.keys)}")
+    if proof.ok:
+        click.echo(f"OK: all {proof.transitions} state changes match the signed ledger.")
+    else:
+        click.echo(f"FAILED: {'; '.join(proof.faults)}.")

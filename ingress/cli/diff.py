@@ -1,19 +1,18 @@
-"""What a task in a worktree has changed: ``jobs ID --diff``."""
+"""The changes of a task in a worktree: ``jobs ID --diff``."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from ingress.cli.shared import emit_json, note
+from ingress.core.terminal import emit_json, note
 from ingress.core.text import safe
-from ops.errors import WrongState
-
-if TYPE_CHECKING:
-    from middleware.job.records import JobRecord
-    from ops.settings.load import LoadedSettings
+from middleware.job.records import JobRecord
+from ops.errors import JobFailed, WrongState
+from ops.settings.load import LoadedSettings
 
 _STYLES = {"+": "green", "-": "red", "@": "cyan"}
 
@@ -22,8 +21,8 @@ class Diff(msgspec.Struct, frozen=True):
     """The changes of a task.
 
     Attributes:
-        data: As ``git apply`` takes it.
-        source: Where it was read: ``worktree`` (as the files are now), ``branch`` or ``result``.
+        data: The diff, as ``git apply`` reads it.
+        source: Where it was read: ``worktree`` (the files as they are now), ``branch`` or ``result``.
         truncated: Whether its end is missing.
     """
 
@@ -33,24 +32,21 @@ class Diff(msgspec.Struct, frozen=True):
 
 
 def find_diff(record: JobRecord, loaded: LoadedSettings) -> Diff:
-    """Give the changes: from the worktree while there is one on this host, the branch, or the job's result.
+    """Return the changes: from the worktree if this host has it, the branch, or the job's result.
 
     Raises:
-        WrongState: The job had no worktree, or has changed nothing yet.
+        WrongState: The job had no worktree, or has not changed anything yet.
     """
-    from pathlib import Path
-
     from actors.process.git import Git
     from actors.process.worktree import DIFF
     from actors.task_custom import worktree_of
-    from ops.errors import JobFailed
 
     stored = changes_of(record)
     project = None if record.project is None else loaded.settings.projects.get(record.project)
     if project is not None and record.project is not None:
         tree = worktree_of(loaded.workspace, project, record.project, record.job_id)
         commit = None if stored is None else stored.get("commit")
-        # What this host does not have any more, or never had, the result may have still.
+        # The result may have what this host no longer has, or never had.
         try:
             if tree.base is not None:
                 return Diff(tree.diff(), "worktree")
@@ -62,19 +58,19 @@ def find_diff(record: JobRecord, loaded: LoadedSettings) -> Diff:
     if stored is None:
         raise WrongState(
             f"job {record.job_id} has no worktree with changes.",
-            remedy="Set worktree = true for its project; the diff is there as soon as the task runs.",
+            remedy="Set worktree = true for its project; the diff is available once the task runs.",
         )
     return Diff(stored["diff"].encode(), "result", stored["diff_truncated"])
 
 
 def changes_of(record: JobRecord) -> dict[str, Any] | None:
-    """Give what the job's result says of its changes, None if it says nothing."""
+    """Return the changes in a job's result, None if there are none."""
     changes = record.result.get("changes") if isinstance(record.result, dict) else None
     return changes if isinstance(changes, dict) else None
 
 
 def show_diff(record: JobRecord, loaded: LoadedSettings, *, as_json: bool) -> None:
-    """Print the changes: coloured and harmless on a terminal, byte for byte into a pipe."""
+    """Print the changes: coloured and escaped on a terminal, byte for byte into a pipe."""
     found = find_diff(record, loaded)
     if as_json:
         text = found.data.decode(errors="replace")
@@ -87,7 +83,7 @@ def show_diff(record: JobRecord, loaded: LoadedSettings, *, as_json: bool) -> No
         sys.stdout.buffer.write(found.data)
         sys.stdout.buffer.flush()
     if found.truncated:
-        note("the end of the diff was not kept: it was longer than diff_max_bytes.")
+        note("the diff is truncated: it is longer than diff_max_bytes.")
 
 
 def _draw(text: str) -> None:

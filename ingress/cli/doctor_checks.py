@@ -1,4 +1,4 @@
-"""What ``3ox doctor`` looks at: one finding each, with a remedy for what is wrong."""
+"""The checks of ``3ox doctor``: one finding each, with a remedy for each problem."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
+from middleware.job.keys import Keys
 from ops.errors import BridgeError, StoreUnreachable
-
-if TYPE_CHECKING:
-    from ops.settings.load import LoadedSettings
+from ops.local_model.client import load_engine, model_file, model_name
+from ops.logfile import LogFile
+from ops.settings.load import LoadedSettings, load_settings
+from ops.store.client import Store
+from ops.store.embedded import find_binary
+from ops.store.url import mask_password
+from ops.supervision.state_file import read_state, running_pid
 
 Verdict = Literal["ok", "note", "bad"]
 
 PYTHON_MIN = (3, 11)
-#: Streams with blocked readers, ZADD GT and the scripts' replies need it.
+#: Needed for streams with blocked readers, ZADD GT and the replies of functions.
 STORE_MAJOR_MIN = 7
 DISK_FREE_MIN_BYTES = 256 * 1024 * 1024
 
@@ -27,7 +32,10 @@ class Finding(msgspec.Struct, frozen=True):
     """One line of the report.
 
     Attributes:
-        verdict: ``ok``; ``note``: works, but know it; ``bad``: does not work.
+        name: What was checked.
+        verdict: ``ok``; ``note``: works, with a limitation; ``bad``: does not work.
+        found: What the check found.
+        remedy: What to do.
     """
 
     name: str
@@ -37,13 +45,11 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def run_checks(environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Look at everything, cheapest first; what needs valid settings is left out without them.
+    """Run all checks, the cheapest first; those that need valid settings are left out without them.
 
     Args:
-        environ: Where the settings are read from.
+        environ: Environment variables to read the settings from.
     """
-    from ops.settings.load import load_settings
-
     yield _python()
     yield _platform()
     try:
@@ -77,8 +83,8 @@ def _platform() -> Finding:
     return Finding(
         "platform",
         "note",
-        f"{sys.platform}: without pidfd and parent death signal",
-        "A killed supervisor leaves its programs running here; '3ox down' ends them.",
+        f"{sys.platform}, without pidfd and parent death signal",
+        "If the supervisor is killed, its programs keep running; '3ox down' stops them.",
     )
 
 
@@ -96,14 +102,12 @@ def _workspace(loaded: LoadedSettings) -> Iterator[Finding]:
     free_bytes = shutil.disk_usage(workspace.home).free
     free = f"{workspace.home}, {free_bytes / 1024**3:.1f} GiB free"
     if free_bytes < DISK_FREE_MIN_BYTES:
-        yield Finding("workspace", "bad", free, "Make room: the store stops to write on a full disk.")
+        yield Finding("workspace", "bad", free, "Free some space: the store cannot write to a full disk.")
         return
     yield Finding("workspace", "ok", free)
 
 
 def _log(loaded: LoadedSettings) -> Iterator[Finding]:
-    from ops.logfile import LogFile
-
     settings = loaded.settings
     path = loaded.workspace.log_file
     try:
@@ -119,7 +123,9 @@ def _projects(loaded: LoadedSettings) -> Iterator[Finding]:
     for name, project in projects.items():
         label = f"project {name}"
         if not os.path.isdir(project.path):  # noqa: PTH112 (a path of the settings)
-            yield Finding(label, "bad", f"{project.path} is no directory", f"Correct [projects.{name}] path.")
+            yield Finding(
+                label, "bad", f"{project.path} is not a directory", f"Correct [projects.{name}] path."
+            )
         elif shutil.which(project.command[0], path=project.env.get("PATH")) is None and not os.access(
             os.path.join(project.path, project.command[0]),  # noqa: PTH118
             os.X_OK,
@@ -137,8 +143,6 @@ def _projects(loaded: LoadedSettings) -> Iterator[Finding]:
 
 
 def _model(loaded: LoadedSettings) -> Iterator[Finding]:
-    from ops.local_model.client import load_engine, model_file, model_name
-
     try:
         path = model_file(loaded)
         if path is None:
@@ -151,15 +155,9 @@ def _model(loaded: LoadedSettings) -> Iterator[Finding]:
 
 
 def _store(loaded: LoadedSettings) -> Iterator[Finding]:
-    from ops.store.client import Store
-    from ops.store.url import mask_password
-    from ops.supervision.state_file import running_pid
-
     pid = running_pid(loaded.workspace)
     yield from _bridge(loaded, pid)
     if loaded.embedded_store:
-        from ops.store.embedded import find_binary
-
         try:
             yield Finding("store binary", "ok", str(find_binary()))
         except BridgeError as error:
@@ -182,8 +180,6 @@ def _store(loaded: LoadedSettings) -> Iterator[Finding]:
 
 
 def _bridge(loaded: LoadedSettings, pid: int | None) -> Iterator[Finding]:
-    from ops.supervision.state_file import read_state
-
     if pid is None:
         yield Finding("bridge", "note", "not up", "Start it with '3ox up'.")
         return
@@ -191,9 +187,9 @@ def _bridge(loaded: LoadedSettings, pid: int | None) -> Iterator[Finding]:
     state = read_state(loaded.workspace)
     for program in () if state is None else state.programs:
         if not program.ready and program.restarts:
-            said = f"; it said: {program.said}" if program.said else ""
-            found = f"is started again and again, {program.restarts} times so far{said}"
-            yield Finding(program.name, "bad", found, "See 3ox.log; '3ox down' and '3ox up' begin anew.")
+            said = f"; last output: {program.said}" if program.said else ""
+            found = f"keeps restarting, {program.restarts} times so far{said}"
+            yield Finding(program.name, "bad", found, "See 3ox.log; restart with '3ox down' and '3ox up'.")
 
 
 def _information(store: Any) -> dict[str, str]:
@@ -227,8 +223,6 @@ def _store_findings(url: str, information: Mapping[str, str]) -> Iterator[Findin
 
 
 def _workers(loaded: LoadedSettings, store: Any) -> Iterator[Finding]:
-    from middleware.job.keys import Keys
-
     keys = Keys(loaded.settings.key_prefix)
     seconds, micros = store.call("TIME")
     now_ms = int(seconds) * 1000 + int(micros) // 1000
@@ -239,11 +233,11 @@ def _workers(loaded: LoadedSettings, store: Any) -> Iterator[Finding]:
     if alive == 0:
         yield Finding("workers", "note", "none", "Start some with '3ox up' or '3ox worker'.")
     else:
-        yield Finding("workers", "ok", f"{alive} alive")
+        yield Finding("workers", "ok", f"{alive} running")
     if late:
         yield Finding(
             "lost workers",
             "note",
-            f"{late} not heard of for {loaded.settings.lease_s:g} s",
-            "Their jobs are taken over by the next worker.",
+            f"{late} without a heartbeat for {loaded.settings.lease_s:g} s",
+            "Other workers take over their jobs.",
         )

@@ -1,4 +1,4 @@
-"""The command that writes all jobs to a file: ``export``."""
+"""The command ``export``, and the lists of undelivered results."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import BinaryIO
 import click
 import msgspec
 
-from ingress.cli.shared import emit_json, for_each, login_name, note, require_job_type, utf8
-from ingress.core.deliveries import count_undelivered, list_undelivered
-from ingress.core.deliveries import redeliver as deliver_again
-from ingress.core.text import count_of, one_line, print_table
+from ingress.cli.shared import for_each, require_job_type
+from ingress.core.deliveries import count_undelivered, list_undelivered, redeliver
+from ingress.core.terminal import emit_json, login_name, note, print_table, utf8
+from ingress.core.text import count_of, one_line
 from ingress.dispatch import export_jobs
 from middleware.job.states import State
 
@@ -21,15 +21,20 @@ STATES = tuple(str(state) for state in State)
 @click.command()
 @click.option("--project", metavar="P", help="Only jobs of this project.")
 @click.option("--type", "job_type", metavar="T", help="Only jobs of this type.")
-@click.option("--status", metavar="S", type=click.Choice(STATES), help=f"One of: {', '.join(STATES)}.")
-@click.option("--source", metavar="DOOR", help="Only jobs that came through it: cli, rest, clock, ...")
+@click.option(
+    "--status",
+    metavar="S",
+    type=click.Choice(STATES),
+    help=f"Only jobs in this state, one of {', '.join(STATES)}.",
+)
+@click.option("--source", metavar="SOURCE", help="Only jobs from this interface: cli, rest, clock, ...")
 @click.option("--day", metavar="YYYY-MM-DD", help="Only jobs created on this day, UTC.")
-@click.option("--search", metavar="TEXT", help="Only jobs in which all these words stand.")
+@click.option("--search", metavar="TEXT", help="Only jobs that contain all these words.")
 @click.option(
     "--output",
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    help="Write to this file, which is replaced when all is written; to stdout by default.",
+    help="File to write, replaced at the end; stdout by default.",
 )
 def export(
     *,
@@ -41,10 +46,10 @@ def export(
     search: str | None,
     output: str | None,
 ) -> int:
-    """Write jobs as JSON lines, those of the history too.
+    """Write jobs, including the history, as JSON lines.
 
-    One job a line, each once and in full, the latest first. With --output the file is made anew, readable
-    for its owner only, and an interrupted export leaves it as it was.
+    One job a line, in full, the latest first. The file of --output is readable by its owner only, and an
+    interrupted export does not change it.
     """
     if job_type is not None:
         require_job_type(job_type)
@@ -101,12 +106,12 @@ COMMANDS = [export]
 
 
 _LIMIT = 50
-#: Jobs whose deliveries one command tries again.
+#: Jobs whose deliveries one command retries.
 _AGAIN_MAX = 1000
 
 
 def show_undelivered(*, limit: int | None, as_json: bool) -> None:
-    """Print jobs whose results have not arrived everywhere, and how many deliveries that are."""
+    """Print the jobs whose results were not delivered everywhere, and the number of deliveries."""
     records = list_undelivered(_LIMIT if limit is None else limit)
     counts = count_undelivered()
     if as_json:
@@ -119,22 +124,22 @@ def show_undelivered(*, limit: int | None, as_json: bool) -> None:
         if item.status != State.COMPLETED
     ]
     if rows:
-        print_table(("JOB", "TYPE", "STATE", "SINK", "DELIVERY", "REASON"), rows)
-    click.echo(f"Deliveries on the way: {counts['waiting']}, given up: {counts['failed']}.")
+        print_table(("JOB", "TYPE", "STATE", "DESTINATION", "DELIVERY", "REASON"), rows)
+    click.echo(f"Deliveries pending: {counts['waiting']}, failed: {counts['failed']}.")
 
 
 def retry_undelivered(ids: tuple[str, ...], *, as_json: bool) -> int:
-    """Try deliveries again that were given up.
+    """Retry failed deliveries and return the exit code.
 
     Args:
-        ids: Of which jobs; of all, up to 1000, if there is none.
+        ids: The jobs; if empty, all jobs with failed deliveries, at most 1000.
         as_json: Print one JSON document.
     """
-    wanted = ids if ids else _given_up()
+    wanted = ids if ids else _with_failed_deliveries()
     tried: list[dict[str, object]] = []
 
     def try_one(part: str) -> int:
-        sinks = deliver_again(part, reason=f"tried again by {login_name()}")
+        sinks = redeliver(part, reason=f"retried by {login_name()}")
         tried.append({"job_id": part, "sinks": sinks})
         if not as_json:
             click.echo(f"{part} {' '.join(sinks)}")
@@ -146,7 +151,7 @@ def retry_undelivered(ids: tuple[str, ...], *, as_json: bool) -> int:
     return code
 
 
-def _given_up() -> tuple[str, ...]:
+def _with_failed_deliveries() -> tuple[str, ...]:
     return tuple(
         record.job_id
         for record in list_undelivered(_AGAIN_MAX)

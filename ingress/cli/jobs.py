@@ -5,68 +5,59 @@ from __future__ import annotations
 import click
 import msgspec
 
-from ingress.cli.output import OutputWriter
-from ingress.cli.shared import (
-    emit_json,
-    exit_code_of,
-    json_option,
-    login_name,
-    note_if_spooled,
-    require_job_type,
-    utf8,
-)
-from ingress.core.text import JOB_COLUMNS, count_of, job_rows, print_table, summary_line
-from ingress.dispatch import (
-    all_jobs,
-    current_bridge,
-    get_job,
-    get_receipt,
-    list_jobs,
-    purge_jobs,
-    read_output,
-    resolve_id,
-    wait_for,
-)
+from ingress.cli.details import print_job, print_receipt, show_proof
+from ingress.cli.diff import show_diff
+from ingress.cli.export import show_undelivered
+from ingress.cli.shared import json_option, note_if_spooled, require_job_type
+from ingress.cli.tree import show_tree
+from ingress.cli.watch import watch_all, watch_job
+from ingress.core.job_output import OutputWriter
+from ingress.core.ledger_proofs import last_trace, verify_receipt
+from ingress.core.lookup import Source
+from ingress.core.run_and_follow import exit_code_of
+from ingress.core.spooled_jobs import SPOOLED, list_spooled
+from ingress.core.terminal import emit_json, login_name, print_table, utf8
+from ingress.core.text import JOB_COLUMNS, count_of, job_rows, summary_line
+from ingress.dispatch import all_jobs, current_bridge, find_job, list_jobs, purge_jobs
 from middleware.job.records import JobPage, JobRecord
 from middleware.job.states import FINAL, State
 from ops.errors import JobNotFound, UsageProblem, WrongState
 
 STATES = tuple(str(state) for state in State)
-#: Status of those that the store has not taken yet.
-SPOOLED = "spooled"
-#: Cannot be part of an id: there is no u in one.
+#: 'jobs purge'; job ids contain no u.
 PURGE = "purge"
 _LIMIT = 50
 _LIMIT_ALL = 1000
-#: How many thousand jobs, two each, are looked through for those of one source.
-_LOOKS_MAX = 50
+#: Pages that one command reads to fill a list of one source.
+_SOURCE_PAGES_MAX = 50
 
 
 @click.command()
 @click.argument("job_id", metavar="[ID]", required=False)
-@click.option("--watch", is_flag=True, help="Follow, woken by each change: one job to its end, or all.")
-@click.option("--tree", is_flag=True, help="Show what depends on what; with ID, what hangs together with it.")
-@click.option("--diff", is_flag=True, help="With ID: show what a task in a worktree has changed.")
+@click.option("--watch", is_flag=True, help="Follow one job to its end, or all jobs.")
+@click.option("--tree", is_flag=True, help="Show the dependency graph, of all jobs or of one.")
+@click.option("--diff", is_flag=True, help="With ID: show what a task in a worktree changed.")
 @click.option("--project", metavar="P", help="Only jobs of this project.")
 @click.option("--type", "job_type", metavar="T", help="Only jobs of this type.")
 @click.option(
     "--status",
     metavar="S",
     type=click.Choice([*STATES, SPOOLED]),
-    help=f"One of: {', '.join(STATES)}; spooled: on this host's disk, until the store takes them.",
+    help=f"Only jobs in this state: {', '.join(STATES)}, or spooled (on this host's disk until the store"
+    " accepts them).",
 )
-@click.option("--source", metavar="DOOR", help="Only jobs that came through it: cli, rest, clock, ...")
+@click.option("--source", metavar="SOURCE", help="Only jobs from this interface: cli, rest, clock, ...")
 @click.option(
     "--limit",
     metavar="N",
     type=click.IntRange(1, 1000),
-    help=f"At most so many; {_LIMIT} by default, with --all {_LIMIT_ALL}.",
+    help=f"Maximum number of jobs; {_LIMIT} by default, {_LIMIT_ALL} with --all.",
 )
-@click.option("--cursor", metavar="C", help="Go on where the last page ended.")
-@click.option("--all", "every", is_flag=True, help="Those of the history too, as one list.")
-@click.option("--search", metavar="TEXT", help="With --all: only jobs in which all these words stand.")
+@click.option("--cursor", metavar="C", help="Continue after the previous page.")
+@click.option("--all", "every", is_flag=True, help="Include the job history.")
+@click.option("--search", metavar="TEXT", help="With --all: only jobs that contain all these words.")
 @click.option("--day", metavar="YYYY-MM-DD", help="With --all: only jobs created on this day, UTC.")
-@click.option("--undelivered", is_flag=True, help="Only jobs whose results have not arrived everywhere.")
+@click.option("--undelivered", is_flag=True, help="Only jobs with undelivered results.")
 @json_option
 def jobs(
     *,
@@ -86,13 +77,16 @@ def jobs(
     undelivered: bool,
     as_json: bool,
 ) -> int:
-    """List jobs with a summary, or show one; 'jobs purge' deletes dead letters.
+    """List jobs, or show one; 'jobs purge' deletes failed jobs.
 
-    The list is newest first; its summary counts the jobs of --project and --type in all states. With ID,
-    all that is known of that job. With ID and --watch the exit code is 0 if the job is completed, 1 if it
-    failed or was cancelled. Without ID, --watch ends when nothing is queued or running any more, with 1 if
-    a job failed or was cancelled meanwhile. 'jobs purge' deletes all failed jobs from the store for good,
-    with --status those that are completed or cancelled; the history keeps those that it has.
+    The list is newest first. Its summary counts the jobs of --project and --type in all states. With ID,
+    shows the job in full.
+
+    With ID and --watch, exits 0 if the job completed, 1 if it failed or was cancelled. Without ID, --watch
+    ends when no job is queued, processing or retrying, and exits 1 if one failed or was cancelled meanwhile.
+
+    'jobs purge' deletes all failed jobs from the store, with --status the completed or cancelled ones. The
+    history keeps the jobs it has.
     """
     filters = {"project": project, "job_type": job_type, "status": status, "source": source}
     asked_all = True if every else None
@@ -149,31 +143,26 @@ def _view(
     limit: int | None,
     as_json: bool,
 ) -> int:
-    """Show the jobs in another way than as a list; only what goes with that way may have been given."""
+    """Show jobs in another way than as a list; refuse options that do not go with it."""
     if way == "--undelivered":
-        from ingress.cli.export import show_undelivered
-
         _refuse(way, [*narrowed, *besides])
         show_undelivered(limit=limit, as_json=as_json)
     elif way == "--tree":
-        from ingress.cli.tree import show_tree
-
         _refuse(way, paged)
         show_tree(filters, job_id=None, as_json=as_json)
     elif way == "--watch":
-        from ingress.cli.watch import watch_all
-
-        _refuse("--watch of all jobs", [*besides, *(["--json"] * as_json)])
+        _refuse("--watch without ID", [*besides, *(["--json"] * as_json)])
         return watch_all(filters, limit=limit)
     else:
-        raise UsageProblem("--diff shows the changes of one job.", remedy="Add its ID.")
+        raise UsageProblem("--diff needs a job.", remedy="Add its ID.")
     return 0
 
 
 def _refuse(what: str, options: list[str]) -> None:
-    """Refuse options that do not go together with something."""
+    """Refuse options that cannot be combined with something."""
     if options:
-        raise UsageProblem(f"{what} does not go with {', '.join(options)}.", remedy="See '3ox jobs --help'.")
+        others = ", ".join(options)
+        raise UsageProblem(f"{what} cannot be combined with {others}.", remedy="See '3ox jobs --help'.")
 
 
 def _purge(status: str, *, as_json: bool) -> int:
@@ -181,11 +170,11 @@ def _purge(status: str, *, as_json: bool) -> int:
 
     if status not in FINAL:
         raise UsageProblem(
-            f"jobs that are {status} are not purged.",
-            remedy=f"Use --status with one of: {', '.join(sorted(FINAL))}; or cancel them first.",
+            f"{status} jobs cannot be purged.",
+            remedy=f"Use --status with one of {', '.join(sorted(FINAL))}, or cancel them first.",
         )
     deleted = purge_jobs(status)
-    # Whoever misses one of them later finds here when it went, and by whom.
+    # The log is where someone finds later when a missing job was deleted, and by whom.
     configure_logging(current_bridge().loaded, process="cli", console=False)
     get_logger(__name__).warning("jobs.purged", status=status, jobs=deleted, actor=login_name())
     if as_json:
@@ -199,18 +188,12 @@ def _one(part: str, *, way: str, as_json: bool) -> int:
     if way == "--watch":
         return _watch_one(part, as_json=as_json)
     try:
-        record = get_job(part)
+        record = find_job(part).record()
     except JobNotFound as error:
-        from ingress.core.ledger_proofs import last_trace
-
         raise last_trace(current_bridge(), part, error) from error
     if way == "--diff":
-        from ingress.cli.diff import show_diff
-
         show_diff(record, current_bridge().loaded, as_json=as_json)
     elif way == "--tree":
-        from ingress.cli.tree import show_tree
-
         show_tree({}, job_id=record.job_id, as_json=as_json)
     elif as_json:
         emit_json(record.to_json())
@@ -221,31 +204,27 @@ def _one(part: str, *, way: str, as_json: bool) -> int:
 
 def _watch_one(part: str, *, as_json: bool) -> int:
     if as_json:
-        record = wait_for(part)
+        record = find_job(part).wait()
         emit_json(record.to_json())
     else:
-        from ingress.cli.watch import watch_job
-
         try:
             record = watch_job(part)
         except JobNotFound:
-            # Of a job of the history nothing can be followed any more.
-            record = get_job(part)
+            # Only the history has it, so there is nothing to follow.
+            record = find_job(part).record()
             _print(record)
     return exit_code_of(record)
 
 
 def _print(record: JobRecord) -> None:
-    from ingress.cli.details import print_job
-
     print_job(record, kept=_where_kept(record))
 
 
 def _where_kept(record: JobRecord) -> str:
-    """Say where a job is kept that the store has let go of; empty for one that it has."""
+    """Return where a job is that the store no longer has; empty for one that it has."""
     if not record.is_final or current_bridge().reader.status_of(record.job_id) is not None:
         return ""
-    return "not in the store any more (purged, or beyond retention_s or finished_max); this is the history's"
+    return "in the history; the store no longer has it (purged, or removed by retention_s or finished_max)"
 
 
 def _page(filters: dict[str, str | None], *, limit: int | None, cursor: str | None) -> JobPage:
@@ -253,9 +232,9 @@ def _page(filters: dict[str, str | None], *, limit: int | None, cursor: str | No
     page = list_jobs(**filters, limit=wanted, cursor=cursor)
     if filters["source"] is None:
         return page
-    # There is no index of sources: one look may not fill the page.
+    # There is no index of sources, so one read may not fill the page.
     records = list(page.jobs)
-    for _ in range(_LOOKS_MAX):
+    for _ in range(_SOURCE_PAGES_MAX):
         if page.next is None or len(records) >= wanted:
             break
         page = list_jobs(**filters, limit=wanted - len(records), cursor=page.next)
@@ -264,9 +243,7 @@ def _page(filters: dict[str, str | None], *, limit: int | None, cursor: str | No
 
 
 def _spooled_page(filters: dict[str, str | None], limit: int | None) -> JobPage:
-    """Give the jobs of the spool, as far as they fit; needs no store."""
-    from ingress.core.spooled_jobs import list_spooled
-
+    """Return the jobs in the spool that match the filters; needs no store."""
     wanted = [(name, value) for name, value in filters.items() if value is not None]
     fitting = [
         record
@@ -286,30 +263,28 @@ def _show_page(page: JobPage, *, as_json: bool, every: bool = False) -> None:
     click.echo(f"Spooled: {page.summary[SPOOLED]}" if SPOOLED in page.summary else summary_line(page.summary))
     spooled = 0 if SPOOLED in page.summary else current_bridge().spooled()
     if spooled:
-        click.echo(f"Not in the store yet: {count_of(spooled, 'job')}; --status spooled lists them.")
+        click.echo(f"In the spool: {count_of(spooled, 'job')}; --status spooled lists them.")
     if page.next is not None:
-        more = "'3ox export' writes all" if every else "--all shows more, those of the history too"
-        click.echo(f"There are more: --cursor {page.next} goes on, {more}.")
+        more = "'3ox export' writes all jobs" if every else "--all includes the history"
+        click.echo(f"More: add --cursor {page.next}; {more}.")
 
 
 @click.command()
 @click.argument("job_id", metavar="ID")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
-@click.option(
-    "--raw", is_flag=True, help="Let a terminal obey the control sequences in it: colours, and worse."
-)
+@click.option("-f", "--follow", is_flag=True, help="Follow until the job has ended.")
+@click.option("--raw", is_flag=True, help="Let the terminal obey control sequences in the output.")
 @json_option
 def logs(*, job_id: str, follow: bool, raw: bool, as_json: bool) -> int:
     """Show the output of a job.
 
-    Its stdout goes to stdout, its stderr to stderr. On a terminal, control sequences are shown and not
-    obeyed; a pipe or file gets everything as it is.
+    Its stdout goes to stdout, its stderr to stderr. On a terminal, control sequences are escaped; a pipe or
+    file gets the output unchanged.
     """
-    whole_id = resolve_id(job_id)
-    note_if_spooled(whole_id)
-    chunks = read_output(whole_id, follow=follow)
+    job = find_job(job_id)
+    note_if_spooled(job)
+    chunks = job.output(follow=follow)
     if as_json:
-        emit_json({"job_id": whole_id, "output": list(chunks)})
+        emit_json({"job_id": job.job_id, "output": list(chunks)})
         return 0
     writer = OutputWriter(raw=raw)
     for chunk in chunks:
@@ -319,33 +294,28 @@ def logs(*, job_id: str, follow: bool, raw: bool, as_json: bool) -> int:
 
 @click.command()
 @click.argument("job_id", metavar="ID")
-@click.option("--verify", "prove", is_flag=True, help="Prove it by the ledger; exits 1 if it is not proven.")
+@click.option("--verify", "prove", is_flag=True, help="Verify it against the ledger; exits 1 if that fails.")
 @json_option
 def receipt(*, job_id: str, prove: bool, as_json: bool) -> int:
     """Show the receipt of a job.
 
-    It says who asked for what and when, the hashes of input and result, and every move in between.
+    It records who asked for what and when, the hashes of input and result, and every change of state.
     """
-    found = get_receipt(job_id)
+    job = find_job(job_id)
+    found = job.receipt()
     proof = None
-    if prove and found.status == SPOOLED:
+    if prove and job.source is Source.SPOOL:
         raise WrongState(
-            f"{found.job_id} has no proof yet: {found.transitions[-1].reason}",
-            remedy="Ask again when the store has taken it.",
+            f"{found.job_id} is not in the ledger yet: {found.transitions[-1].reason}",
+            remedy="Try again when the store has accepted it.",
         )
     if prove:
-        from ingress.core.ledger_proofs import verify_receipt
-
         proof = verify_receipt(current_bridge(), found.job_id)
     if as_json:
         emit_json(found if proof is None else {**msgspec.structs.asdict(found), "proof": proof})
     else:
-        from ingress.cli.details import print_receipt
-
         print_receipt(found)
         if proof is not None:
-            from ingress.cli.verify import show_proof
-
             click.echo()
             show_proof(proof)
     return 0 if proof is None or proof.ok else 1

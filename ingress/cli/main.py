@@ -1,7 +1,7 @@
-"""The command line ``3ox``: finds the command, loads its module only, turns errors into exit codes.
+"""The command line ``3ox``: finds the command, loads only its module, turns errors into exit codes.
 
-A command is a click command in the ``COMMANDS`` list of its module; it returns its exit code (None is 0)
-and raises ``BridgeError`` for what a user can mend. To add one, write it there and name it here.
+A command is a click command in the ``COMMANDS`` list of its module; it returns its exit code (None is 0) and
+raises ``BridgeError`` for errors a user can fix. To add one, write it there and add it to ``MODULES``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TextIO
 
 import click
 
+from ingress.core.terminal import nearest, note
 from ingress.core.version import version
 from ops.errors import BridgeError, UsageProblem
 
@@ -34,7 +35,7 @@ MODULES = {
     "cancel": "actions",
     "retry": "actions",
     "undo": "drop",
-    "track": "track_process",
+    "track": "track",
     "approve": "actions",
     "deny": "actions",
     "sessions": "sessions",
@@ -51,22 +52,22 @@ MODULES = {
 }
 
 PROGRAM = "3ox"
-#: Set by the shell when it wants completions: ``eval "$(_3OX_COMPLETE=bash_source 3ox)"``.
+#: Set by the shell when it asks for completions: ``eval "$(_3OX_COMPLETE=bash_source 3ox)"``.
 COMPLETION_VARIABLE = "_3OX_COMPLETE"
-#: What a shell shows for a program that a closed pipe has ended (128 + SIGPIPE).
+#: 128 + SIGPIPE, as a shell shows for a program that writes to a closed pipe.
 EXIT_BROKEN_PIPE = 141
 
 
 class Commands(click.Group):
-    """The commands by name; a module is imported when one of its commands is called."""
+    """The commands by name; a command's module is imported when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Give all names, in the order of the help page."""
+        """Return all names, in the order of the help page."""
         del ctx
         return list(MODULES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command's module and give the command, or None for a name that is not known."""
+        """Return the command, from its module; None for an unknown name."""
         del ctx
         if cmd_name not in MODULES:
             return None
@@ -76,7 +77,7 @@ class Commands(click.Group):
         return next(command for command in commands if command.name == cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands, the summary of each whole and not cut at the edge of the page."""
+        """List the commands with their full summaries, not cut at the edge of the page."""
         found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         rows = [
             (name, command.get_short_help_str(limit=1000)) for name, command in found if command is not None
@@ -89,18 +90,16 @@ class Commands(click.Group):
         ctx: click.Context,
         args: list[str],
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that the arguments name.
+        """Return the command that the arguments name.
 
         Raises:
-            UsageProblem: There is none; the remedy names the nearest.
+            UsageProblem: The command is unknown; the remedy names the nearest.
         """
         name = args[0]
         if name not in MODULES and not name.startswith("-") and not ctx.resilient_parsing:
-            from ingress.cli.shared import nearest
-
             raise UsageProblem(
-                f"there is no command {name!r}.",
-                remedy=f"{nearest(name, MODULES)}'{PROGRAM} --help' lists all.",
+                f"unknown command {name!r}.",
+                remedy=f"{nearest(name, MODULES)}'{PROGRAM} --help' lists the commands.",
             )
         return super().resolve_command(ctx, args)
 
@@ -116,8 +115,9 @@ def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> No
     cls=Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 the job failed or was cancelled, 2 wrong use or settings, 3 the store is "
-    "unreachable, 4 no such job, 124 a wait ran out, 130 interrupted. '3ox sh' exits as its command did.",
+    epilog="Exit codes: 0 success, 1 the job failed or was cancelled, 2 wrong use or settings, 3 the store is"
+    " unavailable, 4 no such job, 124 a wait timed out, 130 interrupted. '3ox sh' exits with its command's"
+    " status.",
 )
 @click.option(
     "--version",
@@ -129,7 +129,7 @@ def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> No
 )
 @click.pass_context
 def cli(ctx: click.Context) -> int:
-    """One bridge between every way you command a machine and the workers that carry it out."""
+    """Run commands, coding agents and LLM prompts as durable background jobs."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)
         return UsageProblem.exit_code
@@ -137,25 +137,25 @@ def cli(ctx: click.Context) -> int:
 
 
 def run(arguments: list[str]) -> int:
-    """Carry out one command line and give its exit code.
+    """Run one command line and return its exit code; errors are printed.
 
     Args:
         arguments: What follows the program's name.
     """
     _prepare_streams()
     try:
-        code = _invoke(arguments)
+        code = _complete() if COMPLETION_VARIABLE in os.environ else run_command(arguments)
         sys.stdout.flush()
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (raised again if it is none of those known)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (raised again if it is not a known one)
         code = exit_code_for(error)
     return code
 
 
 def exit_code_for(error: BaseException) -> int:
-    """Tell on stderr what has ended a command and give the exit code; the one place where errors become text.
+    """Print an error on stderr and return the exit code; the one place where errors become text.
 
     Raises:
-        BaseException: The error itself, if it is none that a command may end with: a bug.
+        BaseException: The error itself, if a command must not end with it: a bug.
     """
     if isinstance(error, BridgeError):
         return _report(error.message, error.remedy, error.exit_code)
@@ -182,26 +182,30 @@ def exit_code_for(error: BaseException) -> int:
 def _prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            # Started with the descriptor closed, as some service managers do.
+            # The descriptor is closed, as some service managers start programs.
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 (open to the end)
-        # A job's text may hold what the terminal's encoding cannot say; that must not end the command.
+        # A job's text may contain characters that the terminal's encoding lacks.
         getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
-def _invoke(arguments: list[str]) -> int:
-    completion = os.environ.get(COMPLETION_VARIABLE, "")
-    if completion:
-        from click.shell_completion import shell_complete
+def _complete() -> int:
+    from click.shell_completion import shell_complete
 
-        return shell_complete(cli, {}, PROGRAM, COMPLETION_VARIABLE, completion)
+    return shell_complete(cli, {}, PROGRAM, COMPLETION_VARIABLE, os.environ[COMPLETION_VARIABLE])
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run one command line in this process and return its exit code; errors are raised.
+
+    Args:
+        arguments: What follows the program's name.
+    """
     with cli.make_context(PROGRAM, arguments) as context:
         exit_code: int | None = cli.invoke(context)
         return 0 if exit_code is None else exit_code
 
 
 def _report(message: str, remedy: str, exit_code: int) -> int:
-    from ingress.cli.shared import note
-
     try:
         note(f"{message} {remedy}".strip())
     except OSError:
@@ -210,7 +214,7 @@ def _report(message: str, remedy: str, exit_code: int) -> int:
 
 
 def _silence_streams(*streams: TextIO) -> None:
-    # The interpreter flushes them once more while it ends; let that go nowhere.
+    # The interpreter flushes the streams when it exits; discard that.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in streams or (sys.stdout, sys.stderr):
         os.dup2(nowhere, stream.fileno())

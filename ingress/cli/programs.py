@@ -1,4 +1,4 @@
-"""The programs of a bridge: what ``3ox up`` runs and how it is seen that each of them serves."""
+"""The programs that ``3ox up`` runs, and how each is known to be ready."""
 
 from __future__ import annotations
 
@@ -8,30 +8,29 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from ingress.core.daemon import ready_file
 from middleware.job.keys import Keys
 from ops.errors import SettingsError, StoreUnreachable
+from ops.processes import descendants
 from ops.settings.load import LoadedSettings
 from ops.store.client import Store
+from ops.store.embedded import EmbeddedValkey
 from ops.supervision.program import Program, Readiness
 
-if TYPE_CHECKING:
-    from ops.store.embedded import EmbeddedValkey
-
-#: How often it is asked whether a new worker or daemon has registered itself; there is no event for that.
-_ASK_AGAIN_S = 0.02
-#: A worker ends a little later than its jobs: Dramatiq's loops wake once a second.
+#: Interval at which a new worker or daemon is looked for; there is no event for that.
+_POLL_S = 0.02
+#: A worker ends up to this much later than its jobs: Dramatiq's loops wake once a second.
 _WORKER_STOP_SLACK_S = 5.0
 _STORE_STOP_TIMEOUT_S = 10.0
 
 
 def bridge_programs(loaded: LoadedSettings, store: EmbeddedValkey | None) -> list[Program]:
-    """Give everything that ``3ox up`` runs, in the order of its start.
+    """Return the programs that ``3ox up`` runs, in the order in which they start.
 
     Args:
         loaded: Settings and workspace.
-        store: The embedded store, prepared; None if the settings name another one.
+        store: The embedded store, prepared; None if the settings name another store.
     """
     programs = [] if store is None else [store_program(store)]
     programs.append(watchdog_program(loaded))
@@ -42,7 +41,7 @@ def bridge_programs(loaded: LoadedSettings, store: EmbeddedValkey | None) -> lis
 
 
 def daemon_commands(loaded: LoadedSettings) -> list[tuple[str, str]]:
-    """Give name and command of the ingress daemons that these settings ask for."""
+    """Return name and command of each interface daemon that the settings ask for."""
     commands = [("station", "serve"), ("rest", "rest"), ("clock", "clock")]
     if loaded.settings.telegram_token:
         require_telegram(loaded)
@@ -51,17 +50,17 @@ def daemon_commands(loaded: LoadedSettings) -> list[tuple[str, str]]:
 
 
 def require_telegram(loaded: LoadedSettings) -> None:
-    """See to it that a Telegram bot can run.
+    """Check that a Telegram bot can run.
 
     Raises:
-        SettingsError: It has no token, or python-telegram-bot is not installed.
+        SettingsError: The token is missing, or python-telegram-bot is not installed.
     """
     from importlib.util import find_spec
 
     if not loaded.settings.telegram_token:
         raise SettingsError(
-            "there is no token for a Telegram bot.",
-            remedy="Set telegram_token in 3ox.toml, or BRIDGE_TELEGRAM_TOKEN, to what @BotFather gave you.",
+            "the Telegram bot has no token.",
+            remedy="Set telegram_token in 3ox.toml, or BRIDGE_TELEGRAM_TOKEN, to the token from @BotFather.",
         )
     if find_spec("telegram") is None:
         raise SettingsError(
@@ -70,15 +69,13 @@ def require_telegram(loaded: LoadedSettings) -> None:
 
 
 def daemon_program(loaded: LoadedSettings, name: str, command: str) -> Program:
-    """Give an ingress daemon: ``3ox COMMAND`` under the supervisor.
+    """Return the program of an interface daemon, ``3ox COMMAND``.
 
     Args:
         loaded: Settings and workspace.
-        name: As it calls itself, see ``ingress.core.daemon``.
-        command: Of ``3ox``.
+        name: The daemon's name, see ``ingress.core.daemon``.
+        command: Command of ``3ox`` that runs it.
     """
-    from ingress.core.daemon import ready_file
-
     file = ready_file(loaded.workspace, name)
 
     async def ready(pid: int) -> Readiness:
@@ -86,7 +83,7 @@ def daemon_program(loaded: LoadedSettings, name: str, command: str) -> Program:
             with contextlib.suppress(FileNotFoundError):
                 if file.read_text() == str(pid):
                     return Readiness()
-            await asyncio.sleep(_ASK_AGAIN_S)
+            await asyncio.sleep(_POLL_S)
 
     return Program(
         name=name,
@@ -98,7 +95,7 @@ def daemon_program(loaded: LoadedSettings, name: str, command: str) -> Program:
 
 
 def store_program(store: EmbeddedValkey) -> Program:
-    """Give the embedded store, which has to be prepared."""
+    """Return the program of the embedded store, which must be prepared."""
 
     async def ready(_pid: int) -> Readiness:
         await store.ready()
@@ -121,20 +118,20 @@ def watchdog_program(loaded: LoadedSettings) -> Program:
         argv=[sys.executable, "-m", "middleware.broker.watchdog"],
         env=_environment(loaded),
         cwd=loaded.workspace.run_dir,
-        # Stopped after the workers: one that dies while it stops is seen to as well.
+        # Stopped after the workers, so that it also covers workers that die while they stop.
         gate=True,
     )
 
 
 def worker_program(loaded: LoadedSettings, name: str, *, restart: bool = True) -> Program:
-    """Give one worker unit: Dramatiq's own command with one worker process.
+    """Return the program of one worker unit: Dramatiq's command with one worker process.
 
-    Its command shuts down as a whole when one of its worker processes dies, hence one process each.
+    The command shuts down as a whole when one of its worker processes dies, hence one process each.
 
     Args:
         loaded: Settings and workspace.
-        name: Of the unit.
-        restart: Whether the supervisor starts it again when it ends.
+        name: Name of the unit.
+        restart: Whether the supervisor restarts it when it ends.
     """
     settings = loaded.settings
     registry = WorkerRegistry(loaded)
@@ -142,12 +139,12 @@ def worker_program(loaded: LoadedSettings, name: str, *, restart: bool = True) -
         name=name,
         argv=[
             *(sys.executable, "-m", "dramatiq", "actors", "-p", "1", "-t", str(settings.threads)),
-            # For so long Dramatiq's master waits for the sign of a worker that died while it booted.
+            # How long Dramatiq's master waits, in ms, for a worker that died while it booted.
             *("--worker-fork-timeout", "2000"),
             *("--worker-shutdown-timeout", str(round(settings.worker_shutdown_timeout_s * 1000))),
         ],
         env=_environment(loaded),
-        # Python looks for modules in the working directory first, so it has to be one that only we write to.
+        # Python imports from the working directory first, so it must be a directory that only we write to.
         cwd=loaded.workspace.run_dir,
         ready=registry.ready,
         stop_timeout_s=settings.worker_shutdown_timeout_s + _WORKER_STOP_SLACK_S,
@@ -156,11 +153,11 @@ def worker_program(loaded: LoadedSettings, name: str, *, restart: bool = True) -
 
 
 def _environment(loaded: LoadedSettings) -> dict[str, str]:
-    """Give what each program of ours has in its environment beside the supervisor's."""
+    """Return what each program has in its environment in addition to the supervisor's."""
     environ = {"BRIDGE_HOME": str(loaded.workspace.home)}
     if sys.dont_write_bytecode:
-        # Without it every restart compiles some 600 modules: 2 s instead of 0.6 s for the REST API. It is
-        # kept in our own private directory: nothing is written where somebody did not want it.
+        # Without bytecode every restart compiles some 600 modules: 2 s instead of 0.6 s for the REST API. It
+        # is kept in our private directory, since the user does not want it beside the sources.
         environ["PYTHONDONTWRITEBYTECODE"] = ""
         environ["PYTHONPYCACHEPREFIX"] = str(loaded.workspace.state_dir / "bytecode")
     root = Path(__file__).resolve().parents[2]
@@ -171,10 +168,10 @@ def _environment(loaded: LoadedSettings) -> dict[str, str]:
 
 
 class WorkerRegistry:
-    """Finds the workers of this machine in the store.
+    """Finds this host's workers in the store.
 
     Args:
-        loaded: Says where the store is.
+        loaded: Settings that name the store.
     """
 
     def __init__(self, loaded: LoadedSettings) -> None:
@@ -185,7 +182,7 @@ class WorkerRegistry:
         """Wait until the worker process of a unit has registered itself.
 
         Args:
-            unit_pid: Process id of the unit: of Dramatiq's master.
+            unit_pid: Process id of the unit, which is Dramatiq's master.
         """
         store = Store.open(self._loaded)
         try:
@@ -193,17 +190,15 @@ class WorkerRegistry:
                 found = await asyncio.to_thread(self._find, store, unit_pid)
                 if found is not None:
                     return found
-                await asyncio.sleep(_ASK_AGAIN_S)
+                await asyncio.sleep(_POLL_S)
         finally:
             store.close()
 
     def _find(self, store: Store, unit_pid: int) -> Readiness | None:
-        from ops.processes import descendants
-
         try:
             registered = self._registered(store)
         except StoreUnreachable:
-            # A store of its own is on the way up again; another one is waited for like that too.
+            # The embedded store is restarting, or another store is unavailable: wait for it.
             return None
         family = {unit_pid, *descendants(unit_pid)}
         for worker_id, pid in registered.items():

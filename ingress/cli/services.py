@@ -1,4 +1,4 @@
-"""Commands that run the bridge: ``up``, ``down``, ``worker``; that look at it: ``config``, ``doctor``."""
+"""Commands that run the bridge or inspect it: ``up``, ``down``, ``worker``, ``config``, ``doctor``."""
 
 from __future__ import annotations
 
@@ -7,56 +7,61 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import msgspec
 
-from ingress.cli.shared import emit_json, json_option, note
+from ingress.cli.shared import json_option
+from ingress.core.api_address import known_url
+from ingress.core.terminal import emit_json, note
+from middleware.job.types import JOB_TYPES
 from ops.errors import SettingsError
+from ops.processes import wait_ended
+from ops.settings.load import LoadedSettings, Settings, load_settings
+from ops.settings.rows import foreign_rows, rows_of
+from ops.store.client import Store
+from ops.store.embedded import EmbeddedValkey, find_binary
+from ops.store.url import mask_password
+from ops.supervision.state_file import claim, require_not_running, running_pid, sweep_leftovers
+from ops.tokens import FIRST, Tokens
+from ops.workspace import Workspace, default_home
 
-if TYPE_CHECKING:
-    from ops.settings.load import LoadedSettings
-    from ops.store.embedded import EmbeddedValkey
-
-#: Bound on the time until all is ready; a store that loads a large append-only file needs some of it.
+#: Limit until everything is ready; a store that loads a large append-only file takes most of it.
 START_TIMEOUT_S = 60.0
-#: What `down` allows on top of the workers' own time: the store, the sweep, a loaded machine.
+#: What `down` allows in addition to the workers' shutdown time: store, clean-up, a loaded machine.
 STOP_SLACK_S = 20.0
 
 workers_option = click.option(
     "--workers",
     type=click.IntRange(0, 256),
     metavar="N",
-    help="Worker processes; the setting's when absent.",
+    help="Number of worker processes; overrides the setting.",
 )
 threads_option = click.option(
     "--threads",
     type=click.IntRange(1, 512),
     metavar="N",
-    help="Jobs that one worker runs at a time; the setting's when absent.",
+    help="Jobs that one worker runs at a time; overrides the setting.",
 )
 
 
 @click.command()
-@click.option("--detach", is_flag=True, help="Return when it is ready; it goes on in the background.")
+@click.option("--detach", is_flag=True, help="Run in the background; return when everything is ready.")
 @workers_option
 @threads_option
 def up(*, detach: bool, workers: int | None, threads: int | None) -> int:
-    """Start the whole bridge, and keep it running.
+    """Start the bridge and keep it running.
 
-    That is the store, the workers, the station, the REST API with its dashboard, the clock, and with a
-    token the Telegram bot. Ctrl-C or '3ox down' stops the whole tree and leaves nothing running.
+    Starts the store, the workers, the station, the REST API with the dashboard, the scheduler and, with a
+    token, the Telegram bot. Ctrl-C or '3ox down' stops all of them.
     """
-    from middleware.job.types import JOB_TYPES
-    from ops.settings.load import load_settings
-    from ops.supervision.state_file import require_not_running
-
     loaded = load_settings(overrides={"workers": workers, "threads": threads})
     JOB_TYPES.require_settings(loaded.settings)
     loaded.workspace.create()
     require_not_running(loaded.workspace)
     _require_store(loaded)
-    with _first_token(loaded) as tell_token:
+    with _first_token(loaded) as show_token:
         if detach:
             from ingress.cli.detach import run_detached
 
@@ -66,26 +71,23 @@ def up(*, detach: bool, workers: int | None, threads: int | None) -> int:
                 log_file=loaded.workspace.log_file,
             )
             if code == 0:
-                _tell_where(loaded, stop="3ox down")
-                tell_token()
+                _print_summary(loaded, stop="3ox down")
+                show_token()
             return code
 
-        def tell() -> None:
-            _tell_where(loaded, stop="Ctrl-C, or 3ox down")
-            tell_token()
+        def announce() -> None:
+            _print_summary(loaded, stop="Ctrl-C, or 3ox down")
+            show_token()
 
-        return _serve(loaded, on_ready=tell)
+        return _serve(loaded, on_ready=announce)
 
 
 @contextlib.contextmanager
 def _first_token(loaded: LoadedSettings) -> Iterator[Callable[[], None]]:
-    """Make an API token if there is none; gives what shows it, once.
+    """Create an API token if there is none; yield a function that shows it once.
 
-    One that was never shown, because the bridge did not come up, is of no use to anybody: the next start
-    makes another.
+    A token that was not shown because the bridge did not start is revoked; the next start creates another.
     """
-    from ops.tokens import FIRST, Tokens
-
     tokens = Tokens(loaded.workspace, loaded.settings.api_token)
     token = tokens.make_first()
     shown = False
@@ -93,7 +95,7 @@ def _first_token(loaded: LoadedSettings) -> Iterator[Callable[[], None]]:
     def show() -> None:
         nonlocal shown
         if token is not None and not shown:
-            click.echo(f"  {'token':<10} {token}  (of the API, an admin's; shown only now)")
+            click.echo(f"  {'token':<10} {token}  (API token, admin; shown only once)")
             sys.stdout.flush()
         shown = True
 
@@ -105,28 +107,22 @@ def _first_token(loaded: LoadedSettings) -> Iterator[Callable[[], None]]:
 
 
 def _require_store(loaded: LoadedSettings) -> None:
-    """See early to what would only be found out when a program fails.
+    """Check early what would otherwise fail in a program of the bridge.
 
     Raises:
         StartFailed: The embedded store is not installed.
         StoreUnreachable: The store that the settings name does not answer.
     """
     if loaded.embedded_store:
-        from ops.store.embedded import find_binary
-
         find_binary()
         return
-    from ops.store.client import Store
-
     Store.open(loaded).call("PING")
 
 
 def _serve(loaded: LoadedSettings, *, on_ready: Callable[[], None]) -> int:
-    """Be the supervisor until told to stop."""
+    """Run the supervisor until it is told to stop; return the exit code."""
     from ingress.cli.programs import bridge_programs
     from ops.logs import configure_logging
-    from ops.store.url import mask_password
-    from ops.supervision.state_file import claim
     from ops.supervision.supervisor import Supervisor
 
     settings, workspace = loaded.settings, loaded.workspace
@@ -149,8 +145,6 @@ def _embedded(loaded: LoadedSettings) -> Iterator[EmbeddedValkey | None]:
     if not loaded.embedded_store:
         yield None
         return
-    from ops.store.embedded import EmbeddedValkey
-
     store = EmbeddedValkey(loaded)
     store.prepare()
     try:
@@ -159,10 +153,7 @@ def _embedded(loaded: LoadedSettings) -> Iterator[EmbeddedValkey | None]:
         store.release()
 
 
-def _tell_where(loaded: LoadedSettings, *, stop: str) -> None:
-    from ingress.core.api_address import known_url
-    from ops.store.url import mask_password
-
+def _print_summary(loaded: LoadedSettings, *, stop: str) -> None:
     settings = loaded.settings
     click.echo("The bridge is up.")
     for label, value in (
@@ -171,40 +162,35 @@ def _tell_where(loaded: LoadedSettings, *, stop: str) -> None:
         ("store", mask_password(loaded.store_url)),
         ("workers", f"{settings.workers} x {settings.threads} threads"),
         ("dashboard", known_url(loaded)),
-        ("look", "3ox status"),
+        ("status", "3ox status"),
         ("try", "3ox sh -- echo hi"),
         ("stop", stop),
     ):
         click.echo(f"  {label:<10} {value}")
-    # Whoever reads it through a pipe waits for it.
+    # A reader behind a pipe waits for these lines.
     sys.stdout.flush()
 
 
 @click.command()
 def down() -> int:
-    """Stop the bridge of this workspace, with all that it has started."""
-    from ops.processes import wait_ended
-    from ops.settings.load import Settings, load_settings
-    from ops.supervision.state_file import running_pid, sweep_leftovers
-    from ops.workspace import Workspace, default_home
-
+    """Stop the bridge of this workspace and everything it started."""
     workspace = Workspace(default_home(os.environ))
     try:
         settings = load_settings().settings
     except SettingsError as error:
-        # A misspelt key must not keep anybody from stopping the bridge.
-        note(f"{error} The default settings are used to stop.")
+        # A misspelt key must not prevent a stop.
+        note(f"{error} Stopping with the default settings.")
         settings = Settings()
     pid = running_pid(workspace)
     if pid is None:
         swept = sweep_leftovers(workspace, grace_s=settings.kill_grace_s)
-        click.echo("Stopped what a killed bridge had left." if swept else "Nothing is running.")
+        click.echo("Stopped the programs of a bridge that was killed." if swept else "Nothing is running.")
         return 0
     patience_s = settings.worker_shutdown_timeout_s + settings.kill_grace_s + STOP_SLACK_S
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
     if not wait_ended([pid], patience_s):
-        note(f"the bridge (pid {pid}) did not stop within {patience_s:g} s and is killed.")
+        note(f"the bridge (pid {pid}) did not stop within {patience_s:g} s; killing it.")
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         wait_ended([pid], settings.kill_grace_s)
@@ -216,18 +202,16 @@ def down() -> int:
 @click.command()
 @threads_option
 def worker(*, threads: int | None) -> int:
-    """Run one worker in the foreground, for systemd or another host."""
+    """Run one worker in the foreground, for systemd or for another host."""
     from ingress.cli.programs import watchdog_program, worker_program
-    from middleware.job.types import JOB_TYPES
     from ops.logs import configure_logging
-    from ops.settings.load import load_settings
     from ops.supervision.supervisor import Supervisor
 
     loaded = load_settings(overrides={"threads": threads})
     JOB_TYPES.require_settings(loaded.settings)
     name = f"worker-{os.getpid()}"
     configure_logging(loaded, process=name)
-    # It waits for its store as long as that takes, as it does when the store goes away later.
+    # No start limit: the worker waits for its store, as it does when the store becomes unavailable later.
     supervisor = Supervisor(
         [watchdog_program(loaded), worker_program(loaded, name, restart=False)],
         workspace=None,
@@ -241,11 +225,7 @@ def worker(*, threads: int | None) -> int:
 @click.command()
 @json_option
 def config(*, as_json: bool) -> int:
-    """Print every setting with value, source and help; secrets are masked."""
-    from middleware.job.types import JOB_TYPES
-    from ops.settings.load import load_settings
-    from ops.settings.rows import foreign_rows, rows_of
-
+    """Show every setting with value, source and help; secrets are masked."""
     loaded = load_settings()
     JOB_TYPES.require_settings(loaded.settings)
     rows = rows_of(loaded)
@@ -271,15 +251,13 @@ def config(*, as_json: bool) -> int:
         else:
             click.echo(f"{row.name} = {_toml(row.value)}  # {row.source}")
     for row in foreign:
-        # No keys of 3ox.toml, and this output can be used as one.
+        # Not keys of 3ox.toml, which this output can be used as.
         click.echo(f"\n# {row.help}\n# {row.name} = {_toml(row.value)}  # {row.source}")
     return 0
 
 
 def _toml(value: Any) -> str:
-    import msgspec
-
-    # JSON and TOML agree on scalars and lists; a table is shown inline, without what is not set.
+    # JSON and TOML agree on scalars and lists; a table is shown inline, without unset values.
     if isinstance(value, dict):
         items = (f"{_toml_key(key)} = {_toml(item)}" for key, item in value.items() if item is not None)
         return "{ " + ", ".join(items) + " }" if value else "{}"
@@ -289,8 +267,6 @@ def _toml(value: Any) -> str:
 
 
 def _toml_key(key: str) -> str:
-    import msgspec
-
     bare = key.replace("_", "").replace("-", "").isalnum() and key.isascii()
     return key if bare else msgspec.json.encode(key).decode()
 
@@ -298,7 +274,7 @@ def _toml_key(key: str) -> str:
 @click.command()
 @json_option
 def doctor(*, as_json: bool) -> int:
-    """Check the set-up, one line each, with a remedy for what is wrong; exits 1 if something is."""
+    """Check the installation and suggest remedies; exits 1 if there is a problem."""
     from ingress.cli.doctor_checks import run_checks
 
     findings = list(run_checks(os.environ))

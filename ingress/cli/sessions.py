@@ -1,26 +1,21 @@
-"""``3ox sessions``: the conversations that the bridge remembers; list, show, clear."""
+"""``3ox sessions``: list, show and clear conversations."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
-from ingress.cli.shared import emit_json, for_each, json_option
+from ingress.cli.shared import for_each, json_option
 from ingress.core.bridge import current_bridge
-from ingress.core.text import count_of, duration, one_line, print_table, safe, since
+from ingress.core.terminal import emit_json, print_table
+from ingress.core.text import count_of, duration, one_line, safe, short_id, since
+from middleware.job.sessions import SessionFacts, Sessions
 from ops.errors import UsageProblem
 
-if TYPE_CHECKING:
-    from middleware.job.sessions import SessionFacts, Sessions
-
-#: What one call of ``clear --all`` clears at a time.
+#: Sessions that ``clear --all`` reads at a time.
 _PAGE = 200
 
 
 def _sessions() -> Sessions:
-    from middleware.job.sessions import Sessions
-
     bridge = current_bridge()
     return Sessions(bridge.store, bridge.loaded.settings.key_prefix)
 
@@ -29,9 +24,10 @@ def _sessions() -> Sessions:
 @json_option
 @click.pass_context
 def sessions(ctx: click.Context, *, as_json: bool) -> int:
-    """List, show and clear the conversations that are remembered.
+    """List, show and clear conversations.
 
-    A session has the last messages of an 'ask --session', a shell or a chat. Without a command: the list.
+    A session keeps the last messages of 'ask --session', of a shell or of a chat. Without a command, lists
+    the sessions.
     """
     if ctx.invoked_subcommand is not None:
         return 0
@@ -44,11 +40,11 @@ def sessions(ctx: click.Context, *, as_json: bool) -> int:
     metavar="N",
     type=click.IntRange(1, 1000),
     default=1000,
-    help="At most so many; 1000 by default.",
+    help="Maximum number of sessions; 1000 by default.",
 )
 @json_option
 def list_command(*, limit: int, as_json: bool) -> int:
-    """List the sessions, the one that spoke last first."""
+    """List the sessions, the most recently used first."""
     return _list(limit, as_json=as_json)
 
 
@@ -58,7 +54,7 @@ def _list(limit: int, *, as_json: bool) -> int:
         emit_json({"sessions": found})
     elif found:
         print_table(
-            ("SESSION", "MESSAGES", "KEPT", "LASTED", "SILENT", "FORGOTTEN IN"),
+            ("SESSION", "MESSAGES", "KEPT", "LASTED", "IDLE", "EXPIRES IN"),
             [_row(facts) for facts in found],
         )
     else:
@@ -90,24 +86,25 @@ def show(*, session_id: str, as_json: bool) -> int:
         return 0
     click.echo(
         f"session {one_line(session_id)}: {facts.messages} messages since {facts.began_at},"
-        f" {facts.kept} of them kept, forgotten in {duration(facts.expires_s)} unless it goes on"
+        f" {facts.kept} of them kept, expires in {duration(facts.expires_s)} unless continued"
     )
     for message in messages:
         who = "you" if message.role == "user" else "answer"
-        door = f", {one_line(message.source)}" if message.source else ""
-        click.echo(f"\n[{message.at}] {who} (job {message.job_id[-8:]}{door})\n{safe(message.text).rstrip()}")
+        source = f", {one_line(message.source)}" if message.source else ""
+        click.echo(f"\n[{message.at}] {who} (job {short_id(message.job_id)}{source})")
+        click.echo(safe(message.text).rstrip())
     return 0
 
 
 @sessions.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1)
-@click.option("--all", "every", is_flag=True, help="All sessions.")
+@click.option("--all", "every", is_flag=True, help="Clear all sessions.")
 @json_option
 def clear(*, ids: tuple[str, ...], every: bool, as_json: bool) -> int:
-    """Forget sessions; the jobs in which they were spoken stay."""
+    """Delete the messages of sessions; their jobs stay."""
     if every == bool(ids):
         raise UsageProblem(
-            "clear takes session ids, or --all, and not both.", remedy="See '3ox sessions clear --help'."
+            "give session IDs, or --all, but not both.", remedy="See '3ox sessions clear --help'."
         )
     known = _sessions()
     cleared: list[dict[str, object]] = []

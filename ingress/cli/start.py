@@ -1,4 +1,4 @@
-"""Where ``3ox`` begins: the short way for what only hands a job in, click for everything else."""
+"""Entry point of ``3ox``: a fast path for commands that only submit a job, click for everything else."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import gc
 import os
 import sys
 
-#: Commands of which ``quick.py`` knows the plain forms.
-QUICK = ("run", "sh", "ask")
-#: 128 + SIGINT, as everywhere; ``signal`` is not imported for it.
+#: Commands that may take the fast path.
+FAST = ("ask", "run", "sh")
+#: 128 + SIGINT; ``signal`` is not imported for it.
 EXIT_INTERRUPTED = 130
 
 
@@ -16,58 +16,60 @@ def main() -> None:
     """Run ``3ox`` with the arguments of this process and exit."""
     arguments = sys.argv[1:]
     try:
-        code = short_way(arguments)
+        code = fast_path(arguments)
         if code is not None:
-            _leave_at_once(code)
+            _exit_at_once(code)
             sys.exit(code)
-        from ingress.cli.main import run
+        from ingress.cli.main import run  # loads click
     except KeyboardInterrupt:
-        # While we import, which is most of a short command's time.
+        # Imports are most of a short command's time.
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(run(arguments))
 
 
-def short_way(arguments: list[str]) -> int | None:
-    """Carry a command line out that only hands a job in.
+def fast_path(arguments: list[str]) -> int | None:
+    """Run a command that only submits a job, and return its exit code; None for any other command.
 
     Args:
         arguments: What follows the program's name.
-
-    Returns:
-        The exit code, or None if it is none of those command lines.
     """
-    if not arguments or arguments[0] not in QUICK or "_3OX_COMPLETE" in os.environ:
+    if not arguments or arguments[0] not in FAST or "_3OX_COMPLETE" in os.environ:
         return None
-    from ingress.cli.quick import quick
+    if sys.stdout is None or sys.stderr is None:
+        return None
+    from ingress.cli.submit_options import FORMS, parse
 
-    act = quick(arguments)
-    if act is None:
+    command = arguments[0]
+    values = parse(FORMS[command], arguments[1:])
+    if values is None or not FORMS[command].returns_at_once(values):
         return None
-    # Next to nothing of what is imported now becomes rubbish: looking for some took a seventh of our time.
+    # Hardly any of the objects that imports create becomes garbage; collecting took a seventh of the time.
     gc.disable()
     _import_msgspec_lightly()
     try:
-        return act()
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (told as every command's errors are)
-        from ingress.cli.main import exit_code_for
+        from ingress.cli.job_builder import build, submit_only
+
+        return submit_only(build(command, values), as_json=values["as_json"])
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (reported as the errors of every command)
+        from ingress.cli.main import exit_code_for  # loads click
 
         return exit_code_for(error)
 
 
-def _leave_at_once(code: int) -> None:
-    """End the process without tidying up what ends with it, another seventh; nothing here waits for that."""
+def _exit_at_once(code: int) -> None:
+    """Exit without the interpreter's clean-up, which takes another seventh of the time."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except OSError:
-        return  # the ordinary way out says what is wrong with them
+        return  # the ordinary exit reports what is wrong with them
     os._exit(code)
 
 
 def _import_msgspec_lightly() -> None:
-    """Import msgspec without typing_extensions, which would be a quarter of our start-up.
+    """Import msgspec without typing_extensions, which would be a quarter of the start-up time.
 
-    It then takes the functions of ``typing`` itself, as it does where that library is not installed.
+    msgspec then takes the functions of ``typing``, as it does where typing_extensions is not installed.
     """
     from ops.import_shim import without
 

@@ -1,4 +1,4 @@
-"""``3ox status``: whether the bridge is well, in less than two seconds whatever the store does."""
+"""``3ox status``: the bridge's health, within two seconds even if the store hangs."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ from typing import Any
 
 import click
 
-from ingress.cli.shared import emit_json, json_option, note
+from ingress.cli.shared import json_option
 from ingress.core.status_report import QUEUE_STATES
-from ingress.core.text import count_of, duration, one_line, print_fields, print_table, short_id
+from ingress.core.terminal import emit_json, note, print_fields, print_table
+from ingress.core.text import count_of, duration, one_line, short_id
 from ingress.dispatch import Bridge, bridge_status, connect
 from ops.errors import StoreUnreachable
 from ops.local_model.paths import running_models
 
-#: A store that has not answered by then is reported as away; the whole command has to end within 2 s.
+#: Limit for the store's answer, in seconds; the whole command must end within 2 s.
 STORE_TIMEOUT_S = 1.2
 
 
 @click.command()
 @json_option
 def status(*, as_json: bool) -> int:
-    """Show how the bridge is.
+    """Show the bridge's health.
 
-    The health of the store, the queue by state, the workers, what is running, and the daemons. Exits 3,
-    within two seconds, if the store does not answer.
+    The store, the queue by state, the workers and the jobs they run, and the daemons. Exits 3 within two
+    seconds if the store does not answer.
     """
     bridge = connect(timeout_s=STORE_TIMEOUT_S)
     try:
         found = bridge_status()
     except StoreUnreachable:
         if as_json:
-            emit_json(_away(bridge))
+            emit_json(_without_store(bridge))
         elif spooled := bridge.spooled():
             note(f"{count_of(spooled, 'job')} in the spool; '3ox jobs --status spooled' lists them.")
         raise
@@ -41,7 +42,7 @@ def status(*, as_json: bool) -> int:
     return 0
 
 
-def _away(bridge: Bridge) -> dict[str, Any]:
+def _without_store(bridge: Bridge) -> dict[str, Any]:
     return {
         "store": {"url": bridge.store.url, "version": None, "healthy": False, "latency_ms": None},
         "queue": dict.fromkeys((*QUEUE_STATES, "ready", "dead")),
@@ -67,8 +68,8 @@ def _print_status(found: dict[str, Any]) -> None:
             ("queue", "  ".join(f"{name}: {queue.get(name, 0)}" for name in QUEUE_STATES)),
             ("spool", f"jobs: {found['spool']['jobs']}"),
             (
-                "results",
-                f"on the way: {found['deliveries']['waiting']}  given up: {found['deliveries']['failed']}",
+                "deliveries",
+                f"pending: {found['deliveries']['waiting']}  failed: {found['deliveries']['failed']}",
             ),
             ("ask", _ask_line(found["ask"])),
             *(("model", _model_line(model)) for model in found["models"]),

@@ -1,22 +1,22 @@
-"""``3ox token``: makes, lists and revokes tokens of the REST API."""
+"""``3ox token``: create, list and revoke tokens of the REST API."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from ingress.cli.shared import emit_json, json_option
-
-if TYPE_CHECKING:
-    from ops.tokens import Scope, TokenEntry, Tokens
+from ingress.cli.shared import json_option
+from ingress.core.terminal import emit_json
+from ops.settings.load import load_settings
+from ops.tokens import Scope, TokenEntry, Tokens
 
 
 @click.group(invoke_without_command=True)
 @json_option
 @click.pass_context
 def token(ctx: click.Context, *, as_json: bool) -> None:
-    """Make, list and revoke tokens of the REST API; lists them without a command."""
+    """Create, list and revoke tokens of the REST API; without a command, list them."""
     if ctx.invoked_subcommand is None:
         _list(as_json=as_json)
 
@@ -28,11 +28,11 @@ def token(ctx: click.Context, *, as_json: bool) -> None:
     type=click.Choice(["view", "submit", "admin"]),
     default="submit",
     show_default=True,
-    help="view reads; submit also commands; admin also approves.",
+    help="view: read; submit: also submit jobs; admin: also approve.",
 )
 @json_option
 def make(*, name: str, scope: Scope, as_json: bool) -> int:
-    """Make a token called NAME and print it; it cannot be shown again."""
+    """Create a token called NAME and print it; it cannot be shown again."""
     made = _tokens().make(name, scope)
     if as_json:
         emit_json({"name": name, "scope": scope, "token": made})
@@ -52,7 +52,7 @@ def list_(*, as_json: bool) -> int:
 @click.argument("name")
 @json_option
 def revoke(*, name: str, as_json: bool) -> int:
-    """Take the token called NAME out of use, at once and for good."""
+    """Revoke the token called NAME, at once and for good."""
     found = _tokens().revoke(name)
     if as_json:
         emit_json({"revoked": _shown(found)})
@@ -62,9 +62,6 @@ def revoke(*, name: str, as_json: bool) -> int:
 
 
 def _tokens() -> Tokens:
-    from ops.settings.load import load_settings
-    from ops.tokens import Tokens
-
     loaded = load_settings()
     loaded.workspace.create()
     return Tokens(loaded.workspace, loaded.settings.api_token)
@@ -78,7 +75,7 @@ def _list(*, as_json: bool) -> int:
     for entry in entries:
         click.echo(f"{entry.token_id}  {entry.scope:<6}  {entry.created_at}  {entry.name}")
     if not entries:
-        click.echo("There is no token; '3ox token make NAME' makes one.")
+        click.echo("There are no tokens; '3ox token make NAME' creates one.")
     return 0
 
 

@@ -1,9 +1,8 @@
-"""The process that follows a process: takes its job in, carries it out, commits its end."""
+"""The background process of ``3ox track``: follows another process as a job, and commits its end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,21 +15,10 @@ from middleware.context import JobCancelled
 from middleware.destinations import Destinations
 from middleware.job.receipt import payload_sha256
 from middleware.job.records import JobError
-from middleware.job.schema import encode_job
+from middleware.job.schema import Job, encode_job
 from ops.logs import configure_logging, get_logger
+from ops.settings.load import LoadedSettings, Settings
 
-if TYPE_CHECKING:
-    from middleware.job.schema import Job
-    from ops.settings.load import LoadedSettings, Settings
-import click
-
-from ingress.cli.shared import emit_json, json_option, login_name, utf8
-from ingress.core.bridge import current_bridge
-from middleware.job.schema import make_job
-from ops.errors import UsageProblem
-
-#: As long as a job may take at all.
-TIMEOUT_S = 30 * 86_400.0
 UNIT = "track"
 
 log = get_logger(__name__)
@@ -39,19 +27,16 @@ log = get_logger(__name__)
 def follow_as_job(
     loaded: LoadedSettings, job: Job, process: TrackedProcess, ready: Callable[[], None] = lambda: None
 ) -> int:
-    """Follow a process as a job to its end.
+    """Follow a process as a job until it ends, and return 0.
 
     Args:
         loaded: Settings of the bridge.
         job: A ``task.custom`` whose metadata names the process.
-        process: What it names.
-        ready: Called when the job runs.
-
-    Returns:
-        0.
+        process: The process.
+        ready: Called when the job is processing.
 
     Raises:
-        StoreUnreachable: The job could not be taken in.
+        StoreUnreachable: The job could not be submitted.
     """
     configure_logging(loaded, process=UNIT)
     set_settings(loaded)
@@ -69,7 +54,7 @@ def follow_as_job(
 
 
 def _request(job: Job, settings: Settings) -> EnqueueRequest:
-    """Make the request by hand: a process that runs already takes no slot of its project's concurrency."""
+    """Return the request, without limits: a running process takes no slot of its project's concurrency."""
     return EnqueueRequest(
         job_id=job.job_id,
         priority=job.rank,
@@ -85,9 +70,11 @@ def _follow(process: TrackedProcess) -> Settlement:
     try:
         result = follow_process(process)
     except JobCancelled:
-        return Settlement(outcome="cancelled", reason=f"process {process.pid} goes on, and is not followed")
+        return Settlement(
+            outcome="cancelled", reason=f"process {process.pid} keeps running and is no longer followed"
+        )
     except Exception as error:
-        # Nobody runs it again: whoever looks at the job has to learn of it.
+        # The job is not retried, so its record must have the reason.
         log.exception("track.failed", tracked=process.pid)
         return Settlement(
             outcome="failed",
@@ -98,76 +85,4 @@ def _follow(process: TrackedProcess) -> Settlement:
 
 
 def _reason(result: TrackResult) -> str:
-    return f"process {result.pid} has ended; its exit status is known to its parent only"
-
-
-#: Project of a process for which none was named.
-PROJECT = "track"
-_READY_WITHIN_S = 15.0
-_NAME_MAX_CHARS = 200
-
-
-@click.command()
-@click.argument("pid", type=click.IntRange(min=1))
-@click.option("--project", metavar="P", help=f"The project that it belongs to; {PROJECT} by default.")
-@click.option("--name", metavar="N", help="What it does; its command line by default.")
-@json_option
-def track(*, pid: int, project: str | None, name: str | None, as_json: bool) -> int:
-    """Follow a process that is already running as a job until it ends.
-
-    PID is a process of this host. The job is completed when the process has ended; its exit status is
-    known to its parent only. Returns at once, and prints agent:PROJECT:JOB_ID; a process in the background
-    follows, also when this terminal is closed. Cancelling the job ends the following, not the process.
-    """
-    from actors.process.track import find_process
-    from ingress.cli.detach import run_detached
-    from ingress.cli.track_process import TIMEOUT_S, follow_as_job
-
-    bridge = current_bridge()
-    if project is not None and project != PROJECT:
-        bridge.admission.project(project)
-    process = find_process(pid)
-    if process is None:
-        raise UsageProblem(f"there is no process {pid} on this host.", remedy="'ps' lists them.")
-    what = _command_line(pid) if name is None else utf8(name, "--name")
-    job = make_job(
-        "task.custom",
-        {"task": f"follow {pid}: {what}"[:_NAME_MAX_CHARS]},
-        source="cli",
-        actor=login_name(),
-        project=PROJECT if project is None else project,
-        timeout_seconds=TIMEOUT_S,
-        max_retries=0,
-        metadata=process.metadata(),
-    )
-    bridge.admission.prepare_in_process(job)
-    loaded = bridge.loaded
-    loaded.workspace.create()
-    # Asked here, so that a store that is away is an error of this command; and no connection is inherited.
-    bridge.store.call("PING")
-    bridge.store.close()
-    code = run_detached(
-        lambda ready: follow_as_job(loaded, job, process, ready),
-        timeout_s=_READY_WITHIN_S,
-        log_file=loaded.workspace.log_file,
-    )
-    if code == 0:
-        if as_json:
-            emit_json(bridge.reader.receipt(job.job_id))
-        else:
-            click.echo(f"agent:{job.project}:{job.job_id}")
-    return code
-
-
-def _command_line(pid: int) -> str:
-    from pathlib import Path
-
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return "a process"
-    line = b" ".join(words).decode(errors="replace").strip()
-    return line if line != "" else "a process of the kernel"
-
-
-COMMANDS = [track]
+    return f"process {result.pid} has ended; only its parent knows its exit status"

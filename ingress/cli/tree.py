@@ -1,31 +1,28 @@
-"""The graph of what depends on what: ``jobs --tree``."""
+"""The dependency graph: ``jobs --tree``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from ingress.cli.shared import emit_json, note
-from ingress.core.text import kind, print_table, short_id, what, why
+from ingress.core.terminal import emit_json, note, print_table
+from ingress.core.text import kind, short_id, what, why
 from ingress.dispatch import current_bridge, list_jobs
+from middleware.job.records import JobRecord
 
-if TYPE_CHECKING:
-    from middleware.job.records import JobRecord
-
-#: So many of the newest jobs are looked at; what depends on a job is always younger than it.
-LOOK_MAX = 1000
-#: So many older jobs, on which those depend, are added.
+#: How many of the newest jobs are read; a job is always newer than the jobs it depends on.
+JOBS_MAX = 1000
+#: How many older jobs, on which those depend, are added.
 _OLDER_MAX = 500
 _COLUMNS = ("ID", "JOB", "STATE", "WHAT", "REASON")
 
 
 class Graph:
-    """Jobs and what they depend on.
+    """Jobs and their dependencies.
 
-    Parameters:
+    Args:
         records: The jobs.
     """
 
@@ -38,11 +35,11 @@ class Graph:
                     self.children[parent].append(job_id)
 
     def parents(self, job_id: str) -> list[str]:
-        """Give those that the job depends on, as far as they are known."""
+        """Return the known jobs that the job depends on."""
         return [parent for parent in dict.fromkeys(self.jobs[job_id].depends_on) if parent in self.jobs]
 
     def around(self, job_id: str) -> Graph:
-        """Give the part that hangs together with a job."""
+        """Return the connected part of the graph that contains a job."""
         found, todo = {job_id}, [job_id]
         while todo:
             here = todo.pop()
@@ -52,10 +49,10 @@ class Graph:
         return Graph(self.jobs[item] for item in found)
 
     def lines(self) -> Iterator[tuple[str, JobRecord, bool]]:
-        """Yield the branches drawn before a job, the job, and whether it stood further up already.
+        """Yield the branches drawn before a job, the job, and whether the job is shown in full elsewhere.
 
-        Newest graph first, each from what has to be done first to what comes last. A job that depends on
-        several stands in full under the last of them.
+        The newest graph comes first; dependencies come before the jobs that depend on them. A job with
+        several dependencies is shown in full below the last of them.
         """
         seen: set[str] = set()
         left = {job_id: len(self.parents(job_id)) for job_id in self.jobs}
@@ -64,9 +61,9 @@ class Graph:
             while todo:
                 job_id, lead, mark = todo.pop()
                 left[job_id] -= 1
-                again = job_id in seen or left[job_id] > 0
-                yield lead + mark, self.jobs[job_id], again
-                if again:
+                elsewhere = job_id in seen or left[job_id] > 0
+                yield lead + mark, self.jobs[job_id], elsewhere
+                if elsewhere:
                     continue
                 seen.add(job_id)
                 below = lead + {"": "", "├─ ": "│  ", "└─ ": "   "}[mark]
@@ -76,12 +73,8 @@ class Graph:
 
 
 def read_graph(filters: Mapping[str, str | None]) -> tuple[Graph, bool]:
-    """Read the newest jobs that fit and those on which they depend.
-
-    Returns:
-        The graph, and whether there are more jobs than were looked at.
-    """
-    page = list_jobs(**filters, limit=LOOK_MAX)
+    """Return the graph of the newest jobs that match, and whether there are more jobs than were read."""
+    page = list_jobs(**filters, limit=JOBS_MAX)
     found = {record.job_id: record for record in page.jobs}
     older = 0
     wanted = _missing(found, page.jobs)
@@ -98,12 +91,12 @@ def _missing(found: Mapping[str, JobRecord], records: Iterable[JobRecord]) -> se
 
 
 def show_tree(filters: Mapping[str, str | None], *, job_id: str | None, as_json: bool) -> None:
-    """Print the graph of the newest jobs, or the part of it that hangs together with one job.
+    """Print the graph of the newest jobs, or the connected part that contains one job.
 
     Args:
         filters: As for the list.
         job_id: Whole id of that job.
-        as_json: As one document: the jobs, and pairs of ids, the second depending on the first.
+        as_json: Print one document: the jobs, and pairs of ids, of which the second depends on the first.
     """
     graph, more = read_graph(filters)
     if job_id is not None:
@@ -119,13 +112,13 @@ def show_tree(filters: Mapping[str, str | None], *, job_id: str | None, as_json:
     else:
         click.echo("There are no jobs.")
     if more and job_id is None:
-        note(f"only the newest {LOOK_MAX} jobs are shown.")
+        note(f"only the newest {JOBS_MAX} jobs are shown.")
 
 
 def _rows(graph: Graph) -> Iterator[tuple[str, ...]]:
-    for lead, record, again in graph.lines():
+    for lead, record, elsewhere in graph.lines():
         name = lead + short_id(record.job_id)
-        if again:
-            yield (name, "", "", "", "(further down)")
+        if elsewhere:
+            yield (name, "", "", "", "(shown below)")
         else:
             yield (name, kind(record), str(record.status), what(record), why(record))

@@ -1,7 +1,6 @@
-"""Live views: one job with its progress bar, or all jobs. Woken by the store's events, never by a clock.
+"""Live views of one job or of all jobs, updated by the store's events.
 
-On a terminal rich redraws in place, its own timer moves the elapsed time on; in a pipe each change is a
-line.
+On a terminal rich redraws in place, and its timer updates the elapsed times; in a pipe each change is a line.
 """
 
 from __future__ import annotations
@@ -13,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ingress.cli.shared import explain
-from ingress.core.text import STATE_STYLES, kind, one_line, short_id, since, summary_line, what, why
-from ingress.dispatch import current_bridge, follow, follow_all, get_job, list_jobs
-from middleware.job.records import JobPage
+from ingress.core.run_and_follow import explain
+from ingress.core.terminal import STATE_STYLES
+from ingress.core.text import kind, one_line, short_id, since, summary_line, what, why
+from ingress.dispatch import current_bridge, find_job, follow_all, get_job, list_jobs
+from middleware.job.records import JobEvent, JobPage, JobRecord
 from middleware.job.states import FINAL, State
 from ops.errors import BridgeError, JobNotFound
 
@@ -27,31 +27,27 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from middleware.job.records import JobEvent, JobRecord
 
 _REDRAWS_PER_S = 5
-#: After a redraw, the next one is so long in coming; a change shows in under 50 ms.
-_BURST_S = 0.03
-#: Of so many jobs it is remembered whether they fit the filters.
-_KNOWN_MAX = 5_000
-#: So many running jobs are told when a watch in a pipe begins.
+#: Shortest time between two redraws, in seconds; a change shows within 50 ms.
+_REDRAW_MIN_S = 0.03
+#: For how many jobs it is remembered whether they match the filters.
+_REMEMBERED_MAX = 5_000
+#: How many running jobs are printed when a watch in a pipe begins.
 _RUNNING_MAX = 200
-#: Lines of the screen that are not jobs: summary, heading, the shell's prompt.
-_CHROME_LINES = 4
-#: States that a job leaves by itself, soon; scheduled and held ones may stay for days.
+#: Lines of the screen for summary, heading and the shell's prompt.
+_OTHER_LINES = 4
+#: States that a job leaves by itself soon; scheduled and held jobs may stay for days.
 _ACTIVE = ("queued", "processing", "retrying")
 
 
 def watch_job(part: str) -> JobRecord:
-    """Show a job until it has ended.
+    """Show a job until it has ended, and return it.
 
     Args:
-        part: Its id, or a unique part of it.
-
-    Returns:
-        The job as it ended.
+        part: The job's id, or a unique part of it.
     """
-    changes = follow(part)
+    changes = find_job(part).follow()
     record = _draw_job(changes) if sys.stdout.isatty() else _print_job(changes)
     explain(record)
     return record
@@ -67,18 +63,18 @@ def _print_job(changes: Iterator[JobRecord]) -> JobRecord:
     return record
 
 
-class Bar:
-    """A progress bar as wide as there is room, that can be read without colours.
+class ProgressBar:
+    """A progress bar over the available width; readable without colours.
 
-    Parameters:
-        percent: How much of it is full.
+    Args:
+        percent: 0 to 100.
     """
 
     def __init__(self, percent: float) -> None:
         self.percent = percent
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
-        """Draw it."""
+        """Draw the bar."""
         from rich.text import Text
 
         del console
@@ -87,7 +83,7 @@ class Bar:
 
 
 class _JobView:
-    """What rich draws for one job; drawn again and again, so that the elapsed time moves."""
+    """What rich draws for one job; it redraws on a timer for the elapsed time."""
 
     def __init__(self, record: JobRecord) -> None:
         self.record = record
@@ -103,7 +99,7 @@ class _JobView:
         view.add_row(
             Text(f"{short_id(record.job_id)} {kind(record)}", style="bold"),
             Text(str(record.status)),
-            Bar(record.progress),
+            ProgressBar(record.progress),
             Text(f"{record.progress:3.0f}%"),
             Text(since(record.started_at, record.completed_at)),
         )
@@ -126,16 +122,16 @@ def _draw_job(changes: Iterator[JobRecord]) -> JobRecord:
 
 
 def watch_all(filters: Mapping[str, str | None], *, limit: int | None) -> int:
-    """Show all jobs live, until none of them is queued, running or about to be retried.
+    """Show all jobs live, until none of them is queued, processing or retrying; return the exit code.
 
     Args:
-        filters: ``project``, ``job_type``, ``status`` and ``source`` of the jobs to show; None is any.
-        limit: Jobs on the page; what fits the terminal when None.
+        filters: ``project``, ``job_type``, ``status`` and ``source`` of the jobs to show; None for any.
+        limit: Jobs on the page; None for as many as the terminal shows.
 
     Returns:
         0, or 1 if one of them failed or was cancelled meanwhile.
     """
-    watch = _Watch(filters)
+    watch = _JobsWatch(filters)
     if sys.stdout.isatty():
         _draw_all(watch, limit)
     else:
@@ -143,22 +139,22 @@ def watch_all(filters: Mapping[str, str | None], *, limit: int | None) -> int:
     return 1 if watch.failed else 0
 
 
-class _Watch:
-    """What is watched, and how it goes.
+class _JobsWatch:
+    """The jobs that are watched.
 
     Attributes:
-        failed: Whether a job that fits failed or was cancelled while we watched.
+        failed: Whether a matching job failed or was cancelled meanwhile.
+        since_event: The last event before the watch began.
     """
 
     def __init__(self, filters: Mapping[str, str | None]) -> None:
         self.filters = filters
         self.failed = False
-        self._known: dict[str, bool] = {}
-        #: All that comes after this event is heard, and what came before is in what is read next.
+        self._matches: dict[str, bool] = {}
         self.since_event = newest_event()
 
     def takes(self, event: JobEvent) -> bool:
-        """Tell whether an event is one of a job that fits; notes a bad end."""
+        """Return whether an event is of a matching job; note in ``failed`` if it did not complete."""
         bad_end = event.status in FINAL and event.status != State.COMPLETED
         if self.filters["status"] not in {None, event.status} and not bad_end:
             return False
@@ -170,11 +166,11 @@ class _Watch:
     def _fits(self, job_id: str) -> bool:
         if all(self.filters[name] is None for name in ("project", "job_type", "source")):
             return True
-        if job_id not in self._known:
-            if len(self._known) >= _KNOWN_MAX:
-                self._known.clear()
-            self._known[job_id] = self._look(job_id)
-        return self._known[job_id]
+        if job_id not in self._matches:
+            if len(self._matches) >= _REMEMBERED_MAX:
+                self._matches.clear()
+            self._matches[job_id] = self._look(job_id)
+        return self._matches[job_id]
 
     def _look(self, job_id: str) -> bool:
         try:
@@ -185,7 +181,7 @@ class _Watch:
         return all(self.filters[name] in {None, value} for name, value in known.items())
 
     def page(self, limit: int) -> JobPage:
-        """Read the jobs: those that run first, longest first, and the newest of the others."""
+        """Return the jobs to show: running ones first, longest first, then the newest others."""
         newest = list_jobs(**self.filters, limit=limit)
         if self.filters["status"] is not None or not newest.summary[State.PROCESSING]:
             return newest
@@ -200,21 +196,21 @@ class _Watch:
         return list_jobs(**self.filters, limit=1).summary
 
     def any_active(self) -> bool:
-        """Tell whether a job is in a state that it leaves by itself soon."""
+        """Return whether a job is in a state that it leaves by itself soon."""
         return is_active(self.summary())
 
 
 def is_active(summary: Mapping[str, int]) -> bool:
-    """Tell whether there is a job in a state that it leaves by itself soon."""
+    """Return whether there are jobs in a state that they leave by themselves soon."""
     return any(summary.get(state, 0) for state in _ACTIVE)
 
 
 def newest_event() -> str:
-    """Give the id of the last event."""
+    """Return the id of the latest event."""
     return current_bridge().follower.newest_event()
 
 
-def _print_all(watch: _Watch) -> None:
+def _print_all(watch: _JobsWatch) -> None:
     if watch.filters["status"] in {None, State.PROCESSING}:
         for record in list_jobs(**{**watch.filters, "status": State.PROCESSING}, limit=_RUNNING_MAX).jobs:
             click.echo(_line(record.job_id, record.status, record.progress, record.progress_message))
@@ -226,7 +222,7 @@ def _print_all(watch: _Watch) -> None:
             if watch.takes(event):
                 click.echo(_line(event.job_id, event.status, event.progress, event.message))
             if last is None and event.status in FINAL and not watch.any_active():
-                # Nothing is active any more, but the ends of other jobs may still be under way to us.
+                # No job is active, but events of other jobs may still be on their way.
                 last = newest_event()
             if last is not None and _event_order(event.event_id) >= _event_order(last):
                 break
@@ -244,7 +240,7 @@ def _line(job_id: str, status: str, progress: float | None, message: str) -> str
 
 
 class _PageView:
-    """What rich draws for all jobs; drawn again and again, so that times move."""
+    """What rich draws for all jobs; it redraws on a timer for the elapsed times."""
 
     def __init__(self, page: JobPage) -> None:
         self.page = page
@@ -257,7 +253,7 @@ class _PageView:
 
 
 def live_table(records: Sequence[JobRecord]) -> Table:
-    """Give a table with a bar for each job that runs, its time and what it says last."""
+    """Return a table of jobs with progress, elapsed time and latest message."""
     from rich.table import Table
     from rich.text import Text
 
@@ -271,7 +267,7 @@ def live_table(records: Sequence[JobRecord]) -> Table:
             Text(short_id(record.job_id)),
             Text(kind(record)),
             Text(str(record.status), style=STATE_STYLES.get(str(record.status), "")),
-            Bar(record.progress) if runs else Text(""),
+            ProgressBar(record.progress) if runs else Text(""),
             Text(f"{record.progress:3.0f}%"),
             Text(since(started, record.completed_at)),
             Text(what(record)),
@@ -280,7 +276,7 @@ def live_table(records: Sequence[JobRecord]) -> Table:
     return table
 
 
-#: Heading, width in characters, share of what room the others leave.
+#: Heading, width in characters, share of the remaining room.
 _LIVE_COLUMNS = (
     ("ID", None, None),
     ("JOB", None, None),
@@ -293,12 +289,12 @@ _LIVE_COLUMNS = (
 )
 
 
-def _draw_all(watch: _Watch, limit: int | None) -> None:
+def _draw_all(watch: _JobsWatch, limit: int | None) -> None:
     from rich.console import Console
     from rich.live import Live
 
     console = Console()
-    rows = max(1, console.height - _CHROME_LINES) if limit is None else limit
+    rows = max(1, console.height - _OTHER_LINES) if limit is None else limit
     view = _PageView(watch.page(rows))
     with Live(view, console=console, refresh_per_second=_REDRAWS_PER_S) as live:
         changes = _changes(watch)
@@ -307,15 +303,15 @@ def _draw_all(watch: _Watch, limit: int | None) -> None:
             began_s = time.monotonic()
             view.page = watch.page(rows)
             live.refresh()
-            # The first change is drawn at once, those that follow on its heels together: never more than
-            # half of our time, or a fifth of a large store's, goes into drawing.
-            pause_s = max(_BURST_S, 2 * (time.monotonic() - began_s))
+            # The first change is drawn at once, those right after it together: drawing takes at most half of
+            # our time, and at most a fifth of a large store's.
+            pause_s = max(_REDRAW_MIN_S, 2 * (time.monotonic() - began_s))
             if is_active(view.page.summary):
                 time.sleep(pause_s)
 
 
-def _changes(watch: _Watch) -> Iterator[None]:
-    """Yield when something has changed; all that happened since the last time is one change."""
+def _changes(watch: _JobsWatch) -> Iterator[None]:
+    """Yield after a change; all events since the previous one count as one change."""
     from queue import SimpleQueue
     from threading import Thread
 

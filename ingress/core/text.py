@@ -1,72 +1,68 @@
-"""Text for people: harmless, short, in columns; with rich on a terminal, as plain lines anywhere else."""
+"""Text for people: without control characters, short, with units."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import click
 
 from middleware.job.records import JobRecord
 
-#: So many of an id's last characters are shown in lists; they are random, so this few tell jobs apart.
+#: Lists show this many of an id's last characters, which are random.
 SHORT_ID_LENGTH = 8
+#: Headings of ``job_rows``.
+JOB_COLUMNS = ("ID", "JOB", "STATE", "DONE", "AGE", "WHAT", "REASON")
 
-#: Fields of payloads that say what a job is about, and how much of that lists show.
-_SPEAKING_FIELDS = ("task", "prompt", "argv", "name", "text", "endpoint", "path", "nonce")
+#: Fields of payloads that describe the job, the most telling first.
+_DESCRIPTIVE_FIELDS = ("task", "prompt", "argv", "name", "text", "endpoint", "path", "nonce")
 _WHAT_MAX_CHARS = 40
 _SPACING = {"\n", "\t"}
-#: Characters that turn the direction of what follows and can make a line read as another.
-_TURNING = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A)), "\u200e", "\u200f", "\u061c"}
-#: How rich shows a state.
-STATE_STYLES = {
-    "processing": "cyan",
-    "completed": "green",
-    "failed": "bold red",
-    "cancelled": "yellow",
-    "retrying": "magenta",
+#: Characters that change the direction of the text after them and can make a line read as another.
+_DIRECTIONAL = {
+    *map(chr, range(0x202A, 0x202F)),
+    *map(chr, range(0x2066, 0x206A)),
+    "\u200e",
+    "\u200f",
+    "\u061c",
 }
 
 
 def safe(text: str) -> str:
-    """Make a job's text harmless for a terminal: control characters are shown, not obeyed.
+    """Return a job's text with control characters escaped, so that a terminal does not obey them.
 
-    Line ends and tabs stay; a carriage return, which could write over what was said before, ends the line.
+    Line ends and tabs stay; a carriage return, which could overwrite a line, becomes a line end.
     """
     if text.isprintable():
         return text
     return "".join(
-        letter if letter.isprintable() or letter in _SPACING else _visible(letter)
+        letter if letter.isprintable() or letter in _SPACING else _escaped(letter)
         for letter in text.replace("\r\n", "\n").replace("\r", "\n")
     )
 
 
-def _visible(letter: str) -> str:
+def _escaped(letter: str) -> str:
     code = ord(letter)
-    # Spaces of other scripts, joiners of emoji and the like are "not printable" for Python, yet harmless.
-    if code >= 0xA0 and letter not in _TURNING and not 0xD800 <= code <= 0xDFFF:  # noqa: PLR2004 (Unicode)
+    # Python calls spaces of other scripts and joiners of emoji "not printable"; they are harmless.
+    if code >= 0xA0 and letter not in _DIRECTIONAL and not 0xD800 <= code <= 0xDFFF:  # noqa: PLR2004 (Unicode)
         return letter
     return letter.encode("unicode_escape").decode()
 
 
 def one_line(text: str) -> str:
-    """Make a job's text harmless and fit for one line."""
+    """Return a job's text as one line without control characters."""
     return " ".join(safe(text).split())
 
 
 def count_of(number: int, name: str) -> str:
-    """Give a number with what it counts, in the plural unless it is one: ``1 job``, ``2 jobs``."""
+    """Return a number with its noun, in the plural unless it is one: ``1 job``, ``2 jobs``."""
     return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def short_id(job_id: str) -> str:
-    """Give the part of a job id that lists show."""
+    """Return the part of a job id that lists show."""
     return job_id[-SHORT_ID_LENGTH:]
 
 
 def duration(seconds: float) -> str:
-    """Give a span of time in its two largest units: ``0.4s``, ``12s``, ``3m05s``, ``2h10m``, ``4d06h``."""
+    """Return a duration in its two largest units: ``0.4s``, ``12s``, ``3m05s``, ``2h10m``, ``4d06h``."""
     if seconds < 10:  # noqa: PLR2004 (below ten seconds a tenth is worth reading)
         return f"{max(0.0, seconds):.1f}s"
     whole = int(seconds)
@@ -83,7 +79,7 @@ def duration(seconds: float) -> str:
 
 
 def seconds_between(start: str | None, end: str | None = None) -> float | None:
-    """Give the seconds between two RFC 3339 times, None if there is no start.
+    """Return the seconds between two RFC 3339 times, None if there is no start.
 
     Args:
         start: Earlier time.
@@ -98,35 +94,35 @@ def seconds_between(start: str | None, end: str | None = None) -> float | None:
 
 
 def since(start: str | None, end: str | None = None) -> str:
-    """Give the time between two RFC 3339 times as text, ``-`` if there is no start."""
+    """Return the time between two RFC 3339 times as text, ``-`` if there is no start."""
     seconds = seconds_between(start, end)
     return "-" if seconds is None else duration(seconds)
 
 
 def kind(record: JobRecord) -> str:
-    """Give the job's type, with its project if it has one."""
+    """Return the job's type, with its project if it has one."""
     return record.job_type if record.project is None else f"{record.job_type}/{record.project}"
 
 
 def what(record: JobRecord, *, max_chars: int = _WHAT_MAX_CHARS) -> str:
-    """Give the beginning of what the job was asked to do: its task, prompt, command or file."""
+    """Return the beginning of the job's task, prompt, command or file name."""
     payload = record.payload if isinstance(record.payload, dict) else {}
-    found = next((payload[name] for name in _SPEAKING_FIELDS if name in payload), "")
+    found = next((payload[name] for name in _DESCRIPTIVE_FIELDS if name in payload), "")
     text = one_line(" ".join(map(str, found)) if isinstance(found, list) else str(found))
     return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
 
 
 def why(record: JobRecord) -> str:
-    """Give what a reader of a list wants to know next: what the job is doing, or why it is where it is."""
+    """Return what a running job reports, and of any other job the reason for its state."""
     busy = record.status == "processing" and bool(record.progress_message)
     return one_line(record.progress_message if busy else record.reason)
 
 
 def summary_line(summary: Mapping[str, int]) -> str:
-    """Give the counts by state; the unusual ones only when there are any."""
+    """Return the counts by state; the less common states only when they are not 0."""
     names = (
-        ("Running", "processing", True),
-        ("Pending", "queued", True),
+        ("Processing", "processing", True),
+        ("Queued", "queued", True),
         ("Scheduled", "scheduled", False),
         ("Held", "held", False),
         ("Retrying", "retrying", False),
@@ -142,7 +138,7 @@ def summary_line(summary: Mapping[str, int]) -> str:
 
 
 def job_rows(records: Sequence[JobRecord]) -> list[tuple[str, ...]]:
-    """Give the cells of a list of jobs, see ``JOB_COLUMNS``."""
+    """Return the cells of a list of jobs, see ``JOB_COLUMNS``."""
     return [
         (
             short_id(record.job_id),
@@ -155,51 +151,3 @@ def job_rows(records: Sequence[JobRecord]) -> list[tuple[str, ...]]:
         )
         for record in records
     ]
-
-
-JOB_COLUMNS = ("ID", "JOB", "STATE", "DONE", "AGE", "WHAT", "REASON")
-
-
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: with rich on a terminal, as aligned plain text anywhere else.
-
-    Args:
-        columns: Headings.
-        rows: Cells, already harmless; the last column takes what room is left.
-    """
-    if sys.stdout.isatty():
-        from rich.console import Console
-
-        Console().print(rich_table(columns, rows))
-        return
-    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)][:-1]
-    for row in (columns, *rows):
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        click.echo("  ".join((*cells, row[-1])).rstrip())
-
-
-#: Columns that share what room the others leave.
-_STRETCHING = {"WHAT", "REASON", "PROCESSING"}
-
-
-def rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
-    """Give the table as rich draws it; long text is cut to the terminal's width."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold", expand=bool(_STRETCHING & set(columns)))
-    for name in columns:
-        ratio = 1 if name in _STRETCHING else None
-        table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=ratio)
-    for row in rows:
-        # Text, not str: square brackets in a job's text are no markup.
-        table.add_row(*(Text(cell, style=STATE_STYLES.get(cell, "")) for cell in row))
-    return table
-
-
-def print_fields(fields: Sequence[tuple[str, str]]) -> None:
-    """Print names and values, one pair a line, values aligned; further lines of a value are indented."""
-    width = max(len(name) for name, _ in fields)
-    for name, value in fields:
-        text = value.replace("\n", "\n" + " " * (width + 2))
-        click.echo(f"{name.ljust(width)}  {text}".rstrip())

@@ -14,8 +14,8 @@ import click
 import msgspec
 from msgspec import Struct
 
-from ingress.cli.shared import note
 from ingress.core.api_address import known_url
+from ingress.core.terminal import note
 from ingress.core.text import one_line, short_id, since
 from ingress.core.webhook_signature import SIGNATURE_HEADER, signature_of
 from ingress.demo.bot_api import BotApi

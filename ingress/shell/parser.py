@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from ingress.cli.shared import nearest
+from ingress.core.terminal import nearest
 from middleware.job.ids import ID_LENGTH, is_id_part
 from ops.errors import UsageProblem
 

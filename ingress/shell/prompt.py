@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import click
 from prompt_toolkit import PromptSession
@@ -15,7 +15,7 @@ from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 
-from ingress.cli.shared import Ended, signals_interrupt
+from ingress.core.run_and_follow import Terminated, signals_interrupt
 from ingress.core.text import one_line, short_id
 from ingress.shell.history import LineHistory, history_file
 from ingress.shell.parser import COMMANDS
@@ -120,12 +120,15 @@ def toolbar(shell: Shell) -> str:
     )
 
 
-def run_prompt(loaded: LoadedSettings, *, session: str | None) -> int:
+def run_prompt(
+    loaded: LoadedSettings, *, session: str | None, run_command: Callable[[list[str]], int]
+) -> int:
     """Read lines from the terminal until Ctrl-D or ``exit``.
 
     Args:
         loaded: The settings.
         session: Session to continue; the user's own by default.
+        run_command: Runs a command line of ``3ox`` and returns its exit code; raises its errors.
 
     Returns:
         The exit code.
@@ -133,7 +136,14 @@ def run_prompt(loaded: LoadedSettings, *, session: str | None) -> int:
     history = LineHistory(history_file(loaded.workspace))
     history.tidy()
     notices = Notices()
-    shell = Shell(loaded, history, session=session, announce=notices.add, on_snapshot=notices.redraw)
+    shell = Shell(
+        loaded,
+        history,
+        session=session,
+        announce=notices.add,
+        on_snapshot=notices.redraw,
+        run_command=run_command,
+    )
     prompt: PromptSession[str] = PromptSession(
         PROMPT,
         history=history,
@@ -163,7 +173,7 @@ def _run_lines(prompt: PromptSession[str], shell: Shell, notices: Notices) -> No
                 shell.run_line(text)
         except (LeaveShell, EOFError):
             return
-        except Ended:
+        except Terminated:
             raise
         except KeyboardInterrupt:
             # Ctrl-C at the prompt discards the line, as in other shells.
@@ -175,7 +185,7 @@ def _end_on_signal(prompt: PromptSession[str]) -> None:
 
     def end(signal_number: int) -> None:
         if not prompt.app.is_done:
-            prompt.app.exit(exception=Ended(signal_number))
+            prompt.app.exit(exception=Terminated(signal_number))
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGHUP):

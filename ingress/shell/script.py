@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from ingress.cli.shared import note, signals_interrupt
+from ingress.core.run_and_follow import signals_interrupt
+from ingress.core.terminal import note
 from ingress.shell.history import LineHistory, history_file
 from ingress.shell.shell import LeaveShell, Shell
 from ops.errors import UsageProblem
@@ -17,17 +18,21 @@ LINE_MAX_BYTES = 1_048_576
 INTERRUPTED = 130
 
 
-def run_script(loaded: LoadedSettings, *, session: str | None) -> int:
+def run_script(
+    loaded: LoadedSettings, *, session: str | None, run_command: Callable[[list[str]], int]
+) -> int:
     """Run the lines of stdin in order, until its end or ``exit``.
 
     Args:
         loaded: The settings.
         session: Session to continue; the user's own by default.
+        run_command: Runs a command line of ``3ox`` and returns its exit code; raises its errors.
 
     Returns:
         The exit code of the last line.
     """
-    shell = Shell(loaded, LineHistory(history_file(loaded.workspace)), session=session, announce=note)
+    history = LineHistory(history_file(loaded.workspace))
+    shell = Shell(loaded, history, session=session, announce=note, run_command=run_command)
     code = 0
     with signals_interrupt():
         shell.open()

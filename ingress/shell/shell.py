@@ -11,13 +11,12 @@ from pathlib import Path
 import click
 import msgspec
 
-from ingress.cli.main import cli
-from ingress.cli.run_and_follow import Mode, carry_out
-from ingress.cli.shared import Ended, login_name, note, utf8
 from ingress.core.acceptance import Acceptance
 from ingress.core.bridge import Bridge, connect, current_bridge
+from ingress.core.run_and_follow import Mode, Terminated, run_and_follow
 from ingress.core.spooled_jobs import SPOOLED
-from ingress.core.text import count_of, one_line, print_fields, short_id
+from ingress.core.terminal import login_name, note, print_fields, utf8
+from ingress.core.text import count_of, one_line, short_id
 from ingress.shell.history import LineHistory
 from ingress.shell.monitor import BridgeMonitor
 from ingress.shell.parser import COMMANDS, ParsedLine, parse_line
@@ -48,6 +47,7 @@ class Shell:
         session: Session to continue; the user's own by default.
         announce: Called from threads with lines about background jobs and the store.
         on_snapshot: Called from a thread when the monitor has a new snapshot.
+        run_command: Runs a command line of ``3ox`` and returns its exit code; raises its errors.
 
     Attributes:
         session: Name of the current session.
@@ -66,8 +66,10 @@ class Shell:
         session: str | None = None,
         announce: Callable[[str], None],
         on_snapshot: Callable[[], None] = lambda: None,
+        run_command: Callable[[list[str]], int],
     ) -> None:
         self._loaded = loaded
+        self._run_command = run_command
         self._history = history
         self._actor = login_name()
         self.session = own_session(self._actor) if session is None else check_session_name(session)
@@ -110,12 +112,12 @@ class Shell:
 
         Raises:
             LeaveShell: The line is ``exit``.
-            Ended: The process got SIGTERM or SIGHUP.
+            Terminated: The process got SIGTERM or SIGHUP.
         """
         try:
             line = parse_line(utf8(text, "the line"))
             return 0 if line is None else self._handlers[line.command](line)
-        except Ended:
+        except Terminated:
             raise
         except KeyboardInterrupt:
             return 130
@@ -138,7 +140,7 @@ class Shell:
                 "'ask' needs a question.", remedy="Write it after 'ask', or without that word."
             )
         job = self._job("ask", {"prompt": line.rest}, session_id=self.session)
-        return carry_out(job, Mode(ends_line=True))
+        return run_and_follow(job, Mode(ends_line=True))
 
     def _sh(self, line: ParsedLine) -> int:
         background = line.rest.endswith("&")
@@ -149,7 +151,7 @@ class Shell:
         if background:
             self._submit(job, f"job {short_id(job.job_id)} runs in the background")
             return 0
-        code = carry_out(job, Mode(command=True))
+        code = run_and_follow(job, Mode(command=True))
         if code != 0:
             note(f"exit status {code}.")
         return code
@@ -168,7 +170,7 @@ class Shell:
         self.monitor.track(job.job_id)
         click.echo(text)
         if receipt.status == SPOOLED:
-            note(f"job {short_id(job.job_id)} is spooled; it starts when the store is back.")
+            note(f"job {short_id(job.job_id)} is spooled; it starts when the store is available again.")
 
     def _run_cli(self, line: ParsedLine) -> int:
         """Run the command of ``3ox`` with this name in this process."""
@@ -177,15 +179,13 @@ class Shell:
             raise UsageProblem("'job' needs a job id.", remedy="'jobs' lists the ids.")
         arguments = [_CLI_COMMANDS[line.command], *words]
         try:
-            with cli.make_context("3ox", arguments) as context:
-                code: int | None = cli.invoke(context)
+            return self._run_command(arguments)
         finally:
             if current_bridge() is not self.bridge:
                 # The command may have replaced the current bridge by one with another timeout.
                 latest = self.bridge.admission.latest
                 self.bridge = connect(self._loaded)
                 self.bridge.admission.follow_settings(latest)
-        return 0 if code is None else code
 
     def _session(self, line: ParsedLine) -> int:
         word = line.rest.strip()

@@ -19,8 +19,9 @@ from msgspec import Struct
 from middleware.broker.outage import Outage
 from middleware.broker.scripts import EnqueueRequest, Scripts, Settlement
 from middleware.broker.worker_state import new_worker_id
-from middleware.context import JobCancelled, JobContext, StreamName, set_current_job
+from middleware.context import JobCancelled, JobContext, set_current_job
 from middleware.job.keys import Keys
+from middleware.job.records import StreamName
 from middleware.job.schema import Job
 from ops.backoff import Backoff
 from ops.errors import BridgeError, QueueFull, StoreUnreachable, WrongState

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -174,6 +174,10 @@ class JobEvent(Struct, frozen=True):
     progress: float | None = None
     message: str = ""
     at: str = ""
+
+
+#: Which output of a job: stdout or stderr.
+StreamName = Literal["out", "err"]
 
 
 class OutputChunk(Struct, frozen=True):

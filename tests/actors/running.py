@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from actors.ask import ask, telegram
-from actors.context import JobContext, StreamName
+from actors.context import JobContext
 from actors.heartbeat import heartbeat
 from actors.ingest_file import ingest_file
 from actors.rest_request import rest_request
 from actors.shell_cmd import shell_cmd
 from actors.task_custom import task_custom
 from middleware.context import JobInterrupted, set_current_job
+from middleware.job.records import StreamName
 from middleware.job.schema import make_job
 from ops.processes import find_marked
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.process.output import NOTE_BYTES, OutputLimit, ProgressLines, Tail
-from middleware.context import StreamName
+from middleware.job.records import StreamName
 
 Pieces = list[tuple[StreamName, str]]
 TEXTS = st.text(alphabet=st.sampled_from("ab€\n😀"), max_size=40)

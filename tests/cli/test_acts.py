@@ -71,7 +71,7 @@ def test_cancel_of_an_ended_job_changes_nothing(bridge: Cli) -> None:
     bridge("wait", job_id)
     code, out, err = bridge("cancel", job_id)
     assert (code, out) == (2, f"{job_id} completed\n")
-    assert "had ended before" in err
+    assert "has already finished" in err
 
 
 def test_one_bad_id_does_not_keep_the_others(quiet: Cli) -> None:
@@ -112,6 +112,6 @@ def test_retry_all_of_a_type(quiet: Cli) -> None:
     code, out, err = quiet("retry", "--all", "--type", "task.custom", "--status", "cancelled")
     assert code == 0
     assert {line.split()[0] for line in out.splitlines()} == set(tasks)
-    assert err == "3ox: 3 of 3 queued once more.\n"
+    assert err == "3ox: 3 of 3 queued again.\n"
     assert quiet.job(shell)["status"] == "cancelled"
     assert quiet("retry", "--all", "--json").json == {"receipts": []}

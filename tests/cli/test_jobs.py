@@ -24,7 +24,7 @@ def test_list_in_a_pipe_is_plain_and_newest_first(quiet: Cli) -> None:
     assert all("task.custom/demo" in line and "queued" in line for line in lines[1:4])
     starts = {line.index(word) for line, word in zip(lines[1:4], ("task 2", "task 1", "task 0"), strict=True)}
     assert starts == {lines[0].index("WHAT")}
-    assert lines[4] == "Running: 0  Pending: 3  Completed: 0  Failed: 0"
+    assert lines[4] == "Processing: 0  Queued: 3  Completed: 0  Failed: 0"
 
 
 def test_list_as_json(quiet: Cli) -> None:
@@ -51,7 +51,7 @@ def test_list_as_json(quiet: Cli) -> None:
 
 def test_empty_list_is_its_summary(quiet: Cli) -> None:
     """Without any job there is the summary only."""
-    assert quiet("jobs").out == "Running: 0  Pending: 0  Completed: 0  Failed: 0\n"
+    assert quiet("jobs").out == "Processing: 0  Queued: 0  Completed: 0  Failed: 0\n"
 
 
 def test_filters(quiet: Cli) -> None:

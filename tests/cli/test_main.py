@@ -43,23 +43,23 @@ def test_no_command_shows_help_and_is_wrong_use(quiet: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("jobz",), "there is no command 'jobz'. Did you mean 'jobs'?"),
-        (("frobnicate",), "there is no command 'frobnicate'. '3ox --help'"),
+        (("jobz",), "unknown command 'jobz'. Did you mean 'jobs'?"),
+        (("frobnicate",), "unknown command 'frobnicate'. '3ox --help'"),
         (("run", "demo", "x", "--prioritty", "3"), "--priority"),
         (("run", "demo"), "TASK"),
-        (("run", "demo", "x", "--priority", "11"), "1<=x<=10"),
-        (("run", "demo", "x", "--timeout", "nan"), "'nan' has to be a finite number"),
-        (("run", "demo", "x", "--timeout", "0"), "'0' has to be above 0"),
+        (("run", "demo", "x", "--priority", "11"), "is not a priority from 1 to 10"),
+        (("run", "demo", "x", "--timeout", "nan"), "'nan' must be a finite number"),
+        (("run", "demo", "x", "--timeout", "0"), "'0' must be above 0"),
         (("sh", "--timeout", "soon", "--", "ls"), "'soon' is not a number of seconds"),
         (("sh",), "CMD"),
         (("jobs", "--type", "shell.cmt"), "Did you mean 'shell.cmd'?"),
         (("jobs", "--status", "done"), "'done' is not one of"),
-        (("jobs", "abc", "--limit", "3"), "does not go with --limit"),
-        (("jobs", "--watch", "--json"), "does not go with --json"),
+        (("jobs", "abc", "--limit", "3"), "cannot be combined with --limit"),
+        (("jobs", "--watch", "--json"), "cannot be combined with --json"),
         (("receipt", "abc", "def"), "extra argument (def). See '3ox receipt --help'"),
-        (("retry",), "job ids, or --all"),
-        (("retry", "abc", "--all"), "job ids, or --all"),
-        (("retry", "abc", "--type", "ask"), "go with --all"),
+        (("retry",), "job IDs, or --all"),
+        (("retry", "abc", "--all"), "job IDs, or --all"),
+        (("retry", "abc", "--type", "ask"), "need --all"),
         (("retry", "--all", "--type", "asc"), "Did you mean 'ask'?"),
     ],
 )
@@ -86,7 +86,7 @@ def test_text_that_is_no_utf8_is_refused(quiet: Cli) -> None:
         [*threeox("run", "demo"), b"caf\xe9"], env=quiet.environ, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert done.stderr == "3ox: the task is not valid UTF-8. Pass it through a file.\n"
+    assert done.stderr == "3ox: the task is not valid UTF-8. Pass it in a file.\n"
 
 
 def test_closed_pipe_is_quiet(quiet: Cli) -> None:
@@ -155,10 +155,10 @@ def test_shell_completion(quiet: Cli) -> None:
     assert [line.rpartition(",")[2] for line in out.splitlines()] == ["receipt", "retry", "rest"]
 
 
-_QUICK_MODULES = """
+_FAST_PATH = """
 import sys
-from ingress.cli.start import short_way
-assert short_way(["run", "demo", "x"]) == 0
+from ingress.cli.start import fast_path
+assert fast_path(["run", "demo", "x"]) == 0
 print(*sys.modules)
 """
 
@@ -181,7 +181,7 @@ def test_run_imports_nothing_that_it_does_not_need(quiet: Cli) -> None:
     assert (
         "typing_extensions"
         not in subprocess.run(
-            [sys.executable, "-c", _QUICK_MODULES],
+            [sys.executable, "-c", _FAST_PATH],
             env=quiet.environ,
             capture_output=True,
             text=True,
@@ -201,7 +201,7 @@ def test_run_imports_nothing_that_it_does_not_need(quiet: Cli) -> None:
         "logging",
         "subprocess",
     }
-    others = {f"ingress.cli.{name}" for name in ("services", "jobs", "acts", "status", "watch", "details")}
+    others = {f"ingress.cli.{name}" for name in ("services", "jobs", "actions", "status", "watch", "details")}
     assert loaded & (heavy | others) == set()
 
 

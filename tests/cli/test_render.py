@@ -75,7 +75,7 @@ def test_seconds_between() -> None:
 
 def test_summary_names_unusual_states_only_when_there_are_any() -> None:
     """Running, pending, completed and failed are always told."""
-    assert summary_line({}) == "Running: 0  Pending: 0  Completed: 0  Failed: 0"
+    assert summary_line({}) == "Processing: 0  Queued: 0  Completed: 0  Failed: 0"
     assert summary_line({"processing": 1, "held": 2, "cancelled": 3}) == (
-        "Running: 1  Pending: 0  Held: 2  Completed: 0  Failed: 0  Cancelled: 3"
+        "Processing: 1  Queued: 0  Held: 2  Completed: 0  Failed: 0  Cancelled: 3"
     )

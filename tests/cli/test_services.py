@@ -162,7 +162,7 @@ def test_doctor_says_why_a_program_does_not_stay_up(bridge: Bridge) -> None:
     ran = bridge.run("doctor")
     assert ran.returncode == 1
     bad = [line for line in ran.stdout.splitlines() if line.startswith("bad   store  ")]
-    (line,) = [line for line in bad if "again and again" in line]
+    (line,) = [line for line in bad if "keeps restarting" in line]
     assert "No such file or directory" in line
 
 

@@ -37,7 +37,7 @@ def test_the_tree_shows_what_comes_after_what(quiet: Cli) -> None:
         f"└─ {c}",
         f"   └─ {d}",
     ]
-    assert drawn[2].endswith("(further down)")
+    assert drawn[2].endswith("(shown below)")
     assert "held" in lines[5]
     assert "waiting for 2 other jobs to complete" in lines[5]
     assert "queued" in lines[1]

@@ -100,12 +100,12 @@ def test_watch_all_in_a_pipe_ends_when_nothing_runs(bridge: Cli, tmp_path: Path)
     assert watcher.returncode == 0
     for job_id in ids:
         assert any(line.split()[:2] == [job_id[-8:], "completed"] for line in lines)
-    assert lines[-1].startswith("Running: 0  Pending: 0")
+    assert lines[-1].startswith("Processing: 0  Queued: 0")
 
 
 def test_watch_all_with_nothing_to_watch_ends_at_once(quiet: Cli) -> None:
     """With no active job ``jobs --watch`` in a pipe prints the summary."""
-    assert quiet("jobs", "--watch").out == "Running: 0  Pending: 0  Completed: 0  Failed: 0\n"
+    assert quiet("jobs", "--watch").out == "Processing: 0  Queued: 0  Completed: 0  Failed: 0\n"
 
 
 def test_watch_all_filters(bridge: Cli, tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_five_running_tasks_show_five_moving_bars(five: Cli, tmp_path: Path) -> 
             assert ("part 20" in before, "part 60" in after) == (True, True)
         for gate in gates:
             Path(f"{gate}.60").touch()
-        end = screen.wait_for("exit 0", "Running: 0")
+        end = screen.wait_for("exit 0", "Processing: 0")
     assert end.count("completed") == 5
     for name, pane in (("20", early), ("60", late)):
         kept = PANES / f"watch_{name}.txt"

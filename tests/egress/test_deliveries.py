@@ -121,7 +121,7 @@ def test_what_was_given_up_is_shown_and_can_be_tried_again(
         assert [line.split()[:4] for line in shown.out.splitlines()[1:2]] == [
             [job_id, "heartbeat", "completed", "webhook:ci"]
         ]
-        assert shown.out.splitlines()[-1] == "Deliveries on the way: 0, given up: 1."
+        assert shown.out.splitlines()[-1] == "Deliveries pending: 0, failed: 1."
         document = cli("jobs", "--undelivered", "--json").json
         assert document["undelivered"] == {"waiting": 0, "failed": 1}
         assert document["jobs"][0]["deliveries"][0]["status"] == "failed"

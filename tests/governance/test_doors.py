@@ -128,7 +128,7 @@ def test_the_command_line_approves_and_denies(governed: Governed, environ: dict[
     assert cli("jobs", "--status", "held", "--json").json["summary"]["held"] == 2
     assert cli("approve", yes[-8:], "--reason", "fine") == (0, f"{yes} queued\n", "")
     assert cli("deny", no, "--json").json["receipts"][0]["status"] == "cancelled"
-    assert cli("approve").out == "No job waits for approval.\n"
+    assert cli("approve").out == "No job is waiting for approval.\n"
     moves = cli("receipt", yes, "--json").json["transitions"]
     assert moves[-1]["reason"].startswith("approved by ")
     assert moves[-1]["reason"].endswith(": fine")

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from middleware.broker.message import JobMessage
-from middleware.context import JobCancelled, JobInterrupted, StreamName, TimeLimitExceeded
+from middleware.context import JobCancelled, JobInterrupted, TimeLimitExceeded
 from middleware.current_job import CurrentJob
+from middleware.job.records import StreamName
 from middleware.job.schema import decode_job
 from middleware.time_limit import TimeLimit
 from ops.settings.load import Settings

@@ -75,7 +75,7 @@ def test_a_process_is_followed_to_its_end(bridge: Site, sleeper: subprocess.Pope
     assert done.status == "completed"
     assert done.result["ended"] is True
     assert done.result["rss_max_bytes"] > 100_000
-    assert "its exit status is known to its parent only" in done.reason
+    assert "only its parent knows its exit status" in done.reason
     eventually(lambda: not pid_alive(helper))
     assert bridge.cli("status", "--json").json["workers"] == []
     counts = list_jobs().summary

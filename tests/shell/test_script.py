@@ -79,7 +79,7 @@ def test_without_a_store(storeless: Cli) -> None:
     assert "You asked: hello" in done.out
     assert done.out.endswith("end\n")
     assert "Until it is back" in done.err
-    assert "is spooled; it starts when the store is back" in done.err
+    assert "is spooled; it starts when the store is available again" in done.err
     assert "1 background job may still be running" in done.err
 
 

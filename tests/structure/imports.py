@@ -16,9 +16,6 @@ ACROSS: dict[tuple[str, str], str] = {
         "ingress",
     ): "`3ox serve`, `rest`, `telegram`, `clock`, `shell` and `demo` start "
     "those interfaces; each is imported when its command is called",
-    ("ingress.shell", "ingress.cli"): "the shell is the command line with a prompt: it runs the commands of "
-    "`3ox` with their output and exit codes",
-    ("ingress.demo.tour", "ingress.cli.shared"): "the demo is a command, with the output of one",
 }
 #: Late imports of our own modules, with the reason; (who imports, what is imported) as above.
 LATE: dict[tuple[str, str], str] = {

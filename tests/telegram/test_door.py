@@ -104,8 +104,8 @@ def test_commands(scene: Scene) -> None:
     assert (job.source, job.trust, job.payload) == ("telegram", "member", {"task": "wheat and rye"})
     for command, beginning in (
         ("/status", "store: healthy"),
-        ("/jobs", "Running: "),
-        ("/jobs 2", "Running: "),
+        ("/jobs", "Processing: "),
+        ("/jobs 2", "Processing: "),
         ("/jobs ²", "'²' is not a number."),
         (f"/job {job.job_id}", f"job: {job.job_id}"),
         ("/job", "/job needs one job id."),

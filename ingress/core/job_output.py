@@ -1,23 +1,19 @@
-"""A job's output on its way to the terminal."""
+"""Write a job's output to the terminal."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from ingress.core.text import safe
-from middleware.job.records import OutputChunk
-
-if TYPE_CHECKING:
-    from middleware.context import StreamName
+from middleware.job.records import OutputChunk, StreamName
 
 
 class OutputWriter:
-    """Writes a job's output: stdout to stdout, stderr to stderr, at once.
+    """Writes a job's output: stdout to stdout, stderr to stderr, each piece at once.
 
     Args:
-        raw: Pass it to a terminal as it is; otherwise control characters are shown, not obeyed. What goes
-            into a pipe or a file is always as it is.
+        raw: Let a terminal obey control sequences; otherwise they are escaped. Pipes and files always get the
+            output unchanged.
     """
 
     def __init__(self, *, raw: bool) -> None:
@@ -28,7 +24,7 @@ class OutputWriter:
         """Write one piece.
 
         Raises:
-            BrokenPipeError: Nobody reads any more.
+            BrokenPipeError: The reader has closed the pipe.
         """
         target = sys.stdout if chunk.stream == "out" else sys.stderr
         text = chunk.text if self._raw or not target.isatty() else safe(chunk.text)
@@ -38,7 +34,7 @@ class OutputWriter:
             self._open_line = not text.endswith("\n")
 
     def end_line(self) -> None:
-        """End the line that stdout stands in, if it stands in one."""
+        """Write a line end to stdout unless the output ended with one."""
         if self._open_line:
             sys.stdout.buffer.write(b"\n")
             sys.stdout.buffer.flush()
@@ -46,29 +42,29 @@ class OutputWriter:
 
 
 class LocalReporter:
-    """Takes what a job reports that runs in this process; see ``middleware.context.Reporter``.
+    """Shows the progress and output of a job that runs in this process; see ``middleware.context.Reporter``.
 
     Args:
-        writer: Shows its output; None shows none.
+        writer: Writes the output; None shows nothing.
     """
 
     def __init__(self, writer: OutputWriter | None) -> None:
         self._writer = writer
 
     def progress(self, percent: float, message: str) -> None:
-        """Show progress on standard error, if somebody looks."""
+        """Show progress on stderr, if that is a terminal."""
         if self._writer is not None and sys.stderr.isatty():
             sys.stderr.write(f"[{percent:3.0f}%] {safe(message)}\n")
 
     def output(self, text: str, stream: StreamName) -> None:
-        """Show a piece of output at once."""
+        """Show a piece of output."""
         if self._writer is not None:
             self._writer.write(OutputChunk("", stream, text))
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: no output is buffered."""
 
     def end_line(self) -> None:
-        """End the line that stdout stands in, if it stands in one."""
+        """Write a line end to stdout unless the output ended with one."""
         if self._writer is not None:
             self._writer.end_line()
