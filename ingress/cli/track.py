@@ -54,7 +54,7 @@ def track(*, pid: int, project: str | None, name: str | None, as_json: bool) -> 
         max_retries=0,
         metadata=process.metadata(),
     )
-    bridge.admission.prepare_in_process(job)
+    bridge.admission.authorize_in_process(job)
     loaded = bridge.loaded
     loaded.workspace.create()
     # An unavailable store is an error of this command, and the background process inherits no connection.

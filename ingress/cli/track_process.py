@@ -10,7 +10,7 @@ from actors.context import set_settings
 from actors.process.track import TrackedProcess, TrackResult, follow_process
 from ingress.core.bridge import connect
 from middleware.broker.scripts import EnqueueRequest, Settlement
-from middleware.broker.single_job_worker import SoloWorker
+from middleware.broker.single_job_worker import SingleJobWorker
 from middleware.context import JobCancelled
 from middleware.destinations import Destinations
 from middleware.job.receipt import payload_sha256
@@ -42,7 +42,9 @@ def follow_as_job(
     set_settings(loaded)
     bridge = connect(loaded)
     values = loaded.settings
-    worker = SoloWorker(bridge.scripts, lease_s=values.lease_s, heartbeat_s=values.heartbeat_s, unit=UNIT)
+    worker = SingleJobWorker(
+        bridge.scripts, lease_s=values.lease_s, heartbeat_s=values.heartbeat_s, unit=UNIT
+    )
     worker.take(job, _request(job, values))
     with worker.at_work():
         ready()

@@ -8,7 +8,7 @@ from ingress.core.ledger_proofs import key_ring
 from middleware.archive.ledger import Ledger
 from middleware.archive.sealer import BATCH, Sealer
 from middleware.broker.leadership import Leadership, Term
-from middleware.broker.sealing import Sealing
+from middleware.broker.ledger_progress import LedgerProgress
 from ops.errors import LedgerBroken, SettingsError, StoreTimeout
 from ops.store.resp import Connection
 
@@ -28,7 +28,7 @@ class SealLoop(LeaderLoop):
     def __init__(self, daemon: Daemon, leadership: Leadership) -> None:
         super().__init__(daemon, leadership)
         ledger = Ledger(daemon.loaded.workspace.ledger_dir, key_ring(daemon.loaded))
-        self._sealer = Sealer(Sealing(daemon.bridge.scripts), ledger)
+        self._sealer = Sealer(LedgerProgress(daemon.bridge.scripts), ledger)
         self._connection: Connection | None = None
 
     def work(self, term: Term) -> None:

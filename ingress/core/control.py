@@ -8,7 +8,7 @@ import msgspec
 
 from ingress.core.bridge import Bridge
 from ingress.core.lookup import not_in_store
-from middleware.broker.approvals import Decision
+from middleware.broker.approvals import ApprovalOutcome
 from middleware.job.records import JobRecord, Receipt
 from ops.errors import JobNotFound, WrongState
 
@@ -74,7 +74,7 @@ def list_approvals(bridge: Bridge, limit: int = 50) -> list[JobRecord]:
     return found
 
 
-def _decided(bridge: Bridge, job_id: str, wanted: str, decision: Decision) -> Receipt:
+def _decided(bridge: Bridge, job_id: str, wanted: str, decision: ApprovalOutcome) -> Receipt:
     """Return the receipt of a job that was decided about.
 
     Raises:

@@ -13,7 +13,7 @@ from ingress.core.bridge import Bridge
 from ingress.core.lookup import Source, find
 from middleware.archive.proof import Proof, Seal, prove, prove_past, seals_of
 from middleware.archive.verification import Verdict, Verification
-from middleware.broker.sealing import Sealing
+from middleware.broker.ledger_progress import LedgerProgress
 from middleware.job.ids import ID_LENGTH, id_named, is_id_part, made_ms
 from middleware.job.reader import job_not_found
 from middleware.job.records import Receipt, ms_of, utc
@@ -50,7 +50,7 @@ def verify_ledger(bridge: Bridge, *, day: str | None = None) -> Verdict:
     if day is not None:
         return Verification(folder, keys).run(day=day)
     try:
-        return Verification(folder, keys).run(sealing=Sealing(bridge.scripts), reader=bridge.reader)
+        return Verification(folder, keys).run(sealing=LedgerProgress(bridge.scripts), reader=bridge.reader)
     except StoreUnreachable:
         verdict = Verification(folder, keys).run()
         note = "the store is away: the ledger was not compared with it."

@@ -16,7 +16,7 @@ import msgspec
 from middleware.archive.ledger import Head, Ledger, Transition
 from middleware.archive.ledger_line import JobFacts, canonical
 from middleware.broker.leadership import Term
-from middleware.broker.sealing import Sealing, Unsealed
+from middleware.broker.ledger_progress import LedgerProgress, Unsealed
 from ops.errors import LeadershipLost
 from ops.logs import get_logger
 
@@ -44,7 +44,9 @@ class Sealer:
         clock: Gives the time in seconds since 1970.
     """
 
-    def __init__(self, sealing: Sealing, ledger: Ledger, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, sealing: LedgerProgress, ledger: Ledger, *, clock: Callable[[], float] = time.time
+    ) -> None:
         self._sealing = sealing
         self._ledger = ledger
         self._clock = clock

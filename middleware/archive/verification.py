@@ -19,7 +19,7 @@ from ops.errors import LedgerBroken
 from ops.signing import KeyRing
 
 if TYPE_CHECKING:
-    from middleware.broker.sealing import Sealing
+    from middleware.broker.ledger_progress import LedgerProgress
     from middleware.job.reader import Reader
 
 #: How many jobs of the store are compared in one round trip.
@@ -97,7 +97,7 @@ class Verification:
         self._notes: list[str] = []
 
     def run(
-        self, *, day: str | None = None, sealing: Sealing | None = None, reader: Reader | None = None
+        self, *, day: str | None = None, sealing: LedgerProgress | None = None, reader: Reader | None = None
     ) -> Verdict:
         """Prove all days, or one.
 
@@ -229,7 +229,7 @@ class Verification:
             self._holes.add(line.job_id)
         return None
 
-    def _known_head(self, sealing: Sealing) -> Head | None:
+    def _known_head(self, sealing: LedgerProgress) -> Head | None:
         last = next(lines_backwards(self._folder), None)
         if last is None:
             self._require_never_sealed(sealing)
@@ -241,7 +241,7 @@ class Verification:
             return None
         return Head(*sealing.head(name))
 
-    def _require_never_sealed(self, sealing: Sealing) -> None:
+    def _require_never_sealed(self, sealing: LedgerProgress) -> None:
         """See to it that a ledger without a line never had one; another workspace's is none of ours."""
         files = day_files(self._folder)
         if sealing.has_ledgers() and (files or self._keys.public_keys(time.time())):

@@ -99,21 +99,33 @@ class Admission:
         """
         return self._current().prepare(job)
 
+    def authorize_in_process(self, job: Job) -> None:
+        """Check that the policy lets a job run in this process, where no approval can be waited for.
+
+        Raises:
+            PolicyDenied: The policy does not allow it, or requires an approval.
+        """
+        self._require_in_process(self._current(), job)
+
     def prepare_in_process(self, job: Job) -> Job:
-        """Check, authorize and complete a job that is to run in this process, where none can be approved.
+        """Authorize and complete a job that is to run in this process; see ``authorize_in_process``.
 
         Raises:
             PolicyDenied: The policy does not allow it, or requires an approval.
             UnknownProject: A ``task.custom`` for a project that is not configured.
         """
         rules = self._current()
+        self._require_in_process(rules, job)
+        return rules.complete(job)
+
+    @staticmethod
+    def _require_in_process(rules: AdmissionRules, job: Job) -> None:
         decision = rules.policy.require(job)
         if decision.effect != ALLOW:
             raise PolicyDenied(
                 f"the policy requires an approval of {job.job_type} from {job.source} ({decision.name}).",
                 remedy="Without a store it cannot wait for that; start one with '3ox up'.",
             )
-        return rules.complete(job)
 
     def request(self, prepared: Prepared, *, delay_ms: int = 0) -> EnqueueRequest:
         """Build the request that enqueues a job.

@@ -18,7 +18,7 @@ from dramatiq.broker import MessageProxy
 from middleware.broker.group_commit import GroupCommit
 from middleware.broker.message import JobMessage
 from middleware.broker.scripts import Delivered, Settlement
-from middleware.broker.slots import Share
+from middleware.broker.slots import SlotShare
 from middleware.broker.worker_state import WorkerState
 from middleware.job.keys import DELIVER_QUEUE, QUEUE
 from middleware.job.records import JobError
@@ -58,7 +58,7 @@ class BridgeConsumer(Consumer):
         self._fetched_s = 0.0
         self._backoff = Backoff()
         self._fetch_interval_s = _FETCH_INTERVAL_S.get(queue, _FETCH_INTERVAL_S[QUEUE])
-        self._share = Share(state.slots, None if queue == QUEUE else _DELIVER_PART)
+        self._share = SlotShare(state.slots, None if queue == QUEUE else _DELIVER_PART)
 
     def __next__(self) -> MessageProxy | None:
         """Return the next job, or None after the timeout."""

@@ -1,9 +1,8 @@
-"""The server-side functions: every ``.lua`` file of this folder, over what they share in ``prelude.lua``.
+"""The library of server-side functions: the ``.lua`` files of this folder, after ``prelude.lua``.
 
-They are one library of Redis functions, which the store compiles once. As scripts, the shared part would be
-run anew with each call: draining a queue of no-op jobs took the store an eighth more processor time. The
-names of library and functions carry a hash of the text, so that two versions of the bridge can work on one
-store while it is being upgraded.
+The store compiles a library once. As scripts, the shared part would run again with each call: draining a
+queue of no-op jobs took the store an eighth more processor time. The names of the library and its functions
+contain a hash of their text, so that two versions of the bridge can work on one store during an upgrade.
 """
 
 from __future__ import annotations
@@ -12,20 +11,17 @@ import hashlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import hiredis
 from msgspec import Struct
 
+from ops.store.client import Store
 from ops.store.resp import Argument, Reply, as_error
 
-if TYPE_CHECKING:
-    from ops.store.client import Store
-
-#: A store whose memory is full takes no more jobs in, but those that it has are carried out and committed.
+#: Functions that add jobs. A store whose memory is full refuses these, but still runs and commits its jobs.
 REFUSED_WHEN_FULL = frozenset({"adopt", "enqueue", "requeue"})
-#: Libraries of this many versions are left in the store; an upgrade beyond that removes the others, and a
-#: process of such a version loads its own again when it finds it gone.
+#: Libraries that stay in the store. Loading one more removes the others; a process of such a version loads
+#: its own again when it is missing.
 _VERSIONS_MAX = 4
 _NAME = "threeox_"
 
@@ -34,8 +30,8 @@ class Library(Struct, frozen=True):
     """The functions of this version.
 
     Attributes:
-        name: Of the library.
-        text: As ``FUNCTION LOAD`` takes it.
+        name: Name of the library.
+        text: Argument of ``FUNCTION LOAD``.
         functions: Short name -> name in the store.
     """
 
@@ -46,7 +42,7 @@ class Library(Struct, frozen=True):
 
 @cache
 def library() -> Library:
-    """Put the library together."""
+    """Return the library of this version."""
     folder = Path(__file__).parent
     prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
     files = sorted(file for file in folder.glob("*.lua") if file.name != "prelude.lua")
@@ -67,11 +63,11 @@ def _registered(function: str, body: str, name: str) -> str:
 
 
 def load(store: Store) -> None:
-    """Load the library into a store that does not have it.
+    """Load the library into the store.
 
     Raises:
         StoreUnreachable: No answer.
-        StoreError: The store refuses it: it is older than Redis 7, or forbids functions.
+        StoreError: The store refuses it: it is older than Redis 7, or does not allow functions.
     """
     ours = library()
     listed = store.call("FUNCTION", "LIST", "LIBRARYNAME", f"{_NAME}*")
@@ -86,7 +82,7 @@ def load(store: Store) -> None:
 
 
 def is_unknown(reply: Reply) -> bool:
-    """Tell whether a reply says that the store does not have the function."""
+    """Return whether a reply means that the store does not have the function."""
     return isinstance(reply, hiredis.ReplyError) and "Function not found" in str(reply)
 
 

@@ -55,6 +55,6 @@ if act == 'note' then
 elseif act == 'forget' then
   call('HDEL', P .. ARGV[4], unpack(ARGV, 5))
 else
-  error('there is no act ' .. act)
+  error('unknown act ' .. act)
 end
 return { 'noted', fence }

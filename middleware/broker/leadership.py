@@ -1,30 +1,28 @@
-"""Leads, or follows: of several clocks one has the lease; see ``lead.lua``."""
+"""Leader election among schedulers, by a lease in the store; see ``lead.lua``."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-if TYPE_CHECKING:
-    from middleware.broker.scripts import Scripts
+from middleware.broker.scripts import Scripts
 
 
 def steady_s() -> float:
-    """Give the seconds of a clock that nobody sets and that goes on while the machine sleeps."""
+    """Return the seconds of a clock that cannot be set and that runs while the machine sleeps."""
     boot_clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(boot_clock)
 
 
 class Term(Struct, frozen=True):
-    """A time in office.
+    """One term of a leader.
 
     Attributes:
-        fence: Its number; greater than that of every term before.
-        ends_s: Until when the lease lasts at least, by ``steady_s``.
+        fence: Its number; greater than that of every earlier term.
+        ends_s: Earliest end of the lease, by ``steady_s``.
     """
 
     fence: int
@@ -32,7 +30,7 @@ class Term(Struct, frozen=True):
 
     @property
     def left_s(self) -> float:
-        """How long the lease lasts yet, in seconds; below 0 when it has ended."""
+        """Time until the lease ends, in seconds; below 0 afterwards."""
         return self.ends_s - steady_s()
 
 
@@ -40,11 +38,11 @@ class Claim(Struct, frozen=True):
     """Reply to ``claim``.
 
     Attributes:
-        term: Ours; None if somebody else leads.
+        term: This candidate's term; None if another one leads.
         now_ms: The store's time.
-        holder: Who leads.
-        left_s: When somebody else leads: how long at least, in seconds.
-        new: Whether this term is not the one of our claim before.
+        holder: Name of the leader.
+        left_s: If another candidate leads: time until its lease ends, in seconds.
+        new: Whether the term began with this claim.
     """
 
     term: Term | None
@@ -55,12 +53,12 @@ class Claim(Struct, frozen=True):
 
 
 class Leadership:
-    """One candidate; safe for several threads.
+    """One candidate. Thread-safe.
 
     Args:
-        scripts: Where the lease is.
-        member: Name of the candidate, unique.
-        lease_s: How long a lease lasts; to be claimed again well before it ends.
+        scripts: The store functions.
+        member: Unique name of the candidate.
+        lease_s: Duration of a lease; claim again well before it ends.
     """
 
     def __init__(self, scripts: Scripts, member: str, *, lease_s: float) -> None:
@@ -71,12 +69,12 @@ class Leadership:
         self._term: Term | None = None
 
     def claim(self) -> Claim:
-        """Become or stay the leader, if nobody else is.
+        """Become or stay the leader, unless another candidate is.
 
         Raises:
-            StoreUnreachable: Who leads cannot be known; a term that we have goes on until its lease ends.
+            StoreUnreachable: The leader is unknown; a term of this candidate continues until its lease ends.
         """
-        # The lease begins at the store after this moment, so it ends there no sooner than we think.
+        # The lease begins in the store after this moment, so it ends there no earlier than computed here.
         asked_s = steady_s()
         reply = self._scripts.run("lead", "claim", self.member, round(self.lease_s * 1000))
         fence, now_ms = int(reply[1]), int(reply[2])
@@ -91,16 +89,16 @@ class Leadership:
 
     @property
     def term(self) -> Term | None:
-        """Our term, None if we do not lead or our lease may have ended."""
+        """The current term; None if this candidate does not lead or its lease may have ended."""
         with self._lock:
             term = self._term
         return term if term is not None and term.left_s > 0 else None
 
     def release(self) -> None:
-        """Give the lease up, so that the next one need not wait for its end.
+        """Release the lease, so that the next leader need not wait for its end.
 
         Raises:
-            StoreUnreachable: It ends by itself.
+            StoreUnreachable: The lease ends by itself.
         """
         with self._lock:
             term, self._term = self._term, None
@@ -108,19 +106,19 @@ class Leadership:
             self._scripts.run("lead", "release", self.member)
 
     def depose(self, holder: str) -> None:
-        """End the term of a leader that is known to be dead: nobody need wait for its lease to end."""
+        """End the term of a leader that is known to be dead, without waiting for its lease to end."""
         self._scripts.run("lead", "release", holder)
 
     def note(self, term: Term, key: str, values: Mapping[str, str | bytes]) -> bool:
         """Write fields of a hash, if this term is still the last one.
 
         Args:
-            term: Under which we act.
-            key: Of the hash, without the bridge's prefix.
+            term: The caller's term.
+            key: Key of the hash, without the bridge's prefix.
             values: Fields and their values.
 
         Returns:
-            Whether it was written; if not, somebody else leads.
+            Whether they were written; if not, another candidate leads.
         """
         pairs = [part for pair in values.items() for part in pair]
         return self._written(self._scripts.run("lead", "note", term.fence, key, *pairs)[0])

@@ -1,4 +1,4 @@
-"""Says once that the store is away and once that it is back, and how long to wait in between."""
+"""Whether the store is unavailable, and since when."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ logger = logging.getLogger(__name__)
 
 
 class Outage:
-    """Shared by all threads of a process that talk to the store."""
+    """Logs the beginning and the end of an outage once; shared by all threads of a process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._since_s: float | None = None
 
     def begin(self, error: Exception) -> None:
-        """Note that a call failed; the first one is logged."""
+        """Record that a call failed."""
         with self._lock:
             first = self._since_s is None
             if first:
@@ -26,7 +26,7 @@ class Outage:
             logger.warning("store.away: %s", error)
 
     def end(self) -> None:
-        """Note that a call succeeded; if the store was away, it is logged."""
+        """Record that a call succeeded."""
         if self._since_s is None:
             return
         with self._lock:
@@ -36,6 +36,6 @@ class Outage:
 
     @property
     def age_s(self) -> float:
-        """For how long the store has been away; 0 if it is not."""
+        """Duration of the outage so far, in seconds; 0 if there is none."""
         since_s = self._since_s
         return 0.0 if since_s is None else time.monotonic() - since_s

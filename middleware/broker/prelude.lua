@@ -210,7 +210,7 @@ local function each_limit(limits)
   return string.gmatch(limits, '([^=,]+)=(%d+)/(%d+)')
 end
 
--- Gives a free slot of this resource to its first waiting job.
+-- Assigns a free slot of this resource to its first waiting job.
 local function wake_waiting(name)
   local waiting = P .. 'waiting:' .. name
   local id = call('ZRANGE', waiting, 0, 0)[1]

@@ -1,6 +1,7 @@
-"""The typed face of the server-side scripts: one method each, idempotent all of them.
+"""Typed calls of the store functions: one method each. All of them are idempotent.
 
-They are functions of one library (``functions.py``), which is sent only when the store does not know it yet.
+The functions are in one library (``functions.py``), which is loaded when the store does not have it yet. What
+each does, with its arguments and replies, is documented in its ``.lua`` file.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import hiredis
 from msgspec import Struct
@@ -17,20 +17,26 @@ from msgspec import Struct
 from middleware.broker.functions import is_unknown, library, load
 from middleware.job.keys import QUEUE, QUEUES
 from ops.errors import StoreError
+from ops.store.client import Store
 from ops.store.resp import Argument, Reply, as_error, well_formed
 
-if TYPE_CHECKING:
-    from ops.store.client import Store
-
-#: How many jobs one call of ``enqueue`` takes: the store serves nobody else meanwhile (about 1 ms).
+#: Jobs per call of ``enqueue``, which occupies the store for about 1 ms.
 BATCH_MAX = 50
-#: A reason becomes part of the receipt chain and so of the ledger, whose lines are bounded; what an actor
-#: raises may be as long as it likes.
+#: Length of a reason. It becomes part of the ledger, whose lines are bounded, and may be the text of any
+#: exception.
 _REASON_MAX_CHARS = 2_000
 
 
 class Enqueued(Struct, frozen=True, gc=False):
-    """Reply of ``enqueue``; ``outcome`` is new, duplicate, full or dependency."""
+    """Reply of ``enqueue`` for one job.
+
+    Attributes:
+        outcome: ``new``, ``duplicate``, ``full`` or ``dependency``.
+        job_id: Id of the job; for ``dependency`` the one it depends on.
+        status: Status of that job.
+        at_ms: When it was enqueued.
+        waiting: For ``full``: number of jobs that wait.
+    """
 
     outcome: str
     job_id: str = ""
@@ -40,7 +46,15 @@ class Enqueued(Struct, frozen=True, gc=False):
 
 
 class Delivered(Struct, frozen=True, gc=False):
-    """One job, as ``fetch`` gives it."""
+    """One job in a reply of ``fetch``.
+
+    Attributes:
+        job_id: Id of the job.
+        spec: The job, JSON.
+        attempt: Number of this attempt, from 1.
+        base_attempt: Number of attempts before the last retry by hand.
+        created_ms: When the job was created.
+    """
 
     job_id: str
     spec: bytes
@@ -50,14 +64,19 @@ class Delivered(Struct, frozen=True, gc=False):
 
 
 class Fetched(Struct, frozen=True):
-    """Reply of ``fetch``."""
+    """Reply of ``fetch``.
+
+    Attributes:
+        next_due_ms: Time until the next job is due; -1 if there is none.
+        jobs: The jobs to run.
+    """
 
     next_due_ms: int
     jobs: list[Delivered]
 
 
 class EnqueueRequest(Struct, frozen=True, kw_only=True, gc=False):
-    """Arguments of ``enqueue``."""
+    """Arguments of ``enqueue`` for one job."""
 
     job_id: str
     priority: int
@@ -78,11 +97,12 @@ class Settlement(Struct, frozen=True, kw_only=True):
     """How an attempt ended.
 
     Attributes:
-        outcome: completed, failed, cancelled, retrying, or queued (handed back, not counted).
+        outcome: ``completed``, ``failed``, ``cancelled``, ``retrying``, or ``queued`` (handed back, not
+            counted).
         result: JSON, or empty.
         error: JSON, or empty.
-        delay_ms: For retrying: until the next attempt.
-        reason: One sentence that says why.
+        delay_ms: For ``retrying``: time until the next attempt.
+        reason: Why, in one sentence.
     """
 
     outcome: str
@@ -93,10 +113,11 @@ class Settlement(Struct, frozen=True, kw_only=True):
 
 
 class Bounds(Struct, frozen=True, kw_only=True):
-    """Limits that the scripts keep; see the settings of the same names.
+    """Limits that the functions enforce; see the settings of the same names.
 
     Attributes:
-        crash_pause_ms: No setting: how long a job waits that two workers have died with, see ``recover.lua``.
+        crash_pause_ms: Wait of a job after its second crash, see ``recover.lua``; not a setting.
+        output_entries_max: Pieces of output kept per job; not a setting.
     """
 
     events_max: int = 10_000
@@ -110,12 +131,12 @@ class Bounds(Struct, frozen=True, kw_only=True):
 
 
 class Scripts:
-    """Runs the scripts.
+    """Calls the store functions.
 
     Args:
-        store: Where they run.
-        prefix: Before all key names.
-        bounds: The limits that they keep.
+        store: The store.
+        prefix: Prefix of all key names.
+        bounds: Limits that the functions enforce; the defaults if None.
     """
 
     def __init__(self, store: Store, prefix: str, bounds: Bounds | None = None) -> None:
@@ -125,26 +146,26 @@ class Scripts:
         self._functions = library().functions
 
     def command(self, name: str, *arguments: Argument) -> tuple[Argument, ...]:
-        """Give the command that runs a script, for use in a pipeline."""
+        """Return the command that calls a function, for use in a pipeline."""
         return ("FCALL", self._functions[name], 1, self.prefix, self.bounds.events_max, *arguments)
 
     def run(self, name: str, *arguments: Argument) -> Reply:
-        """Run one script.
+        """Call a function.
 
         Raises:
-            StoreUnreachable: No answer; running it again is safe.
-            StoreError: The script failed, which is a bug.
+            StoreUnreachable: Calling again is safe.
+            StoreError: The function failed, which is a bug.
         """
         return self.run_many([self.command(name, *arguments)])[0]
 
     def run_many(self, commands: Sequence[tuple[Argument, ...]]) -> list[Reply]:
-        """Run several commands made by ``command`` in one round trip.
+        """Run commands in one round trip and return their replies.
 
         Args:
-            commands: What to run.
+            commands: From ``command``, or commands of the store.
 
         Raises:
-            StoreUnreachable: No answer; running them again is safe.
+            StoreUnreachable: Running them again is safe.
             StoreError: One of them failed, which is a bug.
         """
         replies = self.exchange(commands)
@@ -154,14 +175,14 @@ class Scripts:
         return replies
 
     def exchange(self, commands: Sequence[tuple[Argument, ...]]) -> list[Reply]:
-        """Run commands made by ``command`` in one round trip; error replies stand in the list, unraised.
+        """Run commands in one round trip and return their replies, error replies included.
 
         Args:
-            commands: What to run.
+            commands: From ``command``, or commands of the store.
 
         Raises:
-            StoreUnreachable: No answer; running them again is safe.
-            StoreError: The store does not take the library of functions.
+            StoreUnreachable: Running them again is safe.
+            StoreError: The store refuses the library of functions.
         """
         replies = self.store.pipeline(commands)
         unknown = [at for at, reply in enumerate(replies) if is_unknown(reply)]
@@ -173,19 +194,19 @@ class Scripts:
         return replies
 
     def enqueue(self, requests: Iterable[EnqueueRequest]) -> Iterator[Enqueued]:
-        """Take jobs in, in batches; each job is atomic, all of them together are not.
+        """Enqueue jobs, in batches. Each job is atomic, all of them together are not.
 
         Args:
-            requests: Made as they are needed, while the store is at work on those before.
+            requests: Consumed as needed, while the store processes those before.
 
         Yields:
-            What became of each, in order; to be read to the end.
+            The reply for each, in order. Read all of them.
 
         Raises:
-            StoreUnreachable: Some may have been taken; the same requests again do no harm.
+            StoreUnreachable: Some may have been enqueued; the same requests again have no effect on those.
         """
         source = iter(requests)
-        # The first batch sends the library, if the store does not know it; the others stream behind it.
+        # The first batch loads the library if the store does not have it; the others are streamed.
         first = list(islice(source, BATCH_MAX))
         if not first:
             return
@@ -208,23 +229,16 @@ class Scripts:
             arguments.extend(_enqueue_arguments(request))
         return self.command("enqueue", *arguments)
 
-    def fetch(
-        self,
-        worker_id: str,
-        queue: str,
-        *,
-        room: int,
-        delivery: str,
-        lease_ms: int,
-    ) -> Fetched:
-        """Get the next jobs; see ``fetch.lua``.
+    def fetch(self, worker_id: str, queue: str, *, room: int, delivery: str, lease_ms: int) -> Fetched:
+        """Fetch a worker's next jobs.
 
         Args:
-            worker_id: Whose processing set they go to.
-            queue: From which ready queue.
-            room: How many at most.
-            delivery: A token that this worker uses for one fetch only, and again if its reply was lost.
-            lease_ms: Of the worker, from now.
+            worker_id: Worker whose processing set they go to.
+            queue: Name of the queue.
+            room: Number of jobs at most.
+            delivery: A token that this worker uses for one fetch only; the same one again if the reply was
+                lost.
+            lease_ms: Duration of the worker's lease from now.
         """
         reply = self.run("fetch", worker_id, queue, room, delivery, lease_ms)
         jobs = [
@@ -240,13 +254,9 @@ class Scripts:
         return Fetched(reply[0], jobs)
 
     def settle_command(
-        self,
-        worker_id: str,
-        job_id: str,
-        delivery: str,
-        settlement: Settlement,
+        self, worker_id: str, job_id: str, delivery: str, settlement: Settlement
     ) -> tuple[Argument, ...]:
-        """Give the command that ends an attempt, for use in a pipeline; see ``settle.lua``."""
+        """Return the command that ends an attempt, for use in a pipeline."""
         digest = hashlib.sha256(settlement.result).hexdigest() if settlement.result else ""
         return self.command(
             "settle",
@@ -283,7 +293,17 @@ class Scripts:
         output: Sequence[tuple[str, str]],
         bundle: int,
     ) -> tuple[Argument, ...]:
-        """Give the command that takes progress (``percent`` '' for none) and output; see ``report.lua``."""
+        """Return the command that sends progress and output, for use in a pipeline.
+
+        Args:
+            worker_id: Worker that holds the job.
+            job_id: Id of the job.
+            delivery: Its delivery token.
+            percent: Progress, 0 to 100; empty for none.
+            message: Progress message.
+            output: Pairs of stream and text.
+            bundle: Number of this bundle of output within the delivery.
+        """
         pieces = [part for piece in output for part in piece]
         limit = self.bounds.output_entries_max
         return self.command("report", worker_id, job_id, delivery, percent, message, limit, bundle, *pieces)
@@ -299,10 +319,10 @@ class Scripts:
         """Take back the jobs of a dead worker, or of all whose lease has ended.
 
         Args:
-            worker_id: Which; '' for all whose lease has ended, to be called every half a lease or sooner.
-            not_started: Jobs that it had not started: they count no crash.
-            how: How it was lost, a few words.
-            lease_ms: How long a lease lasts.
+            worker_id: The worker; '' for all whose lease has ended, to be called at least every half a lease.
+            not_started: Ids of jobs that it had not started: these count no crash.
+            how: How the worker was lost, a few words.
+            lease_ms: Duration of a lease.
 
         Returns:
             Worker id, job id and new status of each job taken back.
@@ -315,30 +335,30 @@ class Scripts:
         return [(words[at], words[at + 1], words[at + 2]) for at in range(0, len(words), 3)]
 
     def cancel(self, job_id: str, reason: str) -> tuple[str, str]:
-        """Cancel a job: ``cancelled``, ``cancelling``, ``finished`` or ``unknown``, and its status."""
+        """Cancel a job; return ``cancelled``, ``cancelling``, ``finished`` or ``unknown``, and its status."""
         reply = self.run("cancel", job_id, _bounded(reason), os.urandom(8).hex())
         return reply[0].decode(), reply[1].decode()
 
     def requeue(self, job_id: str, reason: str) -> tuple[str, str]:
-        """Run an ended job again: ``queued``, ``refused`` or ``unknown``, and its status."""
+        """Run an ended job again; return ``queued``, ``refused`` or ``unknown``, and its status."""
         reply = self.run("requeue", job_id, _bounded(reason), os.urandom(8).hex())
         return reply[0].decode(), reply[1].decode()
 
     def promote(self, limit: int = 100) -> int:
-        """Move due jobs to the ready queues; gives the ms until the next is due, -1 if there is none."""
+        """Move due jobs to the ready queues; return the ms until the next one is due, -1 if there is none."""
         return int(self.run("promote", limit, *QUEUES))
 
     def beat(self, worker_id: str, lease_ms: int, fields: dict[str, Argument]) -> int:
-        """Give a worker's sign of life; returns how many jobs stand on its processing set."""
+        """Send a worker's heartbeat; return the number of jobs on its processing set."""
         pairs = [part for pair in fields.items() for part in pair]
         return int(self.run("beat", worker_id, lease_ms, *pairs))
 
     def leave(self, worker_id: str) -> int:
-        """Give up a worker's lease; returns how many jobs it still holds (then nothing is done)."""
+        """Give up a worker's lease, unless it still holds jobs; return how many."""
         return int(self.run("leave", worker_id))
 
     def purge(self, state: str, limit: int, until_ms: int | None = None, *, queue: str = QUEUE) -> int:
-        """Delete ended jobs; returns how many."""
+        """Delete ended jobs; return how many."""
         return int(self.run("purge", state, limit, "+inf" if until_ms is None else until_ms, queue))
 
 
@@ -372,4 +392,4 @@ def _enqueued(reply: list[Reply]) -> Enqueued:
         return Enqueued(outcome, reply[1].decode(), reply[2].decode())
     if outcome in {"new", "duplicate"}:
         return Enqueued(outcome, reply[1].decode(), reply[2].decode(), int(reply[3]))
-    raise StoreError(f"the enqueue script gave an unknown reply: {outcome}.")
+    raise StoreError(f"the function enqueue returned an unknown reply: {outcome}.")

@@ -1,4 +1,4 @@
-"""Writes into sessions, see ``remember.lua``; read and cleared they are in ``middleware.job.sessions``."""
+"""Writes into sessions, see ``remember.lua``; ``middleware.job.sessions`` reads and clears them."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def remember(
     messages_max: int,
     ttl_s: int,
 ) -> bool:
-    """Write a question and its answer into a session, in one step and once per job.
+    """Write a question and its answer into a session, atomically and once per job.
 
     Args:
-        scripts: Of the bridge.
-        session_id: Which session.
-        question: What was asked; its ``job_id`` is the answer's too.
-        answer: What was answered.
-        worker_id: Who answers: it has to hold the job.
-        attempt: Of the job.
-        messages_max: How many messages the session keeps.
-        ttl_s: For how long it is kept after this.
+        scripts: The store functions.
+        session_id: Id of the session.
+        question: What was asked; with the id of the job.
+        answer: What was answered; with the same id.
+        worker_id: Worker that answers; it has to hold the job.
+        attempt: Attempt of the job.
+        messages_max: Number of messages that the session keeps.
+        ttl_s: Retention of the session after this message.
 
     Returns:
-        Whether it was written; not if the job is another worker's by now.
+        Whether they were written; False if the job is now another worker's.
 
     Raises:
-        StoreUnreachable: No answer; the same again does no harm.
+        StoreUnreachable: Calling again is safe.
     """
     reply = scripts.run(
         "remember",
@@ -54,5 +54,5 @@ def remember(
         round(datetime.fromisoformat(question.at).timestamp() * 1000),
     )
     if reply not in {b"remembered", b"superseded"}:
-        raise StoreError(f"the remember script gave an unknown reply: {reply!r}.")
+        raise StoreError(f"the function remember returned an unknown reply: {reply!r}.")
     return bool(reply == b"remembered")

@@ -1,7 +1,8 @@
-"""One job in the hands of a process that is no worker pool: the same scripts, the same fence, no Dramatiq.
+"""A worker for a single job, in a process that is not a worker pool: without Dramatiq.
 
-Such a process takes in one job that only it may begin, carries it out and ends. It beats like a worker, hears
-cancellations and commits the end; if it is lost, its lease ends and the job goes to the ordinary queue.
+Such a process enqueues one job that only it may start, runs it and exits. It sends heartbeats, handles
+cancellation and commits the outcome like any worker. If it dies, its lease ends and the job goes to the
+ordinary queue.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from middleware.broker.admission import queue_full
 from middleware.broker.outage import Outage
 from middleware.broker.scripts import EnqueueRequest, Scripts, Settlement
 from middleware.broker.worker_state import new_worker_id
@@ -24,23 +26,23 @@ from middleware.job.keys import Keys
 from middleware.job.records import StreamName
 from middleware.job.schema import Job
 from ops.backoff import Backoff
-from ops.errors import BridgeError, QueueFull, StoreUnreachable, WrongState
+from ops.errors import BridgeError, StoreUnreachable, WrongState
 from ops.store.channels import ChannelListener
 from ops.store.resp import well_formed
 from ops.threads import start_duty
 
 
-class SoloWorker:
+class SingleJobWorker:
     """A worker for one job.
 
     Args:
-        scripts: The atomic scripts.
-        lease_s: How long the store waits for a sign of life.
-        heartbeat_s: Between two of them.
-        unit: What it is, for ``3ox status``.
+        scripts: The store functions.
+        lease_s: How long its lease lasts after each heartbeat.
+        heartbeat_s: Heartbeat interval.
+        unit: Name of its kind, for ``3ox status``.
 
     Attributes:
-        worker_id: Of this process.
+        worker_id: Id of this process.
     """
 
     def __init__(self, scripts: Scripts, *, lease_s: float, heartbeat_s: float, unit: str) -> None:
@@ -56,23 +58,23 @@ class SoloWorker:
         self._context: JobContext | None = None
         self._control = ChannelListener(
             scripts.store,
-            on_message=lambda *_: self._look(),
-            on_subscribed=lambda _: self._look(),
-            on_silence=self._look,
+            on_message=lambda *_: self._check_cancelled(),
+            on_subscribed=lambda _: self._check_cancelled(),
+            on_silence=self._check_cancelled,
             on_outage=self._outage.begin,
         )
 
     def take(self, job: Job, request: EnqueueRequest) -> JobContext:
-        """Take a job in, straight into our hands: nobody else can begin it.
+        """Enqueue a job that only this worker can start.
 
         Args:
-            job: What to do.
-            request: Its own, of the ordinary queue.
+            job: The job.
+            request: Its request, of the ordinary queue.
 
         Raises:
-            WrongState: It had been taken in before.
+            WrongState: The job was enqueued before.
             QueueFull: The queue is at its limit.
-            StoreUnreachable: Nothing was taken, or the job is recovered when our lease has ended.
+            StoreUnreachable: It was not enqueued, or it is recovered when this worker's lease has ended.
         """
         reply = adopt(
             self._scripts,
@@ -82,19 +84,16 @@ class SoloWorker:
             lease_ms=self._lease_ms,
         )
         if reply.outcome == "full":
-            raise QueueFull(
-                f"the queue is full: {reply.waiting} jobs wait.",
-                remedy="Try again later, start more workers, or raise queue_max.",
-            )
+            raise queue_full(reply.waiting)
         if not reply.is_ours:
-            raise WrongState(f"the job has been taken in before; it is {reply.status}.", remedy="Try again.")
+            raise WrongState(f"the job was enqueued before; it is {reply.status}.", remedy="Try again.")
         reporter = _UnbufferedReporter(self._scripts, self.worker_id, job.job_id, self._delivery)
         self._context = JobContext(job, reporter, attempt=1, worker_id=self.worker_id)
         return self._context
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
-        """Within this block the worker beats and listens, and this thread runs the job."""
+        """Run the job in this block: the worker sends heartbeats and listens for its cancellation."""
         heartbeat = start_duty("heartbeat", self._beat, ended=self._ended.is_set)
         # Its thread ends with the process, or within 5 s.
         self._control.subscribe(self._keys.control_channel(self.worker_id))
@@ -106,13 +105,13 @@ class SoloWorker:
             set_current_job(None)
             self._ended.set()
             self._control.stop()
-            # A beat after the lease was given up would bring it back.
+            # A heartbeat after the lease was given up would restore it.
             heartbeat.join(timeout=2 * self._scripts.store.timeout_s)
 
     def settle(self, settlement: Settlement) -> str:
-        """Commit the end, when the store is there; gives ``settled``, ``already`` or ``superseded``."""
+        """Commit the outcome, waiting for the store; return ``settled``, ``already`` or ``superseded``."""
         if self._context is None:
-            raise LookupError("no job has been taken")
+            raise LookupError("take() has not been called")
         backoff = Backoff()
         while True:
             try:
@@ -122,7 +121,7 @@ class SoloWorker:
                 self._scripts.leave(self.worker_id)
             except StoreUnreachable as error:
                 self._outage.begin(error)
-                # Not bounded: the end of the job is known here and nowhere else.
+                # No timeout: only this process knows how the job ended.
                 backoff.sleep()
             else:
                 return outcome
@@ -146,14 +145,14 @@ class SoloWorker:
                 pause_s = min(self._heartbeat_s, 0.5)
             self._ended.wait(pause_s)
 
-    def _look(self) -> None:
+    def _check_cancelled(self) -> None:
         context = self._context
         if context is not None and self._scripts.store.call("HGET", self._keys.job(context.job_id), "cancel"):
             context.interrupt(JobCancelled)
 
 
 class _UnbufferedReporter:
-    """Takes what the job reports; what the store does not take now is old by the time it does."""
+    """Sends each report at once; one that the store does not take is dropped, since the next is newer."""
 
     def __init__(self, scripts: Scripts, worker_id: str, job_id: str, delivery: str) -> None:
         self._scripts = scripts
@@ -161,22 +160,22 @@ class _UnbufferedReporter:
         self._bundle = 0
 
     def progress(self, percent: float, message: str) -> None:
-        """Hand on a progress report."""
+        """Send a progress report."""
         self._report(f"{percent:g}", well_formed(message[:500]), [])
 
     def output(self, text: str, stream: StreamName) -> None:
-        """Hand on a piece of output."""
+        """Send a piece of output."""
         self._report("", "", [(stream, well_formed(text))])
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: nothing is buffered."""
 
     def _report(self, percent: str, message: str, output: list[tuple[str, str]]) -> None:
         self._bundle += 1
         command = self._scripts.report_command(
             *self._of, percent=percent, message=message, output=output, bundle=self._bundle
         )
-        # The heartbeat notes the outage; here the next report is the next try.
+        # The heartbeat records the outage.
         with contextlib.suppress(StoreUnreachable):
             self._scripts.run_many([command])
 
@@ -186,8 +185,8 @@ class Adopted(Struct, frozen=True):
 
     Attributes:
         outcome: ``new`` or ``already`` (the job is this worker's), ``duplicate`` or ``full`` (nothing done).
-        status: Of the job.
-        waiting: How many jobs wait, if there are too many.
+        status: Status of the job.
+        waiting: For ``full``: number of jobs that wait.
     """
 
     outcome: str
@@ -196,24 +195,24 @@ class Adopted(Struct, frozen=True):
 
     @property
     def is_ours(self) -> bool:
-        """Tell whether the worker has the job."""
+        """Whether this worker has the job."""
         return self.outcome in {"new", "already"}
 
 
 def adopt(
     scripts: Scripts, request: EnqueueRequest, *, worker_id: str, delivery: str, lease_ms: int
 ) -> Adopted:
-    """Take a new job in and give it to a worker, in one step.
+    """Enqueue a new job and give it to a worker, atomically; see ``adopt.lua``.
 
     Args:
-        scripts: Where.
-        request: The job; of the ordinary queue, without delay, dependencies, limits, key and approval.
-        worker_id: Whose processing set it goes to.
-        delivery: A token that this worker uses for this job only, and again if the reply was lost.
-        lease_ms: Of the worker, from now.
+        scripts: The store functions.
+        request: The job, of the ordinary queue, without delay, dependencies, limits, key and approval.
+        worker_id: Worker whose processing set it goes to.
+        delivery: A token that this worker uses for this job only; the same one again if the reply was lost.
+        lease_ms: Duration of the worker's lease from now.
 
     Raises:
-        StoreUnreachable: No answer; the same again is safe.
+        StoreUnreachable: Calling again is safe.
     """
     reply = scripts.run(
         "adopt",

@@ -1,7 +1,7 @@
-"""How many more jobs this worker process may hold: exactly as many as it has threads.
+"""How many jobs a worker process may hold: as many as it has threads.
 
-Dramatiq would prefetch twice as many. A job that waits in one worker's memory while another worker idles
-is late, and a more urgent one cannot overtake it; so nothing is fetched that does not start at once.
+Dramatiq would prefetch twice as many. A job that waits in the memory of one worker while another one is idle
+starts late, and a more urgent one cannot overtake it. So only jobs that start at once are fetched.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import threading
 import time
 
-#: Costs a job under full load this much at most; an idle worker never lingers.
+#: Longest time to collect slots under full load, see ``Slots.reserve``; an idle worker does not wait for
+#: more.
 _LINGER_S = 0.001
 
 
 class Slots:
-    """Counts free worker threads; shared by all consumers of the process."""
+    """Counts the free worker threads of a process; shared by its consumers."""
 
     def __init__(self) -> None:
         self._free = 0
@@ -23,20 +24,20 @@ class Slots:
         self._changed = threading.Condition()
 
     def open(self, count: int) -> None:
-        """Add slots; called once the number of worker threads is known."""
+        """Add slots; called when the number of worker threads is known."""
         self._count += count
         self.give(count)
 
     def reserve(self, timeout_s: float, *, backlog: bool = False) -> int:
-        """Take all free slots, waiting for the first one.
+        """Take all free slots; wait for the first one.
 
         Args:
             timeout_s: How long to wait.
-            backlog: More jobs are known to wait than there were slots for: linger for a moment until half
-                of the slots are free, so that one fetch serves several short jobs.
+            backlog: More jobs are waiting than the last fetch had slots for. Then wait a moment for half of
+                the slots, so that one fetch serves several short jobs.
 
         Returns:
-            How many were taken; 0 when none became free in time.
+            Number of slots taken; 0 if none became free in time.
         """
         with self._changed:
             if backlog:
@@ -54,7 +55,7 @@ class Slots:
                 return
 
     def give(self, count: int) -> None:
-        """Give slots back."""
+        """Return slots."""
         if count:
             with self._changed:
                 self._free += count
@@ -62,22 +63,22 @@ class Slots:
                     self._changed.notify()
 
     def wake(self) -> None:
-        """Wake whoever waits, so that it can see that the worker stops."""
+        """Wake the threads that wait for a slot, so that they notice that the worker stops."""
         with self._changed:
             self._changed.notify_all()
 
     @property
     def count(self) -> int:
-        """How many there are, free or not."""
+        """Number of slots, free or not."""
         return self._count
 
 
-class Share:
-    """What one consumer may have of the slots.
+class SlotShare:
+    """The part of the slots that one consumer may hold.
 
     Args:
         slots: Of the process.
-        part: 0 to 1: how many of them it holds at most, one at least; None for all.
+        part: Largest part that it may hold, 0 to 1, but at least one slot; None for all.
     """
 
     def __init__(self, slots: Slots, part: float | None) -> None:
@@ -102,7 +103,7 @@ class Share:
         return taken
 
     def give(self, count: int) -> None:
-        """Give slots back."""
+        """Return slots."""
         if self._part is not None and count:
             with self._changed:
                 self._held -= count

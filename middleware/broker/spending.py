@@ -1,4 +1,4 @@
-"""The typed face of ``spend.lua``: what answers of models take, counted against budgets."""
+"""What answers of models cost, counted against budgets; typed calls of ``spend.lua``."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from msgspec import Struct
 
 from middleware.broker.scripts import Scripts
 
-#: Money is counted in whole billionths of a dollar: a token of the cheapest models costs some ten of them.
+#: Money is counted in whole nano-dollars; a token of the cheapest models costs about ten.
 NANO_PER_USD = 1_000_000_000
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """Budgets; None is none.
+    """Budgets; None means unlimited.
 
     Attributes:
-        day_tokens: Tokens a day.
-        day_nano_usd: Money a day.
-        job_tokens: Tokens a job, all its attempts together.
-        job_nano_usd: Money a job.
+        day_tokens: Tokens per day.
+        day_nano_usd: Money per day.
+        job_tokens: Tokens per job, all its attempts together.
+        job_nano_usd: Money per job.
     """
 
     day_tokens: int | None = None
@@ -27,22 +27,22 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     @property
     def any(self) -> bool:
-        """Whether there is any budget."""
+        """Whether any budget is set."""
         return any(limit is not None for limit in (self.day_tokens, self.day_nano_usd)) or self.of_job
 
     @property
     def of_job(self) -> bool:
-        """Whether there is a budget of a job."""
+        """Whether a budget per job is set."""
         return self.job_tokens is not None or self.job_nano_usd is not None
 
 
 class Spender(Struct, frozen=True, kw_only=True):
-    """Who spends.
+    """The attempt that spends; it asks one question at a time.
 
     Attributes:
-        day: YYYY-MM-DD, UTC; of the claim, also when it is settled after midnight.
-        job_id: The job.
-        attempt: Its attempt, which asks one question at a time.
+        day: YYYY-MM-DD, UTC, of the claim, even if it is settled after midnight.
+        job_id: Id of the job.
+        attempt: Number of the attempt.
     """
 
     day: str
@@ -54,11 +54,11 @@ class Claimed(Struct, frozen=True, kw_only=True):
     """Reply of ``claim``.
 
     Attributes:
-        outcome: ``ok``, ``spent`` or ``held`` (other jobs hold the rest for their answers).
+        outcome: ``ok``, ``spent`` (a budget is used up) or ``held`` (other jobs have reserved the rest).
         granted: Tokens that the answer may have.
-        budget: Which budget stands in the way: ``day_tokens``, ``day_usd``, ``job_tokens``, ``job_usd``.
-        used: Of it.
-        limit: Of it.
+        budget: The budget that prevents it: ``day_tokens``, ``day_usd``, ``job_tokens`` or ``job_usd``.
+        used: How much of that budget is used.
+        limit: That budget.
     """
 
     outcome: str
@@ -69,7 +69,7 @@ class Claimed(Struct, frozen=True, kw_only=True):
 
 
 class DayUse(Struct, frozen=True, kw_only=True):
-    """What a day's answers have taken; free ones are not counted."""
+    """What a day's answers cost; free ones are not counted."""
 
     answers: int = 0
     tokens: int = 0
@@ -88,18 +88,18 @@ def claim(
     nano_out: int,
     hold_ms: int,
 ) -> Claimed:
-    """Hold back what an answer may take.
+    """Reserve what an answer may cost.
 
     Args:
-        scripts: Of the bridge.
-        spender: Who asks.
+        scripts: The store functions.
+        spender: The attempt that asks.
         limits: The budgets.
-        question: Its length in tokens, estimated.
-        answer: Bound on the answer's length that is wanted.
-        least: Bound below which asking is no use.
+        question: Estimated length of the question, in tokens.
+        answer: Wanted upper bound of the answer's length, in tokens.
+        least: Tokens of the answer below which it is not worth asking.
         nano_in: Price of a token of the question, in 10^-9 dollars.
-        nano_out: Price of a token of the answer.
-        hold_ms: When it counts as spent if nobody settles it.
+        nano_out: Price of a token of the answer, in 10^-9 dollars.
+        hold_ms: Time after which the reservation counts as spent, unless it is settled.
 
     Raises:
         StoreUnreachable: Claiming again is safe.
@@ -128,10 +128,10 @@ def claim(
 
 
 def settle(scripts: Scripts, spender: Spender, *, tokens: int, nano_usd: int, count_job: bool) -> bool:
-    """Replace what was held back by what the answer took.
+    """Replace a reservation by what the answer cost.
 
     Returns:
-        False if that has been done before.
+        False if it was settled before.
 
     Raises:
         StoreUnreachable: Settling again is safe.
@@ -150,16 +150,16 @@ def settle(scripts: Scripts, spender: Spender, *, tokens: int, nano_usd: int, co
 
 
 def day_use_command(prefix: str, day: str) -> tuple[str, ...]:
-    """Give the command that reads what the answers of a day have taken, for use in a pipeline.
+    """Return the command that reads what the answers of a day cost, for use in a pipeline.
 
     Args:
-        prefix: Of all keys.
+        prefix: Prefix of all keys.
         day: YYYY-MM-DD, UTC.
     """
     return ("HMGET", f"{prefix}ask:use:{day}", "answers", "tokens", "nano_usd")
 
 
 def read_day_use(reply: list[bytes | None]) -> DayUse:
-    """Read the reply to ``day_use_command``."""
+    """Return the use from the reply to ``day_use_command``."""
     answers, tokens, nano_usd = (0 if value is None else int(value) for value in reply)
     return DayUse(answers=answers, tokens=tokens, nano_usd=nano_usd)

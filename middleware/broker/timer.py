@@ -1,8 +1,8 @@
 """Moves delayed jobs to the ready queue when they are due, to the millisecond.
 
-The server ends a blocking pop up to 100 ms late (its timers run ten times a second), so a consumer cannot
-sleep on the bell until a job is due. This thread can: it learns from every fetch when the next job is
-due, by the store's clock, and rings the bell at that moment by running ``promote``.
+The server ends a blocking pop up to 100 ms late, since its timers run ten times a second. So a consumer
+cannot use the timeout of its wait for the bell to be on time for a due job. Each fetch returns when the next
+job is due, by the store's clock; at that moment this thread runs ``promote``, which rings the bell.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ops.backoff import Backoff
 from ops.errors import BridgeError
 from ops.threads import start_duty
 
-#: Longer waits are cut: the next fetch, at most seconds away, says anew when a job is due.
+#: Longest wait; the next fetch, at most seconds away, returns again when a job is due.
 _LONGEST_WAIT_S = 60.0
 
 
@@ -24,8 +24,8 @@ class DueTimer:
     """Runs ``promote`` when the next job is due.
 
     Args:
-        scripts: To run it with.
-        outage: Where to note that the store is away.
+        scripts: The store functions.
+        outage: Told when the store is unavailable.
     """
 
     def __init__(self, scripts: Scripts, outage: Outage) -> None:
@@ -42,7 +42,7 @@ class DueTimer:
         self._thread = start_duty("due-timer", self._run, ended=lambda: not self._running)
 
     def stop(self) -> None:
-        """Stop the thread; waits for it, bounded."""
+        """Stop the thread and wait for it, for up to 2 s."""
         with self._changed:
             self._running = False
             self._changed.notify()
@@ -50,7 +50,11 @@ class DueTimer:
             self._thread.join(timeout=2.0)
 
     def note(self, next_due_ms: int) -> None:
-        """Learn when the next job is due: in ``next_due_ms`` from now, -1 for never."""
+        """Set the timer if the next job is due earlier than known.
+
+        Args:
+            next_due_ms: Time from now until the next job is due; -1 if there is none.
+        """
         if next_due_ms < 0:
             return
         due_s = time.monotonic() + min(next_due_ms / 1000, _LONGEST_WAIT_S)

@@ -17,7 +17,7 @@ from middleware.archive.ledger_line import LedgerLine, read_line
 from middleware.archive.sealer import Sealer
 from middleware.archive.verification import Verdict
 from middleware.broker.leadership import Leadership, Term
-from middleware.broker.sealing import Sealing
+from middleware.broker.ledger_progress import LedgerProgress
 from ops.settings.load import LoadedSettings, load_settings
 from tests.support import RunningValkey
 
@@ -35,7 +35,7 @@ class Scribe:
         self.folder = bridge.loaded.workspace.ledger_dir
         self.leadership = Leadership(bridge.scripts, name, lease_s=60.0)
         self.ledger = Ledger(self.folder, key_ring(bridge.loaded))
-        self.sealing = Sealing(bridge.scripts)
+        self.sealing = LedgerProgress(bridge.scripts)
         self.now_s = time.time()
         self.sealer = Sealer(self.sealing, self.ledger, clock=lambda: self.now_s)
         term = self.leadership.claim().term

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from middleware.broker.approvals import Approvals, Decision
+from middleware.broker.approvals import ApprovalOutcome, Approvals
 from middleware.broker.scripts import Scripts
 from middleware.job.schema import decode_job, encode_job
 from middleware.job.states import State
@@ -39,7 +39,7 @@ def test_an_approved_job_runs(driver: Driver, approvals: Approvals) -> None:
     """It goes to the ready queue, rings, and its receipt says who let it go."""
     job_id = hold(driver)
     assert driver.fetch() == []
-    assert approvals.approve(job_id, "bob", "looks fine") == Decision("approved", "queued")
+    assert approvals.approve(job_id, "bob", "looks fine") == ApprovalOutcome("approved", "queued")
     assert driver.bell() == 1
     record = driver.job(job_id)
     assert (record.approval, record.reason) == ("approved", "approved by bob: looks fine")
@@ -53,7 +53,7 @@ def test_a_denied_job_never_starts(driver: Driver, approvals: Approvals) -> None
     """It is cancelled, with whoever denied it on the receipt, and what depends on it is skipped."""
     job_id = hold(driver)
     other = driver.add(depends_on=[job_id])
-    assert approvals.deny(job_id, "bob") == Decision("denied", "cancelled")
+    assert approvals.deny(job_id, "bob") == ApprovalOutcome("denied", "cancelled")
     record = driver.job(job_id)
     assert (record.status, record.reason, record.approval) == ("cancelled", "denied by bob", "denied")
     assert driver.chain(job_id) == ["held", "cancelled"]
@@ -68,21 +68,21 @@ def test_the_same_decision_again_does_no_harm(driver: Driver, approvals: Approva
     yes, no = hold(driver), hold(driver)
     approvals.approve(yes, "bob")
     approvals.deny(no, "bob")
-    assert approvals.approve(yes, "eve") == Decision("already", "queued")
-    assert approvals.deny(no, "eve") == Decision("already", "cancelled")
-    assert approvals.deny(yes, "eve") == Decision("refused", "queued", "approved")
-    assert approvals.approve(no, "eve") == Decision("refused", "cancelled", "denied")
+    assert approvals.approve(yes, "eve") == ApprovalOutcome("already", "queued")
+    assert approvals.deny(no, "eve") == ApprovalOutcome("already", "cancelled")
+    assert approvals.deny(yes, "eve") == ApprovalOutcome("refused", "queued", "approved")
+    assert approvals.approve(no, "eve") == ApprovalOutcome("refused", "cancelled", "denied")
     assert driver.chain(yes) == ["held", "queued"]
     assert driver.chain(no) == ["held", "cancelled"]
 
 
 def test_only_what_waits_for_approval_is_decided(driver: Driver, approvals: Approvals) -> None:
     """Neither unknown jobs, nor those that wait for something else, nor cancelled ones."""
-    assert approvals.approve("nosuchjob", "bob") == Decision("unknown", "")
+    assert approvals.approve("nosuchjob", "bob") == ApprovalOutcome("unknown", "")
     first = driver.add()
     second = driver.add(depends_on=[first])
-    assert approvals.approve(first, "bob") == Decision("refused", "queued", "")
-    assert approvals.deny(second, "bob") == Decision("refused", "held", "")
+    assert approvals.approve(first, "bob") == ApprovalOutcome("refused", "queued", "")
+    assert approvals.deny(second, "bob") == ApprovalOutcome("refused", "held", "")
     gone = hold(driver)
     driver.scripts.cancel(gone, "cancelled by bob")
     assert approvals.approve(gone, "bob").outcome == "refused"
@@ -95,14 +95,14 @@ def test_an_approved_job_still_waits_for_what_it_depends_on(driver: Driver, appr
     first, second = driver.add(), driver.add()
     job_id = hold(driver, depends_on=[first, second])
     driver.settle(driver.take())
-    assert approvals.approve(job_id, "bob") == Decision("approved", "held")
+    assert approvals.approve(job_id, "bob") == ApprovalOutcome("approved", "held")
     record = driver.job(job_id)
     assert record.reason == "approved by bob; waiting for 1 other job to complete"
-    assert approvals.approve(job_id, "bob") == Decision("already", "held")
+    assert approvals.approve(job_id, "bob") == ApprovalOutcome("already", "held")
     driver.settle(driver.take())
     assert driver.status(job_id) == "queued"
     late = hold(driver, depends_on=[first, second])
-    assert approvals.approve(late, "bob") == Decision("approved", "queued")
+    assert approvals.approve(late, "bob") == ApprovalOutcome("approved", "queued")
 
 
 def test_a_payload_may_speak_of_dependencies(driver: Driver, approvals: Approvals) -> None:
@@ -110,7 +110,7 @@ def test_a_payload_may_speak_of_dependencies(driver: Driver, approvals: Approval
     request = driver.request(approval=WHY)
     job = msgspec.structs.replace(decode_job(request.spec), metadata={"depends_on": "x"})
     driver.offer(msgspec.structs.replace(request, spec=encode_job(job)))
-    assert approvals.approve(request.job_id, "bob") == Decision("approved", "queued")
+    assert approvals.approve(request.job_id, "bob") == ApprovalOutcome("approved", "queued")
 
 
 def test_an_approval_comes_too_late_for_a_broken_dependency(driver: Driver, approvals: Approvals) -> None:
@@ -118,7 +118,7 @@ def test_an_approval_comes_too_late_for_a_broken_dependency(driver: Driver, appr
     first = driver.add()
     job_id = hold(driver, depends_on=[first])
     driver.settle(driver.take(), "failed")
-    assert approvals.approve(job_id, "bob") == Decision("expired", "cancelled")
+    assert approvals.approve(job_id, "bob") == ApprovalOutcome("expired", "cancelled")
     assert driver.job(job_id).reason == f"skipped: it depends on {first}, which failed"
     assert driver.places(job_id) == [State.CANCELLED]
 
@@ -127,8 +127,8 @@ def test_a_delay_counts_from_the_dispatch(driver: Driver, approvals: Approvals) 
     """A job that is due later is scheduled; one that would have been due already starts."""
     later, past = hold(driver, delay_ms=60_000), hold(driver, delay_ms=1)
     driver.pass_ms(3)
-    assert approvals.approve(later, "bob") == Decision("approved", "scheduled")
-    assert approvals.approve(past, "bob") == Decision("approved", "queued")
+    assert approvals.approve(later, "bob") == ApprovalOutcome("approved", "scheduled")
+    assert approvals.approve(past, "bob") == ApprovalOutcome("approved", "queued")
     assert driver.job(later).due_at is not None
     assert driver.places(later) == [State.SCHEDULED]
 
@@ -142,7 +142,7 @@ def test_an_approved_job_keeps_to_limits(driver: Driver, approvals: Approvals) -
     assert driver.fetch() == []
     assert driver.status(job_id) == "held"
     assert approvals.waiting(10) == []
-    assert approvals.deny(job_id, "eve") == Decision("refused", "held", "approved")
+    assert approvals.deny(job_id, "eve") == ApprovalOutcome("refused", "held", "approved")
     driver.settle(running)
     assert driver.take().job_id == job_id
 
@@ -159,8 +159,8 @@ def test_what_nobody_approves_expires(driver: Driver, approvals: Approvals) -> N
     record = driver.job(swept)
     assert (record.status, record.approval) == ("cancelled", "expired")
     assert record.reason == "expired: not approved within 60 min"
-    assert approvals.approve(late, "bob") == Decision("expired", "cancelled")
-    assert approvals.approve(late, "bob") == Decision("refused", "cancelled", "expired")
+    assert approvals.approve(late, "bob") == ApprovalOutcome("expired", "cancelled")
+    assert approvals.approve(late, "bob") == ApprovalOutcome("refused", "cancelled", "expired")
     assert driver.chain(late) == ["held", "cancelled"]
     assert driver.store.call("ZCARD", driver.keys.approvals) == 0
 
@@ -187,10 +187,10 @@ def test_the_list_is_the_oldest_first_and_bounded(driver: Driver, approvals: App
 
 @pytest.mark.parametrize(
     ("choice", "decision"),
-    [("run", Decision("approved", "queued")), ("fail", Decision("expired", "failed"))],
+    [("run", ApprovalOutcome("approved", "queued")), ("fail", ApprovalOutcome("expired", "failed"))],
 )
 def test_what_a_job_does_when_a_dependency_fails_is_its_choice(
-    driver: Driver, approvals: Approvals, choice: str, decision: Decision
+    driver: Driver, approvals: Approvals, choice: str, decision: ApprovalOutcome
 ) -> None:
     """``on_dependency_failure`` holds for what failed while the job waited for approval, too."""
     first = driver.add()
@@ -214,7 +214,7 @@ def test_a_decision_whose_reply_is_lost_is_made_once(driver: Driver, link: Lossy
     over = Approvals(Scripts(lossy, prefix), ttl_s=3600)
     job_id = hold(driver)
     link.lose_next_reply()
-    assert over.approve(job_id, "bob") == Decision("already", "queued")
+    assert over.approve(job_id, "bob") == ApprovalOutcome("already", "queued")
     assert link.lost == 1
     assert driver.chain(job_id) == ["held", "queued"]
     lossy.close()

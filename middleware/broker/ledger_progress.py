@@ -1,20 +1,17 @@
-"""What the store knows of the ledger: which jobs are to be sealed, how far each is, where the ledger ends."""
+"""How far the ledger is: jobs with transitions that it lacks, and its last line, see ``seal.lua``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from middleware.broker.leadership import Term
+from middleware.broker.scripts import Scripts
 from middleware.job.keys import Keys
+from ops.store.resp import Argument
 
-if TYPE_CHECKING:
-    from middleware.broker.scripts import Scripts
-    from ops.store.resp import Argument
-
-#: A job's specification can be a megabyte, of which a few words are needed: so many at a time.
+#: Specifications in one round trip: each can have a megabyte.
 _SPECS_MAX = 50
 
 
@@ -22,8 +19,8 @@ class Unsealed(Struct, frozen=True):
     """A job whose receipt chain has grown.
 
     Attributes:
-        job_id: Which.
-        sealed: How many of its lines are in the ledger, as far as the store knows.
+        job_id: Id of the job.
+        sealed: Number of its lines in the ledger, as far as the store knows.
         chain: All its lines.
     """
 
@@ -32,11 +29,14 @@ class Unsealed(Struct, frozen=True):
     chain: list[bytes]
 
 
-class Sealing:
-    """The store's side of the ledger.
+class LedgerProgress:
+    """What the store knows of the ledger: which transitions it lacks, and where it ends.
+
+    The sealer (``middleware/archive/sealer.py``) reads this, writes the ledger and notes its progress here;
+    the scheduler's seal loop runs the sealer.
 
     Args:
-        scripts: Where it is.
+        scripts: The store functions.
     """
 
     def __init__(self, scripts: Scripts) -> None:
@@ -44,16 +44,16 @@ class Sealing:
         self._keys = Keys(scripts.prefix)
 
     def is_idle(self) -> bool:
-        """Tell whether there is nothing to seal."""
+        """Return whether there is nothing to seal."""
         return bool(self._scripts.store.call("EXISTS", self._keys.unsealed) == 0)
 
     def unsealed(self, limit: int) -> list[Unsealed]:
-        """Give jobs that have transitions which are not sealed, at most so many, in no order."""
+        """Return up to ``limit`` jobs with transitions that are not sealed, in no order."""
         found = self._scripts.store.call("SRANDMEMBER", self._keys.unsealed, limit)
         return self.read([item.decode() for item in found])
 
     def read(self, ids: Sequence[str]) -> list[Unsealed]:
-        """Give these jobs, whether they have transitions that are not sealed or not."""
+        """Return these jobs, sealed or not."""
         commands: list[tuple[Argument, ...]] = []
         for job_id in ids:
             commands += [
@@ -67,7 +67,7 @@ class Sealing:
         ]
 
     def specs(self, job_ids: Sequence[str]) -> dict[str, bytes]:
-        """Give what was dispatched, of jobs that are there."""
+        """Return the specifications of these jobs, of those that exist."""
         found: dict[str, bytes] = {}
         for at in range(0, len(job_ids), _SPECS_MAX):
             some = job_ids[at : at + _SPECS_MAX]
@@ -78,7 +78,7 @@ class Sealing:
         return found
 
     def head(self, ledger: str) -> tuple[int, str]:
-        """Give number and SHA-256 of the last line of a ledger that the store knows of; 0 if of none."""
+        """Return number and SHA-256 of the last line of a ledger that the store knows of; 0 if none."""
         said = self._scripts.store.call("HGET", f"{self._scripts.prefix}ledgers", ledger)
         if said is None:
             return 0, ""
@@ -86,27 +86,27 @@ class Sealing:
         return int(seq), digest
 
     def has_ledgers(self) -> bool:
-        """Tell whether anything was ever sealed, into any ledger."""
+        """Return whether anything was ever sealed, into any ledger."""
         return bool(self._scripts.store.call("EXISTS", f"{self._scripts.prefix}ledgers"))
 
     def note(self, term: Term, ledger: str, seq: int, digest: str, counts: Mapping[str, int]) -> bool:
-        """Note what the ledger has.
+        """Record what the ledger has.
 
         Args:
-            term: Under which we lead.
-            ledger: Its name.
+            term: Term of the leader that has sealed.
+            ledger: Name of the ledger.
             seq: Number of its last line.
-            digest: SHA-256 of that.
-            counts: Job id -> how many lines of its chain are sealed.
+            digest: SHA-256 of that line.
+            counts: Job id -> number of lines of its chain that are sealed.
 
         Returns:
-            Whether it was noted; if not, somebody else leads.
+            Whether it was recorded; if not, another candidate leads.
         """
         pairs = [part for pair in counts.items() for part in pair]
         reply = self._scripts.run("seal", term.fence, ledger, seq, digest, *pairs)
         return bool(reply[0] == b"noted")
 
     def lost(self) -> int:
-        """Count the jobs that were deleted before the ledger had all their transitions."""
+        """Return the number of jobs that were deleted before the ledger had all their transitions."""
         said = self._scripts.store.call("GET", f"{self._keys.unsealed}:lost")
         return 0 if said is None else int(said)
