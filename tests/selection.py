@@ -43,7 +43,7 @@ SLOW: dict[str, int] = {
     "tests/dispatch/test_faults.py": 12,
     "tests/deploy/test_tracing.py": 10,
     "tests/faults/test_outages.py": 10,
-    "tests/telegram/test_door.py": 9,
+    "tests/telegram/test_bot.py": 9,
     "tests/actors/test_stopping.py": 8,
     "tests/projects/test_graph.py": 8,
     "tests/projects/test_docs.py": 8,

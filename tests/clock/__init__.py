@@ -1,1 +1,1 @@
-"""Tests of the clock."""
+"""Tests of the scheduler."""

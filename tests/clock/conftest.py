@@ -1,4 +1,4 @@
-"""Candidates for the lease, a bridge without workers, and real clocks as processes."""
+"""Candidates of an election, a bridge without workers, and schedulers as processes."""
 
 from __future__ import annotations
 
@@ -18,49 +18,49 @@ from ops.store.client import Store
 from tests.support import eventually, threeox
 
 
-class Office:
-    """The lease of one bridge, and those who want it."""
+class Election:
+    """Leader election of one bridge."""
 
     def __init__(self, scripts: Scripts) -> None:
         self.scripts = scripts
 
     def candidate(self, name: str, *, lease_s: float = 3.0) -> Leadership:
-        """Make one."""
+        """Return a candidate."""
         return Leadership(self.scripts, name, lease_s=lease_s)
 
     @staticmethod
     def fence_of(candidate: Leadership) -> int:
-        """Have it claim the lease, which it has to get."""
+        """Let a candidate claim the lease, which it must get; return its fencing token."""
         term = candidate.claim().term
         assert term is not None
         return term.fence
 
     def end_lease(self, *, at_ms: int = 0) -> None:
-        """Let the lease have ended long ago, or end at another time."""
+        """Set the end of the lease, by default to long ago."""
         self.scripts.store.call("HSET", f"{self.scripts.prefix}lead", "until", at_ms)
 
     def read(self, key: str) -> dict[str, str]:
-        """Read a hash."""
+        """Return a hash of the store."""
         flat = self.scripts.store.call("HGETALL", f"{self.scripts.prefix}{key}")
         return {flat[at].decode(): flat[at + 1].decode() for at in range(0, len(flat), 2)}
 
     def now_ms(self) -> int:
-        """Read the store's clock."""
+        """Return the store's time."""
         seconds, micros = self.scripts.store.call("TIME")
         return int(seconds) * 1000 + int(micros) // 1000
 
 
 @pytest.fixture
-def office(valkey: str, prefix: str) -> Iterator[Office]:
-    """A lease that nobody has had yet."""
+def election(valkey: str, prefix: str) -> Iterator[Election]:
+    """An election without a leader yet."""
     store = Store(valkey)
-    yield Office(Scripts(store, prefix))
+    yield Election(Scripts(store, prefix))
     store.close()
 
 
 @pytest.fixture
 def own(loaded: LoadedSettings) -> Bridge:
-    """A bridge of the test's own, without workers."""
+    """A bridge of one test, without workers."""
     return connect(loaded)
 
 
@@ -73,7 +73,7 @@ def write_schedules(environ: Mapping[str, str], text: str) -> None:
 
 
 def runs_of(bridge: Bridge, schedule: str) -> list[JobRecord]:
-    """Give the jobs of a schedule, by the time of their run."""
+    """Return the jobs of a schedule, by the time of their run."""
     page = bridge.reader.page(source="clock", limit=1000)
     assert page.next is None
     found = [job for job in page.jobs if job.metadata.get("schedule") == schedule]
@@ -98,22 +98,22 @@ class ClockProcess:
 
     @property
     def leads(self) -> bool:
-        """Whether the store has it as its leader."""
+        """Whether it holds the lease."""
         holder = self._bridge.store.call("HGET", f"{self._bridge.scripts.prefix}lead", "holder")
         return holder is not None and f":{self.process.pid}:" in holder.decode()
 
     def wait_ready(self) -> None:
-        """Wait until it serves."""
+        """Wait until it is ready."""
         ready = self._bridge.loaded.workspace.run_dir / "clock.ready"
         eventually(lambda: ready.exists() and ready.read_text() == str(self.process.pid), 20.0)
 
     def kill(self) -> None:
-        """End it with SIGKILL."""
+        """Kill it with SIGKILL."""
         self.process.kill()
         self.process.wait(10.0)
 
     def stop(self) -> int:
-        """Ask it to end, and give its exit code."""
+        """Send SIGTERM; return the exit code."""
         self.process.terminate()
         return self.process.wait(10.0)
 
@@ -122,7 +122,7 @@ class ClockProcess:
 def running_clocks(
     environ: Mapping[str, str], bridge: Bridge, count: int = 1
 ) -> Iterator[list[ClockProcess]]:
-    """Run clocks for the time of a block; one of them leads when it begins."""
+    """Run schedulers within a block; one of them leads when it begins."""
     clocks: list[ClockProcess] = []
     try:
         for _ in range(count):
@@ -136,4 +136,4 @@ def running_clocks(
                 clock.kill()
 
 
-__all__ = ["ClockProcess", "Office", "load_settings", "running_clocks", "runs_of", "write_schedules"]
+__all__ = ["ClockProcess", "Election", "load_settings", "running_clocks", "runs_of", "write_schedules"]

@@ -1,4 +1,4 @@
-"""Real clocks that are killed, stopped, cut off from their store, and given other schedules."""
+"""Real schedulers that are killed, stopped, cut off from their store, and get other schedules."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ job = { job_type = "heartbeat" }
 
 
 def moments(bridge: Bridge, schedule: str = "tick") -> list[float]:
-    """Give the times of a schedule's runs, in seconds."""
+    """Return the times of a schedule's runs, in seconds."""
     return [datetime.fromisoformat(job.metadata["run_at"]).timestamp() for job in runs_of(bridge, schedule)]
 
 
 def assert_every_second_once(seconds: list[float]) -> None:
-    """None is missing between the first and the last, and none is there twice."""
+    """Check that no run is missing between the first and the last, and none is doubled."""
     assert seconds == [seconds[0] + at for at in range(len(seconds))]
 
 
 def test_the_leader_is_killed_and_no_run_is_lost_or_doubled(own: Bridge, environ: dict[str, str]) -> None:
-    """Two clocks, SIGKILL for the leader: the other takes over in under 5 s, and fires what was due."""
+    """The leader gets SIGKILL: the other takes over within 5 s and submits the due runs."""
     write_schedules(environ, TICK)
     with running_clocks(environ, own, count=2) as clocks:
         eventually(lambda: len(runs_of(own, "tick")) >= 2)
@@ -60,7 +60,7 @@ def test_the_leader_is_killed_and_no_run_is_lost_or_doubled(own: Bridge, environ
 
 
 def test_a_leader_that_froze_finds_another_and_changes_nothing(own: Bridge, environ: dict[str, str]) -> None:
-    """SIGSTOP until its lease has ended: when it goes on, it follows, and no run is there twice."""
+    """SIGSTOP until its lease has ended: afterwards it follows, and no run is doubled."""
     write_schedules(environ, TICK)
     with running_clocks(environ, own, count=2) as clocks:
         leader = next(clock for clock in clocks if clock.leads)
@@ -76,7 +76,7 @@ def test_a_leader_that_froze_finds_another_and_changes_nothing(own: Bridge, envi
 
 
 def test_a_leader_that_is_stopped_hands_over_at_once(own: Bridge, environ: dict[str, str]) -> None:
-    """SIGTERM: it gives up its lease, and leaves no entry behind."""
+    """On SIGTERM it releases its lease and removes its heartbeat."""
     write_schedules(environ, TICK)
     with running_clocks(environ, own, count=2) as clocks:
         leader = next(clock for clock in clocks if clock.leads)
@@ -116,7 +116,7 @@ def test_what_was_missed_while_no_clock_ran_is_listed_by_its_source(
 
 
 def test_changed_schedules_are_taken_up_without_a_restart(own: Bridge, environ: dict[str, str]) -> None:
-    """One that cannot be read is told of, and the old ones go on."""
+    """An invalid one is logged, and the previous schedules stay in force."""
     write_schedules(environ, TICK)
     log = own.loaded.workspace.log_file
     with running_clocks(environ, own):
@@ -133,8 +133,8 @@ def test_changed_schedules_are_taken_up_without_a_restart(own: Bridge, environ: 
         assert own.store.call("HKEYS", f"{own.scripts.prefix}schedules") == [b"tock"]
 
 
-def test_a_schedule_that_cannot_be_ends_the_command(own: Bridge, environ: dict[str, str]) -> None:
-    """Exit code 2, the fault and the remedy."""
+def test_an_invalid_schedule_ends_the_command(own: Bridge, environ: dict[str, str]) -> None:
+    """Exit code 2, the error and the remedy."""
     assert own.loaded.workspace.home.exists()
     write_schedules(environ, TICK.replace("every = 1", 'cron = "soon"'))
     done = run_3ox("clock", environ=environ)
@@ -142,8 +142,8 @@ def test_a_schedule_that_cannot_be_ends_the_command(own: Bridge, environ: dict[s
     assert "cron of the schedule 'tick' in 3ox.toml has 1 fields, not 5" in done.stderr
 
 
-def test_firing_waits_while_the_store_is_away(mortal: tuple[RunningValkey, dict[str, str]]) -> None:
-    """Killed and started again: who leads is known again, and the runs in between come late, each once."""
+def test_runs_wait_while_the_store_is_unavailable(mortal: tuple[RunningValkey, dict[str, str]]) -> None:
+    """Killed and restarted: a leader is elected again, and the runs in between start late, each once."""
     server, environ = mortal
     write_schedules(environ, TICK)
     bridge = connect(load_settings(environ=environ))
@@ -160,7 +160,7 @@ def test_firing_waits_while_the_store_is_away(mortal: tuple[RunningValkey, dict[
 
 
 def test_the_bridge_s_own_duties_are_done(own: Bridge, environ: dict[str, str]) -> None:
-    """Samples are taken, a canary goes through a worker and back, jobs that ended long ago are deleted."""
+    """Samples are taken, a canary passes through a worker, jobs past their retention are deleted."""
     short = {**environ, "BRIDGE_CANARY_INTERVAL_S": "1", "BRIDGE_RETENTION_S": "2"}
     with running_worker(own, environ), running_clocks(short, own):
         eventually(lambda: Metrics(own.reader).series("10s"))
@@ -191,7 +191,7 @@ def test_old_jobs_and_deliveries_are_removed_where_no_worker_runs(
 
 
 def test_the_series_is_bounded(own: Bridge) -> None:
-    """An hour and a week of points, and no more."""
+    """Points for an hour and a week, and no more."""
     metrics = Metrics(own.reader)
     assert [POINTS_MAX[name] * SPACING_S[name] for name in ("10s", "10m")] == [3_600, 7 * 86_400]
     for _ in range(POINTS_MAX["10s"] + 5):

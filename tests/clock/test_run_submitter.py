@@ -1,4 +1,4 @@
-"""What becomes of runs that are due, late, missed, or met twice; at times of the test's choice."""
+"""Runs that are due, late, missed, or submitted twice, at times that the test sets."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ops.errors import QueueFull, SettingsError
 from ops.settings.load import ScheduleSettings
 from tests.clock.conftest import runs_of
 
-#: A Sunday noon; any time does.
+#: A Sunday noon; any time would do.
 NOON_MS = 1_795_348_800_000
 HEARTBEAT = {"job_type": "heartbeat"}
 
 
 def schedule(name: str = "tick", **fields: Any) -> Schedule:
-    """Make a schedule that runs a heartbeat every minute."""
+    """Return a schedule that submits a heartbeat every minute."""
     row = {"every": 60, "job": HEARTBEAT, **fields}
     return make_schedules([ScheduleSettings(id=name, **row)])[0]
 
 
 class Leader:
-    """A leader whose hours the test sets."""
+    """A leader with a time that the test sets."""
 
     def __init__(self, bridge: Bridge, name: str = "leader", catch_up_max: int = 1000) -> None:
         self.bridge = bridge
@@ -39,7 +39,7 @@ class Leader:
         self.submitter.load_progress()
 
     def at(self, minutes: float, *schedules: Schedule) -> list[int | None]:
-        """Treat what is due so many minutes after noon, in as many rounds as it takes."""
+        """Handle all runs that are due this many minutes after noon; return the next due times."""
         now_ms = NOON_MS + round(minutes * 60_000)
         following = []
         for item in schedules:
@@ -51,12 +51,12 @@ class Leader:
 
 
 def times(bridge: Bridge, name: str = "tick", status: str = "queued") -> list[str]:
-    """Give minute and second of the runs of a schedule in one state."""
+    """Return minute and second of the runs of a schedule in one state."""
     return [job.metadata["run_at"][14:19] for job in runs_of(bridge, name) if job.status == status]
 
 
 def test_each_run_is_fired_once_in_its_turn(own: Bridge) -> None:
-    """The first time a schedule is seen nothing is due; then each run, and the next is announced."""
+    """A new schedule has no due runs; then each run is submitted, and the next due time is returned."""
     leader, tick = Leader(own), schedule()
     assert leader.at(0.5, tick) == [NOON_MS + 60_000]
     assert times(own) == []
@@ -70,7 +70,7 @@ def test_each_run_is_fired_once_in_its_turn(own: Bridge) -> None:
 
 
 def test_runs_missed_while_all_were_down_are_run_late_or_recorded_as_skipped(own: Bridge) -> None:
-    """By each schedule's policy, and both are listed."""
+    """Depending on the policy; both are listed."""
     run, skip = schedule("run"), schedule("skip", missed="skip")
     some = schedule("some", latest_s=150)
     leader = Leader(own)
@@ -91,8 +91,8 @@ def test_runs_missed_while_all_were_down_are_run_late_or_recorded_as_skipped(own
     ]
 
 
-def test_of_very_many_missed_runs_the_last_are_treated_singly(own: Bridge) -> None:
-    """Those before are recorded as one, with their number."""
+def test_of_very_many_missed_runs_the_last_get_a_job_each(own: Bridge) -> None:
+    """Older ones share one job, which states their number."""
     leader, tick = Leader(own, catch_up_max=5), schedule()
     leader.at(0, tick)
     leader.at(100, tick)
@@ -104,7 +104,7 @@ def test_of_very_many_missed_runs_the_last_are_treated_singly(own: Bridge) -> No
 
 
 def test_a_single_run_before_those_is_recorded_as_one(own: Bridge) -> None:
-    """In the singular, and with its own time."""
+    """The reason is in the singular, with the time of the run."""
     leader, tick = Leader(own, catch_up_max=5), schedule()
     leader.at(0, tick)
     leader.at(6, tick)
@@ -114,7 +114,7 @@ def test_a_single_run_before_those_is_recorded_as_one(own: Bridge) -> None:
 
 @pytest.mark.parametrize("policy", ["run", "skip"])
 def test_a_leader_that_died_before_it_noted_a_run_does_not_have_it_twice(own: Bridge, policy: str) -> None:
-    """The next one dispatches it again, and finds it known."""
+    """The next leader submits it again, and the store recognizes it."""
     tick = schedule(missed=policy)
     first = Leader(own)
     first.at(0, tick)
@@ -129,7 +129,7 @@ def test_a_leader_that_died_before_it_noted_a_run_does_not_have_it_twice(own: Br
 
 
 def test_a_run_that_was_started_in_time_is_not_skipped_afterwards(own: Bridge) -> None:
-    """The leader died between starting and noting it, and the next one comes too late for a start."""
+    """The leader died before it recorded the run, and the next one comes too late to start it."""
     tick = schedule(missed="skip")
     first = Leader(own)
     first.at(0, tick)
@@ -142,7 +142,7 @@ def test_a_run_that_was_started_in_time_is_not_skipped_afterwards(own: Bridge) -
 
 
 def test_a_leader_that_was_taken_for_dead_changes_nothing(own: Bridge) -> None:
-    """It comes back with an old fence: its note is refused, and its run is one that is known."""
+    """Its record is refused because of its fencing token, and its run is a duplicate."""
     tick = schedule()
     old = Leader(own)
     old.at(0, tick)
@@ -156,7 +156,7 @@ def test_a_leader_that_was_taken_for_dead_changes_nothing(own: Bridge) -> None:
 
 
 def test_another_timing_has_missed_nothing(own: Bridge) -> None:
-    """A schedule that is changed to another time begins anew; another job under the same timing does not."""
+    """A changed timing starts without missed runs; a changed job with the same timing does not."""
     leader = Leader(own)
     leader.at(0, schedule())
     leader.at(5.5, schedule(every="2m"))
@@ -166,7 +166,7 @@ def test_another_timing_has_missed_nothing(own: Bridge) -> None:
 
 
 def test_the_store_s_clock_may_jump(own: Bridge) -> None:
-    """Forward: what lies between is missed. Back: nothing runs twice. Far back: it goes on from there."""
+    """Forward: runs in between are missed. Back: no run is doubled. Far back: it continues from there."""
     leader, tick = Leader(own), schedule()
     leader.at(0, tick)
     leader.at(1, tick)
@@ -179,7 +179,7 @@ def test_the_store_s_clock_may_jump(own: Bridge) -> None:
 
 
 def test_a_full_queue_keeps_a_run_due(own: Bridge) -> None:
-    """It is not noted as done, and comes when there is room."""
+    """It is not recorded as handled, and starts when there is room."""
     tick = schedule()
     leader = Leader(own)
     leader.at(0, tick)
@@ -195,7 +195,7 @@ def test_a_full_queue_keeps_a_run_due(own: Bridge) -> None:
 
 
 def test_a_job_that_is_refused_does_not_stop_the_schedule(own: Bridge) -> None:
-    """A project that is not configured: logged, and the next run has its turn."""
+    """An unknown project is logged, and the next run has its turn."""
     leader = Leader(own)
     task = schedule(job={"job_type": "task.custom", "project": "none", "payload": {"task": "x"}})
     leader.at(0, task)
@@ -204,7 +204,7 @@ def test_a_job_that_is_refused_does_not_stop_the_schedule(own: Bridge) -> None:
 
 
 def test_schedules_that_are_gone_are_forgotten(own: Bridge) -> None:
-    """One that comes back has missed nothing."""
+    """A schedule that is added again has missed no runs."""
     leader = Leader(own)
     leader.at(0, schedule("a"), schedule("b"))
     leader.submitter.forget_others(leader.term, [schedule("b")])
@@ -228,8 +228,8 @@ def test_schedules_that_are_gone_are_forgotten(own: Bridge) -> None:
         ({"job": {"job_type": "heartbeat", "trust": "member"}}, "unknown key 'trust'"),
     ],
 )
-def test_a_schedule_that_cannot_be_is_refused(fields: dict[str, Any], said: str) -> None:
-    """The error names the schedule, the fault and a remedy."""
+def test_an_invalid_schedule_is_refused(fields: dict[str, Any], said: str) -> None:
+    """The error names the schedule, the problem and a remedy."""
     with pytest.raises(SettingsError) as caught:
         schedule("broken", **fields)
     assert said in caught.value.message

@@ -1,4 +1,4 @@
-"""When schedules run: cron lines, intervals, and the two odd days of a year."""
+"""Run times of schedules: cron lines, intervals, changes of the clocks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ingress.core.schedule_timing import Cron, parse_every, parse_zone, runs_bet
 from ops.errors import SettingsError
 
 BERLIN = ZoneInfo("Europe/Berlin")
-#: With changes by an hour, by half an hour, in the south, at midnight, and with none.
+#: Changes by an hour, by half an hour, in the south, at midnight, and no change.
 ZONES = [
     "Europe/Berlin",
     "America/New_York",
@@ -26,17 +26,17 @@ ZONES = [
 
 
 def ms(text: str) -> int:
-    """Read a time as milliseconds since 1970."""
+    """Return a time as milliseconds since 1970."""
     return round(datetime.fromisoformat(text).timestamp() * 1000)
 
 
 def local(run_ms: int, zone: ZoneInfo = BERLIN) -> str:
-    """Write a run's time by the wall clock, with its offset."""
+    """Return the wall-clock time of a run with its offset."""
     return datetime.fromtimestamp(run_ms / 1000, zone).strftime("%d %H:%M%z")
 
 
 def walk(line: str, start: str, end: str, zone: ZoneInfo = BERLIN) -> list[str]:
-    """Give all runs of a cron line between two times."""
+    """Return all runs of a cron line between two times."""
     return [local(run, zone) for run in runs_between(Cron(line, zone, "cron"), ms(start), ms(end), 10_000)]
 
 
@@ -69,10 +69,10 @@ def walk(line: str, start: str, end: str, zone: ZoneInfo = BERLIN) -> list[str]:
             "2026-10-25T03:00Z",
             ["25 02:30+0200", "25 02:30+0100", "25 03:30+0100"],
         ),
-        # Two lines of one day that fall together in spring, and a later one that comes first.
+        # Two times of one day that coincide in spring, and a later one that comes first.
         ("0,45 2,3 * * *", "2026-03-28T23:00Z", "2026-03-29T12:00Z", ["29 03:00+0200", "29 03:45+0200"]),
         ("0 0 29 2 *", "2026-03-01T00:00Z", "2032-03-01T00:00Z", ["29 00:00+0100", "29 00:00+0100"]),
-        # Either of the day fields, if both are given.
+        # If both day fields are given, either may match.
         ("0 9 1 * mon", "2026-06-01T09:00Z", "2026-07-02T00:00Z", ["08", "15", "22", "29", "01"]),
         ("0 9 * * 0", "2026-06-01T00:00Z", "2026-06-15T00:00Z", ["07", "14"]),
         ("0 9 * * 7", "2026-06-01T00:00Z", "2026-06-15T00:00Z", ["07", "14"]),
@@ -83,7 +83,7 @@ def walk(line: str, start: str, end: str, zone: ZoneInfo = BERLIN) -> list[str]:
     ],
 )
 def test_a_cron_line_runs_at_these_times(line: str, start: str, end: str, runs: list[str]) -> None:
-    """A day given alone stands for whatever time the line says."""
+    """Expected runs are prefixes: a day alone matches any time of that day."""
     got = walk(line, start, end)
     assert len(got) == len(runs)
     assert all(have.startswith(want) for have, want in zip(got, runs, strict=True)), got
@@ -144,7 +144,7 @@ def test_a_day_of_week_field_selects_these_days(field: str, days: str) -> None:
     day=st.dates(datetime(2024, 1, 1).date(), datetime(2030, 12, 1).date()),  # noqa: DTZ001 (only its date)
 )
 def test_a_line_that_names_its_hour_runs_once_a_day(zone: str, hour: int, minute: int, day: object) -> None:
-    """Whatever the zone and the day: thirty days, thirty runs, a day apart but for the change."""
+    """In any zone: thirty days have thirty runs, a day apart except at a change of the clocks."""
     start = datetime.fromisoformat(f"{day}T00:00").replace(tzinfo=ZoneInfo(zone))
     end = start + timedelta(days=30)
     cron = Cron(f"{minute} {hour} * * *", ZoneInfo(zone), "cron")
@@ -161,7 +161,7 @@ def test_a_line_that_names_its_hour_runs_once_a_day(zone: str, hour: int, minute
     start=st.datetimes(datetime(2024, 1, 1), datetime(2030, 12, 1)),  # noqa: DTZ001 (made UTC below)
 )
 def test_an_hourly_line_runs_by_elapsed_time(zone: str, minute: int, start: datetime) -> None:
-    """At every hour that there is, those of the repeated one included; never twice at one moment."""
+    """At every hour that exists, the repeated one included; never twice at one moment."""
     first_ms = round(start.replace(tzinfo=UTC).timestamp() * 1000)
     runs = runs_between(
         Cron(f"{minute} * * * *", ZoneInfo(zone), "cron"), first_ms, first_ms + 48 * 3_600_000, 1_000
@@ -175,8 +175,8 @@ def test_an_hourly_line_runs_by_elapsed_time(zone: str, minute: int, start: date
 
 @settings(max_examples=60, deadline=None)
 @given(start_ms=st.integers(0, 4_000_000_000_000), steps=st.integers(1, 40))
-def test_where_one_looks_from_makes_no_difference(start_ms: int, steps: int) -> None:
-    """The run after any moment is the first of all runs that is later: clocks agree, whenever they start."""
+def test_the_start_of_a_search_makes_no_difference(start_ms: int, steps: int) -> None:
+    """The run after a moment is the first later run, so schedulers agree whenever they start."""
     cron = Cron("*/20 1-4 * * *", BERLIN, "cron")
     runs = runs_between(cron, start_ms, start_ms + 8 * 86_400_000, steps)
     for run in runs:
@@ -189,15 +189,15 @@ def test_where_one_looks_from_makes_no_difference(start_ms: int, steps: int) -> 
     [(1, 1_000), (1.5, 1_500), ("90s", 90_000), ("5m", 300_000), ("1h 30m", 5_400_000), ("1d", 86_400_000)],
 )
 def test_an_interval_runs_at_its_multiples(value: float | str, interval_ms: int) -> None:
-    """Counted from 1970, so that all clocks agree."""
+    """Counted from 1970, so that all schedulers agree."""
     every = parse_every(value, "every")
     assert runs_between(every, interval_ms * 7, interval_ms * 10, 10) == [interval_ms * n for n in (8, 9, 10)]
     assert every.next_ms(interval_ms * 7 - 1) == interval_ms * 7
 
 
 @pytest.mark.parametrize("value", [0, 0.5, -1, "0s", "5", "5 minutes", "", "m5"])
-def test_what_is_no_interval_is_refused(value: float | str) -> None:
-    """With the form that is."""
+def test_an_invalid_interval_is_refused(value: float | str) -> None:
+    """The error names the valid form."""
     with pytest.raises(SettingsError) as caught:
         parse_every(value, "every of 'x'")
     assert caught.value.message.startswith("every of 'x'")
@@ -212,15 +212,15 @@ def test_what_is_no_interval_is_refused(value: float | str) -> None:
         "0 0 * * 1,,2",
     ],
 )
-def test_what_is_no_cron_line_is_refused(line: str) -> None:
-    """So is one that names a day that never comes."""
+def test_an_invalid_cron_line_is_refused(line: str) -> None:
+    """So is a line that never runs."""
     with pytest.raises(SettingsError) as caught:
         Cron(line, BERLIN, "cron of 'x'")
     assert caught.value.message.startswith("cron of 'x'")
 
 
 @pytest.mark.parametrize("name", ["Europe/Atlantis", "", "../etc/passwd", "/etc/passwd"])
-def test_what_is_no_time_zone_is_refused(name: str) -> None:
+def test_an_unknown_time_zone_is_refused(name: str) -> None:
     """Paths included."""
     with pytest.raises(SettingsError):
         parse_zone(name, "timezone of 'x'")

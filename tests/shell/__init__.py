@@ -1,1 +1,1 @@
-"""Tests of the shell, and of the sessions that it and others speak in."""
+"""Tests of the shell and of sessions."""

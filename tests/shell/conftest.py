@@ -1,4 +1,4 @@
-"""The bridges of the command line's tests (with a worker, without one, without a store), and terminals."""
+"""The bridges of the CLI tests (with a worker, without one, without a store), and terminals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support import threeox
 
 __all__ = ["bridge", "driver", "quiet", "storeless"]
 
-#: Added to the program that answers: a question that takes until its worker stops it.
+#: Added to the answering program: a question that runs until its worker stops it.
 SLOW = """
 if prompt.endswith("think hard"):
     import time
@@ -28,7 +28,7 @@ Open = Callable[..., Terminal]
 
 @pytest.fixture(scope="session")
 def slow(bridge: Cli) -> Cli:
-    """The bridge with a worker; ``think hard`` is a question that is not answered within a minute."""
+    """The bridge with a worker; ``think hard`` is a question without an answer within a minute."""
     program = Path(bridge.environ["BRIDGE_HOME"]) / "WORKDESK" / "answers.py"
     first, _, rest = program.read_text().partition('if prompt == "fail"')
     program.write_text(f'{first}{SLOW}if prompt == "fail"{rest}')
@@ -37,7 +37,7 @@ def slow(bridge: Cli) -> Cli:
 
 @pytest.fixture
 def open_shell() -> Iterator[Open]:
-    """Opens shells on terminals; what a failed test has left is ended."""
+    """Open shells on terminals; they are stopped after the test."""
     opened: list[Terminal] = []
 
     def start(environ: Mapping[str, str], *options: str) -> Terminal:

@@ -1,4 +1,4 @@
-"""A terminal of a test's own: keys go in, what is drawn comes out as text."""
+"""A pseudo-terminal: keys go in, what is drawn comes out as text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import termios
 import time
 from collections.abc import Mapping, Sequence
 
-#: Asks the terminal where its cursor stands; a program that gets no answer complains.
+#: Asks the terminal for its cursor position; a program that gets no answer complains.
 _WHERE = b"\x1b[6n"
 _SEQUENCES = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07|[=>78()][0B]?)|\x0f|\x0e")
 
@@ -52,7 +52,7 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """All that has been drawn, without the sequences that move and colour it."""
+        """All that has been drawn, without control sequences."""
         return _SEQUENCES.sub("", self._raw.decode(errors="replace"))
 
     def type(self, keys: str) -> None:
@@ -64,7 +64,7 @@ class Terminal:
         self.type(text + "\r")
 
     def expect(self, wanted: str, timeout_s: float = 15.0) -> str:
-        """Wait until a text is drawn after the last one that was waited for, and give what came before it."""
+        """Wait until a text is drawn after the previous match; return what was drawn before it."""
         deadline_s = time.monotonic() + timeout_s
         while True:
             found = self.text.find(wanted, self.seen)
@@ -77,12 +77,12 @@ class Terminal:
             assert self._read(min(left_s, 1.0)), f"it ended without {wanted!r}: {self.text[-1500:]!r}"
 
     def redraw(self) -> None:
-        """Have all be drawn anew (Ctrl-L): of a toolbar only the figures that change are drawn."""
+        """Redraw everything (Ctrl-L): of a toolbar only the figures that change are drawn."""
         self.seen = len(self.text)
         self.type("\x0c")
 
     def see(self, wanted: str, timeout_s: float = 15.0) -> None:
-        """Wait until a text stands on the screen, wherever it was drawn before."""
+        """Wait until a text is on the screen."""
         deadline_s = time.monotonic() + timeout_s
         while True:
             self.redraw()
@@ -92,16 +92,16 @@ class Terminal:
             assert time.monotonic() < deadline_s, f"{wanted!r} is not seen: {self.text[-1500:]!r}"
 
     def look(self) -> None:
-        """Take in what has been drawn."""
+        """Read what has been drawn."""
         self._read(0.1)
 
     def _read(self, timeout_s: float) -> bool:
-        """Read what there is; tells whether there may be more."""
+        """Read what is available; return whether there may be more."""
         if not select.select([self._main], [], [], timeout_s)[0]:
             return True
         try:
             piece = os.read(self._main, 65_536)
-        except OSError:  # EIO: the last process has let go of the terminal
+        except OSError:  # EIO: the last process has closed the terminal
             return False
         self._raw += piece
         asked = self._raw.count(_WHERE)
@@ -112,26 +112,26 @@ class Terminal:
 
     @property
     def is_tidy(self) -> bool:
-        """Whether the terminal echoes and takes lines, as a program has to leave it."""
+        """Whether the terminal echoes and reads lines, as a program must leave it."""
         local = termios.tcgetattr(self._main)[3]
         return bool(local & termios.ECHO and local & termios.ICANON)
 
     def has_ended(self, timeout_s: float) -> bool:
-        """Tell whether the program ends within so long; what it draws meanwhile is taken in."""
+        """Return whether the program ends in time; what it draws meanwhile is read."""
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s and self._read(0.1):
             pass
         return self.process.poll() is not None
 
     def wait(self, timeout_s: float = 15.0) -> int:
-        """Wait for the program's end and give its exit code."""
+        """Wait for the program's end; return its exit code."""
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s and self._read(0.2):
             pass
         return self.process.wait(timeout_s)
 
     def close(self) -> None:
-        """End what still runs."""
+        """Stop what is still running."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait(10.0)

@@ -1,4 +1,4 @@
-"""``3ox demo`` shows every door, ends by itself, and leaves nothing behind."""
+"""``3ox demo`` uses every interface, ends by itself, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DOORS = ("station", "rest", "webhook", "telegram", "shell", "cli", "clock")
 
 @pytest.fixture
 def temporary(tmp_path: Path) -> Path:
-    """Where the demo makes its workspace."""
+    """Parent of the demo's workspace."""
     folder = tmp_path / "t"
     folder.mkdir()
     return folder
@@ -31,19 +31,19 @@ def temporary(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def embedded(tmp_path: Path, temporary: Path) -> Iterator[Cli]:
-    """A user without settings, whose demo brings its own store."""
+    """A user without settings, whose demo uses the embedded store."""
     cli = Cli(clean_environ({"BRIDGE_HOME": str(tmp_path / "home"), "TMPDIR": str(temporary)}))
     yield cli
     cli.end()
 
 
 def workspaces_of(said: str) -> list[str]:
-    """Give the workspaces that a demo has named."""
+    """Return the workspaces that a demo has named."""
     return re.findall(r"is up in (\S+)", said)
 
 
 def await_up(process: subprocess.Popen[str]) -> str:
-    """Read what a demo says until its bridge is up, and give its workspace."""
+    """Read the output of a demo until its bridge is up; return its workspace."""
     assert process.stdout is not None
     for line in process.stdout:
         if named := workspaces_of(line):
@@ -51,10 +51,10 @@ def await_up(process: subprocess.Popen[str]) -> str:
     raise AssertionError(process.communicate()[1])
 
 
-def test_a_job_goes_through_every_door(
+def test_a_job_goes_through_every_interface(
     environ: dict[str, str], valkey: str, temporary: Path, tmp_path: Path
 ) -> None:
-    """Each has its receipt, within a minute, on the store of the settings; nothing is left anywhere."""
+    """Each has its receipt, within a minute, on the store of the settings; nothing is left behind."""
     user = {**environ, "TMPDIR": str(temporary), "BRIDGE_HOME": str(tmp_path / "nobody")}
     began = time.monotonic()
     done = Cli(user)("demo")
@@ -80,7 +80,7 @@ def test_a_job_goes_through_every_door(
 
 
 def test_ctrl_c_ends_it_and_leaves_nothing(embedded: Cli, temporary: Path) -> None:
-    """In the middle of the tour: the bridge and its store are stopped, the workspace is gone."""
+    """During the tour: the bridge and its store are stopped, the workspace is removed."""
     process = embedded.start("demo")
     home = await_up(process)
     assert find_marked("BRIDGE_HOME", home) != []
@@ -93,7 +93,7 @@ def test_ctrl_c_ends_it_and_leaves_nothing(embedded: Cli, temporary: Path) -> No
 
 
 def test_a_killed_demo_takes_its_bridge_along(embedded: Cli) -> None:
-    """Nothing goes on without it, though the workspace stays."""
+    """Its processes end too; only the workspace stays."""
     process = embedded.start("demo")
     home = await_up(process)
     os.kill(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The file of typed lines: private, bounded, readable whatever stands in it."""
+"""The history file: private, limited, readable whatever it contains."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ingress.shell.history import LineHistory
 
 
 def test_lines_are_kept_in_order(tmp_path: Path) -> None:
-    """Also those with line ends and odd letters, and a new shell has them, latest first."""
+    """Also with line ends and unusual letters; a new shell has them, latest first."""
     path = tmp_path / "history"
     lines = ["first", "two\nlines", "ünïcode \u2028 \ud800 end"]
     kept = LineHistory(path)
@@ -30,7 +30,7 @@ def test_only_the_owner_reads_it(tmp_path: Path) -> None:
 
 
 def test_a_line_that_begins_with_a_space_is_not_kept(tmp_path: Path) -> None:
-    """Nor is an empty one."""
+    """Nor is an empty line."""
     kept = LineHistory(tmp_path / "history")
     for line in (" secret", "", "  "):
         kept.append_string(line)
@@ -38,14 +38,14 @@ def test_a_line_that_begins_with_a_space_is_not_kept(tmp_path: Path) -> None:
 
 
 def test_damage_costs_one_line(tmp_path: Path) -> None:
-    """A torn or foreign line is left out."""
+    """A damaged or foreign line is skipped."""
     path = tmp_path / "history"
     path.write_bytes(b'"one"\n"torn\n\xff\xfe\n17\n"two"\n')
     assert LineHistory(path).lines() == ["one", "two"]
 
 
 def test_the_oldest_lines_are_dropped(tmp_path: Path) -> None:
-    """At twice the bound; below it the file is left alone, and nothing else stays behind."""
+    """At twice the limit; below it the file is unchanged, and no other file remains."""
     path = tmp_path / "history"
     rows = [f'"{n}"\n' for n in range(2 * history.KEPT_MAX)]
     path.write_text("".join(rows))
@@ -60,7 +60,7 @@ def test_the_oldest_lines_are_dropped(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_ends_no_shell(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A line that cannot be kept, and a file that cannot be tidied, are told to the log only."""
+    """A line that cannot be recorded and a file that cannot be shortened are only logged."""
     kept = LineHistory(tmp_path)
     kept.append_string("a line")
     LineHistory(tmp_path / "nowhere" / "history").tidy()

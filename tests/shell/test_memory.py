@@ -1,4 +1,4 @@
-"""What a question knows of its conversation: context within bounds, and what the record itself answers."""
+"""What a question gets from its session: limited context, and answers from the record itself."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from tests.cli.support import Cli
 
 
 def message(role: str, text: str, job_id: str = "j") -> SessionMessage:
-    """Make a message."""
+    """Return a message."""
     at = "2026-01-02T03:04:05.678Z"
     return SessionMessage(job_id=job_id, role="user" if role == "user" else "assistant", at=at, text=text)
 
 
 def turns(*pairs: tuple[str, str]) -> list[SessionMessage]:
-    """Make a conversation of questions and answers."""
+    """Return a conversation of questions and answers."""
     return [part for ask, said in pairs for part in (message("user", ask), message("assistant", said))]
 
 
 def said(kept: list[SessionMessage], limit: int) -> list[str]:
-    """Give the texts that go along within a limit."""
+    """Return the texts that are sent along within a limit."""
     return [item.content for item in within(kept, limit)]
 
 
 def test_the_end_of_the_conversation_goes_along() -> None:
-    """Whole turns from the end, as many as fit, in their order."""
+    """Whole turns from the end, as many as fit, in order."""
     kept = turns(("one", "1" * 400), ("two", "2"), ("three", "3"))
     assert said(kept, 10_000) == ["one", "1" * 400, "two", "2", "three", "3"]
     assert said(kept, 50) == ["two", "2", "three", "3"]
@@ -40,7 +40,7 @@ def test_the_end_of_the_conversation_goes_along() -> None:
 
 
 def test_a_turn_that_is_too_long_is_cut() -> None:
-    """The last one alone is over the limit: its beginnings go along."""
+    """If the last turn alone exceeds the limit, its beginnings are sent along."""
     [question, answer] = within(turns(("why", "because " * 1000)), 100)
     assert question.content == "why"
     assert answer.content.startswith("because ")
@@ -55,7 +55,7 @@ def test_a_turn_that_is_too_long_is_cut() -> None:
 def test_context_is_bounded_and_begins_with_a_question(
     pairs: list[tuple[str, str]], limit: int, half: bool
 ) -> None:
-    """Whatever was said, and also if the first question has been dropped."""
+    """Whatever the texts are, and also if the first question has been dropped."""
     kept = turns(*pairs)
     given_along = within(kept[1:] if half else kept, limit)
     assert sum(count_tokens(item.content) for item in given_along) <= limit
@@ -81,7 +81,7 @@ def test_context_is_bounded_and_begins_with_a_question(
         "how many questions have I asked so far?",
     ],
 )
-def test_questions_about_the_session_are_known(prompt: str) -> None:
+def test_questions_about_the_session_are_recognized(prompt: str) -> None:
     """They need no model."""
     assert is_session_question(prompt)
 
@@ -106,7 +106,7 @@ def test_other_questions_go_to_a_model(prompt: str) -> None:
 
 
 def test_the_answer_has_counts_times_and_the_last_messages() -> None:
-    """And says how many earlier ones there are, and when nothing has been said."""
+    """With the number of earlier ones, and a text for an empty session."""
     kept = turns(*((f"question {n}", f"answer\n{n} " + "x" * 500) for n in range(5)))
     facts = SessionFacts(
         session_id="s1",
@@ -127,7 +127,7 @@ def test_the_answer_has_counts_times_and_the_last_messages() -> None:
 
 
 def test_a_conversation_through_the_command_line(bridge: Cli) -> None:
-    """Context goes along, the record answers for itself, list, show and clear do what they say."""
+    """Context is sent along, the record answers questions about itself, and list, show and clear work."""
     session = f"s{uuid.uuid4().hex[:8]}"
     first = bridge("ask", "--session", session, "the sky")
     assert first.out == "You asked: the sky \n", first.err
@@ -162,14 +162,14 @@ def test_a_conversation_through_the_command_line(bridge: Cli) -> None:
 
 
 def test_a_failed_question_is_not_remembered(bridge: Cli) -> None:
-    """What got no answer is no turn."""
+    """A question without an answer is not a turn."""
     session = f"s{uuid.uuid4().hex[:8]}"
     assert bridge("ask", "--session", session, "fail").code == 1
     assert bridge("sessions", "show", session).code == 4
 
 
 def test_without_a_store_the_session_is_said_to_be_missing(storeless: Cli) -> None:
-    """The question is answered all the same."""
+    """The question is answered nevertheless."""
     asked = storeless("ask", "--session", "s1", "the sky")
     assert asked.code == 0
     assert asked.out.startswith("You asked: the sky")

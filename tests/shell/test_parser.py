@@ -34,7 +34,7 @@ from ops.errors import UsageProblem
     ],
 )
 def test_commands(text: str, command: str, rest: str) -> None:
-    """The first word names it, the rest is as it was typed."""
+    """The first word is the command, the rest is as typed."""
     assert parse_line(text) == ParsedLine(command, rest)
 
 
@@ -60,24 +60,24 @@ def test_questions(text: str) -> None:
 
 
 def test_ask_by_name() -> None:
-    """The word itself is no part of the question."""
+    """The word itself is not part of the question."""
     assert parse_line("ask help") == ParsedLine("ask", "help")
 
 
 def test_empty_lines_mean_nothing() -> None:
-    """They are no question."""
+    """They are not questions."""
     assert parse_line("") is None
     assert parse_line(" \t\n") is None
 
 
 def test_an_unknown_slash_command_is_refused() -> None:
-    """It names the nearest."""
+    """The error names the nearest command."""
     with pytest.raises(UsageProblem, match="Did you mean 'status'"):
         parse_line("/statsu")
 
 
 def test_quotes_are_taken_off() -> None:
-    """As in other shells; one that is left open is an error with a remedy."""
+    """As in other shells; an open quote is an error with a remedy."""
     assert ParsedLine("sh", "echo 'a b' c\\ d").words() == ["echo", "a b", "c d"]
     with pytest.raises(UsageProblem, match="quote"):
         ParsedLine("sh", "echo 'a").words()
@@ -85,7 +85,7 @@ def test_quotes_are_taken_off() -> None:
 
 @given(st.text())
 def test_every_line_means_something(text: str) -> None:
-    """Whatever is typed: nothing, a command, or a refusal that says why."""
+    """For any text: nothing, a command, or an error with a reason."""
     try:
         line = parse_line(text)
     except UsageProblem:

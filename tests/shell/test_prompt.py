@@ -1,4 +1,4 @@
-"""The shell on a real terminal: prompt, toolbar, completion, Ctrl-C, news, a store that comes and goes."""
+"""The shell on a real terminal: prompt, toolbar, completion, Ctrl-C, notices, outages of the store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CTRL_C, CTRL_D, TAB = "\x03", "\x04", "\t"
 
 
 def job_named(terminal: Terminal, before: str) -> str:
-    """Give the job id that is drawn behind a text."""
+    """Return the job id that is drawn after a text."""
     terminal.expect(before)
 
     def named() -> re.Match[str] | None:
@@ -35,7 +35,7 @@ def job_named(terminal: Terminal, before: str) -> str:
 
 
 def leave(terminal: Terminal) -> None:
-    """Press Ctrl-D at the prompt; the shell ends well.
+    """Press Ctrl-D at the prompt; the shell exits with 0.
 
     One that is pressed while a command still ends goes to nobody, hence another.
     """
@@ -77,7 +77,7 @@ def test_ctrl_c_cancels_the_question_and_not_the_shell(slow: Cli, open_shell: Op
 
 
 def test_new_sessions_are_new(bridge: Cli, open_shell: Open) -> None:
-    """Two that are begun within one second are two."""
+    """Two that start within one second differ."""
     shell = open_shell(bridge.environ)
     names = []
     for _ in range(2):
@@ -89,7 +89,7 @@ def test_new_sessions_are_new(bridge: Cli, open_shell: Open) -> None:
 
 
 def test_ctrl_c_at_the_prompt_gives_up_the_line(bridge: Cli, open_shell: Open) -> None:
-    """What stood there is not carried out."""
+    """The discarded line is not run."""
     shell = open_shell(bridge.environ)
     shell.type("sh touch never-made")
     shell.expect("never-made")
@@ -105,7 +105,7 @@ def test_ctrl_c_at_the_prompt_gives_up_the_line(bridge: Cli, open_shell: Open) -
 
 
 def test_a_background_job_shows_in_the_toolbar_and_is_announced(bridge: Cli, open_shell: Open) -> None:
-    """Counted while it runs, told above the prompt when it ends, without a key being pressed."""
+    """Counted while it runs, announced above the prompt when it finishes, without a key press."""
     gate = Path(bridge.environ["BRIDGE_HOME"]) / "WORKDESK" / f"gate-{uuid.uuid4().hex[:8]}"
     shell = open_shell(bridge.environ)
     shell.expect("workers: 1")
@@ -122,7 +122,7 @@ def test_a_background_job_shows_in_the_toolbar_and_is_announced(bridge: Cli, ope
 
 
 def test_tab_completes_commands_projects_and_jobs(bridge: Cli, open_shell: Open) -> None:
-    """Each where it can stand."""
+    """Each at its place in the line."""
     job_id = bridge("sh", "--detach", "--", "true").out.strip()
     bridge.wait_for_status(job_id, "completed")
     shell = open_shell(bridge.environ)
@@ -144,7 +144,7 @@ def test_tab_completes_commands_projects_and_jobs(bridge: Cli, open_shell: Open)
 
 
 def test_lines_are_remembered_by_the_next_shell(bridge: Cli, open_shell: Open) -> None:
-    """The up arrow gives the last one back; one behind a space is not kept."""
+    """The up arrow recalls the last line; a line that begins with a space is not recorded."""
     word = f"word-{uuid.uuid4().hex[:8]}"
     first = open_shell(bridge.environ)
     first.line(f"sh echo {word}")
@@ -160,7 +160,7 @@ def test_lines_are_remembered_by_the_next_shell(bridge: Cli, open_shell: Open) -
 
 
 def test_a_polite_kill_ends_the_shell(bridge: Cli, open_shell: Open) -> None:
-    """At the prompt and while a job runs, which is cancelled; the exit code says which signal."""
+    """At the prompt, and while a job runs, which is cancelled; the exit code names the signal."""
     idle = open_shell(bridge.environ)
     idle.process.send_signal(signal.SIGTERM)
     assert idle.wait() == 128 + signal.SIGTERM
@@ -176,7 +176,7 @@ def test_a_polite_kill_ends_the_shell(bridge: Cli, open_shell: Open) -> None:
 
 @pytest.fixture
 def own_store(tmp_path: Path) -> Iterator[tuple[dict[str, str], RunningValkey]]:
-    """A workspace and a running store of the test's own, without a worker."""
+    """A workspace and a running store of one test, without a worker."""
     home = tmp_path / "home"
     settle_workspace(home)
     environ = clean_environ({"BRIDGE_HOME": str(home)})
@@ -188,10 +188,8 @@ def own_store(tmp_path: Path) -> Iterator[tuple[dict[str, str], RunningValkey]]:
     store.stop()
 
 
-def test_a_store_that_goes_away_and_comes_back(
-    own_store: tuple[dict[str, str], RunningValkey], open_shell: Open
-) -> None:
-    """Both is said; meanwhile questions are answered here, and background jobs spooled and handed over."""
+def test_an_outage_of_the_store(own_store: tuple[dict[str, str], RunningValkey], open_shell: Open) -> None:
+    """Both are announced; meanwhile questions are answered in-process and background jobs are spooled."""
     environ, store = own_store
     shell = open_shell(environ)
     shell.expect("workers: 0")

@@ -9,7 +9,7 @@ from tests.cli.support import Cli
 
 
 def test_lines_are_carried_out_in_order(bridge: Cli) -> None:
-    """Questions, commands and background jobs; answers on stdout, what is said about them on stderr."""
+    """Questions, commands and background jobs; answers on stdout, everything else on stderr."""
     session = f"s{uuid.uuid4().hex[:8]}"
     done = bridge(
         "shell",
@@ -30,7 +30,7 @@ def test_lines_are_carried_out_in_order(bridge: Cli) -> None:
 
 
 def test_the_last_line_decides_the_exit_code(bridge: Cli) -> None:
-    """As in other shells; a line that fails does not keep the next from its turn."""
+    """As in other shells; a line that fails does not stop the next one."""
     assert bridge("shell", stdin="sh sh -c 'exit 7'").code == 7
     done = bridge(
         "shell", stdin="sh sh -c 'exit 7'\njob zzzzzzzz\nsh echo 'a\n/nothing\nrun nowhere x\nsh echo on\n"
@@ -47,7 +47,7 @@ def test_the_last_line_decides_the_exit_code(bridge: Cli) -> None:
 
 
 def test_a_background_command_is_announced(bridge: Cli) -> None:
-    """It says that it runs, and later how it ended; the list has it under the door's name."""
+    """Its start and its end are announced; the list has it with the source ``shell``."""
     done = bridge("shell", stdin="sh sh -c 'exit 3' &\nsh sleep 1.5\nsh echo end\n")
     found = re.search(r"job (\w{8}) runs in the background", done.out)
     assert found is not None
@@ -56,7 +56,7 @@ def test_a_background_command_is_announced(bridge: Cli) -> None:
 
 
 def test_commands_of_3ox_work_here(bridge: Cli) -> None:
-    """With their options and their JSON; a wrong one is told and ends nothing."""
+    """With their options and JSON; a wrong option is reported and does not end the shell."""
     done = bridge("shell", stdin="sh echo one\njobs --type shell.cmd --limit 1\njobs --nonsense\nstatus\n")
     assert done.code == 0, done.err
     assert "shell.cmd" in done.out
@@ -65,7 +65,7 @@ def test_commands_of_3ox_work_here(bridge: Cli) -> None:
 
 
 def test_a_line_that_is_too_long_is_refused_whole(bridge: Cli) -> None:
-    """Its tail is not taken for a line."""
+    """Its tail is not treated as a line."""
     done = bridge("shell", stdin=f"ask {'x' * 1_100_000} sh echo no\nsh echo no\n")
     assert done.code == 2
     assert done.out == ""
@@ -73,7 +73,7 @@ def test_a_line_that_is_too_long_is_refused_whole(bridge: Cli) -> None:
 
 
 def test_without_a_store(storeless: Cli) -> None:
-    """Questions and commands are carried out here, what goes to the background is spooled."""
+    """Questions and commands run in-process, background jobs are spooled."""
     done = storeless("shell", stdin="hello\nsh echo hi\nrun demo tidy\njobs\nsh echo end\n")
     assert done.code == 0, done.err
     assert "You asked: hello" in done.out
@@ -84,6 +84,6 @@ def test_without_a_store(storeless: Cli) -> None:
 
 
 def test_a_name_that_no_session_can_have(bridge: Cli) -> None:
-    """It is wrong use, at the start and later."""
+    """It is a usage error, at the start and later."""
     assert bridge("shell", "--session", "a b").code == 2
     assert bridge("shell", stdin="session ../x\n").code == 2

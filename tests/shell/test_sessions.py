@@ -1,4 +1,4 @@
-"""What a session keeps: written once per job whatever happens to the job, bounded, forgotten in time."""
+"""What a session stores: each turn once per job, limited in number and time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def say(
     messages_max: int = 50,
     ttl_s: int = 7 * DAY_S,
 ) -> bool:
-    """Remember a question and its answer, as the worker does that holds the job."""
+    """Store a question and its answer, as the worker with the job does."""
     at = "2026-01-02T03:04:05.678Z"
     question = SessionMessage(job_id=delivery.job_id, role="user", at=at, text="how is it?", source="cli")
     return remember(
@@ -50,12 +50,12 @@ def take_new(driver: Driver, worker: str = "w1") -> Delivery:
 
 
 def texts(sessions: Sessions, session: str = "s1") -> list[str]:
-    """Give what a session holds."""
+    """Return the messages of a session."""
     return [message.text for message in sessions.messages(session)]
 
 
 def test_a_turn_is_written_whole(driver: Driver, sessions: Sessions) -> None:
-    """Question and answer stand in order, with job, door and time; the facts count them."""
+    """Question and answer are stored in order, with job, source and time, and counted."""
     delivery = take_new(driver)
     assert say(driver, delivery)
     question, answer = sessions.messages("s1")
@@ -67,7 +67,7 @@ def test_a_turn_is_written_whole(driver: Driver, sessions: Sessions) -> None:
 
 
 def test_a_session_begins_with_its_first_question(driver: Driver, sessions: Sessions) -> None:
-    """Not with its first answer, which may be long in coming; what is said later does not move it."""
+    """And not by its first answer; later attempts do not move it."""
     assert say(driver, take_new(driver))
     assert say(driver, take_new(driver))
     facts = sessions.facts("s1")
@@ -76,7 +76,7 @@ def test_a_session_begins_with_its_first_question(driver: Driver, sessions: Sess
 
 
 def test_the_same_write_again_changes_nothing(driver: Driver, sessions: Sessions) -> None:
-    """A reply that was lost makes the worker write once more; the session has the turn once."""
+    """The worker writes again after a lost reply; the session has the turn once."""
     delivery = take_new(driver)
     assert say(driver, delivery)
     assert say(driver, delivery)
@@ -85,7 +85,7 @@ def test_the_same_write_again_changes_nothing(driver: Driver, sessions: Sessions
 
 
 def test_a_recovered_job_has_one_turn_with_its_last_answer(driver: Driver, sessions: Sessions) -> None:
-    """A worker that died after it wrote leaves its answer; that of the next attempt takes its place."""
+    """A worker that died after it wrote leaves its answer; the next attempt replaces it."""
     delivery = take_new(driver, "dies")
     assert say(driver, delivery, "first answer")
     other = take_new(driver, "other")
@@ -99,7 +99,7 @@ def test_a_recovered_job_has_one_turn_with_its_last_answer(driver: Driver, sessi
 
 
 def test_a_worker_that_lost_the_job_writes_nothing(driver: Driver, sessions: Sessions) -> None:
-    """One that was taken for dead and comes back is told so, also if it has the job again by then."""
+    """A worker that was considered dead is refused, also if it has the job again by then."""
     delivery = take_new(driver, "slow")
     driver.scripts.recover("slow")
     assert not say(driver, delivery)
@@ -111,7 +111,7 @@ def test_a_worker_that_lost_the_job_writes_nothing(driver: Driver, sessions: Ses
 
 
 def test_a_settled_job_writes_nothing_more(driver: Driver, sessions: Sessions) -> None:
-    """What comes after the end of the job is not remembered."""
+    """What arrives after the end of the job is not stored."""
     delivery = take_new(driver)
     driver.settle(delivery)
     assert not say(driver, delivery)
@@ -119,7 +119,7 @@ def test_a_settled_job_writes_nothing_more(driver: Driver, sessions: Sessions) -
 
 
 def test_the_last_messages_are_kept(driver: Driver, sessions: Sessions) -> None:
-    """Older ones are dropped; the count goes on."""
+    """Older ones are dropped; the count continues."""
     for number in range(4):
         assert say(driver, take_new(driver), f"answer {number}", messages_max=6)
     assert texts(sessions)[1::2] == ["answer 1", "answer 2", "answer 3"]
@@ -128,7 +128,7 @@ def test_the_last_messages_are_kept(driver: Driver, sessions: Sessions) -> None:
 
 
 def test_a_turn_whose_question_was_dropped_is_not_written_twice(driver: Driver, sessions: Sessions) -> None:
-    """Half of a turn may be left when the bound is odd; its second answer replaces the first."""
+    """An odd limit can leave half a turn; its second answer replaces the first."""
     delivery = take_new(driver, "dies")
     assert say(driver, delivery, "first", messages_max=3)
     assert say(driver, take_new(driver), "other", messages_max=3)
@@ -139,7 +139,7 @@ def test_a_turn_whose_question_was_dropped_is_not_written_twice(driver: Driver, 
 
 
 def test_a_text_cannot_pass_for_another_job(driver: Driver, sessions: Sessions) -> None:
-    """A message that quotes a job id as JSON would have it is still of its own job."""
+    """A message that contains a job id in JSON form still belongs to its own job."""
     first, second = take_new(driver), take_new(driver)
     assert say(driver, first, f'{{"job_id":"{second.job_id}"}}')
     assert say(driver, second, "mine")
@@ -147,7 +147,7 @@ def test_a_text_cannot_pass_for_another_job(driver: Driver, sessions: Sessions) 
 
 
 def test_a_silent_session_is_forgotten(driver: Driver, sessions: Sessions) -> None:
-    """All of it has a time to live, and the list drops what is gone."""
+    """All keys have a time to live, and the list drops expired sessions."""
     assert say(driver, take_new(driver), ttl_s=DAY_S)
     for key in (driver.keys.session("s1"), driver.keys.session_facts("s1")):
         assert 0 < driver.store.call("PTTL", key) <= DAY_S * 1000
@@ -166,7 +166,7 @@ def test_a_silent_session_is_forgotten(driver: Driver, sessions: Sessions) -> No
 def test_the_number_of_sessions_is_bounded(
     driver: Driver, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one that was silent longest goes, with all its keys."""
+    """The session that was unused for longest is removed, with all its keys."""
     monkeypatch.setattr("middleware.broker.session_writes.SESSIONS_MAX", 2)
     assert sessions_module.SESSIONS_MAX == 10_000
     for name in ("s1", "s2", "s3"):
@@ -178,7 +178,7 @@ def test_the_number_of_sessions_is_bounded(
 
 
 def test_clear_forgets_a_session(driver: Driver, sessions: Sessions) -> None:
-    """Nothing of it is left, the others stay, and a second time there is none."""
+    """Nothing of it remains, other sessions stay, and a second time nothing is found."""
     for name in ("s1", "s1:facts"):
         assert say(driver, take_new(driver), session=name)
     assert sessions.clear("s1") == 2
@@ -188,6 +188,6 @@ def test_clear_forgets_a_session(driver: Driver, sessions: Sessions) -> None:
 
 
 def test_a_long_text_is_cut() -> None:
-    """The beginning stays, within the limit, and shows that it was cut; a short one is as it was."""
+    """The beginning stays, within the limit and marked as cut; a short one is unchanged."""
     assert cut_text("short", 10) == "short"
     assert cut_text("a" * 30, 20) == "a" * 14 + " [...]"

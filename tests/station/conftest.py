@@ -1,4 +1,4 @@
-"""Stations for these tests: one with a worker that many share, and one each for those that break things."""
+"""A station with a worker that tests share, and separate ones for tests that break things."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def shared_environ(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="module")
 def station(shared_environ: dict[str, str]) -> Iterator[RunningStation]:
-    """A station and a worker, shared by the tests of a module; none ends them."""
+    """A station and a worker, shared by the tests of a module."""
     bridge = Bridge(load_settings(environ=shared_environ))
     with running_worker(bridge, shared_environ), RunningStation(bridge, shared_environ) as running:
         yield running
@@ -34,7 +34,7 @@ def station(shared_environ: dict[str, str]) -> Iterator[RunningStation]:
 
 @pytest.fixture
 def own_environ(environ: dict[str, str]) -> Iterator[dict[str, str]]:
-    """An environment of the test's own; what runs in it is swept away."""
+    """An environment of one test; its processes are stopped afterwards."""
     (Path(environ["BRIDGE_HOME"]) / "3ox.toml").write_text(SETTINGS)
     yield environ
     sweep(environ)
@@ -42,7 +42,7 @@ def own_environ(environ: dict[str, str]) -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def own(own_environ: dict[str, str]) -> Bridge:
-    """A bridge of the test's own, with neither station nor worker yet."""
+    """A bridge of one test, without station and worker."""
     return connect(load_settings(environ=own_environ))
 
 
@@ -55,7 +55,7 @@ def own_workspace(own: Bridge) -> Workspace:
 
 @pytest.fixture
 def mortal(environ: dict[str, str]) -> Iterator[tuple[RunningValkey, dict[str, str]]]:
-    """A store that a test may kill, and the environment that names it."""
+    """A store that a test can kill, and the environment that names it."""
     del environ["BRIDGE_REDIS_URL"]
     (Path(environ["BRIDGE_HOME"]) / "3ox.toml").write_text(SETTINGS)
     loaded: LoadedSettings = load_settings(environ=environ)

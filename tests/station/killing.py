@@ -1,4 +1,4 @@
-"""Kills a process just before its N-th step in the file system, for every N: no moment is left out."""
+"""Kill a process just before its N-th file system operation, for every N."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-#: Each is raised before the system is asked to do it (https://docs.python.org/3/library/audit_events.html).
+#: Each is raised before the operation (https://docs.python.org/3/library/audit_events.html).
 STEPS = frozenset({"os.link", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "open"})
 
 
 def dies_at(number: int, root: Path, act: Callable[[], Any]) -> bool:
-    """Run something in a forked process that gets SIGKILL just before its N-th step below a folder.
+    """Run a function in a forked process that gets SIGKILL just before its N-th operation below a folder.
 
     Args:
         number: Which step; 1 is the first.

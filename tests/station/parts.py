@@ -1,4 +1,4 @@
-"""What tests of the station's parts share: a clock that stands, and the look for one file."""
+"""Helpers of unit tests: a clock that only the test moves, and a scan for one file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ IGNORE = load_settings(Path("/nonexistent"), environ={}).settings.station.ignore
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """Monotonic seconds that only the test moves."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
 
     def __call__(self) -> float:
-        """Give the time."""
+        """Return the time."""
         return self.now_s
 
 

@@ -1,4 +1,4 @@
-"""A real station process, and what tests ask of its folders."""
+"""A station as a real process, and questions about its folders."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ backoff_max_s = 0.2
 
 
 class RunningStation:
-    """A `3ox serve` for the time of a block.
+    """A `3ox serve` within a block.
 
     Parameters:
         bridge: To look its jobs up.
@@ -59,7 +59,7 @@ class RunningStation:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it and wait until it serves."""
+        """Start it and wait until it is ready."""
         output = (self.workspace.home / "station.out").open("ab")
         self.process = subprocess.Popen(
             threeox("serve"),
@@ -75,13 +75,13 @@ class RunningStation:
         eventually(lambda: file.exists() and file.read_text() == pid, 20.0)
 
     def kill(self) -> None:
-        """End it with SIGKILL."""
+        """Kill it with SIGKILL."""
         assert self.process is not None
         self.process.kill()
         self.process.wait(10.0)
 
     def stop(self) -> int:
-        """End it with SIGTERM and give its exit code."""
+        """Send SIGTERM; return the exit code."""
         assert self.process is not None
         self.process.terminate()
         return self.process.wait(10.0)
@@ -100,12 +100,12 @@ class RunningStation:
                 self.kill()
 
     def jobs(self, name: str | None = None) -> list[JobRecord]:
-        """Give the jobs of the station, of one file or of all."""
+        """Return the jobs of the station, of one file or of all."""
         page = self.bridge.reader.page(job_type="ingest.file", limit=1000)
         return [job for job in page.jobs if name is None or job.payload["name"] == name]
 
     def ended(self, name: str, timeout_s: float = 15.0) -> JobRecord:
-        """Wait until the one job of a file has ended and the station has tidied up after it."""
+        """Wait until the only job of a file has finished and its claim is removed; return the job."""
 
         def look() -> JobRecord | None:
             found = [job for job in self.jobs(name) if job.is_final]
@@ -117,22 +117,22 @@ class RunningStation:
         return job
 
     def claimed(self, job_id: str) -> bool:
-        """Tell whether a job's file is still claimed."""
+        """Return whether the file of a job is claimed."""
         return (self.inbox / ".claimed" / job_id).exists()
 
     def claims(self) -> list[str]:
-        """Give the ids of all claims."""
+        """Return the job ids of all claims."""
         room = self.inbox / ".claimed"
         return [path.name for path in room.iterdir()] if room.exists() else []
 
     def left(self) -> list[Path]:
-        """Give the files that lie in the drop folder, the inner rooms left out."""
+        """Return the files in the drop folder, without those in the bridge's own folders."""
         return [
             path for path in files_below(self.inbox) if path.parts[0] not in (".claimed", "failed", "undone")
         ]
 
     def failed(self, name: str) -> tuple[Path, str] | None:
-        """Give where a file lies in ``failed/``, and its reason; None if it is not there."""
+        """Return the path of a file in ``failed/``, and its reason; None if it is not there."""
         for path in files_below(self.inbox / "failed"):
             if path.name == name + ".reason.txt":
                 file = (self.inbox / "failed" / path).with_name(name)
@@ -141,9 +141,9 @@ class RunningStation:
 
 
 def files_below(root: Path) -> Iterator[Path]:
-    """Give all files below a folder, relative to it; links are not followed."""
+    """Yield all files below a folder, relative to it; links are not followed."""
     found = []
-    # Unlike `rglob`, this does not mind a folder that is removed meanwhile.
+    # Unlike `rglob`, this tolerates folders that are removed meanwhile.
     for folder, folders, files in os.walk(root):
         links = [name for name in folders if Path(folder, name).is_symlink()]
         found += [Path(folder, name).relative_to(root) for name in files + links]

@@ -15,7 +15,7 @@ from tests.station.parts import IGNORE, Clock, found
 
 
 def test_of_two_stations_one_gets_the_file(workspace: Workspace) -> None:
-    """Both have seen it; the second one's claim comes to nothing and leaves nothing."""
+    """Both have found it; the second claim fails and leaves nothing."""
     (workspace.inbox / "a").write_text("1")
     (workspace.inbox / "a.note.txt").write_text("about")
     item = found(workspace.inbox, "a")
@@ -33,7 +33,7 @@ def test_of_two_stations_one_gets_the_file(workspace: Workspace) -> None:
 def test_a_folder_that_became_a_link_is_not_gone_through(
     depth: int, workspace: Workspace, tmp_path: Path
 ) -> None:
-    """Between look and claim somebody puts a link in its place: what lies behind it stays there."""
+    """A folder is replaced by a link between scan and claim: the link's target stays untouched."""
     outside = tmp_path / "outside"
     (outside / "b").mkdir(parents=True)
     folder = workspace.inbox / "a" if depth == 1 else workspace.inbox / "a" / "b"
@@ -53,7 +53,7 @@ def test_a_folder_that_became_a_link_is_not_gone_through(
 @pytest.mark.parametrize(
     "name", ["näme 😀.txt", "two\nlines", "x" * 255, "-rf", "a" * 240 + ".note", "%s{}'\""]
 )
-def test_odd_names_are_claimed_and_read_back(name: str, workspace: Workspace) -> None:
+def test_unusual_names_are_claimed_and_read_back(name: str, workspace: Workspace) -> None:
     """Whatever a file system allows; folders too."""
     folder = workspace.inbox / "sub\nfolder"
     folder.mkdir()
@@ -69,8 +69,8 @@ def test_odd_names_are_claimed_and_read_back(name: str, workspace: Workspace) ->
     assert any(path.read_text() == "why" for path in (failed / "sub\nfolder").iterdir())
 
 
-def test_a_name_that_is_no_utf8_gets_one(workspace: Workspace) -> None:
-    """A job can carry text only; the file is taken under a name that differs in those bytes."""
+def test_a_name_that_is_not_utf8_is_replaced(workspace: Workspace) -> None:
+    """A job carries text only, so the file is claimed with other bytes in its name."""
     raw = os.fsencode(workspace.inbox) + b"/caf\xe9.txt"
     with open(raw, "wb") as file:  # noqa: PTH123 (the name is bytes)
         file.write(b"1")
@@ -81,14 +81,14 @@ def test_a_name_that_is_no_utf8_gets_one(workspace: Workspace) -> None:
 
 
 def test_an_unreadable_file_is_tried_a_bounded_number_of_times(tmp_path: Path) -> None:
-    """It goes to ``failed/`` with the reason after the tries, each later than the one before."""
+    """After the last attempt it goes to ``failed/`` with the reason; the waits grow."""
     if os.geteuid() == 0:
-        # Whoever looks then may not be able to read Python's library, which logging needs.
+        # The other user may not be able to read Python's library, which logging needs.
         import structlog  # noqa: F401
 
         pid = os.fork()
         if pid == 0:
-            # Root may read everything: somebody else looks.
+            # Root can read everything, so another user scans.
             code = 1
             try:
                 other = Path(f"/tmp/3ox-unreadable-{os.getpid()}")  # noqa: S108 (others have to get there)
@@ -127,7 +127,7 @@ def _try_unreadable(home: Path) -> None:
 
 
 def test_a_link_to_a_dropped_file_is_dropped_itself(workspace: Workspace) -> None:
-    """Its target is taken under its own name."""
+    """The target is claimed under its own name."""
     (workspace.inbox / "real").write_text("1")
     (workspace.inbox / "other").symlink_to("real")
     claimer = Claimer(Claims(workspace), 3)
@@ -139,7 +139,7 @@ def test_a_link_to_a_dropped_file_is_dropped_itself(workspace: Workspace) -> Non
 
 @pytest.mark.parametrize("target", ["/etc/hostname", "../3ox.toml", "gone", ".", "../.3ox", ".claimed"])
 def test_a_link_that_leads_elsewhere_is_refused(target: str, workspace: Workspace) -> None:
-    """It lies in ``failed/``, still a link, and nothing of its target was read."""
+    """It goes to ``failed/`` as a link; its target was not read."""
     workspace.settings_file.write_text("")
     (workspace.inbox / "way").symlink_to(target)
     assert Claimer(Claims(workspace), 3).claim(found(workspace.inbox, "way")) is None

@@ -1,4 +1,4 @@
-"""What the station removes: empty folders, old journals, the drafts of the dead."""
+"""What the station removes: empty folders, old journals, abandoned drafts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.station.parts import IGNORE
 
 
 def test_folders_that_stay_empty_go_except_those_of_rules(workspace: Workspace) -> None:
-    """Long empty ones are removed, from the bottom; one that a rule names, or with a file in it, stays."""
+    """Folders that have been empty for long are removed, inner ones first; named or filled ones stay."""
     for name in ("old/deep", "papers", "full", "new"):
         (workspace.inbox / name).mkdir(parents=True)
     (workspace.inbox / "full" / ".part").write_text("x")
@@ -26,7 +26,7 @@ def test_folders_that_stay_empty_go_except_those_of_rules(workspace: Workspace) 
 
 
 def test_journals_of_old_days_are_forgotten(workspace: Workspace) -> None:
-    """Whole days, when they have been over for as long as jobs are kept; nothing else in the folder."""
+    """Days past the retention are removed, and nothing else in the folder."""
     for name in ("2020-01-01", "2999-01-01", "lock"):
         (workspace.undo_dir / name).mkdir(parents=True)
     assert remove_old_days(workspace.undo_dir, keep_s=60.0) == ["2020-01-01"]
@@ -35,7 +35,7 @@ def test_journals_of_old_days_are_forgotten(workspace: Workspace) -> None:
 
 
 def test_drafts_of_the_dead_are_removed(workspace: Workspace) -> None:
-    """What nobody has written to for a day; a browser's own half files are none of ours."""
+    """Drafts that nothing has written to for a day; partial downloads of browsers stay."""
     old = (".upload-0123456789abcdef.part", ".3ox-drop-01m80jd6vsb3xqdhsbzr.note.part", "film.part")
     for name in (*old, ".upload-fedcba9876543210.part"):
         (workspace.inbox / name).write_text("x")

@@ -1,4 +1,4 @@
-"""The station, its workers and its store die: every file is ingested, and once."""
+"""Crashes of the station, the workers and the store: every file is ingested exactly once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.workers import running_worker
 
 
 def lay_down(inbox: Path, numbers: range) -> None:
-    """Drop files, each whole when its name appears."""
+    """Drop files, each complete when its name appears."""
     for number in numbers:
         draft = inbox / f".{number}.part"
         draft.write_text(f"file {number}")
@@ -29,7 +29,7 @@ def lay_down(inbox: Path, numbers: range) -> None:
 
 @contextmanager
 def in_background(inbox: Path, numbers: range) -> Iterator[None]:
-    """Drop files for the time of a block, and to the end of them."""
+    """Drop files during a block; all are dropped at its end."""
     thread = threading.Thread(target=lay_down, args=(inbox, numbers))
     thread.start()
     yield
@@ -38,7 +38,7 @@ def in_background(inbox: Path, numbers: range) -> Iterator[None]:
 
 
 class Settled(NamedTuple):
-    """What became of the files.
+    """Outcome of the dropped files.
 
     Attributes:
         texts: What lies on the desk, sorted.
@@ -52,12 +52,12 @@ class Settled(NamedTuple):
 
 
 def once_each(count: int) -> Settled:
-    """Give what becomes of that many files if none is lost and none taken twice."""
+    """Return the expected outcome for this many files."""
     return Settled(sorted(f"file {number}" for number in range(count)), count, 0)
 
 
 def settled(running: RunningStation, count: int, timeout_s: float = 60.0) -> Settled:
-    """Wait until that many files are on the desk and nothing is left behind; give what there is then."""
+    """Wait until this many files are in WORKDESK and none is left behind; return the outcome."""
     desk = running.workspace.workdesk
     eventually(lambda: sum(1 for _ in files_below(desk)) >= count, timeout_s, every_s=0.1)
     eventually(lambda: not running.left() and not running.claims(), timeout_s, every_s=0.1)
@@ -90,7 +90,7 @@ def test_killed_under_traffic_it_loses_and_doubles_nothing(own: Bridge, own_envi
 
 
 def test_two_stations_share_a_folder(own: Bridge, own_environ: dict[str, str]) -> None:
-    """Both take, none takes what the other has."""
+    """Both claim files, and none claims a file of the other."""
     own.loaded.workspace.create()
     with running_worker(own, own_environ), RunningStation(own, own_environ) as first:
         second = RunningStation(own, own_environ)
@@ -100,7 +100,7 @@ def test_two_stations_share_a_folder(own: Bridge, own_environ: dict[str, str]) -
 
 
 def test_a_claim_without_a_job_is_taken_up(own: Bridge, own_environ: dict[str, str]) -> None:
-    """The station died between the claim and the job: the next one makes it, with note and folder."""
+    """The station died between claim and job: the next one submits it, with note and folder."""
     workspace = own.loaded.workspace
     workspace.create()
     (workspace.inbox / "sub").mkdir()
@@ -115,7 +115,7 @@ def test_a_claim_without_a_job_is_taken_up(own: Bridge, own_environ: dict[str, s
 
 
 def test_an_end_that_nobody_saw_is_tidied_up(own: Bridge, own_environ: dict[str, str]) -> None:
-    """The job ended while no station ran: the next one removes the file."""
+    """The job finished while no station ran: the next one removes the file."""
     own.loaded.workspace.create()
     running = RunningStation(own, own_environ)
     running.start()
@@ -131,7 +131,7 @@ def test_an_end_that_nobody_saw_is_tidied_up(own: Bridge, own_environ: dict[str,
 
 
 def test_a_file_that_ends_the_station_is_not_read_for_ever(own: Bridge, own_environ: dict[str, str]) -> None:
-    """As often as ``tries`` says; then it lies in ``failed/``."""
+    """After ``tries`` crashes it goes to ``failed/``."""
     workspace = own.loaded.workspace
     workspace.create()
     (workspace.inbox / "poison.txt").write_text("x")
@@ -149,7 +149,7 @@ def test_a_file_that_ends_the_station_is_not_read_for_ever(own: Bridge, own_envi
 
 
 def test_a_worker_killed_in_the_middle_is_made_good(own_environ: dict[str, str]) -> None:
-    """Workers die under 300 files, again and again: each file is there once."""
+    """Workers are killed repeatedly while 300 files are ingested: each file exists once."""
     environ = {**own_environ, "BRIDGE_LEASE_S": "2", "BRIDGE_HEARTBEAT_S": "0.5", "BRIDGE_MAX_CRASHES": "20"}
     bridge = Bridge(load_settings(environ=environ))
     bridge.loaded.workspace.create()
@@ -167,7 +167,7 @@ def test_a_worker_killed_in_the_middle_is_made_good(own_environ: dict[str, str])
 def test_while_the_store_is_paused_files_go_to_the_spool(
     mortal: tuple[RunningValkey, dict[str, str]],
 ) -> None:
-    """They leave the folder as claims, their jobs lie in the spool, and all are done when it goes on."""
+    """Files are claimed, their jobs are spooled, and all are done when the store is back."""
     server, environ = mortal
     environ = {**environ, "BRIDGE_STORE_TIMEOUT_S": "0.5"}
     bridge = Bridge(load_settings(environ=environ))
@@ -183,7 +183,7 @@ def test_while_the_store_is_paused_files_go_to_the_spool(
 def test_a_station_that_starts_without_a_store_takes_files(
     mortal: tuple[RunningValkey, dict[str, str]],
 ) -> None:
-    """Killed with jobs in the spool and the store away: the next one neither loses nor doubles them."""
+    """Killed with jobs in the spool and without a store: the next one neither loses nor doubles them."""
     server, environ = mortal
     bridge = Bridge(load_settings(environ=environ))
     server.kill()
@@ -202,7 +202,7 @@ def test_a_station_that_starts_without_a_store_takes_files(
 
 
 def test_without_room_nothing_is_taken(own: Bridge, own_environ: dict[str, str]) -> None:
-    """The desk may not be made: the file stays in the folder and is taken as soon as it may."""
+    """WORKDESK cannot be written: the file stays in the drop folder, and is claimed as soon as it can."""
     workspace: Workspace = own.loaded.workspace
     workspace.create()
     with running_worker(own, own_environ), RunningStation(own, own_environ) as running:

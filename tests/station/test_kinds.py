@@ -1,4 +1,4 @@
-"""What a file is and what is done with it: its type, its name, the rules, the key of its job."""
+"""Properties of a file and its job: type, name, rule, idempotency key."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from ops.settings.station import StationRule, StationSettings
     ],
 )
 def test_the_type_comes_from_content_and_name(head: bytes, name: str, expected: str) -> None:
-    """A name that pretends is not believed; text is told apart by its name."""
+    """The content counts, not a misleading name; kinds of text differ by name."""
     assert media_type_of_head(head, name).endswith(expected)
 
 
 def payload(name: str, folder: str = "", media_type: str = "text/plain") -> IngestFilePayload:
-    """Make a file's payload."""
+    """Return the payload of a file."""
     return IngestFilePayload(
         path="x", name=name, sha256="0" * 64, size_bytes=1, folder=folder, media_type=media_type
     )
@@ -72,7 +72,7 @@ def test_the_first_rule_counts() -> None:
 
 
 def test_the_key_follows_the_policy() -> None:
-    """Content alone, content and name, or none; a job that left nothing makes way."""
+    """By content, by content and name, or never; a job without a result does not count."""
     one, other = (Claim("i", Path("x"), "", name) for name in ("a", "b"))
     once, by_name, again = (StationSettings(same_content=kind) for kind in ("once", "by_name", "again"))
     assert content_key(once, one, "s") == content_key(once, other, "s") == "file:s"
@@ -86,13 +86,13 @@ def test_the_key_follows_the_policy() -> None:
     [("../../etc/passwd", "passwd"), ("C:\\x\\y.doc", "y.doc"), ("", "file"), ("..", "file"), ("a\0b", "ab")],
 )
 def test_a_stranger_s_file_name_is_one_name(given: str, name: str) -> None:
-    """No path, nothing empty, no zero byte."""
+    """No path, not empty, no zero byte."""
     assert file_name(given) == name
 
 
 @pytest.mark.parametrize("name", ["ü" * 200 + ".txt", "x" * 300, "." + "y" * 300, "a." + "z" * 300])
 def test_a_long_name_is_cut_at_its_stem(name: str) -> None:
-    """It fits, ends as before where that is possible, and holds what was put in."""
+    """It fits, keeps its suffix where possible, and contains the inserted text."""
     cut = shortened(name, "~id")
     assert len(cut.encode()) <= 255
     assert "~id" in cut

@@ -1,4 +1,4 @@
-"""Files from the doors get names of their own: nothing is replaced, no note is given to another file."""
+"""Received files get a name of their own: no file is replaced, no note goes to another file."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from ingress.core.drop_folder import publish
 
 
 def draft(inbox: Path, text: str) -> Path:
-    """Write a file under a name that no station takes."""
+    """Write a file under a name that the station ignores."""
     path = inbox / f".upload-{text}.part"
     path.write_text(text)
     return path
 
 
 def names(number: int) -> str:
-    """Give ``a``, ``a-2``, ..."""
+    """Return ``a``, ``a-2``, ..."""
     return "a" if number == 1 else f"a-{number}"
 
 
 def listing(inbox: Path) -> dict[str, str]:
-    """Give what lies there, and its content."""
+    """Return the names in the folder and their content."""
     return {path.name: path.read_text() for path in sorted(inbox.iterdir())}
 
 
 def test_nothing_is_replaced(tmp_path: Path) -> None:
-    """Neither a file nor another file's note, nor a link that leads nowhere."""
+    """Neither a file nor the note of another file, nor a broken link."""
     (tmp_path / "a").write_text("old")
     (tmp_path / "a-2").symlink_to("nowhere")
     (tmp_path / "a-3.note.txt").write_text("of another")
@@ -43,7 +43,7 @@ def test_nothing_is_replaced(tmp_path: Path) -> None:
 
 
 def test_whose_note_it_is(tmp_path: Path) -> None:
-    """A file without a note gets none that lies there, unless its door says that it may."""
+    """A file without a note does not get an existing one, unless the caller allows it."""
     (tmp_path / "a.note.txt").write_text("lonely")
     assert publish(draft(tmp_path, "one"), names, "").name == "a-2"
     assert publish(draft(tmp_path, "two"), names, "lonely").name == "a"
@@ -52,7 +52,7 @@ def test_whose_note_it_is(tmp_path: Path) -> None:
 
 
 def test_many_at_once_keep_their_own_notes(tmp_path: Path) -> None:
-    """Of doors that want one name at the same moment, each gets another, with its own note beside it."""
+    """Callers that want the same name at the same time get different ones, each with its own note."""
     texts = [f"text{number}" for number in range(24)]
     drafts = [draft(tmp_path, text) for text in texts]
     start = threading.Barrier(len(texts))
@@ -76,7 +76,7 @@ def test_many_at_once_keep_their_own_notes(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_a_thousand_of_them(tmp_path: Path) -> None:
-    """It is an error then, and the draft stays for its door to remove."""
+    """It is an error, and the draft stays for the caller to remove."""
     path = draft(tmp_path, "new")
     (tmp_path / "a").write_text("old")
     with pytest.raises(FileExistsError):

@@ -1,4 +1,4 @@
-"""What waits and why: the machine's doing uses up none of a file's tries; counts lie in nobody's way."""
+"""Retries: errors of the host use up none of a file's attempts; counters do not collide with files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TRIES = 3
 
 @contextlib.contextmanager
 def no_descriptors() -> Iterator[None]:
-    """Nothing can be opened by this process within this block."""
+    """Let this process open no files within a block."""
     get_logger(__name__).info("test.no_descriptors")  # what it needs is imported with its first line
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
@@ -40,18 +40,18 @@ def no_descriptors() -> Iterator[None]:
 
 
 def names(folder: Path) -> list[str]:
-    """List a folder."""
+    """Return the names in a folder."""
     return sorted(place.name for place in folder.iterdir())
 
 
 def failed(workspace: Workspace) -> list[str]:
-    """List what lies in ``failed/``."""
+    """Return the names in ``failed/``."""
     place = workspace.inbox / "failed"
     return names(place) if place.is_dir() else []
 
 
-def test_what_the_machine_lacks_is_waited_out_before_the_claim(workspace: Workspace) -> None:
-    """However long it lasts, ever more seldom; the tries of the file are all still there afterwards."""
+def test_a_lack_of_descriptors_delays_a_claim(workspace: Workspace) -> None:
+    """Without limit and with growing waits; afterwards the file still has all its attempts."""
     (workspace.inbox / "a.txt").write_text("1")
     clock, claims = Clock(), Claims(workspace)
     claimer = Claimer(claims, TRIES, clock)
@@ -67,8 +67,8 @@ def test_what_the_machine_lacks_is_waited_out_before_the_claim(workspace: Worksp
     assert claimer.failed_count == 0
 
 
-def test_what_cannot_even_be_refused_is_looked_at_again(workspace: Workspace) -> None:
-    """Nothing can be claimed, and so nothing laid into ``failed/``; mended, it is taken without a restart."""
+def test_a_file_that_cannot_be_refused_is_retried(workspace: Workspace) -> None:
+    """Neither a claim nor a move to ``failed/`` is possible; once repaired, the file is claimed."""
     (workspace.inbox / "a.txt").write_text("1")
     clock, claims = Clock(), Claims(workspace)
     claimer = Claimer(claims, 1, clock)
@@ -99,7 +99,7 @@ def clock() -> Clock:
 def test_waiting_uses_up_no_try(
     submitter: ClaimSubmitter, clock: Clock, own: Bridge, own_workspace: Workspace
 ) -> None:
-    """Neither a writer who does not end nor a lack of descriptors; its own faults alone are counted."""
+    """Neither an endless writer nor a lack of descriptors counts; only faults of the file do."""
     file = own_workspace.inbox / "a.txt"
     file.write_text("1")
     claims = Claims(own_workspace)
@@ -130,7 +130,7 @@ def test_waiting_uses_up_no_try(
 
 
 def test_a_dropped_file_may_have_the_name_of_any_of_our_own(workspace: Workspace) -> None:
-    """With a list ``ignore`` that lets it through: it is claimed, counted, loaded, failed like any other."""
+    """If ``ignore`` lets it through, it is claimed, counted, loaded and failed like any other."""
     (workspace.inbox / ".tries").write_text("precious")
     (item,) = Scanner(workspace.inbox, []).scan().files
     claims = Claims(workspace)
@@ -146,8 +146,8 @@ def test_a_dropped_file_may_have_the_name_of_any_of_our_own(workspace: Workspace
     assert names(claims.root) == []
 
 
-def test_the_count_of_tries_is_no_file_of_the_claim(workspace: Workspace) -> None:
-    """It is not taken for a dropped file, whatever is ignored, and goes with the claim."""
+def test_the_counter_of_attempts_is_not_a_file_of_the_claim(workspace: Workspace) -> None:
+    """The counter is not treated as a dropped file, and is removed with the claim."""
     (workspace.inbox / "a.txt").write_text("1")
     claims = Claims(workspace)
     claim = claims.claim(found(workspace.inbox, "a.txt"))
@@ -164,7 +164,7 @@ def test_the_count_of_tries_is_no_file_of_the_claim(workspace: Workspace) -> Non
     "name", [".3ox-probe", ".3ox-drop-01abc.part", ".upload-ab12.part", ".photo.jpg.part"]
 )
 def test_our_own_drafts_are_never_taken(name: str, workspace: Workspace) -> None:
-    """A list ``ignore`` of one's own cannot let half an upload through."""
+    """A custom ``ignore`` cannot let an incomplete upload through."""
     (workspace.inbox / name).write_text("half")
     assert Scanner(workspace.inbox, ["*.mine"]).scan().files == []
 
@@ -172,7 +172,7 @@ def test_our_own_drafts_are_never_taken(name: str, workspace: Workspace) -> None
 def test_restarts_while_a_claim_waits_use_up_no_try(
     own: Bridge, own_environ: dict[str, str], own_workspace: Workspace
 ) -> None:
-    """What has been read without harm has ended no station, however often stations come and go after that."""
+    """A file that was read without a crash has crashed no station, however often stations restart."""
     (own_workspace.inbox / "a.txt").write_text("1")
     claims = Claims(own_workspace)
     claim = claims.claim(found(own_workspace.inbox, "a.txt"))
@@ -181,7 +181,7 @@ def test_restarts_while_a_claim_waits_use_up_no_try(
         claims.count_try(claim.job_id)
     claims.forget_tries(claim.job_id)
     with claim.path.open("a"), RunningStation(own, own_environ):
-        # Read, as far as that goes, and put off: the count that was made before is taken back.
+        # The file has been read and is retried; the earlier count is reset.
         log = own_workspace.log_file
         eventually(lambda: log.exists() and "station.put_off" in log.read_text())
         eventually(lambda: names(claims.root) == [claim.job_id])

@@ -1,4 +1,4 @@
-"""What the station sees in the drop folder, and when: stability, the look, how it watches."""
+"""Scanning the drop folder: what is found, when a file is stable, how changes are noticed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support import eventually
 
 
 def test_a_file_is_settled_when_it_has_stood_still(workspace: Workspace) -> None:
-    """Size, time or inode that change start the wait anew; the next moment is told."""
+    """A change of size, time or inode restarts the wait; the time of the next check is returned."""
     clock = Clock()
     stability = StabilityTracker(settle_s=1.0, note_wait_s=5.0, clock=clock)
     file = workspace.inbox / "a"
@@ -44,7 +44,7 @@ def test_a_file_is_settled_when_it_has_stood_still(workspace: Workspace) -> None
 
 
 def test_a_note_waits_longer_for_its_file(workspace: Workspace) -> None:
-    """Alone it is taken as a file in the end; with its file it travels along and counts for stability."""
+    """Alone it is claimed as a file after a longer wait; with its file it counts for stability."""
     clock = Clock()
     stability = StabilityTracker(settle_s=1.0, note_wait_s=5.0, clock=clock)
     inbox = Scanner(workspace.inbox, IGNORE)
@@ -68,7 +68,7 @@ def test_a_note_waits_longer_for_its_file(workspace: Workspace) -> None:
 
 
 def test_a_file_that_is_open_for_writing_is_seen(tmp_path: Path) -> None:
-    """The kernel knows of a writer who pauses; readers do not count."""
+    """The kernel knows a writer that pauses; readers do not count."""
     file = tmp_path / "slow"
     with file.open("wb") as writer:
         writer.write(b"part")
@@ -82,7 +82,7 @@ def test_a_file_that_is_open_for_writing_is_seen(tmp_path: Path) -> None:
     "name", ["a.part", "a.tmp", ".~lock.a#", "~$a.docx", ".hidden", "a~", "Thumbs.db", "a.crdownload"]
 )
 def test_temporary_names_are_left_alone(name: str, workspace: Workspace) -> None:
-    """Neither such files nor anything in folders of such names."""
+    """Neither ignored files nor files in ignored folders."""
     (workspace.inbox / name).write_text("x")
     (workspace.inbox / f"{name}.d").mkdir()
     folder = workspace.inbox / "sub" / name.replace("a.", "folder.")
@@ -91,8 +91,8 @@ def test_temporary_names_are_left_alone(name: str, workspace: Workspace) -> None
     assert [item.name for item in Scanner(workspace.inbox, IGNORE).scan().files] == []
 
 
-def test_the_inner_rooms_are_not_looked_into(workspace: Workspace) -> None:
-    """What is claimed, failed or undone is not taken again; folders of these names further down are."""
+def test_the_bridge_s_own_folders_are_not_scanned(workspace: Workspace) -> None:
+    """Claimed, failed and undone files are not claimed again; subfolders of these names are scanned."""
     for room in (".claimed", "failed", "undone"):
         (workspace.inbox / room).mkdir()
         (workspace.inbox / room / "x").write_text("x")
@@ -101,8 +101,8 @@ def test_the_inner_rooms_are_not_looked_into(workspace: Workspace) -> None:
     assert [item.name for item in Scanner(workspace.inbox, IGNORE).scan().files] == ["y"]
 
 
-def test_links_are_not_followed_by_the_look(workspace: Workspace, tmp_path: Path) -> None:
-    """A link to a folder is a link, and nothing below it is seen."""
+def test_links_are_not_followed_by_a_scan(workspace: Workspace, tmp_path: Path) -> None:
+    """A link to a folder is an entry; nothing below it is scanned."""
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret").write_text("x")
     (workspace.inbox / "way").symlink_to(tmp_path / "outside")
@@ -128,8 +128,8 @@ broken line
         ("/srv/over/x", "tmpfs", False),
     ],
 )
-def test_network_file_systems_are_known(path: str, kind: str, remote: bool) -> None:
-    """The nearest mount counts, the latest of those on one point."""
+def test_network_file_systems_are_recognized(path: str, kind: str, remote: bool) -> None:
+    """The nearest mount counts, and the latest of those on one point."""
     assert file_system_of(Path(path), MOUNTS) == kind
     assert is_remote(kind) is remote
     assert is_remote("fuse.sshfs")
@@ -139,7 +139,7 @@ def test_network_file_systems_are_known(path: str, kind: str, remote: bool) -> N
     ("wanted", "mode"), [("auto", "events"), ("events", "events"), ("polling", "polling")]
 )
 def test_the_probe_decides_how_to_watch(wanted: str, mode: str, workspace: Workspace) -> None:
-    """On this machine's disk the probe is heard; when told to poll, nothing listens."""
+    """A local disk reports the probe; with polling no thread runs."""
     wake = threading.Event()
     watch = FolderWatcher(workspace.inbox, wanted, wake)
     watch.start()
@@ -179,8 +179,8 @@ def test_a_name_that_is_is_ignored_is_changed(given: str, name: str) -> None:
     assert not names.is_ignored(name)
 
 
-def test_a_file_of_a_rooms_name_does_not_stand_in_its_way(workspace: Workspace) -> None:
-    """It is taken as any other, and then the room can be made, for itself for instance."""
+def test_a_file_named_like_one_of_the_bridge_s_folders_is_claimed(workspace: Workspace) -> None:
+    """It is claimed like any other, and then the folder can be created, for the file itself for instance."""
     (workspace.inbox / "failed").write_text("dropped")
     (workspace.inbox / "undone").mkdir()
     (found,) = Scanner(workspace.inbox, IGNORE).scan().files
@@ -194,7 +194,7 @@ def test_a_file_of_a_rooms_name_does_not_stand_in_its_way(workspace: Workspace) 
 
 
 def test_a_dropped_file_is_taken_whatever_it_is_called(workspace: Workspace, tmp_path: Path) -> None:
-    """Also one with the name of a room, which would otherwise stand where failed files go."""
+    """Also with the name of one of the bridge's folders, which it would block."""
     loaded = load_settings(workspace.home, environ={})
     inbox = Scanner(workspace.inbox, loaded.settings.station.ignore)
     for name in ("failed", ".bashrc", "half.tmp", f"{'x' * 240}.tmp"):

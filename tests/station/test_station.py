@@ -1,4 +1,4 @@
-"""A real station and a real worker: whatever is dropped ends where it should, once."""
+"""A real station with a real worker: every dropped file ends in the right place, once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.workers import running_worker
 
 
 def test_a_dropped_file_is_ingested_once_and_leaves(station: RunningStation) -> None:
-    """The copy is whole, the job tells the door, the owner, the type and the hash; the folder is empty."""
+    """The copy is complete, the job has source, owner, type and hash, and the folder is empty."""
     content = os.urandom(100_000)
     (station.inbox / "simple.bin").write_bytes(content)
     job = station.ended("simple.bin")
@@ -49,7 +49,7 @@ def test_a_note_travels_along(station: RunningStation) -> None:
 
 
 def test_rules_route(station: RunningStation) -> None:
-    """By name and by folder, the first that matches."""
+    """By name and by folder; the first match wins."""
     (station.inbox / "papers").mkdir(exist_ok=True)
     (station.inbox / "papers" / "one.txt").write_text("a paper")
     (station.inbox / "march.invoice").write_text("an invoice")
@@ -60,7 +60,7 @@ def test_rules_route(station: RunningStation) -> None:
 
 
 def test_a_file_that_is_being_written_is_not_taken(station: RunningStation) -> None:
-    """A slow copy with pauses longer than the settling time arrives whole."""
+    """A slow copy with pauses longer than the settling time arrives complete."""
     file = station.inbox / "slow.bin"
     with file.open("wb") as writer:
         for part in range(4):
@@ -76,8 +76,8 @@ def test_a_file_that_is_being_written_is_not_taken(station: RunningStation) -> N
     )
 
 
-def test_a_file_written_in_separate_pieces_is_taken_when_it_stands_still(station: RunningStation) -> None:
-    """Each piece opens and closes the file, as ``echo >>`` does; faster than the settling time."""
+def test_a_file_written_in_separate_pieces_is_claimed_when_it_is_stable(station: RunningStation) -> None:
+    """Each write opens and closes the file, as ``echo >>`` does, faster than the settling time."""
     file = station.inbox / "pieces.txt"
     for part in range(10):
         with file.open("a") as writer:
@@ -89,7 +89,7 @@ def test_a_file_written_in_separate_pieces_is_taken_when_it_stands_still(station
 
 
 def test_a_folder_that_is_moved_in_keeps_its_shape(station: RunningStation, tmp_path: Path) -> None:
-    """Files in folders within it, unicode and newline names included, are all taken."""
+    """Files in subfolders, with unicode and newlines in their names, are all claimed."""
     names = ["a.txt", "sub/b.txt", "sub/deep er/ü\nc.txt", "sub/deep er/-rf"]
     for name in names:
         (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -102,8 +102,8 @@ def test_a_folder_that_is_moved_in_keeps_its_shape(station: RunningStation, tmp_
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every name is UTF-8")
-def test_a_name_that_is_no_utf8_is_taken(station: RunningStation) -> None:
-    """It is ingested, and the thread that hears of changes does not fail over it."""
+def test_a_file_with_a_name_that_is_not_utf8_is_ingested(station: RunningStation) -> None:
+    """It is ingested, and the watching thread survives it."""
     eventually(lambda: '"station.events"' in station.workspace.log_file.read_text())
     (station.inbox / os.fsdecode(b"odd \xff\xfe.txt")).write_text("odd")
     eventually(lambda: not station.left() and not station.claims())
@@ -114,7 +114,7 @@ def test_a_name_that_is_no_utf8_is_taken(station: RunningStation) -> None:
 
 
 def test_the_same_content_is_answered_with_the_first_job(station: RunningStation) -> None:
-    """The second file leaves the folder without a job of its own; gone from the desk, it is taken anew."""
+    """The second file gets no job of its own; when the first result is gone, it is ingested again."""
     (station.inbox / "first.txt").write_text("same content")
     first = station.ended("first.txt")
     (station.inbox / "second.txt").write_text("same content")
@@ -133,8 +133,8 @@ def test_an_empty_file_is_a_file(station: RunningStation) -> None:
     assert (job.status, job.payload["media_type"]) == ("completed", "inode/x-empty")
 
 
-def test_a_refused_job_lays_the_file_into_failed(station: RunningStation) -> None:
-    """With the reason beside it; nothing was made outside; a retry by hand finds the file there."""
+def test_the_file_of_a_refused_job_moves_to_failed(station: RunningStation) -> None:
+    """With the reason beside it; nothing was written outside; a manual retry finds the file there."""
     (station.inbox / "one.outlaw").write_text("x")
     job = station.ended("one.outlaw")
     assert job.status == "failed"
@@ -158,8 +158,8 @@ def test_a_refused_job_lays_the_file_into_failed(station: RunningStation) -> Non
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])
-def test_what_is_no_file_is_refused(kind: str, station: RunningStation) -> None:
-    """A link out and a pipe go to ``failed/``; nobody reads them, and there is no job."""
+def test_other_kinds_of_entries_are_refused(kind: str, station: RunningStation) -> None:
+    """A link out and a pipe go to ``failed/`` unread and without a job."""
     path = station.inbox / f"odd-{kind}"
     if kind == "link":
         path.symlink_to("/etc/passwd")
@@ -184,7 +184,7 @@ def test_a_large_file_is_streamed(station: RunningStation) -> None:
 
 
 def test_the_station_shows_in_status(station: RunningStation) -> None:
-    """With its state: how it watches, and how much it has taken."""
+    """With its mode and the number of processed files."""
     connect(station.bridge.loaded)
 
     def entry() -> dict[str, object] | None:
@@ -196,8 +196,8 @@ def test_the_station_shows_in_status(station: RunningStation) -> None:
     assert "events" in json.dumps(row)
 
 
-def test_a_cancelled_job_lays_the_file_into_failed(station: RunningStation) -> None:
-    """Cancelled before it began: the file is kept, with the reason."""
+def test_the_file_of_a_cancelled_job_moves_to_failed(station: RunningStation) -> None:
+    """Cancelled before it started: the file is kept, with the reason."""
     connect(station.bridge.loaded)
     job_id = new_job_id()
     file = claim_folder(station.workspace, job_id) / "unwanted.txt"
@@ -217,7 +217,7 @@ def test_a_cancelled_job_lays_the_file_into_failed(station: RunningStation) -> N
 
 
 def test_drop_hands_files_to_the_station(station: RunningStation, tmp_path: Path) -> None:
-    """Copies go in, whole, with a note each; the originals stay; what is no file is told."""
+    """Complete copies with a note each; the originals stay; a folder is refused."""
     files = []
     for name in ("paper 1.txt", "paper 2.txt"):
         (tmp_path / name).write_text(f"text of {name}")
@@ -239,7 +239,7 @@ def test_drop_hands_files_to_the_station(station: RunningStation, tmp_path: Path
 
 
 def test_drop_never_overwrites(own_environ: dict[str, str], tmp_path: Path) -> None:
-    """Without a station they pile up under names with numbers, each with its note; it says that they wait."""
+    """Without a station they wait under numbered names, each with its note; the command says so."""
     source = tmp_path / "a.txt"
     texts = ["one", "two", "three"]
     for text in texts:
@@ -255,8 +255,10 @@ def test_drop_never_overwrites(own_environ: dict[str, str], tmp_path: Path) -> N
     assert (inbox / "a-2.txt.note.txt").read_text() == "note two"
 
 
-def test_drop_while_the_store_is_away(mortal: tuple[RunningValkey, dict[str, str]], tmp_path: Path) -> None:
-    """It says what becomes of the file; a station that runs takes it, and it is ingested afterwards."""
+def test_drop_while_the_store_is_unavailable(
+    mortal: tuple[RunningValkey, dict[str, str]], tmp_path: Path
+) -> None:
+    """The command says what happens to the file; a running station claims it and it is ingested later."""
     server, environ = mortal
     bridge = connect(load_settings(environ=environ))
     (tmp_path / "late.txt").write_text("dropped meanwhile")
@@ -272,7 +274,7 @@ def test_drop_while_the_store_is_away(mortal: tuple[RunningValkey, dict[str, str
 
 
 def test_many_files_at_once_are_ingested_once(station: RunningStation, tmp_path: Path) -> None:
-    """A thousand in one move: each is there, none twice."""
+    """A thousand in one move: each is ingested once."""
     for number in range(1000):
         (tmp_path / f"many-{number}.txt").write_text(f"file {number}")
     subprocess.run(["cp", "-r", str(tmp_path), str(station.inbox / "many")], check=True)
@@ -286,8 +288,8 @@ def test_many_files_at_once_are_ingested_once(station: RunningStation, tmp_path:
     assert len(names) == len(station.jobs())
 
 
-def test_it_stops_when_it_is_told_to(own_environ: dict[str, str]) -> None:
-    """SIGTERM ends it in order within seconds, and takes it out of the list."""
+def test_it_stops_on_sigterm(own_environ: dict[str, str]) -> None:
+    """SIGTERM ends it in order within seconds and removes it from the status."""
     from ingress.dispatch import Bridge
     from ops.settings.load import load_settings
 

@@ -1,1 +1,1 @@
-"""Tests of the Telegram door."""
+"""Tests of the Telegram interface."""

@@ -1,4 +1,4 @@
-"""The Telegram door as a real process, beside a local Bot API."""
+"""The bot as a real process, with a local Bot API server."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ job_type = "task.custom"
 
 
 def telegram_environ(environ: Mapping[str, str], api: BotApi) -> dict[str, str]:
-    """Write the settings into the workspace, and add what points a door at this Bot API."""
+    """Write the settings into the workspace; return the environment with the address of the Bot API."""
     (Path(environ["BRIDGE_HOME"]) / "3ox.toml").write_text(SETTINGS)
     return {
         **environ,
@@ -62,8 +62,8 @@ def telegram_environ(environ: Mapping[str, str], api: BotApi) -> dict[str, str]:
     }
 
 
-class Door:
-    """A ``3ox telegram`` process that may be killed and started again.
+class BotProcess:
+    """A ``3ox telegram`` process that can be killed and started again.
 
     Args:
         environ: Its whole environment.
@@ -76,13 +76,13 @@ class Door:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it and wait until it serves."""
+        """Start it and wait until it is ready."""
         self.spawn()
         process, file = self._process, ready_file(self.workspace, "telegram")
         assert process is not None
 
         def serves() -> bool:
-            assert process.poll() is None, "the door ended at its start"
+            assert process.poll() is None, "the bot ended at its start"
             return file.exists() and file.read_text() == str(process.pid)
 
         eventually(serves, 20.0)
@@ -95,26 +95,26 @@ class Door:
             )
 
     def kill(self) -> None:
-        """End it with SIGKILL."""
+        """Kill it with SIGKILL."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(10.0)
 
     def stop(self) -> int:
-        """Tell it to end, and give its exit code."""
+        """Send SIGTERM; return the exit code."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(10.0)
 
     def end(self) -> None:
-        """See to it that nothing is left."""
+        """Stop it if it is running."""
         if self._process is not None and self._process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.stop()
         self.kill()
 
     def log(self, event: str) -> list[dict[str, Any]]:
-        """Give the lines of 3ox.log with this event."""
+        """Return the lines of 3ox.log with this event."""
         try:
             lines = self.workspace.log_file.read_text().splitlines()
         except FileNotFoundError:
@@ -128,11 +128,11 @@ class Door:
 
 
 @contextlib.contextmanager
-def open_door(environ: Mapping[str, str]) -> Iterator[Door]:
-    """Run a door for the time of a block."""
-    door = Door(environ)
+def running_bot(environ: Mapping[str, str]) -> Iterator[BotProcess]:
+    """Run a bot within a block."""
+    bot = BotProcess(environ)
     try:
-        door.start()
-        yield door
+        bot.start()
+        yield bot
     finally:
-        door.end()
+        bot.end()

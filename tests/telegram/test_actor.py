@@ -1,4 +1,4 @@
-"""The job type ``telegram``: what ``ask`` does, with a message for the question."""
+"""The job type ``telegram``: like ``ask``, with a message as the question."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["configure", "openai", "plain"]
 
 
 def test_a_message_is_answered_as_a_question(configure: Configure, openai: FakeOpenAI) -> None:
-    """The provider is asked what the message says, and the answer is streamed and returned."""
+    """The provider gets the text of the message, and the answer is streamed and returned."""
     configure()
     run = JobRun("telegram", {"chat_id": 42, "text": "what is new"}, source="telegram")
     result = run.run()

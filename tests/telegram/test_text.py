@@ -17,7 +17,7 @@ TEXTS = st.text(
 
 
 def test_the_state_of_the_bridge_counts_in_good_grammar() -> None:
-    """One job is no plural."""
+    """Singular and plural."""
     worker = {"healthy": True, "processing": ["a"]}
     state = {
         "store": {"latency_ms": 0.5},
@@ -40,7 +40,7 @@ def test_units_are_those_of_utf_16(text: str) -> None:
 
 @given(TEXTS, st.integers(2, 60))
 def test_head_and_tail_are_the_longest_that_fit(text: str, limit: int) -> None:
-    """They fit, and one letter more would not."""
+    """They fit, and one more letter would not."""
     for part, longer in ((head(text, limit), text[: len(head(text, limit)) + 1]), (tail(text, limit), None)):
         assert units(part) <= limit
         if longer is not None and longer != part:
@@ -51,7 +51,7 @@ def test_head_and_tail_are_the_longest_that_fit(text: str, limit: int) -> None:
 
 @given(TEXTS, st.integers(20, 60))
 def test_parts_fit_and_lose_nothing_but_space(text: str, limit: int) -> None:
-    """Each part fits and is not blank; together they say what the text said."""
+    """Each part fits and is not blank; together they are the text."""
     parts = split(text, limit)
     assert all(0 < units(part) <= limit for part in parts)
     assert all(part == part.strip() for part in parts)
@@ -60,14 +60,14 @@ def test_parts_fit_and_lose_nothing_but_space(text: str, limit: int) -> None:
 
 
 def test_a_text_is_cut_between_words() -> None:
-    """Where a line or word ends near the limit, the part ends there."""
+    """A part ends at the end of a line or word near the limit."""
     assert split("aaa bbb ccc ddd eee", 12) == ["aaa bbb ccc", "ddd eee"]
     assert split("aaa bbb\nc c ddd", 10) == ["aaa bbb\nc", "c ddd"]
     assert split("x" * 25, 10) == ["x" * 10, "x" * 10, "x" * 5]
 
 
 def test_an_endless_text_is_bounded() -> None:
-    """More than 20 messages nobody reads: the last one says that it was cut."""
+    """It becomes at most 20 messages; the last one says that it was cut."""
     parts = split("word " * 100_000)
     assert len(parts) == PARTS_MAX
     assert parts[-1].endswith("[cut here]")
@@ -75,13 +75,13 @@ def test_an_endless_text_is_bounded() -> None:
 
 
 def test_a_blank_text_says_so() -> None:
-    """Telegram takes no empty message."""
+    """Telegram refuses empty messages."""
     assert split(" \n ") == ["(empty)"]
 
 
 @given(st.text(max_size=300))
 def test_names_are_harmless(given_name: str) -> None:
-    """Whatever a sender calls a file: no path, not hidden, printable, short, and never empty."""
+    """For any name: no path, not hidden, printable, short, never empty."""
     name = safe_file_name(given_name, "telegram-1")
     assert name
     assert not set("/\\\0") & set(name)
@@ -91,8 +91,8 @@ def test_names_are_harmless(given_name: str) -> None:
     assert not name.lower().endswith(".note.txt")
 
 
-def test_names_that_stand() -> None:
-    """An ordinary name stays as it is."""
+def test_ordinary_names_are_kept() -> None:
+    """An ordinary name stays the same."""
     for name in ("report.pdf", "Übersicht 2026.xlsx", "archive.tar.gz", "README"):
         assert safe_file_name(name, "telegram-1") == name
     assert safe_file_name("..", "telegram-1") == "telegram-1"

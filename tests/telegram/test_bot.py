@@ -14,7 +14,7 @@ from tests.telegram.running import ADMIN, CHAT, GROUP, OTHER_CHAT, STRANGER
 
 
 def reply_to(api: BotApi, chat_id: int, update_id: int) -> list[dict[str, object]]:
-    """Give the bot's messages that answer the message of an update."""
+    """Return the bot's messages that answer the message of an update."""
     asked = api.updates[update_id]["message"]["message_id"]
     return [
         message
@@ -24,13 +24,13 @@ def reply_to(api: BotApi, chat_id: int, update_id: int) -> list[dict[str, object
 
 
 def job_of(api: BotApi, update_id: int) -> str:
-    """Give the id of the job that an update became."""
+    """Return the job id of an update."""
     date_s = api.updates[update_id]["message"]["date"]
     return job_id_for(str(api.bot["id"]), update_id, date_s * 1000)
 
 
 def await_reply(api: BotApi, chat_id: int, update_id: int, beginning: str) -> str:
-    """Wait until the one reply to an update begins like this, and give it."""
+    """Wait until the only reply to an update begins with a text; return it."""
 
     def said() -> bool:
         return any(
@@ -44,25 +44,25 @@ def await_reply(api: BotApi, chat_id: int, update_id: int, beginning: str) -> st
 
 
 def await_answer(api: BotApi, chat_id: int, update_id: int, text: str) -> None:
-    """Wait until the one reply to an update is this text."""
+    """Wait until the only reply to an update is this text."""
     api.wait(lambda: [message["text"] for message in reply_to(api, chat_id, update_id)] == [text])
 
 
 def test_a_text_is_answered_in_the_session_of_its_chat(scene: Scene) -> None:
-    """The "working…" message becomes the answer; the job names door, chat, session and trust."""
+    """The "working…" message becomes the answer; the job has source, chat, session and trust."""
     update_id = scene.api.say(CHAT, "hello there")
     await_answer(scene.api, CHAT, update_id, "hello there")
     message_id = reply_to(scene.api, CHAT, update_id)[0]["message_id"]
     assert isinstance(message_id, int)
     assert scene.api.versions(CHAT, message_id)[0].startswith("working…")
-    job = scene.door.bridge.reader.job(job_of(scene.api, update_id))
+    job = scene.bot.bridge.reader.job(job_of(scene.api, update_id))
     assert (job.source, job.actor, job.session_id, job.trust) == ("telegram", "42", "tg_42", "member")
     assert job.idempotency_key == f"tg:7000000001:{update_id}"
-    eventually(lambda: update_id not in {reply.update_id for reply in scene.door.pending()})
+    eventually(lambda: update_id not in {reply.update_id for reply in scene.bot.pending()})
 
 
 def test_a_growing_answer_is_shown(scene: Scene) -> None:
-    """While the model still speaks, the message shows what it has said so far."""
+    """While the model is still answering, the message shows the answer so far."""
     scene.model.plan(hangs("Once", " upon"))
     update_id = scene.api.say(OTHER_CHAT, "tell me")
     assert await_reply(scene.api, OTHER_CHAT, update_id, "Once upon").endswith("…")
@@ -73,7 +73,7 @@ def test_a_growing_answer_is_shown(scene: Scene) -> None:
 
 
 def test_a_long_answer_is_split(scene: Scene) -> None:
-    """8,000 emoji are 16,000 units: four messages, none too long, all there."""
+    """8,000 emoji are 16,000 units: four messages, each within the limit, nothing lost."""
     scene.model.plan(answers("😀" * 8000))
     before = len(scene.api.messages(OTHER_CHAT))
     scene.api.say(OTHER_CHAT, "smile")
@@ -82,25 +82,25 @@ def test_a_long_answer_is_split(scene: Scene) -> None:
     assert [units(text) for text in texts] == [4096, 4096, 4096, 3712]
 
 
-def test_strangers_are_not_heard(scene: Scene) -> None:
-    """A chat that is not allowed gets no answer and no job; the log tells its id, and not the token."""
-    jobs = scene.door.bridge.reader.page(job_type="telegram", limit=1000)
+def test_chats_that_are_not_allowed_get_no_answer(scene: Scene) -> None:
+    """A chat that is not allowed gets no answer and no job; the log has its id and not the token."""
+    jobs = scene.bot.bridge.reader.page(job_type="telegram", limit=1000)
     scene.api.say(STRANGER, "let me in")
     eventually(
-        lambda: [line for line in scene.door.log("telegram.not_allowed") if line["chat_id"] == STRANGER]
+        lambda: [line for line in scene.bot.log("telegram.not_allowed") if line["chat_id"] == STRANGER]
     )
     update_id = scene.api.say(CHAT, "/help")
     await_reply(scene.api, CHAT, update_id, "Send a message")
     assert scene.api.messages(STRANGER) == []
-    assert len(scene.door.bridge.reader.page(job_type="telegram", limit=1000).jobs) == len(jobs.jobs)
+    assert len(scene.bot.bridge.reader.page(job_type="telegram", limit=1000).jobs) == len(jobs.jobs)
 
 
 def test_commands(scene: Scene) -> None:
-    """Each command answers, wrong use with its remedy."""
+    """Each command answers; wrong use is answered with a remedy."""
     ran = scene.api.say(CHAT, "/run mill wheat and rye")
     text = await_reply(scene.api, CHAT, ran, "task.custom/mill")
     assert "ground wheat and rye" in text
-    job = scene.door.bridge.reader.job(job_of(scene.api, ran))
+    job = scene.bot.bridge.reader.job(job_of(scene.api, ran))
     assert (job.source, job.trust, job.payload) == ("telegram", "member", {"task": "wheat and rye"})
     for command, beginning in (
         ("/status", "store: healthy"),
@@ -123,7 +123,7 @@ def test_commands(scene: Scene) -> None:
 
 
 def test_a_command_for_another_bot_is_left_to_it(scene: Scene) -> None:
-    """In a group, ``/help@other`` is not ours, ``/help`` is."""
+    """In a group the bot ignores ``/help@other`` and answers ``/help``."""
     before = len(scene.api.messages(GROUP))
     scene.api.say(GROUP, "/help@other_bot", user_id=5)
     update_id = scene.api.say(GROUP, "/help", user_id=5)
@@ -132,8 +132,8 @@ def test_a_command_for_another_bot_is_left_to_it(scene: Scene) -> None:
 
 
 def test_documents_and_photos_go_to_the_station(scene: Scene) -> None:
-    """They appear whole in the drop folder, captions as notes; a path in a name leads nowhere."""
-    inbox = scene.door.workspace.inbox
+    """They appear complete in the drop folder, captions as notes; a path in a name is ignored."""
+    inbox = scene.bot.workspace.inbox
     first = scene.api.attach(CHAT, "../../etc/report.txt", b"figures" * 1000, caption="for May")
     assert await_reply(scene.api, CHAT, first, "report.txt").endswith("with your note.")
     assert (inbox / "report.txt").read_bytes() == b"figures" * 1000
@@ -149,8 +149,8 @@ def test_documents_and_photos_go_to_the_station(scene: Scene) -> None:
     assert not (inbox.parent / "etc").exists()
 
 
-def test_limits_and_outages_of_telegram_are_waited_out(scene: Scene) -> None:
-    """429, 502 and lost connections before and after: the answer comes, and comes once."""
+def test_calls_are_retried_after_limits_and_outages_of_telegram(scene: Scene) -> None:
+    """429, 502 and lost connections, before and after the call: the answer arrives exactly once."""
     scene.api.fail("sendMessage", flood(1))
     scene.api.fail("editMessageText", broken())
     scene.api.fail("editMessageText", dropped())
@@ -167,18 +167,18 @@ def test_limits_and_outages_of_telegram_are_waited_out(scene: Scene) -> None:
     assert sends[1].at_s - sends[0].at_s >= 1.0
 
 
-def test_an_update_that_cannot_be_read_is_set_aside(scene: Scene) -> None:
-    """A malformed update is logged and confirmed; those behind it are answered."""
+def test_an_unreadable_update_is_quarantined(scene: Scene) -> None:
+    """A malformed update is logged and confirmed; the updates after it are answered."""
     scene.api.add({"message": {"message_id": "no number", "chat": 5}})
     poison = scene.api.add({"callback_query": ["nonsense"]})
     update_id = scene.api.say(CHAT, "after the poison")
     await_answer(scene.api, CHAT, update_id, "after the poison")
-    assert poison in {line["update_id"] for line in scene.door.log("telegram.set_aside")}
+    assert poison in {line["update_id"] for line in scene.bot.log("telegram.set_aside")}
     scene.api.wait(lambda: scene.api.unconfirmed() == 0)
 
 
 def test_an_admin_approves_with_a_button(scene: Scene) -> None:
-    """The question comes with buttons; somebody else is refused, the admin's press lets the job go on."""
+    """The request has buttons; other users are refused, the admin's press releases the job."""
     scene.api.know(ADMIN)
     update_id = scene.api.say(CHAT, "/run guarded treasure")
     await_reply(scene.api, CHAT, update_id, "held: ")
@@ -193,7 +193,7 @@ def test_an_admin_approves_with_a_button(scene: Scene) -> None:
     refused = scene.api.press(CHAT, here, approve["callback_data"], user_id=CHAT)
     scene.api.wait(lambda: refused in scene.api.presses)
     assert scene.api.presses[refused] == "You are not allowed to approve or deny this job."
-    assert scene.door.bridge.reader.status_of(job_id) == "held"
+    assert scene.bot.bridge.reader.status_of(job_id) == "held"
 
     pressed = scene.api.press(ADMIN, question["message_id"], approve["callback_data"])
     scene.api.wait(lambda: pressed in scene.api.presses)
@@ -204,7 +204,7 @@ def test_an_admin_approves_with_a_button(scene: Scene) -> None:
 
 
 def test_a_long_question_says_that_it_is_not_all(scene: Scene) -> None:
-    """Whoever asks chooses what stands first: an admin is told how much is not shown, and where it is."""
+    """The request says how much of the payload is hidden, and how to see it."""
     scene.api.know(ADMIN)
     update_id = scene.api.say(CHAT, "/run guarded " + "harmless " * 200 + "and the rest")
     await_reply(scene.api, CHAT, update_id, "held: ")
@@ -216,11 +216,11 @@ def test_a_long_question_says_that_it_is_not_all(scene: Scene) -> None:
 
 
 def test_the_token_is_in_no_log(scene: Scene) -> None:
-    """After all of this, neither 3ox.log nor the process's own output holds it."""
+    """Neither 3ox.log nor the process's output contains the token."""
     update_id = scene.api.say(CHAT, "/status")
     await_reply(scene.api, CHAT, update_id, "store: healthy")
     for file in ("3ox.log", "telegram.out"):
-        assert scene.api.token.encode() not in (scene.door.workspace.home / file).read_bytes()
+        assert scene.api.token.encode() not in (scene.bot.workspace.home / file).read_bytes()
 
 
 def test_without_a_token_it_says_what_is_missing(environ: dict[str, str]) -> None:
@@ -232,7 +232,7 @@ def test_without_a_token_it_says_what_is_missing(environ: dict[str, str]) -> Non
 
 
 def test_without_the_extra_it_says_how_to_install_it(environ: dict[str, str], tmp_path: Path) -> None:
-    """With python-telegram-bot out of sight, one line tells the command."""
+    """Without python-telegram-bot, one line names the command that installs it."""
     hide = tmp_path / "sitecustomize.py"
     hide.write_text(
         "import importlib.util as u\n"
@@ -247,7 +247,7 @@ def test_without_the_extra_it_says_how_to_install_it(environ: dict[str, str], tm
 
 
 def test_the_same_update_always_becomes_the_same_job() -> None:
-    """The id follows from bot, update and time, and two updates never share one."""
+    """The id is derived from bot, update and time, and is unique per update."""
     first = job_id_for("1", 7, 1_700_000_000_000)
     assert first == job_id_for("1", 7, 1_700_000_000_000)
     assert len({job_id_for("1", number, 1_700_000_000_000) for number in range(1000)}) == 1000
