@@ -31,7 +31,7 @@ def queue_full(waiting: int) -> QueueFull:
         waiting: Number of jobs that wait in it.
     """
     return QueueFull(
-        f"the queue is full: {waiting} jobs wait.",
+        f"The queue is full: {waiting} jobs wait.",
         remedy="Try again later, start more workers, or raise queue_max.",
     )
 
@@ -123,7 +123,7 @@ class Admission:
         decision = rules.policy.require(job)
         if decision.effect != ALLOW:
             raise PolicyDenied(
-                f"the policy requires an approval of {job.job_type} from {job.source} ({decision.name}).",
+                f"The policy requires an approval of {job.job_type} from {job.source} ({decision.name}).",
                 remedy="Without a store it cannot wait for that; start one with '3ox up'.",
             )
 
@@ -193,12 +193,12 @@ class Admission:
         if reply.outcome == "full":
             raise queue_full(reply.waiting)
         if reply.outcome == "dependency" and reply.status == "itself":
-            raise InvalidJob("the job depends on itself.", remedy="Name other jobs.", field="depends_on")
+            raise InvalidJob("The job depends on itself.", remedy="Name other jobs.", field="depends_on")
         if reply.outcome == "dependency":
             unknown = reply.status == "unknown"
             state = "unknown" if unknown else f"already {reply.status}"
             raise InvalidJob(
-                f"the job depends on {reply.job_id}, which is {state}.",
+                f"The job depends on {reply.job_id}, which is {state}.",
                 remedy="Name jobs that exist."
                 if unknown
                 else "Retry that job first, or set on_dependency_failure = run to run this one regardless.",

@@ -124,7 +124,7 @@ class AdmissionRules:
             raise _too_deep()
         if len(payload) > self.settings.payload_max_bytes:
             raise InvalidJob(
-                f"the payload has {len(payload)} bytes; the limit is {self.settings.payload_max_bytes}.",
+                f"The payload has {len(payload)} bytes; the limit is {self.settings.payload_max_bytes}.",
                 remedy="Put the data into a file and pass its path, or raise payload_max_bytes.",
                 field="payload",
             )
@@ -146,13 +146,13 @@ class AdmissionRules:
             capacity = self.settings.resources.get(name)
             if capacity is None:
                 raise InvalidJob(
-                    f"there is no resource {name!r}.",
+                    f"Unknown resource {name!r}.",
                     remedy=f"Add it to 3ox.toml: [resources] {name} = {amount}.",
                     field="resources",
                 )
             if amount > capacity:
                 raise InvalidJob(
-                    f"the job asks for {amount} of resource {name!r}; its capacity is {capacity}.",
+                    f"The job asks for {amount} of resource {name!r}; its capacity is {capacity}.",
                     remedy="Ask for less, or raise it under [resources] in 3ox.toml.",
                     field="resources",
                 )
@@ -198,7 +198,7 @@ def _is_too_deep(payload: Any) -> bool:
 
 def _too_deep() -> InvalidJob:
     return InvalidJob(
-        f"the payload is nested more than {PAYLOAD_DEPTH_MAX} levels deep.",
+        f"The payload is nested more than {PAYLOAD_DEPTH_MAX} levels deep.",
         remedy="Put the data into a file and pass its path, or pass it as text.",
         field="payload",
     )

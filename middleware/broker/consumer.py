@@ -137,7 +137,7 @@ class BridgeConsumer(Consumer):
             reply = self._bell.read(self._timeout_s + state.scripts.store.timeout_s)
         except (TimeoutError, StoreUnreachable) as error:
             self._hang_up()
-            raise StoreUnreachable(f"the store does not answer ({error}).") from error
+            raise StoreUnreachable(f"The store does not answer ({error}).") from error
         if isinstance(reply, hiredis.ReplyError):
             self._hang_up()
             raise as_error(reply)
@@ -167,7 +167,7 @@ class BridgeConsumer(Consumer):
         settlement = message.settlement
         if settlement is None:
             # A middleware raised and Dramatiq only logged it. The job must not stay "processing".
-            lost = StoreError("a middleware failed before the outcome was known; see 3ox.log.")
+            lost = StoreError("A middleware failed before the outcome was known; see 3ox.log.")
             settlement = Settlement(
                 outcome="failed",
                 error=JobError.of(lost).encode(),

@@ -392,4 +392,4 @@ def _enqueued(reply: list[Reply]) -> Enqueued:
         return Enqueued(outcome, reply[1].decode(), reply[2].decode())
     if outcome in {"new", "duplicate"}:
         return Enqueued(outcome, reply[1].decode(), reply[2].decode(), int(reply[3]))
-    raise StoreError(f"the function enqueue returned an unknown reply: {outcome}.")
+    raise StoreError(f"The function enqueue returned an unknown reply: {outcome}.")

@@ -54,5 +54,5 @@ def remember(
         round(datetime.fromisoformat(question.at).timestamp() * 1000),
     )
     if reply not in {b"remembered", b"superseded"}:
-        raise StoreError(f"the function remember returned an unknown reply: {reply!r}.")
+        raise StoreError(f"The function remember returned an unknown reply: {reply!r}.")
     return bool(reply == b"remembered")

@@ -86,7 +86,7 @@ class SingleJobWorker:
         if reply.outcome == "full":
             raise queue_full(reply.waiting)
         if not reply.is_ours:
-            raise WrongState(f"the job was enqueued before; it is {reply.status}.", remedy="Try again.")
+            raise WrongState(f"The job was enqueued before; it is {reply.status}.", remedy="Try again.")
         reporter = _UnbufferedReporter(self._scripts, self.worker_id, job.job_id, self._delivery)
         self._context = JobContext(job, reporter, attempt=1, worker_id=self.worker_id)
         return self._context

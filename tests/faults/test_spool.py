@@ -124,7 +124,7 @@ def test_a_delay_is_kept_in_the_spool(
 
 def test_what_does_not_fit_is_refused_at_the_door(acceptance: Acceptance) -> None:
     """With or without a store, a job that names an unknown resource is not accepted."""
-    with pytest.raises(InvalidJob, match="there is no resource 'gpu'"):
+    with pytest.raises(InvalidJob, match="Unknown resource 'gpu'"):
         acceptance.accept(make_job("heartbeat", {}, resources={"gpu": 1}))
     assert acceptance.spool.count() == 0
 

@@ -113,7 +113,7 @@ def test_a_spooled_job_is_found_while_the_store_is_there(cli: Cli, acceptance: A
         assert (refused.code, refused.out) == (2, "")
         assert f"{job_id} is not in the store yet: in the spool since" in refused.err
     listed = cli("jobs")
-    assert "Not in the store yet: 1 job; --status spooled lists them." in listed.out
+    assert "In the spool: 1 job; --status spooled lists them." in listed.out
     assert cli("receipt", job_id, "--verify").code == 2
     assert cli("jobs", "01m80ebxp4nhqap3sz8m").code == 4
     assert "(1 ahead of it)" in get_job(lay_down(acceptance, make_job("heartbeat", {}))).reason
@@ -176,14 +176,14 @@ def test_what_was_refused_at_the_hand_over_says_why(
     assert [end.status for end in ends] == ["failed"], "whoever waits is told, too"
     found = cli("jobs", job_id[-8:], "--json").json
     assert (found["status"], found["error"]["type"]) == ("failed", "InvalidJob")
-    assert "there is no resource 'gpu'" in found["reason"]
+    assert "Unknown resource 'gpu'" in found["reason"]
     aside = Path(mortal[1]["BRIDGE_HOME"]) / ".3ox" / "spool" / "refused"
     assert str(aside) in found["reason"]
     assert cli("wait", job_id).code == 1
     receipt = get_receipt(job_id)
     assert [move.status for move in receipt.transitions] == [SPOOLED, "failed"]
     assert cli("retry", job_id).code == 2
-    with pytest.raises(WrongState, match="there is no resource 'gpu'"):
+    with pytest.raises(WrongState, match="Unknown resource 'gpu'"):
         control.cancel(Bridge(load_settings(environ=mortal[1])), job_id, "to see")
 
 

@@ -418,10 +418,10 @@ def test_an_iterator_is_taken_as_it_comes(driver: Driver, admission: Admission) 
     """Of a generator those before a bad job are taken; of a list none is."""
     bad = make_job("heartbeat", {}, resources={"nothing": 1})
     good = [make_job("heartbeat", {}) for _ in range(BATCH_MAX * 3)]
-    with pytest.raises(InvalidJob, match="no resource"):
+    with pytest.raises(InvalidJob, match="Unknown resource"):
         admission.submit([*good, bad])
     assert driver.store.call("ZCARD", driver.keys.state(State.QUEUED)) == 0
-    with pytest.raises(InvalidJob, match="no resource"):
+    with pytest.raises(InvalidJob, match="Unknown resource"):
         admission.submit(iter([*good, bad]))
     assert driver.store.call("ZCARD", driver.keys.state(State.QUEUED)) >= BATCH_MAX
     assert [receipt.status for receipt in admission.submit(iter(good[:3]))] == ["queued"] * 3
