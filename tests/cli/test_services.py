@@ -286,12 +286,12 @@ def test_config(environ: dict[str, str], workspace: Workspace) -> None:
         "name": "threads",
         "value": 5,
         "source": "3ox.toml",
-        "help": "Jobs that one worker runs at a time.",
+        "help": "Number of jobs that one worker process runs at the same time.",
     }
     assert rows["redis_url"]["source"] == "BRIDGE_REDIS_URL"
     assert {name.partition(".")[0] for name in rows} == set(parsed)
     assert (rows["rest.burst"]["value"], rows["rest.burst"]["source"]) == (7, "3ox.toml")
-    assert rows["rest.burst"]["help"] == "Requests above the rate that are taken at once."
+    assert rows["rest.burst"]["help"] == "Requests above the rate that are allowed in a burst."
     assert rows["rest.rate_per_s"]["source"] == "default"
     variables = {row["name"]: (row["value"], row["source"]) for row in document["variables"]}
     assert variables["OPENAI_API_KEY"] == ("********", "environment")

@@ -114,7 +114,7 @@ def test_cancelling_leaves_the_process_alone(bridge: Site, sleeper: subprocess.P
     helper = helper_of(job_id)
     code, out, _ = bridge.cli("cancel", job_id)
     assert code == 0
-    assert out == f"{job_id} cancelled: process {sleeper.pid} goes on, and is not followed\n"
+    assert out == f"{job_id} cancelled: process {sleeper.pid} keeps running and is no longer followed\n"
     eventually(lambda: not pid_alive(helper))
     assert sleeper.poll() is None
 

@@ -8,6 +8,11 @@ from tests.structure import imports, names
 from tests.structure.modules import product
 
 
+def test_no_import_cycles() -> None:
+    """Late imports count, and those for type checkers only."""
+    assert imports.cycles(product()) == []
+
+
 def test_no_module_is_too_long() -> None:
     """A module has one duty, and at most 400 lines."""
     assert names.long_modules(product()) == []
