@@ -68,7 +68,7 @@ def test_a_job_goes_through_every_interface(
     )
     assert "WORKDESK/minutes.md" in done.out
     assert "job.completed" in done.out
-    assert "3ox verify\n    true" in done.out
+    assert "3ox verify\n    OK: " in done.out
     [home] = workspaces_of(done.out)
     assert find_marked("BRIDGE_HOME", home) == []
     assert list(temporary.iterdir()) == []

@@ -266,7 +266,7 @@ def test_drop_while_the_store_is_unavailable(
         server.kill()
         done = run_3ox("drop", str(tmp_path / "late.txt"), environ=environ)
         assert done.returncode == 0, done.stderr
-        assert "a station that runs takes the files now" in done.stderr
+        assert "a running station spools the files" in done.stderr
         eventually(lambda: not (running.inbox / "late.txt").exists(), 20.0)
         server.start()
         job = running.ended("late.txt")
