@@ -1,4 +1,4 @@
-"""What the page of one job shows, and the proof of its receipt."""
+"""Content of the page of one job, and the proof of its receipt."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from middleware.job.records import JobRecord, Receipt
 from middleware.job.states import State
 from ops.errors import JobNotFound, StoreUnreachable
 
-#: Of a long output the page shows the last pieces; each is at most 8 kB.
-OUTPUT_PIECES_MAX = 400
+#: Chunks of output that the page shows: the last ones, at most 8 kB each.
+OUTPUT_CHUNKS_MAX = 400
 _START = "0-0"
-_RETRIED = frozenset({State.FAILED, State.CANCELLED})
+_CAN_BE_RETRIED = frozenset({State.FAILED, State.CANCELLED})
 
 
-class OutputPiece(Struct, frozen=True):
-    """A piece of output, harmless."""
+class SafeChunk(Struct, frozen=True):
+    """A chunk of output without control sequences."""
 
     stream: str
     text: str
 
 
 class JobOutput(Struct, frozen=True, kw_only=True):
-    """What a job has written.
+    """The output of a job.
 
     Attributes:
-        pieces: The end of it.
-        last: Id of the last piece; the page goes on from there.
-        cut: There is more before.
+        chunks: The last chunks.
+        last: Id of the last chunk; the page resumes after it.
+        is_cut: Earlier output is omitted.
     """
 
-    pieces: list[OutputPiece]
+    chunks: list[SafeChunk]
     last: str = _START
-    cut: bool = False
+    is_cut: bool = False
 
 
 class TimelineStep(Struct, frozen=True, kw_only=True):
-    """One transition, with the time since the one before."""
+    """A state change, with the time since the previous one."""
 
     at: str
     status: str
@@ -56,41 +56,41 @@ class TimelineStep(Struct, frozen=True, kw_only=True):
 
 
 class JobDependency(Struct, frozen=True):
-    """A job that this one waited for.
+    """A dependency of a job.
 
     Attributes:
-        record: None if nobody knows it any more, or nobody can say.
-        is_away: Nobody can say: it is not in the spool, and the store is away.
+        record: None if the job no longer exists, or cannot be read now.
+        is_unreadable: It cannot be read: it is not in the spool, and the store is unavailable.
     """
 
     job_id: str
     record: JobRecord | None
-    is_away: bool = False
+    is_unreadable: bool = False
 
 
 class JobView(Struct, frozen=True, kw_only=True):
     """The page of one job.
 
     Attributes:
-        acts: What can be done to it now: ``cancel``, ``retry``, ``approve``, ``deny``.
-        text: The result, if it is a text for people.
-        is_on_disk: The store does not have it: it lies in the spool, or was set aside from there.
+        actions: Actions possible now: ``cancel``, ``retry``, ``approve``, ``deny``.
+        text: The result, if it is plain text.
+        is_on_disk: The job is in the spool, pending or quarantined, and not in the store.
     """
 
     record: JobRecord
     receipt: Receipt
     steps: list[TimelineStep]
-    needs: list[JobDependency]
-    acts: list[str]
+    dependencies: list[JobDependency]
+    actions: list[str]
     text: str | None
     is_on_disk: bool
 
 
 def resolve(dashboard: DashboardState, part: str) -> str:
-    """Complete a shortened job id; blocks on the store.
+    """Return the full id of a job; blocks on the store.
 
     Raises:
-        JobNotFound: Neither store nor history nor spool has it.
+        JobNotFound: Neither store nor history nor spool has the job.
     """
     return find(dashboard.bridge, part).job_id
 
@@ -99,12 +99,12 @@ def read_job(dashboard: DashboardState, part: str) -> JobView:
     """Read a job; blocks on the store.
 
     Args:
-        dashboard: Where.
-        part: Its id, or a unique part of it.
+        dashboard: State of the dashboard.
+        part: The job's id, or a unique part of it.
 
     Raises:
-        JobNotFound: Neither store nor history nor spool has it.
-        StoreUnreachable: The store is away, and the spool has none.
+        JobNotFound: Neither store nor history nor spool has the job.
+        StoreUnreachable: The store is unavailable, and the spool does not have the job.
     """
     job = find(dashboard.bridge, part)
     record, receipt = job.record(), job.receipt()
@@ -113,19 +113,19 @@ def read_job(dashboard: DashboardState, part: str) -> JobView:
         record=record,
         receipt=receipt,
         steps=_steps(receipt),
-        needs=[_relative(dashboard, job_id) for job_id in record.depends_on],
-        # What is on disk only nothing can be done to: the store has to take it first.
-        acts=[] if on_disk else acts_of(record),
+        dependencies=[_dependency(dashboard, job_id) for job_id in record.depends_on],
+        # No action is possible before the store has accepted the job.
+        actions=[] if on_disk else actions_on(record),
         text=_text(record.result),
         is_on_disk=on_disk,
     )
 
 
-def acts_of(record: JobRecord) -> list[str]:
-    """Give what can be done to a job now."""
+def actions_on(record: JobRecord) -> list[str]:
+    """Return the actions that are possible on a job now."""
     if record.approval == "waits" and record.status == State.HELD:
         return ["approve", "deny"]
-    if record.status in _RETRIED:
+    if record.status in _CAN_BE_RETRIED:
         return ["retry"]
     return [] if record.is_final else ["cancel"]
 
@@ -133,30 +133,28 @@ def acts_of(record: JobRecord) -> list[str]:
 def read_output(dashboard: DashboardState, view: JobView) -> JobOutput:
     """Read the end of a job's output; blocks on the store."""
     if view.is_on_disk:
-        return JobOutput(pieces=[])
+        return JobOutput(chunks=[])
     job_id = view.record.job_id
     key = dashboard.bridge.reader.keys.output(job_id)
-    rows = dashboard.bridge.store.call("XREVRANGE", key, "+", "-", "COUNT", OUTPUT_PIECES_MAX + 1)
+    rows = dashboard.bridge.store.call("XREVRANGE", key, "+", "-", "COUNT", OUTPUT_CHUNKS_MAX + 1)
     if not rows and dashboard.bridge.reader.status_of(job_id) is None:
         archived = JobHandle(dashboard.bridge, job_id, source=Source.HISTORY).output()
-        return JobOutput(pieces=[OutputPiece(chunk.stream, output_text(chunk.text)) for chunk in archived])
-    kept = rows[:OUTPUT_PIECES_MAX][::-1]
-    pieces = [
-        OutputPiece(row[1][1].decode(), output_text(row[1][3].decode(errors="replace"))) for row in kept
-    ]
+        return JobOutput(chunks=[SafeChunk(chunk.stream, output_text(chunk.text)) for chunk in archived])
+    kept = rows[:OUTPUT_CHUNKS_MAX][::-1]
+    chunks = [SafeChunk(row[1][1].decode(), output_text(row[1][3].decode(errors="replace"))) for row in kept]
     last = rows[0][0].decode() if rows else _START
-    return JobOutput(pieces=pieces, last=last, cut=len(rows) > OUTPUT_PIECES_MAX)
+    return JobOutput(chunks=chunks, last=last, is_cut=len(rows) > OUTPUT_CHUNKS_MAX)
 
 
 def read_proof(dashboard: DashboardState, job_id: str) -> Proof | None:
-    """Prove a job's receipt; waits a moment for what is to be sealed yet.
+    """Verify a job's receipt against the ledger; waits briefly for state changes that are not sealed yet.
 
     Args:
-        dashboard: Where.
-        job_id: The whole id.
+        dashboard: State of the dashboard.
+        job_id: The full id.
 
     Returns:
-        The proof; None if neither store nor history has the job, so that there is nothing to compare.
+        The proof; None if neither store nor history has the job.
     """
     try:
         return verify_receipt(dashboard.bridge, job_id)
@@ -165,15 +163,15 @@ def read_proof(dashboard: DashboardState, job_id: str) -> Proof | None:
 
 
 def is_on_disk(dashboard: DashboardState, job_id: str) -> bool:
-    """Tell whether the store does not have a job, but the spool does; blocks on the store, briefly."""
+    """Return whether a job is in the spool and not in the store; blocks on the store, briefly."""
     return spooled_record(dashboard.bridge, job_id) is not None
 
 
 def _steps(receipt: Receipt) -> list[TimelineStep]:
     steps: list[TimelineStep] = []
-    before: str | None = None
+    previous_at: str | None = None
     for line in receipt.transitions:
-        seconds = None if before is None else seconds_between(before, line.at)
+        seconds = None if previous_at is None else seconds_between(previous_at, line.at)
         steps.append(
             TimelineStep(
                 at=line.at,
@@ -184,17 +182,17 @@ def _steps(receipt: Receipt) -> list[TimelineStep]:
                 after_ms=None if seconds is None else seconds * 1000,
             )
         )
-        before = line.at
+        previous_at = line.at
     return steps
 
 
-def _relative(dashboard: DashboardState, job_id: str) -> JobDependency:
+def _dependency(dashboard: DashboardState, job_id: str) -> JobDependency:
     try:
         return JobDependency(job_id, find(dashboard.bridge, job_id).record())
     except JobNotFound:
         return JobDependency(job_id, None)
     except StoreUnreachable:
-        return JobDependency(job_id, None, is_away=True)
+        return JobDependency(job_id, None, is_unreadable=True)
 
 
 def _text(result: Any) -> str | None:

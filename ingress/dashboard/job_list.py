@@ -1,4 +1,4 @@
-"""The list of jobs: what the address narrows it to, and the page of it."""
+"""The list of jobs: its filters from the address, and one page of it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ops.errors import AmbiguousJobId, JobNotFound
 PAGE_SIZE = 50
 SOURCES = ("cli", "shell", "rest", "webhook", "telegram", "station", "clock", "python")
 _QUERY_MAX_CHARS = 200
-#: A word of so many letters may be the end of an id; a shorter one fits too many.
+#: Minimum length of a search word that is looked up as a part of an id; shorter ones match too many.
 _ID_PART_MIN = 4
 
 
 class JobFilters(Struct, frozen=True, kw_only=True):
-    """What the address asks for; empty: not narrowed by this."""
+    """Filters of the list; an empty field does not filter."""
 
     q: str = ""
     status: str = ""
@@ -36,7 +36,7 @@ class JobFilters(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def read(cls, query: Mapping[str, str]) -> JobFilters:
-        """Read a query; what is not known is left out."""
+        """Return the filters of a query string; unknown names are ignored."""
         return cls(
             **{
                 name: query[name].strip()[:_QUERY_MAX_CHARS]
@@ -46,48 +46,48 @@ class JobFilters(Struct, frozen=True, kw_only=True):
         )
 
     def link(self, **changes: str) -> str:
-        """Give the address of this list with changes; of its first page unless they say otherwise."""
+        """Return the address of the list with changed filters: its first page unless ``cursor`` is given."""
         fields = {name: getattr(self, name) for name in self.__struct_fields__ if name != "cursor"} | changes
         query = urlencode({name: value for name, value in fields.items() if value})
         return f"/jobs?{query}" if query else "/jobs"
 
     @property
-    def is_narrowed(self) -> bool:
-        """Whether this is not the list of all jobs."""
+    def is_filtered(self) -> bool:
+        """Whether any filter is set."""
         return any(getattr(self, name) for name in self.__struct_fields__ if name != "cursor")
 
     def narrowing(self) -> Narrowing:
-        """Give it as store and history understand it.
+        """Return the filters in the form of the catalog.
 
         Raises:
-            InvalidJob: The day is none.
+            InvalidJob: The day is not a date.
         """
         return Narrowing(
-            status=_given(self.status),
-            job_type=_given(self.type),
-            project=_given(self.project),
-            source=_given(self.source),
+            status=_or_none(self.status),
+            job_type=_or_none(self.type),
+            project=_or_none(self.project),
+            source=_or_none(self.source),
             day=check_day(self.day) if self.day else None,
-            text=_given(self.q),
+            text=_or_none(self.q),
         )
 
 
-def read_jobs(dashboard: DashboardState, wanted: JobFilters) -> JobPage:
+def read_jobs(dashboard: DashboardState, filters: JobFilters) -> JobPage:
     """Read a page of jobs; blocks on the store.
 
     Raises:
-        InvalidJob: There is no such state, type or day, or the cursor is of another list.
+        InvalidJob: State, type or day is not valid, or the cursor belongs to another list.
     """
-    catalog, narrowing = dashboard.catalog(), wanted.narrowing()
-    page = catalog.page(narrowing, limit=PAGE_SIZE, cursor=_given(wanted.cursor))
-    meant = None if wanted.cursor else _by_id(dashboard, wanted.q)
-    if meant is None or any(record.job_id == meant.job_id for record in page.jobs):
+    catalog, narrowing = dashboard.catalog(), filters.narrowing()
+    page = catalog.page(narrowing, limit=PAGE_SIZE, cursor=_or_none(filters.cursor))
+    by_id = None if filters.cursor else _by_id(dashboard, filters.q)
+    if by_id is None or any(record.job_id == by_id.job_id for record in page.jobs):
         return page
-    return JobPage([meant, *page.jobs], page.summary, page.next)
+    return JobPage([by_id, *page.jobs], page.summary, page.next)
 
 
 def choices(dashboard: DashboardState) -> list[tuple[str, str, list[str]]]:
-    """Give the lists to choose from: field, label, values."""
+    """Return the selectable filters: field, label, values."""
     projects = sorted(dashboard.app_state.projects)
     return [
         ("status", "State", [str(state) for state in State]),
@@ -98,7 +98,7 @@ def choices(dashboard: DashboardState) -> list[tuple[str, str, list[str]]]:
 
 
 def _by_id(dashboard: DashboardState, word: str) -> JobRecord | None:
-    """Give the job whose id begins or ends so; None if there is none, or more than one."""
+    """Return the only job whose id starts or ends with a word, None if there is no single one."""
     part = word.lower()
     if len(part) < _ID_PART_MIN or not is_id_part(part):
         return None
@@ -108,5 +108,5 @@ def _by_id(dashboard: DashboardState, word: str) -> JobRecord | None:
         return None
 
 
-def _given(value: str) -> str | None:
+def _or_none(value: str) -> str | None:
     return value if value else None

@@ -1,4 +1,4 @@
-"""What the first page shows: the state of the bridge, what waits for a decision, what ran last."""
+"""Content of the overview: state of the bridge, pending approvals, latest jobs."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class ScheduleRow(Struct, frozen=True, kw_only=True):
     """A schedule.
 
     Attributes:
-        id: Its name.
-        timing: When it runs, as 3ox.toml has it.
-        job_type: What it starts.
-        next_at: Its next run; None if there is none.
-        last_at: Its last run that was treated; None before the first.
-        last: The job of that run, if it is still known.
+        id: Name of the schedule.
+        timing: When it runs, as written in 3ox.toml.
+        job_type: Type of its jobs.
+        next_at: Time of the next run; None if there is none.
+        last_at: Time of the last processed run; None before the first.
+        last: The job of that run, if it still exists.
     """
 
     id: str
@@ -43,16 +43,16 @@ class ScheduleRow(Struct, frozen=True, kw_only=True):
 
 
 class Overview(Struct, frozen=True, kw_only=True):
-    """The first page.
+    """The overview page.
 
     Attributes:
-        status: As ``3ox status --json`` has it.
-        counts: How many jobs are in each state.
-        running: What runs now, by id.
-        latest: The last jobs.
-        approvals: What waits for a decision.
-        schedules: Of 3ox.toml.
-        schedules_fault: Why they cannot be shown.
+        status: State of the bridge, as in ``3ox status --json``.
+        counts: Number of jobs in each state.
+        running: Jobs being processed, by id.
+        latest: The latest jobs.
+        approvals: Held jobs that wait for approval.
+        schedules: Schedules of 3ox.toml.
+        schedules_fault: Why the schedules cannot be shown.
         sampled: Whether there are samples of the last hour.
     """
 
@@ -69,16 +69,16 @@ class Overview(Struct, frozen=True, kw_only=True):
 
 
 def read_overview(dashboard: DashboardState) -> Overview:
-    """Read the first page; blocks on the store.
+    """Read the overview; blocks on the store.
 
     Raises:
-        StoreUnreachable: The store is away.
+        StoreUnreachable: The store is unavailable.
     """
     bridge = dashboard.bridge
     status = overview(bridge)
     page = dashboard.catalog().page(Narrowing(), limit=_LATEST)
     points = Metrics(bridge.reader).series("10s")
-    # The store's, as of the samples and the schedules: this host's clock may be another.
+    # Time of the store, as in samples and schedules: this host's clock may differ.
     now_ms = ms_of(status["at"])
     busy = [job_id for worker in status["workers"] for job_id in worker["processing"]]
     running = {record.job_id: record for record in bridge.reader.records(busy)}
@@ -125,7 +125,7 @@ def _schedules(dashboard: DashboardState, now_ms: int) -> list[ScheduleRow]:
 
 
 def _run(dashboard: DashboardState, schedule_id: str, run_ms: int) -> JobRecord | None:
-    """Give the job of a run; a schedule that has not run yet has a mark too, but no job."""
+    """Return the job of a run; a schedule without a run has progress too, but no job."""
     try:
         return find(dashboard.bridge, run_job_id(schedule_id, run_ms)).record()
     except JobNotFound:

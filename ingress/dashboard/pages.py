@@ -1,4 +1,4 @@
-"""What the dashboard shows: pages, and the same as fragments for the script to put in their place."""
+"""Routes of the pages, and of their fragments, with which the script updates open pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from middleware.archive.proof import Proof
 from middleware.job.records import JobPage
 from ops.errors import InvalidJob
 
-#: The address of our files has their version in it.
+#: Static files may be cached for ever: their address contains their version.
 _KEEP = "public, max-age=31536000, immutable"
 
 AnyRequest = Request[Any, Any, Any]
@@ -26,13 +26,13 @@ AnyRequest = Request[Any, Any, Any]
 
 @get("/")
 async def show_overview(request: AnyRequest, dashboard: DashboardDependency) -> Response[str]:
-    """Show the first page."""
+    """Return the overview page."""
     return await _overview(request, dashboard, "overview.html")
 
 
 @get("/ui/overview")
 async def overview_fragment(request: AnyRequest, dashboard: DashboardDependency) -> Response[str]:
-    """Give what changes on the first page."""
+    """Return the changing part of the overview page."""
     return await _overview(request, dashboard, "_overview.html")
 
 
@@ -45,33 +45,33 @@ async def _overview(request: AnyRequest, dashboard: DashboardState, template: st
 
 @get("/jobs")
 async def show_jobs(request: AnyRequest, dashboard: DashboardDependency) -> Response[str]:
-    """Show a page of the list."""
+    """Return a page of the list of jobs."""
     return await _jobs(request, dashboard, "jobs.html")
 
 
 @get("/ui/jobs")
 async def jobs_fragment(request: AnyRequest, dashboard: DashboardDependency) -> Response[str]:
-    """Give what changes on a page of the list."""
+    """Return the changing part of the list of jobs."""
     return await _jobs(request, dashboard, "_jobs.html")
 
 
 async def _jobs(request: AnyRequest, dashboard: DashboardState, template: str) -> Response[str]:
     visitor = visitor_of(request, dashboard)
-    wanted = JobFilters.read({name: str(value) for name, value in request.query_params.items()})
+    filters = JobFilters.read({name: str(value) for name, value in request.query_params.items()})
     found, fault = JobPage([], {}), ""
     try:
-        found = await sync_to_thread(read_jobs, dashboard, wanted)
+        found = await sync_to_thread(read_jobs, dashboard, filters)
     except InvalidJob as error:
         fault = str(error)
     context = {
         "page": found,
         "fault": fault,
-        "wanted": wanted,
-        "is_narrowed": wanted.is_narrowed,
+        "filters": filters,
+        "is_filtered": filters.is_filtered,
         "choices": [] if template.startswith("_") else choices(dashboard),
-        "first_link": wanted.link(),
-        "next_link": wanted.link(cursor="" if found.next is None else found.next),
-        "state_link": lambda name: wanted.link(status="" if wanted.status == name else name),
+        "first_link": filters.link(),
+        "next_link": filters.link(cursor="" if found.next is None else found.next),
+        "state_link": lambda name: filters.link(status="" if filters.status == name else name),
         "place": "jobs",
     }
     return page(request, template, context, visitor=visitor)
@@ -81,13 +81,13 @@ async def _jobs(request: AnyRequest, dashboard: DashboardState, template: str) -
 async def show_job(
     request: AnyRequest, dashboard: DashboardDependency, job_id: FromPath[str]
 ) -> Response[str]:
-    """Show one job; with ``verify`` in the query, also the proof of its receipt."""
+    """Return the page of one job; with ``verify`` in the query, including the proof of its receipt."""
     visitor = visitor_of(request, dashboard)
     view = await sync_to_thread(read_job, dashboard, job_id)
     output: JobOutput = await sync_to_thread(read_output, dashboard, view)
     checked = "verify" in request.query_params
-    asks = checked and not view.is_on_disk
-    proof = await sync_to_thread(read_proof, dashboard, view.record.job_id) if asks else None
+    verifies = checked and not view.is_on_disk
+    proof = await sync_to_thread(read_proof, dashboard, view.record.job_id) if verifies else None
     shown = _proof(proof, checked=checked, on_disk=view.is_on_disk)
     context = {"view": view, "output": output, "place": "jobs", **shown}
     return page(request, "job.html", context, visitor=visitor)
@@ -97,7 +97,7 @@ async def show_job(
 async def job_fragment(
     request: AnyRequest, dashboard: DashboardDependency, job_id: FromPath[str]
 ) -> Response[str]:
-    """Give what changes on the page of a job, but for its output."""
+    """Return the changing parts of the page of a job, except its output."""
     visitor = visitor_of(request, dashboard)
     view = await sync_to_thread(read_job, dashboard, job_id)
     return page(request, "_job.html", {"view": view}, visitor=visitor)
@@ -107,11 +107,11 @@ async def job_fragment(
 async def proof_fragment(
     request: AnyRequest, dashboard: DashboardDependency, job_id: FromPath[str]
 ) -> Response[str]:
-    """Prove a job's receipt."""
+    """Return the proof of a job's receipt."""
     visitor = visitor_of(request, dashboard)
-    whole = await sync_to_thread(resolve, dashboard, job_id)
-    on_disk = await sync_to_thread(is_on_disk, dashboard, whole)
-    proof = None if on_disk else await sync_to_thread(read_proof, dashboard, whole)
+    full_id = await sync_to_thread(resolve, dashboard, job_id)
+    on_disk = await sync_to_thread(is_on_disk, dashboard, full_id)
+    proof = None if on_disk else await sync_to_thread(read_proof, dashboard, full_id)
     return page(request, "_proof.html", _proof(proof, checked=True, on_disk=on_disk), visitor=visitor)
 
 
@@ -122,7 +122,7 @@ def _proof(proof: Proof | None, *, checked: bool, on_disk: bool) -> dict[str, An
 
 @get("/ui/static/{name:str}")
 async def static(name: FromPath[str]) -> Response[bytes]:
-    """Give one of our files."""
+    """Return a static file."""
     try:
         data, _ = static_file(name)
     except KeyError as error:

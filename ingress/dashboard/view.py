@@ -1,4 +1,4 @@
-"""Turns what was read into a page: templates that escape everything, and the headers that go with them."""
+"""Render pages and fragments: templates with automatic escaping, response headers, static files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ingress.core.http.auth import principal_of
 from ingress.core.http.problems import ApiProblem
 from ingress.core.text import one_line, short_id, since
 from ingress.dashboard.charts import span
-from ingress.dashboard.labels import age, clock, output_text, pretty, title
+from ingress.dashboard.labels import age, clock, output_text, pretty, title, took
 from ingress.dashboard.state import DashboardState
 from ops.tokens import Scope
 
@@ -26,10 +26,10 @@ HERE = Path(__file__).parent
 STATIC = HERE / "static"
 THEME_COOKIE = "3ox_theme"
 THEMES = ("", "light", "dark")
-#: Asked for by the script instead of a page.
+#: Header of the script's requests for fragments.
 FRAGMENT_HEADER = "x-fragment"
-#: Nothing but our own files and no inline code; a page of elsewhere may not frame ours. The referrer policy
-#: is looser than the API's: with none at all, browsers send forms without saying where from.
+#: Own files only, no inline code, no framing by other pages. The referrer policy is looser than the API's:
+#: with "no-referrer", browsers send forms without an origin.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
     " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -41,12 +41,12 @@ HEADERS = {
 
 
 class Visitor(Struct, frozen=True, kw_only=True):
-    """Who looks on.
+    """The user of a page.
 
     Attributes:
-        name: Of the token.
-        scope: What it allows.
-        csrf: For the forms; empty for a program that comes with a bearer token, which gets none.
+        name: Name of the token.
+        scope: Scope of the token.
+        csrf: CSRF token for the forms; empty for a program with a bearer token, which gets no forms.
     """
 
     name: str
@@ -54,20 +54,20 @@ class Visitor(Struct, frozen=True, kw_only=True):
     csrf: str
 
     @property
-    def acts(self) -> bool:
-        """Whether the page has buttons."""
+    def can_act(self) -> bool:
+        """Whether the page has buttons for actions."""
         return self.scope == "admin" and self.csrf != ""
 
 
 class SignInNeeded(Exception):
-    """Nobody that is known asks for a page."""
+    """An unknown caller requests a page."""
 
 
 def visitor_of(request: Request[Any, Any, Any], dashboard: DashboardState) -> Visitor:
-    """Give who asks.
+    """Return the user of a request.
 
     Raises:
-        SignInNeeded: Nobody that is known.
+        SignInNeeded: The caller is unknown.
     """
     try:
         principal = principal_of(request)
@@ -88,10 +88,10 @@ def page(
     """Render a page or a fragment.
 
     Args:
-        request: That it answers.
-        template: File name.
-        context: What the template shows.
-        visitor: Who looks on; None on the way in.
+        request: The request.
+        template: File name of the template.
+        context: Variables of the template.
+        visitor: The user; None on the sign-in page.
         status: HTTP status.
     """
     theme = request.cookies.get(THEME_COOKIE, "")
@@ -116,7 +116,7 @@ def page(
 
 @cache
 def _environment() -> Environment:
-    # Not at the top: it would delay each start of the door, killed ones among them, by a tenth of it.
+    # Not at the top: importing jinja2 takes a tenth of the start-up time of the API process.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     made = Environment(
@@ -137,22 +137,23 @@ def _environment() -> Environment:
         since=since,
         span=span,
         title=title,
+        took=took,
     )
     made.globals["static"] = static_url
     return made
 
 
 def static_url(name: str) -> str:
-    """Give the address of one of our files; it changes with the content, so that browsers may keep it."""
+    """Return the address of a static file; it changes with the content, so browsers can cache it."""
     return f"/ui/static/{name}?v={static_file(name)[1]}"
 
 
 @cache
 def static_file(name: str) -> tuple[bytes, str]:
-    """Read one of our files; gives it and its version.
+    """Return the content of a static file and its version.
 
     Raises:
-        KeyError: There is none of this name.
+        KeyError: There is no such file.
     """
     if name not in MEDIA_TYPES:
         raise KeyError(name)
@@ -160,7 +161,7 @@ def static_file(name: str) -> tuple[bytes, str]:
     return data, hashlib.sha256(data).hexdigest()[:12]
 
 
-#: What may be asked for, and as what it is sent; the framework adds the charset of a text.
+#: Static files and their media types; the framework appends the charset.
 MEDIA_TYPES = {
     "dashboard.css": "text/css",
     "dashboard.js": "text/javascript",

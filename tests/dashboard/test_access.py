@@ -96,10 +96,10 @@ def test_lower_scopes_only_look(desk: Desk, scope: Scope) -> None:
     job = desk.submit("touch", "never")
     page = desk.enter("/", scope=scope)
     expect(page.locator(f'.approvals li[data-key="{job.job_id}"]')).to_be_visible()
-    assert page.locator("[data-act]").count() == 0
+    assert page.locator("[data-action]").count() == 0
     token = csrf_of(page)
     page.goto(f"{desk.url}/jobs/{job.job_id}")
-    assert page.locator("[data-act]").count() == 0
+    assert page.locator("[data-action]").count() == 0
     for act in ("approve", "deny", "cancel", "retry"):
         assert post(page, f"/jobs/{job.job_id}/{act}", csrf=token) == 403
     assert desk.bridge.reader.job(job.job_id).status == "held"

@@ -136,9 +136,9 @@ def test_proof_comes_by_itself(desk: Desk) -> None:
     """When a job has ended, its page says that every transition stands in the signed ledger."""
     job = desk.submit("echo", "sealed")
     page = desk.enter(f"/jobs/{job.job_id}")
-    expect(page.locator(".proof.good")).to_contain_text("All 3 transitions")
+    expect(page.locator(".proof.good")).to_contain_text("All 3 state changes")
     page.get_by_role("button", name="Verify").click()
-    expect(page.locator(".proof.good")).to_contain_text("All 3 transitions")
+    expect(page.locator(".proof.good")).to_contain_text("All 3 state changes")
 
 
 def test_overview_tells_of_the_bridge(desk: Desk) -> None:

@@ -189,4 +189,4 @@ def test_a_job_of_long_ago(full_api: Api, open_desk: Callable[[Api], Desk]) -> N
     expect(page.locator("[data-output]")).to_have_text("of old\nand red\n")
     expect(page.locator("[data-output] .err")).to_have_text("and red\n")
     expect(page.locator(".proof")).to_contain_text("Not sealed yet")
-    assert page.locator("[data-act]").count() == 0
+    assert page.locator("[data-action]").count() == 0

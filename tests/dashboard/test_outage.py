@@ -43,7 +43,7 @@ def test_page_outlives_the_store(
     desk = open_desk(own_api)
     page = desk.enter("/")
     own_store.kill()
-    expect(page.locator("[data-live-text]")).to_have_text("the store is away", timeout=20_000)
+    expect(page.locator("[data-live-text]")).to_have_text("the store is unavailable", timeout=20_000)
     other = page.context.new_page()
     other.goto(f"{desk.url}/jobs")
     expect(other.get_by_role("heading", level=1)).to_have_text("Service Unavailable")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from ingress.core.daemon import Daemon
 from ingress.core.http.app_state import AppState
 from ingress.dashboard.actions import safe_next
 from ingress.dashboard.charts import HEIGHT, WIDTH, latency, span, throughput
-from ingress.dashboard.labels import output_text
+from ingress.dashboard.labels import clock, output_text, took
 from ingress.dashboard.overview import read_overview
 from ingress.dashboard.sessions import (
     ATTEMPTS_MAX,
@@ -177,6 +178,22 @@ def test_charts_stay_in_their_frame(samples: list[tuple[float, float, float | No
 def test_spans(ms: float, text: str) -> None:
     """Spans are written in the unit that fits."""
     assert span(ms) == text
+
+
+def test_times_have_date_and_year_where_needed() -> None:
+    """Today: the time; another day: the date; another year: the year too."""
+    now = datetime.now(UTC)
+    today, year = now.date().isoformat(), now.year
+    assert clock(f"{today}T01:02:03.456Z") == "01:02:03"
+    assert clock(f"{year - 1}-02-03T04:05:06.789Z") == f"{year - 1}-02-03 04:05"
+    other = "01-31" if now.month != 1 else "02-28"
+    assert clock(f"{year}-{other}T04:05:06.789Z") == f"{other} 04:05"
+
+
+def test_a_short_run_is_shown_in_milliseconds() -> None:
+    """As in the timeline, not as 0.0s."""
+    assert took("2026-01-02T03:04:05.000Z", "2026-01-02T03:04:05.008Z") == "8 ms"
+    assert took("2026-01-02T03:04:05.000Z", "2026-01-02T03:04:09.500Z") == "4.5s"
 
 
 def test_the_charts_go_by_the_stores_clock(

@@ -115,7 +115,7 @@ def test_keyboard(desk: Desk) -> None:
     for _ in range(6):
         page.keyboard.press("Tab")
         order.append(focused(page))
-    assert order[:4] == ["Skip to the content", "CMD.BRIDGE", "Overview", "Jobs"]
+    assert order[:4] == ["Skip to content", "CMD.BRIDGE", "Overview", "Jobs"]
     page.keyboard.press("/")
     expect(page.get_by_label("Search")).to_be_focused()
     page.keyboard.type("keyboard")

@@ -1,4 +1,4 @@
-/* Keeps the page current. Without it every page works too, reloaded by hand. */
+/* Keeps open pages up to date. All pages also work without it, reloaded by hand. */
 "use strict";
 (() => {
   const root = document.documentElement;
@@ -7,14 +7,16 @@
   const $$ = (selector, from = document) => [...from.querySelectorAll(selector)];
   const fragmentHeader = { "X-Fragment": "1" };
 
-  // ---- times: the server writes UTC, whoever reads it lives somewhere --------------------------------------
+  // ---- times: the server sends UTC, pages show local time ----------------------------------------------------
   const two = (number) => String(number).padStart(2, "0");
 
   function clock(moment) {
     const at = new Date(moment);
     const time = `${two(at.getHours())}:${two(at.getMinutes())}`;
     if (at.toDateString() === new Date().toDateString()) return `${time}:${two(at.getSeconds())}`;
-    return `${two(at.getMonth() + 1)}-${two(at.getDate())} ${time}`;
+    const day = `${two(at.getMonth() + 1)}-${two(at.getDate())}`;
+    const year = at.getFullYear() === new Date().getFullYear() ? "" : `${at.getFullYear()}-`;
+    return `${year}${day} ${time}`;
   }
 
   function span(seconds) {
@@ -28,19 +30,19 @@
     return `${Math.floor(hours / 24)}d${two(hours % 24)}h`;
   }
 
-  function tellTimes(from) {
+  function updateTimes(from) {
     for (const time of $$("time[data-clock]", from)) time.textContent = clock(time.dateTime);
-    tellSpans(from);
+    updateSpans(from);
   }
 
-  function tellSpans(from) {
+  function updateSpans(from) {
     const now = Date.now();
     for (const part of $$("[data-since]", from)) {
       part.textContent = span((now - Date.parse(part.dataset.since)) / 1000);
     }
   }
 
-  // ---- morphing: only what differs is touched, so focus, selection and scrolling stay -----------------------
+  // ---- morphing: only differences are applied, so focus, selection and scroll position stay ------------------
   const keyOf = (node) => (node.nodeType === 1 ? node.dataset?.key : undefined);
 
   function morphChildren(old, fresh) {
@@ -77,7 +79,7 @@
       return;
     }
     for (const { name } of [...old.attributes]) {
-      // Whether something is unfolded is the reader's to say.
+      // The user opens and closes details; the server does not.
       if (!fresh.hasAttribute(name) && !(name === "open" && old.nodeName === "DETAILS")) old.removeAttribute(name);
     }
     for (const { name, value } of fresh.attributes) {
@@ -86,9 +88,9 @@
     morphChildren(old, fresh);
   }
 
-  // ---- fragments: asked for when something happened, one at a time -------------------------------------------
+  // ---- fragments: requested after an event, one at a time -----------------------------------------------------
   const region = $("[data-fragment]");
-  let asking = null;
+  let request = null;
   let again = false;
   let waiting = 0;
   let notBefore = 0;
@@ -99,7 +101,7 @@
 
   function place(text) {
     const fresh = new DOMParser().parseFromString(`<main>${text}</main>`, "text/html").body.firstChild;
-    tellTimes(fresh);
+    updateTimes(fresh);
     const parts = $$("[data-part]", fresh);
     if (parts.length) {
       for (const part of parts) morph($(`[data-part="${part.dataset.part}"]`), part);
@@ -119,9 +121,9 @@
       waiting = setTimeout(refresh, early);
       return;
     }
-    if (asking) {
-      // Another filter was chosen: what is under way is of no use any more.
-      if (now) asking.abort();
+    if (request) {
+      // The filters have changed: the answer to the present request is not needed.
+      if (now) request.abort();
       else {
         again = true;
         return;
@@ -129,7 +131,7 @@
     }
     const mine = new AbortController();
     const began = performance.now();
-    asking = mine;
+    request = mine;
     try {
       const answer = await fetch(fragmentUrl(), { headers: fragmentHeader, signal: mine.signal });
       if (answer.status === 401) return signIn();
@@ -138,15 +140,15 @@
         if (isOpen) live("on");
       } else {
         const problem = await answer.json();
-        live("away", problem.status === 503 ? "the store is away" : problem.detail);
+        live("away", problem.status === 503 ? "the store is unavailable" : problem.detail);
       }
     } catch (error) {
       if (error.name === "AbortError") return;
-      live("off", "not reachable, trying again");
+      live("off", "not reachable, retrying");
     } finally {
-      if (asking === mine) {
-        asking = null;
-        // What happens alone is shown at once; on a busy bridge a page takes a quarter of the time at most.
+      if (request === mine) {
+        request = null;
+        // A single event is shown at once; on a busy bridge, a page spends at most a quarter of the time on updates.
         const ended = performance.now();
         notBefore = ended + Math.min(1000, 3 * (ended - began));
         if (again) {
@@ -165,7 +167,7 @@
   let isOpen = false;
   let lastOutput = null;
 
-  function live(state, text = { on: "live", off: "connecting again" }[state]) {
+  function live(state, text = { on: "live", off: "reconnecting" }[state]) {
     if (!liveState || liveState.dataset.liveState + liveState.textContent.trim() === state + text) return;
     liveState.dataset.liveState = state;
     $("[data-live-text]", liveState).textContent = text;
@@ -174,7 +176,7 @@
   function listen() {
     if (!body.dataset.events || stream) return;
     const url = new URL(body.dataset.events, location.href);
-    // A tab that was hidden goes on after the last piece of output that it has.
+    // A tab that was hidden resumes after the last chunk of output that it has.
     if (lastOutput) url.searchParams.set("after", lastOutput);
     stream = new EventSource(url);
     stream.onopen = () => {
@@ -185,7 +187,7 @@
       isOpen = false;
       live("off");
       if (stream.readyState === EventSource.CLOSED) {
-        // The session may have ended; the fragment knows.
+        // The session may have ended; the fragment request will tell.
         stream = null;
         refresh();
         setTimeout(listen, 3000);
@@ -204,7 +206,7 @@
 
   const isPaged = () => region && "list" in region.dataset && new URLSearchParams(location.search).has("cursor");
 
-  // Browsers open six connections to a host; pages that nobody looks at must not hold them.
+  // Browsers open six connections to a host; hidden pages must not occupy them.
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) {
       stream?.close();
@@ -269,7 +271,7 @@
     verify();
   });
 
-  // ---- acting on jobs -----------------------------------------------------------------------------------------
+  // ---- actions on jobs ----------------------------------------------------------------------------------------
   let toastTimer = 0;
 
   function toast(text, bad = false) {
@@ -283,7 +285,7 @@
 
   document.addEventListener("submit", async (event) => {
     const form = event.target;
-    if (!form.matches("[data-act]")) return;
+    if (!form.matches("[data-action]")) return;
     event.preventDefault();
     const button = $("button", form);
     if (button.getAttribute("aria-disabled") === "true") return;
@@ -300,7 +302,7 @@
       else toast(`${reply.detail} ${reply.remedy ?? ""}`, true);
       refresh();
     } catch {
-      toast("The bridge is not reachable.", true);
+      toast("The API is not reachable.", true);
     } finally {
       button.removeAttribute("aria-disabled");
     }
@@ -352,8 +354,8 @@
   });
 
   // ---- start --------------------------------------------------------------------------------------------------
-  tellTimes(document);
-  setInterval(() => tellSpans(document), 1000);
+  updateTimes(document);
+  setInterval(() => updateSpans(document), 1000);
   if (output) output.scrollTop = output.scrollHeight;
   if (ended.includes(lastStatus) && $("[data-proof-text] .wait")) verify();
   if (liveState) {
