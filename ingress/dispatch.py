@@ -19,7 +19,7 @@ from ingress.core.control import CancelReply
 from ingress.core.listing import Catalog
 from ingress.core.lookup import JobHandle, find
 from ingress.core.status_report import overview
-from middleware.archive.search import Narrowing
+from middleware.archive.search import JobFilter
 from middleware.job.records import JobEvent, JobPage, JobRecord, OutputChunk, Receipt
 from middleware.job.schema import Job, make_job
 from middleware.job.types import Payload
@@ -162,7 +162,7 @@ def all_jobs(*, limit: int = 50, cursor: str | None = None, **narrowing: str | N
     Args:
         limit: How many at most.
         cursor: ``next`` of the page before.
-        **narrowing: Fields of ``middleware.archive.search.Narrowing``: ``status``, ``job_type``,
+        **narrowing: Fields of ``middleware.archive.search.JobFilter``: ``status``, ``job_type``,
             ``project``, ``source``, ``day`` and ``text``.
 
     Raises:
@@ -170,13 +170,13 @@ def all_jobs(*, limit: int = 50, cursor: str | None = None, **narrowing: str | N
         HistoryBroken: The history cannot be read.
     """
     with Catalog(current_bridge()) as catalog:
-        return catalog.page(Narrowing(**narrowing), limit=limit, cursor=cursor)
+        return catalog.page(JobFilter(**narrowing), limit=limit, cursor=cursor)
 
 
 def export_jobs(**narrowing: str | None) -> Iterator[JobRecord]:
     """Yield the jobs of store and history in full, each once; see ``all_jobs``."""
     with Catalog(current_bridge()) as catalog:
-        yield from catalog.every(Narrowing(**narrowing))
+        yield from catalog.every(JobFilter(**narrowing))
 
 
 def wait_for(part: str, *, timeout_s: float | None = None) -> JobRecord:

@@ -11,7 +11,7 @@ import msgspec
 
 from ingress.core.bridge import Bridge
 from ingress.core.lookup import Source, find
-from middleware.archive.proof import Proof, Seal, prove, prove_past, seals_of
+from middleware.archive.proof import Proof, Seal, prove, prove_archived, seals_of
 from middleware.archive.verification import Verdict, Verification
 from middleware.broker.ledger_progress import LedgerProgress
 from middleware.job.ids import ID_LENGTH, id_named, is_id_part, made_ms
@@ -117,7 +117,7 @@ def verify_receipt(bridge: Bridge, part: str) -> Proof:
 def _verify_past(bridge: Bridge, receipt: Receipt) -> Proof:
     created_ms = ms_of(receipt.created_at) if receipt.created_at else 0
     found = seals_of(bridge.loaded.workspace.ledger_dir, receipt.job_id, since_ms=created_ms)
-    return prove_past(receipt, found, key_ring(bridge.loaded))
+    return prove_archived(receipt, found, key_ring(bridge.loaded))
 
 
 def _verify_live(bridge: Bridge, job_id: str) -> Proof:

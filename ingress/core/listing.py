@@ -14,9 +14,9 @@ import msgspec
 
 from ingress.core.bridge import Bridge
 from middleware.archive.archivist import OVERLAP_MS
-from middleware.archive.history import History, Past
-from middleware.archive.search import Narrowing, check_day, having_words
-from middleware.archive.snapshot import read_whole
+from middleware.archive.history import ArchivedJob, History
+from middleware.archive.search import JobFilter, check_day, having_words
+from middleware.archive.snapshot import read_snapshots
 from middleware.job.ids import is_id_part
 from middleware.job.records import JobPage, JobRecord
 from middleware.job.states import FINAL, State
@@ -63,7 +63,7 @@ class Catalog:
         """Close the history."""
         self._history.close()
 
-    def page(self, narrowing: Narrowing, *, limit: int = 50, cursor: str | None = None) -> JobPage:
+    def page(self, narrowing: JobFilter, *, limit: int = 50, cursor: str | None = None) -> JobPage:
         """Give a page of jobs, the latest id first; it may be short, or empty, and yet not the last.
 
         A search gives those first that the history does not have yet, then those archived last.
@@ -88,7 +88,7 @@ class Catalog:
         return JobPage([_listed(record) for record in jobs], summary, following)
 
     def _page(
-        self, narrowing: Narrowing, limit: int, cursor: str | None
+        self, narrowing: JobFilter, limit: int, cursor: str | None
     ) -> tuple[list[JobRecord], str | None]:
         if narrowing.day is not None:
             check_day(narrowing.day)
@@ -103,7 +103,7 @@ class Catalog:
         return jobs, None if following is None else kind + following
 
     def _waiting(
-        self, narrowing: Narrowing, limit: int, place: str | None
+        self, narrowing: JobFilter, limit: int, place: str | None
     ) -> tuple[list[JobRecord], str | None]:
         """Those that have not ended are in the store only."""
         page = self._reader.page(
@@ -114,10 +114,10 @@ class Catalog:
             limit=limit,
             cursor=place,
         )
-        return [record for record in page.jobs if narrowing.fits(record)], page.next
+        return [record for record in page.jobs if narrowing.matches(record)], page.next
 
     def _merged(
-        self, narrowing: Narrowing, limit: int, below: str | None
+        self, narrowing: JobFilter, limit: int, below: str | None
     ) -> tuple[list[JobRecord], str | None]:
         if below is not None and not is_id_part(below):
             raise _no_cursor(f"{_LIST}{below}")
@@ -133,7 +133,7 @@ class Catalog:
         return jobs, jobs[-1].job_id if len(ids) > limit else floor
 
     def _live(
-        self, narrowing: Narrowing, limit: int, below: str | None
+        self, narrowing: JobFilter, limit: int, below: str | None
     ) -> tuple[list[JobRecord], str | None]:
         """Give jobs of the store by their id; and the id down to which these are all, if they are not all."""
         if narrowing.status is not None or narrowing.day is not None:
@@ -148,19 +148,19 @@ class Catalog:
         return page.jobs, page.next
 
     def _of_store_only(
-        self, narrowing: Narrowing, limit: int, below: str | None
+        self, narrowing: JobFilter, limit: int, below: str | None
     ) -> tuple[list[JobRecord], str | None]:
         """The same for those that the history does not have as they are."""
         ids = [job_id for job_id in self._candidates(narrowing) if below is None or job_id < below]
         found: list[JobRecord] = []
         for at in range(0, len(ids), _CHUNK):
             some = ids[at : at + _CHUNK]
-            found += [record for record in self._reader.records(some) if narrowing.fits(record)]
+            found += [record for record in self._reader.records(some) if narrowing.matches(record)]
             if len(found) > limit:
                 return found, some[-1]
         return found, None
 
-    def _candidates(self, narrowing: Narrowing) -> list[str]:
+    def _candidates(self, narrowing: JobFilter) -> list[str]:
         """Give the ids of jobs that the history does not have as they are, the latest first."""
         status = narrowing.status
         ids: set[str] = set()
@@ -172,7 +172,7 @@ class Catalog:
         key = self._reader.keys.state(state)
         return {item.decode() for item in self._reader.store.call("ZREVRANGE", key, 0, _LOOK_MAX - 1)}
 
-    def _ended_lately(self, state: State, narrowing: Narrowing) -> set[str]:
+    def _ended_lately(self, state: State, narrowing: JobFilter) -> set[str]:
         """All of them for a list: where no clock archives, that is all that have ended."""
         key, since_ms = self._reader.keys.state(state), self._history.places().get(str(state), 0)
         ids: set[str] = set()
@@ -191,7 +191,7 @@ class Catalog:
             offset += step
         return ids
 
-    def _as_they_ended(self, rows: list[Past]) -> list[Past]:
+    def _as_they_ended(self, rows: list[ArchivedJob]) -> list[ArchivedJob]:
         """Give jobs of the history but for those that the store has in another state: they run again."""
         if not rows:
             return []
@@ -206,7 +206,7 @@ class Catalog:
         ]
 
     def _found(
-        self, narrowing: Narrowing, limit: int, place: str | None
+        self, narrowing: JobFilter, limit: int, place: str | None
     ) -> tuple[list[JobRecord], str | None]:
         top, below, live_below = self._search_place(place)
         jobs: list[JobRecord] = []
@@ -214,7 +214,7 @@ class Catalog:
             ids = [
                 job_id for job_id in self._candidates(narrowing) if live_below is None or job_id < live_below
             ]
-            records = [record for record in self._records(ids) if narrowing.fits(record)]
+            records = [record for record in self._records(ids) if narrowing.matches(record)]
             live = having_words(records, narrowing.text or "")
             jobs = live[:limit]
             if len(live) > limit:
@@ -243,14 +243,14 @@ class Catalog:
         for at in range(0, len(ids), _CHUNK):
             yield from self._reader.records(ids[at : at + _CHUNK])
 
-    def every(self, narrowing: Narrowing) -> Iterator[JobRecord]:
+    def every(self, narrowing: JobFilter) -> Iterator[JobRecord]:
         """Yield all jobs in full, each once, in the order of ``page``."""
         cursor: str | None = None
         while True:
             jobs, cursor = self._page(narrowing, _EXPORT_PAGE, cursor)
             # Those that come from the store have no attempts and no deliveries in a list.
             thin = [record.job_id for record in jobs if not record.attempts]
-            whole = {item.record.job_id: item.record for item in read_whole(self._reader, thin)}
+            whole = {item.record.job_id: item.record for item in read_snapshots(self._reader, thin)}
             yield from (whole.get(record.job_id, record) for record in jobs)
             if cursor is None:
                 return

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from ingress.core.lookup import find
 from ingress.dashboard.state import DashboardState
-from middleware.archive.search import Narrowing, check_day
+from middleware.archive.search import JobFilter, check_day
 from middleware.job.ids import is_id_part
 from middleware.job.records import JobPage, JobRecord
 from middleware.job.schema import JOB_TYPES
@@ -56,13 +56,13 @@ class JobFilters(Struct, frozen=True, kw_only=True):
         """Whether any filter is set."""
         return any(getattr(self, name) for name in self.__struct_fields__ if name != "cursor")
 
-    def narrowing(self) -> Narrowing:
+    def narrowing(self) -> JobFilter:
         """Return the filters in the form of the catalog.
 
         Raises:
             InvalidJob: The day is not a date.
         """
-        return Narrowing(
+        return JobFilter(
             status=_or_none(self.status),
             job_type=_or_none(self.type),
             project=_or_none(self.project),

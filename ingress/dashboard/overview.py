@@ -12,7 +12,7 @@ from ingress.core.schedules import read_progress, run_job_id
 from ingress.core.status_report import overview
 from ingress.dashboard.charts import Latency, Throughput, latency, throughput
 from ingress.dashboard.state import DashboardState
-from middleware.archive.search import Narrowing
+from middleware.archive.search import JobFilter
 from middleware.job.metrics import Metrics
 from middleware.job.records import JobRecord, ms_of, utc
 from ops.errors import BridgeError, JobNotFound
@@ -76,7 +76,7 @@ def read_overview(dashboard: DashboardState) -> Overview:
     """
     bridge = dashboard.bridge
     status = overview(bridge)
-    page = dashboard.catalog().page(Narrowing(), limit=_LATEST)
+    page = dashboard.catalog().page(JobFilter(), limit=_LATEST)
     points = Metrics(bridge.reader).series("10s")
     # Time of the store, as in samples and schedules: this host's clock may differ.
     now_ms = ms_of(status["at"])

@@ -13,7 +13,7 @@ from ingress.core.http.auth import requires
 from ingress.core.http.problems import ApiProblem
 from ingress.core.listing import Catalog
 from ingress.rest.contract import problems
-from middleware.archive.search import Narrowing
+from middleware.archive.search import JobFilter
 from middleware.job.ids import ID_LENGTH
 from middleware.job.reader import LIMIT_MAX
 from middleware.job.records import JobPage
@@ -85,7 +85,7 @@ async def list_jobs(
         )
     state = None if status is None else str(status)
     if every:
-        narrowing = Narrowing(status=state, job_type=job_type, project=project, day=day, text=search)
+        narrowing = JobFilter(status=state, job_type=job_type, project=project, day=day, text=search)
         return await sync_to_thread(_all_jobs, app_state, narrowing, limit, cursor)
     return await sync_to_thread(
         app_state.read_bridge.reader.page,
@@ -104,7 +104,7 @@ def _belongs(cursor: str, status: State | None, *, every: bool) -> bool:
     return not every and (":" in cursor) == (status is not None)
 
 
-def _all_jobs(app_state: AppState, narrowing: Narrowing, limit: int, cursor: str | None) -> JobPage:
+def _all_jobs(app_state: AppState, narrowing: JobFilter, limit: int, cursor: str | None) -> JobPage:
     with Catalog(app_state.read_bridge) as catalog:
         try:
             return catalog.page(narrowing, limit=limit, cursor=cursor)

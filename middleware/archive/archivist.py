@@ -1,8 +1,9 @@
-"""Brings ended jobs from the store into the history, before the store lets go of them.
+"""Copy finished jobs from the store to the history, before retention removes them from the store.
 
-The sets of ended jobs are sorted by the store's clock, so "from where we were" is a time. It is kept in the
-history itself, in the transaction of the rows that it stands for: after a crash nothing is missing, and what
-is read twice is written to the same row. A job whose results have arrived (or not) is written anew.
+The sets of finished jobs are sorted by the store's clock, so the position up to which a set has been read is
+a time. It is written to the history in the same transaction as the rows: after a crash nothing is missing,
+and a job that is read twice is written to the same row. A job is written again when one of its deliveries is
+final.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from middleware.archive.history import History, Row
-from middleware.archive.snapshot import read_whole
+from middleware.archive.history import History, HistoryRow
+from middleware.archive.snapshot import read_snapshots
 from middleware.job.deliveries import job_of
 from middleware.job.keys import DELIVER_QUEUE
 from middleware.job.reader import Reader
@@ -20,22 +21,23 @@ from ops.store.resp import Reply
 
 #: Jobs in one transaction.
 BATCH = 200
-#: Looked at again each time: the store's clock may have been set back a little, by a failover for instance.
+#: This much of a set is read again each time: the store's clock may have been set back a little, for
+#: instance by a failover.
 OVERLAP_MS = 2_000
 
 _Found = list[tuple[str, int]]
 
 
 class Archivist:
-    """Archives for the one process that may write the history.
+    """Archives jobs; used by the one process that may write the history.
 
     Args:
-        reader: Of the store.
-        history: Where to.
-        retention_s: How long a job stays there.
-        rows_max: How many stay there.
-        output_max_bytes: Of a job's output, how much of its end.
-        clock: Gives the time in seconds since 1970.
+        reader: Reads the store.
+        history: The history to write.
+        retention_s: How long the history keeps a job.
+        rows_max: Maximum number of jobs in the history.
+        output_max_bytes: The history keeps this much of the end of a job's output.
+        clock: Returns the time in seconds since 1970.
     """
 
     def __init__(
@@ -54,20 +56,20 @@ class Archivist:
         self._rows_max = rows_max
         self._output_max_bytes = output_max_bytes
         self._clock = clock
-        # Per set: how many were looked at when nothing new was found, and from where.
+        # Per set: from where it was read and how many members that were, when nothing new was found.
         self._quiet: dict[str, tuple[int, int]] = {}
         self._behind: set[str] = set()
-        # Per set: deliveries of its last moments that are in the history, by when they ended.
+        # Per set: deliveries within the overlap that are in the history, and when they became final.
         self._arrived: dict[str, dict[str, int]] = {}
 
     def archive(self) -> int:
-        """Archive some of what has ended since the last time.
+        """Archive the next jobs that have finished.
 
         Returns:
-            How many jobs were written; ``BATCH`` or more means that there may be more.
+            How many jobs were written; if ``BATCH`` or more, there may be more to archive.
 
         Raises:
-            StoreUnreachable: The store is away.
+            StoreUnreachable: The store is unavailable.
             HistoryBroken: The history cannot be written.
         """
         places = self._history.places()
@@ -75,7 +77,7 @@ class Archivist:
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         written = 0
         for state in sorted(FINAL):
-            # A place in the future is one of before the store's clock was set back.
+            # A position in the future was written before the store's clock was set back.
             written += self._archive_state(str(state), min(places.get(state, 0), now_ms), now_ms)
         for state in sorted(FINAL):
             name = f"{DELIVER_QUEUE}:{state}"
@@ -90,7 +92,7 @@ class Archivist:
         return len(rows)
 
     def _archive_deliveries(self, name: str, since_ms: int, now_ms: int) -> int:
-        """Write jobs anew of which a delivery has ended after they were archived."""
+        """Write the jobs again that have a delivery which became final after they were archived."""
         arrived = self._arrived.get(name, {})
 
         def not_arrived(found: _Found) -> _Found:
@@ -98,7 +100,8 @@ class Archivist:
 
         fresh, until_ms = self._fresh(name, since_ms, not_arrived)
         ids = list(dict.fromkeys(job_of(delivery_id) for delivery_id, _ in fresh))
-        # One that is not here yet comes with its deliveries; one that runs again comes when it has ended.
+        # A job that is not archived yet will be, with its deliveries; one that runs again, when it has
+        # finished.
         rows = self._rows(list(self._history.ended_ms(ids)))
         if until_ms != since_ms or rows:
             self._history.put(rows, {name: min(until_ms, now_ms)})
@@ -114,9 +117,9 @@ class Archivist:
         return [(job_id, at) for job_id, at in found if known.get(job_id) != at]
 
     def _fresh(self, name: str, since_ms: int, unknown: Callable[[_Found], _Found]) -> tuple[_Found, int]:
-        """Give members of a set that the history does not have, and up to when that is all of them."""
+        """Return members of a set that the history does not have, and the time up to which these are all."""
         key = f"{self._reader.keys.prefix}{name}"
-        # In the middle of many, what was written a moment ago need not be looked at again.
+        # While catching up, the overlap has just been read.
         from_ms = since_ms if name in self._behind else max(0, since_ms - OVERLAP_MS)
         quiet = (from_ms, int(self._reader.store.call("ZCOUNT", key, from_ms, "+inf")))
         if self._quiet.get(name) == quiet:
@@ -132,7 +135,7 @@ class Archivist:
             if not found:
                 break
             fresh += unknown(found)
-            # Jobs of this very millisecond may be on the next page: it is begun with again next time.
+            # More jobs of this millisecond may be on the next page: the next call starts with it again.
             until_ms = max(until_ms, found[-1][1])
             offset += len(found)
         if len(fresh) < BATCH:
@@ -143,17 +146,19 @@ class Archivist:
             self._quiet[name] = quiet
         return fresh, until_ms
 
-    def _rows(self, ids: list[str]) -> list[Row]:
-        """Read jobs in full; one that has been retried meanwhile comes when it has ended again."""
-        found = read_whole(self._reader, ids, output_max_bytes=self._output_max_bytes)
+    def _rows(self, ids: list[str]) -> list[HistoryRow]:
+        """Return the rows of those jobs that are final; one that was retried meanwhile is archived later."""
+        found = read_snapshots(self._reader, ids, output_max_bytes=self._output_max_bytes)
         return [
-            Row(record=whole.record, receipt=whole.receipt, ended_ms=whole.ended_ms, output=whole.output)
+            HistoryRow(
+                record=whole.record, receipt=whole.receipt, ended_ms=whole.ended_ms, output=whole.output
+            )
             for whole in found
             if whole.record.is_final
         ]
 
     def expire(self) -> int:
-        """Delete some of what the history need not keep any longer; gives how many, 0 when that was all."""
+        """Remove some of the jobs beyond the history's retention; return how many, 0 if none are left."""
         until_ms = int((self._clock() - self._retention_s) * 1000)
         return self._history.expire(until_ms=until_ms, rows_max=self._rows_max)
 

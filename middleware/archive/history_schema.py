@@ -1,4 +1,4 @@
-"""Versions of the history's tables, and the way from each to the next."""
+"""Versions of the history's tables, and the migrations between them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ops.errors import HistoryBroken
 if TYPE_CHECKING:
     import sqlite3
 
-#: One entry a version: the first makes the tables, each later one changes what the one before has left.
+#: One entry per version: the first creates the tables, each later one migrates from the version before.
 #:
-#: State, type and door of a job together are its facet, of which there are a few dozen. A list that is
-#: narrowed by any of them reads the index of each facet that fits, from the end, and merges them: so four
-#: indexes serve every combination, and none of them walks over jobs that do not fit. ``words.tags`` has
-#: facet, day and project as words, which does the same for a search.
+#: State, type and source of a job together are its facet, of which there are a few dozen. A list that is
+#: filtered by any of them reads the index of each matching facet from the end and merges the results: so four
+#: indexes serve every combination without reading jobs that do not match. ``words.tags`` has facet, day and
+#: project as words, for the same purpose in searches.
 MIGRATIONS = (
     """
     CREATE TABLE facets (
@@ -49,20 +49,20 @@ MIGRATIONS = (
 
 
 def migrate(db: sqlite3.Connection) -> None:
-    """Bring a database to the newest version; each step is one transaction.
+    """Migrate a database to the newest version; each step is one transaction.
 
     Raises:
-        HistoryBroken: It is of a newer version than this program.
+        HistoryBroken: Its version is newer than this program.
     """
     import sqlite3
 
     version = _version(db)
     if version > len(MIGRATIONS):
         raise HistoryBroken(
-            f"the history is of version {version}, this program knows {len(MIGRATIONS)}.",
-            remedy="Use the newer program, or move .3ox/history.db away.",
+            f"The history has version {version}; this program supports {len(MIGRATIONS)}.",
+            remedy="Upgrade, or move .3ox/history.db away.",
         )
-    # Readers go on while one process writes; what a power cut takes is read from the store again.
+    # Readers continue while one process writes; what a power failure loses is read from the store again.
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
     while (version := _version(db)) < len(MIGRATIONS):
@@ -72,7 +72,7 @@ def migrate(db: sqlite3.Connection) -> None:
             )
         except sqlite3.OperationalError:
             db.rollback()
-            # Another clock of this host may have come first.
+            # Another scheduler of this host may have been first.
             if _version(db) == version:
                 raise
 

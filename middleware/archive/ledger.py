@@ -1,7 +1,7 @@
-"""The ledger's files: one a day, append-only, each line chained to the one before, also across days.
+"""The ledger's files: one per day, append-only, each line chained to the line before, also across days.
 
-One process writes at a time, under a lock that goes with it. A line that a crash left half written is cut off
-before the next one is written: nobody has been told of it yet.
+One process writes at a time, under a file lock that ends with the process. A line that a crash left half
+written is cut off before the next one is written: no process has reported it as sealed.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from middleware.job.records import utc
 from ops.errors import LedgerBroken
 from ops.signing import KeyRing
 
-#: A line is a few hundred bytes; a reason and a worker's name are bounded, so this is no line of ours.
+#: Lines have a few hundred bytes, and all their fields are bounded; anything longer is not a line of a
+#: ledger.
 LINE_MAX_BYTES = 1_048_576
-#: Between two tries to get the lock.
+#: Interval between two tries to get the lock.
 _LOCK_WAIT_S = 0.05
 _CHUNK_BYTES = 65_536
 
@@ -43,7 +44,7 @@ class Head(Struct, frozen=True):
     """The end of the chain.
 
     Attributes:
-        seq: Number of the last line; 0: there is none.
+        seq: Number of the last line; 0 if the ledger is empty.
         digest: Its SHA-256.
     """
 
@@ -51,8 +52,8 @@ class Head(Struct, frozen=True):
     digest: str = NO_LINE
 
 
-class Transition(Struct, frozen=True, kw_only=True):
-    """What is to be sealed; see ``LedgerLine``."""
+class UnsealedTransition(Struct, frozen=True, kw_only=True):
+    """A transition to be sealed; see ``LedgerLine`` for its fields."""
 
     job_id: str
     index: int
@@ -62,18 +63,18 @@ class Transition(Struct, frozen=True, kw_only=True):
 
 
 def day_files(folder: Path) -> list[Path]:
-    """Give the files of all days, oldest first."""
+    """Return the files of all days, oldest first."""
     return sorted(folder.glob("????-??-??.jsonl"))
 
 
 def lines_backwards(folder: Path) -> Iterator[bytes]:
-    """Yield the whole lines of all days, last one first, without their ends; reads no more than it has to."""
+    """Yield the whole lines of all days, last one first, without line ends; reads only as far as needed."""
     for file in reversed(day_files(folder)):
         yield from file_backwards(file)
 
 
 def file_backwards(file: Path) -> Iterator[bytes]:
-    """Yield the whole lines of a file, last one first, without their ends."""
+    """Yield the whole lines of a file, last one first, without line ends."""
     with file.open("rb") as source:
         place = source.seek(0, os.SEEK_END)
         rest = b""
@@ -85,7 +86,7 @@ def file_backwards(file: Path) -> Iterator[bytes]:
             parts = (source.read(step) + rest).split(b"\n")
             rest = parts[0]
             for part in reversed(parts[1:]):
-                # What follows the last end of line is a line half written, or nothing.
+                # After the last line end is a line half written, or nothing.
                 if whole:
                     yield part
                 whole = True
@@ -97,11 +98,11 @@ class Ledger:
     """The ledger of a workspace.
 
     Args:
-        folder: Where its files are.
-        keys: That sign it.
+        folder: The folder of its files.
+        keys: The signing keys.
 
     Attributes:
-        name: Tells it from those of other workspaces at the same store; empty before the first line.
+        name: Unique among the workspaces of a store; empty before the first line.
     """
 
     def __init__(self, folder: Path, keys: KeyRing) -> None:
@@ -114,10 +115,10 @@ class Ledger:
 
     @contextlib.contextmanager
     def writing(self, *, timeout_s: float) -> Iterator[None]:
-        """Be the one who writes; what others wrote since is known within the block.
+        """Lock the ledger for writing within the block, and find its end.
 
         Raises:
-            LedgerBroken: Somebody else is at it for too long, or the last line cannot be read.
+            LedgerBroken: Another process has the lock for too long, or the last line cannot be read.
         """
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -137,7 +138,7 @@ class Ledger:
 
     def _unwritable(self, error: OSError) -> LedgerBroken:
         return LedgerBroken(
-            f"the ledger {self.folder} cannot be written: {error.strerror}.",
+            f"The ledger {self.folder} cannot be written: {error.strerror}.",
             remedy="Free disk space, or correct the folder's mode.",
         )
 
@@ -149,15 +150,15 @@ class Ledger:
             except BlockingIOError as error:
                 if time.monotonic() > ends_s:
                     raise LedgerBroken(
-                        f"another process writes the ledger {self.folder} for more than {timeout_s:g} s.",
-                        remedy="Look for a clock that is stopped or hangs.",
+                        f"Another process has locked the ledger {self.folder} for more than {timeout_s:g} s.",
+                        remedy="Look for a scheduler (3ox clock) that is stopped or hangs.",
                     ) from error
                 time.sleep(_LOCK_WAIT_S)
             else:
                 return
 
     def _catch_up(self) -> None:
-        """Find the end of the chain, unless it is where we left it; cut off a line half written."""
+        """Find the end of the chain if another process has written; cut off a line half written."""
         files = day_files(self.folder)
         self._file = files[-1] if files else None
         if self._file is not None:
@@ -174,19 +175,16 @@ class Ledger:
             line = read_line(last)
         except msgspec.MsgspecError as error:
             raise LedgerBroken(
-                f"the last line of {self._file} cannot be read: {error}.",
+                f"The last line of {self._file} cannot be read: {error}.",
                 remedy="'3ox verify' names the first bad line; restore the file from a backup.",
             ) from error
         self.head, self.name = Head(line.seq, line_hash(last)), line.ledger
 
-    def go_on_from(self, head: Head) -> bool:
-        """Leave a gap that everybody sees, if the store knows of lines that are not there any more.
+    def continue_after(self, head: Head) -> bool:
+        """Leave a gap in the numbers if lines that the store knows of are missing; return whether it did.
 
         Args:
             head: The last line that the store knows of.
-
-        Returns:
-            Whether there is such a gap.
         """
         if head.seq <= self.head.seq:
             return False
@@ -194,7 +192,7 @@ class Ledger:
         return True
 
     def since(self, seq: int, limit: int) -> list[LedgerLine]:
-        """Give the lines after this number, at most so many of them, the last one first."""
+        """Return up to ``limit`` lines after the number ``seq``, the last one first."""
         found: list[LedgerLine] = []
         for raw in lines_backwards(self.folder):
             line = read_line(raw)
@@ -203,18 +201,18 @@ class Ledger:
             found.append(line)
         return found
 
-    def append(self, transitions: Sequence[Transition], *, now_s: float) -> Head:
-        """Seal transitions: they are on disk when this returns. Only within ``writing``.
+    def append(self, transitions: Sequence[UnsealedTransition], *, now_s: float) -> Head:
+        """Write transitions; they are on disk when this returns. Call it within ``writing`` only.
 
         Args:
-            transitions: In their order.
+            transitions: The transitions, in order.
             now_s: The time, in seconds since 1970.
 
         Returns:
-            The end of the chain.
+            The new end of the chain.
 
         Raises:
-            SettingsError: There is no key to sign with.
+            SettingsError: The ledger has no signing key.
             OSError: Nothing was written.
         """
         signer = self._keys.signer(now_s)
@@ -244,7 +242,7 @@ class Ledger:
 
     def _write(self, data: bytes, now_s: float) -> None:
         today = f"{datetime.fromtimestamp(now_s, UTC):%Y-%m-%d}.jsonl"
-        # A clock that was set back does not open a day before the last one.
+        # After the clock was set back, lines still go to the latest day.
         name = today if self._file is None or self._file.name < today else self._file.name
         file = self.folder / name
         fresh = not file.exists()
@@ -272,7 +270,7 @@ class Ledger:
 
 
 def _cut_half_line(file: Path, size_bytes: int) -> None:
-    """Cut off what follows the last end of line."""
+    """Cut off what follows the last line end."""
     with file.open("r+b") as target:
         keep_bytes = size_bytes
         while keep_bytes > 0:

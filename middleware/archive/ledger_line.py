@@ -15,22 +15,22 @@ from msgspec import Struct
 from ops.signing import Signer
 
 VERSION = 1
-#: ``prev`` of the very first line.
+#: ``prev`` of the first line.
 NO_LINE = "0" * 64
 
 _canonical = msgspec.json.Encoder(order="sorted")
 
 
 class JobFacts(Struct, frozen=True, kw_only=True):
-    """What a job is, on the first of its lines.
+    """What a job is; part of the first of its lines.
 
     Attributes:
-        job_type: Its type.
-        source: The door it came through.
-        actor: Who commanded it.
-        trust: How much the door knows of who that is.
+        job_type: Name of its type.
+        source: The interface that it was submitted through.
+        actor: Who submitted it.
+        trust: How far the interface trusts the actor.
         project: Its project.
-        trace_id: The command that it belongs to; None: its own.
+        trace_id: Its trace; None if that is its own id.
     """
 
     job_type: str = ""
@@ -42,20 +42,20 @@ class JobFacts(Struct, frozen=True, kw_only=True):
 
 
 class LedgerLine(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One line.
+    """A line of the ledger.
 
     Attributes:
-        v: Version of this form.
-        ledger: Which ledger; one for each workspace.
+        v: Version of the format.
+        ledger: Name of the ledger; each workspace has one.
         seq: Number of the line, from 1, without gaps over all days.
         prev: SHA-256 of the line before.
         key: Name of the signing key.
         sealed_at: When it was written, UTC.
-        job_id: Whose transition.
-        index: Its place in the job's receipt chain, from 0.
+        job_id: The job whose transition it is.
+        index: Position of the transition in the job's receipt chain, from 0.
         entry: The transition as in the receipt chain: ``at`` (ms since 1970), ``status``, ``attempt``, ...
         job: What the job is; with index 0.
-        after_loss: The store had lost transitions that are sealed already; this is what took their place.
+        after_loss: It replaces transitions that are sealed but that the store has lost.
         sig: Ed25519 signature, base64.
     """
 
@@ -77,30 +77,30 @@ _decoder = msgspec.json.Decoder(LedgerLine)
 
 
 def canonical(value: object) -> bytes:
-    """Write a value as canonical JSON."""
+    """Return a value as canonical JSON."""
     return _canonical.encode(value)
 
 
 def line_hash(line: bytes) -> str:
-    """Give the SHA-256 of a line, without its end of line."""
+    """Return the SHA-256 of a line, which is passed without its line end."""
     return hashlib.sha256(line).hexdigest()
 
 
 def read_line(data: bytes) -> LedgerLine:
-    """Read a line.
+    """Return the decoded line.
 
     Raises:
-        msgspec.MsgspecError: It is none.
+        msgspec.MsgspecError: It is not a line of a ledger.
     """
     return _decoder.decode(data)
 
 
 def sign_line(line: LedgerLine, signer: Signer) -> bytes:
-    """Write a line, signed."""
+    """Return the encoded line, signed."""
     signature = signer.sign(signed_part(line))
     return canonical(msgspec.structs.replace(line, sig=signature))
 
 
 def signed_part(line: LedgerLine) -> bytes:
-    """Give what the signature is over."""
+    """Return the part of a line that is signed."""
     return canonical(msgspec.structs.replace(line, sig=""))

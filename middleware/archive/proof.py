@@ -1,4 +1,4 @@
-"""The sealed lines of one job: what proves its receipt to whoever has the public keys."""
+"""Prove one job's receipt by its lines in the ledger, with the public keys only."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from middleware.job.records import Receipt, Transition
 from middleware.job.states import State
 from ops.signing import KeyRing
 
-#: An attempt that stands so has not ended.
-_UNDER_WAY = frozenset({State.PROCESSING, State.QUEUED})
+#: A transition to one of these states does not end an attempt.
+_NOT_AN_END = frozenset({State.PROCESSING, State.QUEUED})
 
 
 class Seal(Struct, frozen=True):
     """One sealed transition.
 
     Attributes:
-        file: Where it stands.
-        raw: The line, as signed.
-        line: The same, read.
+        file: Name of the ledger's file.
+        raw: The line as signed.
+        line: The decoded line.
     """
 
     file: str
@@ -35,17 +35,17 @@ class Seal(Struct, frozen=True):
 
 
 class Proof(Struct, frozen=True, kw_only=True):
-    """What the ledger says of a job's receipt.
+    """Result of comparing a job's receipt with the ledger.
 
     Attributes:
-        job_id: Whose.
-        ok: Whether every transition is sealed as it stands in the receipt.
-        sealed: How many are.
-        transitions: How many there are.
+        job_id: Id of the job.
+        ok: Whether every transition is sealed as the receipt has it.
+        sealed: Number of sealed transitions.
+        transitions: Number of transitions in the receipt.
         faults: What is wrong.
         keys: Names of the keys that signed.
-        first: File and number of the first line, empty if there is none.
-        last: The same of the last.
+        first: File and number of the first line; empty if none is sealed.
+        last: File and number of the last line.
     """
 
     job_id: str
@@ -59,12 +59,12 @@ class Proof(Struct, frozen=True, kw_only=True):
 
 
 def seals_of(folder: Path, job_id: str, *, since_ms: int = 0) -> list[Seal]:
-    """Find the sealed lines of a job, in their order.
+    """Return the sealed lines of a job, in order.
 
     Args:
-        folder: Of the ledger.
+        folder: Folder of the ledger.
         job_id: The whole id.
-        since_ms: When the job was created; days before that are not read.
+        since_ms: When the job was created; earlier days are not read.
     """
     first_day = f"{datetime.fromtimestamp(since_ms / 1000, UTC):%Y-%m-%d}"
     wanted = f'"job_id":"{job_id}"'.encode()
@@ -79,7 +79,7 @@ def seals_of(folder: Path, job_id: str, *, since_ms: int = 0) -> list[Seal]:
                 try:
                     line = read_line(raw)
                 except msgspec.MsgspecError:
-                    # Whoever proves the whole ledger is told of it; it proves nothing of this job.
+                    # ``3ox verify`` of the whole ledger reports it; it proves nothing about this job.
                     continue
                 if line.job_id == job_id:
                     found.append(Seal(file.name, raw[:-1], line))
@@ -87,45 +87,45 @@ def seals_of(folder: Path, job_id: str, *, since_ms: int = 0) -> list[Seal]:
 
 
 def prove(job_id: str, chain: Sequence[bytes], seals: Sequence[Seal], keys: KeyRing) -> Proof:
-    """Compare a job's receipt chain with what is sealed of it.
+    """Compare a job's receipt chain with its sealed lines.
 
     Args:
-        job_id: Whose.
+        job_id: Id of the job.
         chain: The lines of its receipt chain, as the store has them.
-        seals: From ``seals_of``.
-        keys: Whose signatures count.
+        seals: Its sealed lines, from ``seals_of``.
+        keys: The keys whose signatures are valid.
     """
     return _prove(job_id, [msgspec.json.decode(raw) for raw in chain], seals, keys)
 
 
-def prove_past(receipt: Receipt, seals: Sequence[Seal], keys: KeyRing) -> Proof:
-    """Compare a receipt from the history with what is sealed of its job.
+def prove_archived(receipt: Receipt, seals: Sequence[Seal], keys: KeyRing) -> Proof:
+    """Compare a receipt from the history with the sealed lines of its job.
 
     Args:
-        receipt: It has the hashes of input and result, and no other ones.
-        seals: From ``seals_of``.
-        keys: Whose signatures count.
+        receipt: The receipt; of all hashes it has only those of input and result.
+        seals: The sealed lines, from ``seals_of``.
+        keys: The keys whose signatures are valid.
     """
     known = {"at", "status", "attempt", "worker", "reason"}
-    told = [
+    comparable = [
         Seal(seal.file, seal.raw, msgspec.structs.replace(seal.line, entry=_only(seal.line.entry, known)))
         for seal in seals
     ]
-    proof = _prove(receipt.job_id, [_entry(item) for item in receipt.transitions], told, keys)
+    proof = _prove(receipt.job_id, [_entry(item) for item in receipt.transitions], comparable, keys)
     hashes = [seal.line.entry for seal in sorted(seals, key=lambda seal: (seal.line.index, seal.line.seq))]
     input_sha256 = next((entry["input_sha256"] for entry in hashes if "input_sha256" in entry), "")
-    ends = [entry for entry in hashes if entry.get("attempt") and entry["status"] not in _UNDER_WAY]
+    ends = [entry for entry in hashes if entry.get("attempt") and entry["status"] not in _NOT_AN_END]
     result_sha256 = ends[-1].get("result_sha256") if ends else None
     faults = [
-        f"the hash of the {name} is sealed otherwise"
-        for name, said, sealed in (
+        f"the sealed hash of the {name} is different"
+        for name, claimed, sealed in (
             ("input", receipt.input_sha256, input_sha256),
             ("result", receipt.result_sha256, result_sha256),
         )
-        if said != sealed
+        if claimed != sealed
     ]
     if not receipt.transitions:
-        faults.append("the receipt names no transition")
+        faults.append("the receipt has no transitions")
     if not faults:
         return proof
     return msgspec.structs.replace(proof, ok=False, faults=[*proof.faults, *faults])
@@ -136,7 +136,7 @@ def _only(entry: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
 
 
 def _entry(item: Transition) -> dict[str, Any]:
-    """Write a transition as its line of the receipt chain, without hashes."""
+    """Return a transition as its line of the receipt chain, without hashes."""
     at_ms = round(datetime.fromisoformat(item.at).timestamp() * 1000)
     rest = {"attempt": item.attempt, "worker": item.worker_id, "reason": item.reason}
     return {"at": at_ms, "status": item.status, **{name: value for name, value in rest.items() if value}}
@@ -144,13 +144,13 @@ def _entry(item: Transition) -> dict[str, Any]:
 
 def _prove(job_id: str, chain: Sequence[Any], seals: Sequence[Seal], keys: KeyRing) -> Proof:
     faults: list[str] = []
-    # Of a transition that took the place of a lost one, the later line counts.
+    # If a transition is sealed twice, because the store had lost it, the later line counts.
     by_index = {seal.line.index: seal for seal in seals}
     for seal in seals:
         line = read_line(seal.raw)
         signed = keys.verify(line.key, line.sig, signed_part(line)) and canonical(line) == seal.raw
         if not signed:
-            faults.append(f"line {line.seq} of the ledger is not signed by us")
+            faults.append(f"line {line.seq} of the ledger is not signed with a key of this ledger")
     sealed = 0
     for index, entry in enumerate(chain):
         found = by_index.get(index)
@@ -158,7 +158,7 @@ def _prove(job_id: str, chain: Sequence[Any], seals: Sequence[Seal], keys: KeyRi
             continue
         sealed += 1
         if canonical(found.line.entry) != canonical(entry):
-            faults.append(f"transition {index} is sealed otherwise, in line {found.line.seq} of the ledger")
+            faults.append(f"transition {index} differs from line {found.line.seq} of the ledger")
     if sealed < len(chain):
         faults.append(f"{len(chain) - sealed} of {len(chain)} transitions are not sealed")
     return Proof(

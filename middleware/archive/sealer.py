@@ -1,7 +1,7 @@
-"""Seals the transitions of all jobs into the ledger, each once, within a moment.
+"""Write the transitions of all jobs to the ledger, each once, within a second.
 
-Order matters: the lines are forced to disk first, then the store is told. A crash in between leaves lines
-that the store does not know of; whoever comes next finds them at the end of the file and does not write them
+The lines are forced to disk first, then the store notes that they are sealed. A crash in between leaves lines
+that the store does not know of; the next leader finds them at the end of the file and does not write them
 again.
 """
 
@@ -13,35 +13,34 @@ from typing import Any
 
 import msgspec
 
-from middleware.archive.ledger import Head, Ledger, Transition
+from middleware.archive.ledger import Head, Ledger, UnsealedTransition
 from middleware.archive.ledger_line import JobFacts, canonical
 from middleware.broker.leadership import Term
 from middleware.broker.ledger_progress import LedgerProgress, Unsealed
 from ops.errors import LeadershipLost
 from ops.logs import get_logger
 
-#: How many jobs are sealed with one write; about two thousand lines.
+#: Jobs that are sealed with one write: about two thousand lines.
 BATCH = 500
-#: How many lines at the end of the file are looked through for such that the store does not know of. A round
-#: writes fewer; a store that lost its last seconds has more.
+#: Maximum number of lines at the end of the file that are compared with the store. One round writes fewer; a
+#: store that lost its last seconds does not know of more.
 _TAIL_MAX = 50_000
 _LOCK_TIMEOUT_S = 5.0
 
 log = get_logger(__name__)
 
-
-#: The rest of a specification is skipped unread.
+#: Skips all other fields of a job.
 _facts_decoder = msgspec.json.Decoder(JobFacts)
 _entry_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 class Sealer:
-    """Seals for one leader.
+    """Seals transitions; used by the leading scheduler.
 
     Args:
-        sealing: The store's side.
-        ledger: The file's side.
-        clock: Gives the time in seconds since 1970.
+        sealing: The functions of the store.
+        ledger: The files.
+        clock: Returns the time in seconds since 1970.
     """
 
     def __init__(
@@ -50,28 +49,28 @@ class Sealer:
         self._sealing = sealing
         self._ledger = ledger
         self._clock = clock
-        #: Jobs that the ledger knows and the store has lost, as many as a tail has: they may be taken again.
+        #: Jobs that are in the ledger and that the store has lost; they may be submitted again.
         self._gone: set[str] = set()
 
     def seal(self, term: Term) -> int:
-        """Seal some of what is to be sealed.
+        """Seal the next batch of transitions.
 
         Args:
-            term: Under which we lead.
+            term: Our term as leader.
 
         Returns:
-            How many jobs were looked at; ``BATCH`` means that there may be more.
+            How many jobs were read; if ``BATCH``, there may be more to seal.
 
         Raises:
-            StoreUnreachable: The store is away; what was written and not noted is not written again.
-            LeadershipLost: Somebody else leads; the same holds.
+            StoreUnreachable: The store is unavailable; lines that were written are not written again.
+            LeadershipLost: Another scheduler leads; lines that were written are not written again.
             LedgerBroken: The ledger cannot be written.
-            SettingsError: There is no key to sign with.
+            SettingsError: The ledger has no signing key.
         """
         if self._sealing.is_idle():
             return 0
         with self._ledger.writing(timeout_s=_LOCK_TIMEOUT_S):
-            # Read within the lock: a leader before us may have been at it until now.
+            # Read with the lock held: the previous leader may have been writing until now.
             self._settle_tail(term)
             jobs = self._sealing.unsealed(BATCH)
             transitions = self._transitions(jobs, {}, {})
@@ -82,20 +81,20 @@ class Sealer:
         return len(jobs)
 
     def _settle_tail(self, term: Term) -> None:
-        """Tell the store of lines at the end of the file that it does not know of.
+        """Note in the store the lines at the end of the file that it does not know of.
 
-        All of them, before anything else: what it notes as the end of the ledger has to mean that it knows of
-        every line before that.
+        All of them, and before anything else: the end that the store notes means that it knows of every line
+        before it.
         """
         noted = Head(*self._sealing.head(self._ledger.name))
-        if self._ledger.go_on_from(noted):
+        if self._ledger.continue_after(noted):
             log.error("ledger.lines_missing", ledger=self._ledger.name, known_to_store=noted.seq)
             return
         if noted.seq == self._ledger.head.seq:
             return
         lines = self._ledger.since(noted.seq, _TAIL_MAX)
         log.info("ledger.tail", lines=len(lines), noted=noted.seq)
-        # Last line first: of a transition that is there twice, the later one counts.
+        # The last line comes first: if a transition is sealed twice, the later line counts.
         known = {(line.job_id, line.index): canonical(line.entry) for line in reversed(lines)}
         counts = {line.job_id: line.index + 1 for line in reversed(lines)}
         ids = sorted(counts)
@@ -111,21 +110,23 @@ class Sealer:
     def _note(self, term: Term, jobs: list[Unsealed], head: Head) -> None:
         counts = {job.job_id: len(job.chain) for job in jobs}
         if counts and not self._sealing.note(term, self._ledger.name, head.seq, head.digest, counts):
-            # What is written stands; the leader after us finds it at the end of the file.
-            raise LeadershipLost(f"term {term.fence} is over: another clock leads.", remedy="It goes on.")
+            # The lines stay; the next leader finds them at the end of the file.
+            raise LeadershipLost(
+                f"Term {term.fence} is over: another scheduler leads.", remedy="It continues."
+            )
 
     def _transitions(
         self, jobs: list[Unsealed], known: dict[tuple[str, int], bytes], counts: dict[str, int]
-    ) -> list[Transition]:
-        """Give what is to be written of these jobs.
+    ) -> list[UnsealedTransition]:
+        """Return the transitions of these jobs that are to be written.
 
         Args:
-            jobs: As the store has them.
-            known: Transitions that the ledger has and the store may not know to be sealed.
-            counts: How many transitions of a job the ledger has.
+            jobs: The jobs as the store has them.
+            known: Transitions in the ledger that the store may not have noted as sealed.
+            counts: Number of transitions in the ledger, by job.
         """
         specs = self._sealing.specs([job.job_id for job in jobs if job.sealed == 0 and job.chain])
-        found: list[tuple[int, Transition]] = []
+        found: list[tuple[int, UnsealedTransition]] = []
         for job in jobs:
             lost, latest_ms = False, 0
             for index in range(job.sealed, len(job.chain)):
@@ -133,10 +134,10 @@ class Sealer:
                 written = known.get((job.job_id, index))
                 if written == canonical(entry) and not lost:
                     continue
-                # The store came back without its last moments, and the job has gone another way since.
+                # The store has lost its last moments, and the job has had other transitions since.
                 lost = lost or written is not None
                 latest_ms = max(latest_ms, int(entry["at"]))
-                item = Transition(
+                item = UnsealedTransition(
                     job_id=job.job_id,
                     index=index,
                     entry=entry,
@@ -145,16 +146,16 @@ class Sealer:
                 )
                 found.append((latest_ms, item))
             if not lost and 0 < len(job.chain) < counts.get(job.job_id, 0):
-                found.append(_stands_at(job))
-        # By time over all jobs, and by the chain within each: the times of one job do not go back here.
+                found.append(_last_again(job))
+        # By time over all jobs, and by the chain within each: ``latest_ms`` never decreases within a job.
         found.sort(key=lambda pair: pair[0])
         return [item for _, item in found]
 
 
-def _stands_at(job: Unsealed) -> tuple[int, Transition]:
-    """Seal the last transition of a job once more: from there it goes another way, later."""
+def _last_again(job: Unsealed) -> tuple[int, UnsealedTransition]:
+    """Return the last transition of a job again: the store has lost later ones that are sealed."""
     entry = _entry_decoder.decode(job.chain[-1])
-    again = Transition(job_id=job.job_id, index=len(job.chain) - 1, entry=entry, after_loss=True)
+    again = UnsealedTransition(job_id=job.job_id, index=len(job.chain) - 1, entry=entry, after_loss=True)
     return int(entry["at"]), again
 
 
@@ -164,5 +165,5 @@ def _facts(spec: bytes | None) -> JobFacts:
     try:
         return _facts_decoder.decode(spec)
     except msgspec.MsgspecError:
-        # Written by another version: that it ran is sealed all the same.
+        # Written by another version; its transitions are sealed nevertheless.
         return JobFacts()

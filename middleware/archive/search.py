@@ -1,4 +1,4 @@
-"""What a list of jobs is narrowed to, and which words of a job a search looks at."""
+"""Filters of lists of jobs, and the full-text search."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from msgspec import Struct
 from middleware.job.records import JobRecord
 from ops.errors import InvalidJob
 
-#: Of prompt, task, reason, error and result this much can be searched.
+#: A search covers this much of a job's text: prompt, task, reason, error and result.
 TEXT_MAX_CHARS = 4_000
-_SPEAKING = ("prompt", "task", "text", "name", "note", "endpoint")
+_TEXT_FIELDS = ("prompt", "task", "text", "name", "note", "endpoint")
 
 
-class Narrowing(Struct, frozen=True, kw_only=True):
-    """What a list of jobs is narrowed to; None: not by this.
+class JobFilter(Struct, frozen=True, kw_only=True):
+    """Which jobs a list shows; None does not filter.
 
     Attributes:
-        status: The state it is in.
-        job_type: Of the job.
-        project: Of the job.
-        source: The door it came through.
-        day: YYYY-MM-DD, UTC, on which it was created.
-        text: Words that stand in it, all of them; see ``middleware.archive.search``.
+        status: State of the job.
+        job_type: Name of its type.
+        project: Name of its project.
+        source: The interface that it was submitted through.
+        day: Day of its creation, YYYY-MM-DD, UTC.
+        text: Words that it contains, all of them.
     """
 
     status: str | None = None
@@ -35,8 +35,8 @@ class Narrowing(Struct, frozen=True, kw_only=True):
     day: str | None = None
     text: str | None = None
 
-    def fits(self, record: JobRecord) -> bool:
-        """Tell whether a job, wherever it comes from, is in the list, but for its words."""
+    def matches(self, record: JobRecord) -> bool:
+        """Return whether a job matches everything but ``text``."""
         pairs = (
             (self.status, record.status),
             (self.job_type, record.job_type),
@@ -48,15 +48,15 @@ class Narrowing(Struct, frozen=True, kw_only=True):
 
 
 def day_of(record: JobRecord) -> str:
-    """Give the day, UTC, on which a job was created; empty if nobody knows."""
+    """Return the day, UTC, on which a job was created; empty if unknown."""
     return "" if record.created_at is None else record.created_at[:10]
 
 
 def searchable(record: JobRecord) -> str:
-    """Give the text of a job that a search looks through."""
+    """Return the text of a job that a search covers."""
     payload = record.payload if isinstance(record.payload, dict) else {}
     parts: list[str] = [record.job_id, record.project or "", record.reason]
-    parts += [str(payload[name]) for name in _SPEAKING if payload.get(name) is not None]
+    parts += [str(payload[name]) for name in _TEXT_FIELDS if payload.get(name) is not None]
     argv = payload.get("argv")
     if isinstance(argv, list):
         parts.append(" ".join(map(str, argv)))
@@ -68,10 +68,10 @@ def searchable(record: JobRecord) -> str:
 
 
 def check_day(day: str) -> str:
-    """Give a day back if it is one.
+    """Return the day if it is valid.
 
     Raises:
-        InvalidJob: It is not written YYYY-MM-DD.
+        InvalidJob: It is not a day, or not written YYYY-MM-DD.
     """
     try:
         found = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC).date().isoformat()
@@ -79,44 +79,44 @@ def check_day(day: str) -> str:
         found = ""
     if found != day:
         yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
-        raise InvalidJob(f"{day!r} is no day.", remedy=f"Write it as {yesterday}.", field="day")
+        raise InvalidJob(f"{day!r} is not a valid day.", remedy=f"Write it as {yesterday}.", field="day")
     return day
 
 
 def text_query(text: str) -> str:
-    """Write words as a query of which each is taken as it stands.
+    """Return the FTS5 query for text that contains all these words, without any query syntax.
 
     Raises:
-        InvalidJob: There is no word in it.
+        InvalidJob: The text has no words.
     """
     words = [word for word in text.replace("\0", " ").split() if any(letter.isalnum() for letter in word)]
     if not words:
         raise InvalidJob(
-            f"there is no word in {text!r} to search for.", remedy="Name one with letters.", field="search"
+            f"The search {text!r} has no words.", remedy="Use a word with letters or digits.", field="search"
         )
     quoted = " AND ".join('"' + word.replace('"', '""') + '"' for word in words)
     return f"text : ({quoted})"
 
 
 def tags(facet: int, project: str, day: str) -> str:
-    """Give what a search is narrowed by, as words."""
+    """Return the columns that a search filters by, as words."""
     return f"{_facet_tag(facet)} {_project_tag(project)} {_day_tag(day)}"
 
 
-def tags_query(narrowing: Narrowing, facets: Iterable[int] | None) -> str:
-    """Write the narrowing as a query over ``tags``; a project is only about right.
+def tags_query(filters: JobFilter, facets: Iterable[int] | None) -> str:
+    """Return the filters as a query over ``tags``; of a project only a hash, so compare it again.
 
     Args:
-        narrowing: To what.
-        facets: Those that fit; None if all do.
+        filters: Which jobs.
+        facets: The facets that match; None if all do.
     """
     parts = []
     if facets is not None:
         parts.append(f"tags : ({' OR '.join(map(_facet_tag, facets))})")
-    if narrowing.project is not None:
-        parts.append(f"tags : {_project_tag(narrowing.project)}")
-    if narrowing.day is not None:
-        parts.append(f"tags : {_day_tag(narrowing.day)}")
+    if filters.project is not None:
+        parts.append(f"tags : {_project_tag(filters.project)}")
+    if filters.day is not None:
+        parts.append(f"tags : {_day_tag(filters.day)}")
     return "".join(f" AND {part}" for part in parts)
 
 
@@ -133,10 +133,10 @@ def _day_tag(day: str) -> str:
 
 
 def having_words(records: Sequence[JobRecord], text: str) -> list[JobRecord]:
-    """Give those of the jobs in which all these words stand.
+    """Return the jobs that contain all these words.
 
     Raises:
-        InvalidJob: There is no word in the text.
+        InvalidJob: The text has no words.
     """
     import sqlite3
 

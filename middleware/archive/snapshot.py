@@ -1,4 +1,4 @@
-"""Jobs in full, many in one round trip: record with attempts and deliveries, receipt, end of the output."""
+"""Read many jobs in one round trip: record with attempts and deliveries, receipt, end of the output."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from middleware.job.reader import Reader
 from middleware.job.records import JobRecord, OutputChunk, Receipt
 from ops.store.resp import Reply
 
-#: Pieces of output are looked through from the end, this many at a time.
+#: Output is read from its end, this many pieces at a time.
 _PIECES = 200
 _COMPLETED = LIFE_FIELDS.index("completed")
 
 
-class Whole(Struct, frozen=True):
-    """A job in full; ``ended_ms`` is 0 while it has not ended."""
+class JobSnapshot(Struct, frozen=True):
+    """A job with everything that the history keeps; ``ended_ms`` is 0 until it has finished."""
 
     record: JobRecord
     receipt: Receipt
@@ -26,16 +26,16 @@ class Whole(Struct, frozen=True):
     output: list[OutputChunk] = []
 
 
-def read_whole(reader: Reader, ids: Sequence[str], *, output_max_bytes: int = 0) -> list[Whole]:
-    """Read those of these jobs that there are.
+def read_snapshots(reader: Reader, ids: Sequence[str], *, output_max_bytes: int = 0) -> list[JobSnapshot]:
+    """Return those of these jobs that the store has.
 
     Args:
-        reader: Of the store.
+        reader: Reads the store.
         ids: Their whole ids.
-        output_max_bytes: Of the output of each, how much of its end.
+        output_max_bytes: Limit for the end of each job's output; 0 reads none.
 
     Raises:
-        StoreUnreachable: The store is away.
+        StoreUnreachable: The store is unavailable.
     """
     keys = reader.keys
     commands: list[tuple[str | int, ...]] = []
@@ -47,15 +47,15 @@ def read_whole(reader: Reader, ids: Sequence[str], *, output_max_bytes: int = 0)
             _pieces(reader, job_id, "+") if output_max_bytes > 0 else ("EXISTS", keys.output(job_id)),
         ]
     replies = reader.read(commands) if commands else []
-    found: list[Whole] = []
+    found: list[JobSnapshot] = []
     lives: list[list[bytes | None]] = []
     for at, job_id in enumerate(ids):
         life, result, chain, rows = replies[4 * at : 4 * at + 4]
         if life[0] is None or not chain:
-            continue  # deleted meanwhile
+            continue  # removed meanwhile
         output = _output(reader, job_id, rows, output_max_bytes) if output_max_bytes > 0 else []
         found.append(
-            Whole(
+            JobSnapshot(
                 make_record(job_id, life, result=result, chain=chain),
                 read_receipt(read_job(job_id, life[0]), chain),
                 0 if life[_COMPLETED] is None else int(life[_COMPLETED]),
@@ -74,7 +74,7 @@ def _pieces(reader: Reader, job_id: str, top: str) -> tuple[str | int, ...]:
 
 
 def _output(reader: Reader, job_id: str, rows: list[Reply], max_bytes: int) -> list[OutputChunk]:
-    """Give the last pieces, the first of them cut to what room is left."""
+    """Return the last pieces of the output, the first of them cut to the limit."""
     pieces: list[OutputChunk] = []
     room_bytes = max_bytes
     while True:

@@ -1,6 +1,6 @@
-"""Proves the ledger: order, hashes, signatures, each transition once, no gap against the store.
+"""Verify the ledger: order, hashes, signatures, each transition once, nothing missing compared to the store.
 
-The files are read as a stream, a line at a time; of each job only the number of its lines is kept.
+The files are read line by line; of each job only the number of its lines is kept in memory.
 """
 
 from __future__ import annotations
@@ -8,32 +8,30 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from middleware.archive.ledger import LINE_MAX_BYTES, Head, day_files, lines_backwards
+from middleware.archive.ledger import LINE_MAX_BYTES, Head, day_files, file_backwards, lines_backwards
 from middleware.archive.ledger_line import LedgerLine, canonical, line_hash, read_line, signed_part
+from middleware.broker.ledger_progress import LedgerProgress
+from middleware.job.reader import Reader
 from ops.errors import LedgerBroken
 from ops.signing import KeyRing
 
-if TYPE_CHECKING:
-    from middleware.broker.ledger_progress import LedgerProgress
-    from middleware.job.reader import Reader
-
-#: How many jobs of the store are compared in one round trip.
+#: Jobs of the store that are compared in one round trip.
 _PAGE = 500
-#: How many jobs that seem to lack something are looked at again.
-_DOUBTS_MAX = 1_000
+#: Maximum number of jobs with an apparent gap that are checked again.
+_SUSPECTS_MAX = 1_000
 
 
 class Fault(Struct, frozen=True, kw_only=True):
-    """The first thing that is wrong.
+    """The first fault that was found.
 
     Attributes:
-        file: Name of the file; empty if it is about the store.
-        line: Number of the line in it, from 1; 0 if it is about no line.
+        file: Name of the file; empty if the fault is about the store.
+        line: Number of the line in the file, from 1; 0 if the fault is not about one line.
         message: What is wrong.
     """
 
@@ -47,16 +45,16 @@ class Fault(Struct, frozen=True, kw_only=True):
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
-    """What ``verify`` found.
+    """Result of a verification.
 
     Attributes:
-        ok: Whether all holds.
-        days: The files that were read.
-        lines: How many lines hold.
+        ok: Whether no fault was found.
+        days: The days that were read.
+        lines: Number of valid lines.
         head: The last line that was read.
-        jobs: How many jobs of the store were compared.
-        fault: What is wrong first, if something is.
-        notes: What else the reader should know.
+        jobs: Number of jobs of the store that were compared.
+        fault: The first fault, if any.
+        notes: Further remarks.
     """
 
     ok: bool
@@ -68,18 +66,18 @@ class Verdict(Struct, frozen=True, kw_only=True):
     notes: list[str] = []
 
 
-class _Wrong(Exception):
+class _FaultFound(Exception):
     def __init__(self, fault: Fault) -> None:
         super().__init__(str(fault))
         self.fault = fault
 
 
 class Verification:
-    """One proof of a ledger.
+    """One verification of a ledger.
 
     Args:
-        folder: Of its files.
-        keys: Whose signatures count.
+        folder: Folder of its files.
+        keys: The keys whose signatures are valid.
     """
 
     def __init__(self, folder: Path, keys: KeyRing) -> None:
@@ -90,31 +88,32 @@ class Verification:
         self._lines = 0
         self._days: list[str] = []
         self._counts: dict[str, int] = {}
-        #: Jobs of which the clock of another host has sealed some transitions, into its own ledger.
+        #: Jobs some of whose transitions another host's scheduler has sealed, in its own ledger.
         self._holes: set[str] = set()
-        #: File, bytes and lines up to which has been read.
+        #: File, bytes and lines up to which the ledger has been read.
         self._place: tuple[str, int, int] = ("", 0, 0)
         self._notes: list[str] = []
 
     def run(
         self, *, day: str | None = None, sealing: LedgerProgress | None = None, reader: Reader | None = None
     ) -> Verdict:
-        """Prove all days, or one.
+        """Verify all days, or one.
 
         Args:
-            day: Only this one, ``YYYY-MM-DD``; that it joins the days before and after is proven too.
-            sealing: With it and ``reader``, and no day, that the store knows of no more than the ledger has.
+            day: Only this day, ``YYYY-MM-DD``, and that it joins the days before and after.
+            sealing: With ``reader`` and without ``day``: also compare with the store.
             reader: See ``sealing``.
 
         Raises:
-            LedgerBroken: There is no such day.
+            LedgerBroken: The ledger does not have this day.
         """
         jobs = 0
         try:
             if day is not None:
                 self._read_day(day)
             else:
-                # Asked first: lines come in while we read, and the store must not seem to know of more.
+                # Read before the files, which may grow meanwhile: the store must not seem to know of more
+                # lines.
                 known = None if sealing is None else self._known_head(sealing)
                 self._read_all()
                 if sealing is not None and reader is not None and known is not None:
@@ -123,11 +122,11 @@ class Verification:
                     lost = sealing.lost()
                     if lost:
                         self._notes.append(
-                            f"{lost} job{' was' if lost == 1 else 's were'} deleted before being sealed:"
-                            " no clock ran for too long."
+                            f"{lost} job{' was' if lost == 1 else 's were'} removed before being sealed:"
+                            " no scheduler ran for too long."
                         )
-        except _Wrong as wrong:
-            return self._verdict(jobs, wrong.fault)
+        except _FaultFound as found:
+            return self._verdict(jobs, found.fault)
         return self._verdict(jobs, None)
 
     def _verdict(self, jobs: int, fault: Fault | None) -> Verdict:
@@ -146,8 +145,10 @@ class Verification:
         names = [file.stem for file in files]
         if day not in names:
             raise LedgerBroken(
-                f"there is no ledger of {day}.",
-                remedy=f"Days: {', '.join(names[-5:])}." if names else "No clock has sealed anything yet.",
+                f"The ledger has no file of {day}.",
+                remedy=f"Days: {', '.join(names[-5:])}."
+                if names
+                else "No scheduler has sealed anything yet.",
             )
         at = names.index(day)
         if at > 0:
@@ -160,17 +161,17 @@ class Verification:
             following = next(_lines(files[at + 1]), b"")
             line = self._decode(following.rstrip(b"\n"), files[at + 1].name, 1)
             if (line.seq, line.prev) != (self._head.seq + 1, self._head.digest):
-                raise _Wrong(
+                raise _FaultFound(
                     Fault(
                         file=files[at].name,
                         line=self._place[2],
-                        message=f"the day ends with number {self._head.seq}, but the next one goes on with"
-                        f" {line.seq} and another line before it.",
+                        message=f"the day ends with line {self._head.seq}, but the next day begins with"
+                        f" {line.seq} and refers to a different previous line.",
                     )
                 )
 
     def _read_all(self) -> None:
-        """Read all that has not been read yet."""
+        """Read what has not been read yet."""
         for file in day_files(self._folder):
             if file.name >= self._place[0]:
                 self._read_file(file, joined=False)
@@ -188,7 +189,7 @@ class Verification:
                         f"{file.name} line {number} is half written; it is cut off when the next is sealed."
                     )
                     return
-                raise _Wrong(Fault(file=file.name, line=number, message="it has no end."))
+                raise _FaultFound(Fault(file=file.name, line=number, message="it has no line end."))
             self._check(raw[:-1], file.name, number, counting=not joined)
             start_bytes += len(raw)
             self._place = (file.name, start_bytes, number)
@@ -198,33 +199,33 @@ class Verification:
         try:
             return read_line(raw)
         except msgspec.MsgspecError as error:
-            raise _Wrong(
-                Fault(file=file, line=number, message=f"it is no line of a ledger: {error}.")
+            raise _FaultFound(
+                Fault(file=file, line=number, message=f"it is not a line of a ledger: {error}.")
             ) from error
 
     def _check(self, raw: bytes, file: str, number: int, *, counting: bool) -> None:
         line = self._decode(raw, file, number)
         complaint = self._complaint(raw, line, counting=counting)
         if complaint is not None:
-            raise _Wrong(Fault(file=file, line=number, message=complaint))
+            raise _FaultFound(Fault(file=file, line=number, message=complaint))
         self._head, self._name = Head(line.seq, line_hash(raw)), line.ledger
         self._lines += 1
         self._counts[line.job_id] = line.index + 1
 
     def _complaint(self, raw: bytes, line: LedgerLine, *, counting: bool) -> str | None:
-        """Tell what is wrong with a line, which stands behind ``self._head``; None if nothing is."""
+        """Return what is wrong with the line after ``self._head``; None if nothing is."""
         if line.seq != self._head.seq + 1:
             return f"it has number {line.seq} after {self._head.seq}: lines are missing, added or moved."
         if line.prev != self._head.digest:
-            return f"number {line.seq} does not follow the line before it: one of both was changed."
+            return f"number {line.seq} does not match the line before it: one of the two was changed."
         if canonical(line) != raw or (self._name and line.ledger != self._name):
             return f"number {line.seq} is not written as it was signed."
         if not self._keys.verify(line.key, line.sig, signed_part(line)):
-            known = "its signature is wrong" if self._keys.knows(line.key) else f"there is no key {line.key}"
-            return f"number {line.seq} is not signed by us: {known}."
+            reason = "wrong signature" if self._keys.knows(line.key) else f"unknown key {line.key}"
+            return f"number {line.seq} is not signed with a key of this ledger: {reason}."
         expected = self._counts.get(line.job_id, 0 if counting else line.index)
         if line.index < expected and not line.after_loss:
-            return f"number {line.seq} is transition {line.index} of job {line.job_id} once more."
+            return f"number {line.seq} repeats transition {line.index} of job {line.job_id}."
         if line.index > expected:
             self._holes.add(line.job_id)
         return None
@@ -237,32 +238,32 @@ class Verification:
         try:
             name = read_line(last).ledger
         except msgspec.MsgspecError:
-            # The reading below says what is wrong with it.
+            # Reading the files below reports it.
             return None
         return Head(*sealing.head(name))
 
     def _require_never_sealed(self, sealing: LedgerProgress) -> None:
-        """See to it that a ledger without a line never had one; another workspace's is none of ours."""
+        """Raise if an empty ledger has had lines; the ledger of another workspace does not matter."""
         files = day_files(self._folder)
         if sealing.has_ledgers() and (files or self._keys.public_keys(time.time())):
-            message = "no line is left, but some were sealed: the ledger was emptied or removed."
-            raise _Wrong(Fault(file=files[-1].name if files else "", line=0, message=message))
+            message = "it is empty, but lines were sealed: the ledger was emptied or removed."
+            raise _FaultFound(Fault(file=files[-1].name if files else "", line=0, message=message))
 
     def _compare_head(self, known: Head) -> None:
         if known.seq > self._head.seq:
-            raise _Wrong(
+            raise _FaultFound(
                 Fault(
                     file=self._place[0],
                     line=self._place[2],
-                    message=f"the ledger ends with number {self._head.seq}, but {known.seq} were sealed:"
+                    message=f"the ledger ends with line {self._head.seq}, but {known.seq} were sealed:"
                     " its end was cut off.",
                 )
             )
 
     def _compare_jobs(self, reader: Reader) -> int:
-        """Compare with every job that the store has."""
+        """Compare with every job in the store; return how many there are."""
         cursor, compared = "+", 0
-        doubts: list[str] = []
+        suspects: list[str] = []
         while cursor is not None:
             ids = [
                 item.decode()
@@ -270,21 +271,21 @@ class Verification:
                     *("ZREVRANGEBYLEX", reader.keys.index_all, cursor, "-", "LIMIT", 0, _PAGE)
                 )
             ]
-            doubts += [job_id for job_id, fault in self._gaps(reader, ids) if fault]
+            suspects += [job_id for job_id, fault in self._gaps(reader, ids) if fault]
             compared += len(ids)
-            if len(doubts) > _DOUBTS_MAX or len(ids) < _PAGE:
+            if len(suspects) > _SUSPECTS_MAX or len(ids) < _PAGE:
                 break
             cursor = f"({ids[-1]}"
-        if doubts:
-            # Sealed while we were reading: what has come in since settles that.
+        if suspects:
+            # They may have been sealed while the files were read: read the new lines and compare again.
             self._read_all()
-            for job_id, fault in self._gaps(reader, doubts[:_DOUBTS_MAX]):
+            for job_id, fault in self._gaps(reader, suspects[:_SUSPECTS_MAX]):
                 if fault:
-                    raise _Wrong(Fault(file="", line=0, message=f"job {job_id}: {fault}."))
+                    raise _FaultFound(Fault(file="", line=0, message=f"job {job_id}: {fault}."))
         return compared
 
     def _gaps(self, reader: Reader, ids: list[str]) -> Iterator[tuple[str, str]]:
-        """Give what the ledger lacks of each of these jobs; nothing if it lacks nothing."""
+        """Yield each job with what the ledger lacks of it; an empty text if it lacks nothing."""
         commands: list[tuple[str | int, ...]] = []
         for job_id in ids:
             commands += [
@@ -296,7 +297,7 @@ class Verification:
         for at, job_id in enumerate(ids):
             (noted, names), length, waits = replies[3 * at : 3 * at + 3]
             sealed = 0 if noted is None else int(noted)
-            # Sealed by the clock of another host, some of it: its ledger has the rest.
+            # Another host's scheduler has sealed some of it: that ledger has the rest.
             ours = names is None or names.decode() == self._name
             here = self._counts.get(job_id, 0)
             if ours and job_id in self._holes:
@@ -304,13 +305,13 @@ class Verification:
             elif ours and here < sealed:
                 yield job_id, f"{sealed} of its transitions were sealed, {here} are in the ledger"
             elif length > sealed and not waits:
-                yield job_id, f"{length - sealed} of its {length} transitions were never given to the ledger"
+                yield job_id, f"{length - sealed} of its {length} transitions were never sealed"
             else:
                 yield job_id, ""
 
 
 def _lines(file: Path, start_bytes: int = 0) -> Iterator[bytes]:
-    """Yield lines with their ends; one that is too long is cut, and has none."""
+    """Yield lines with their line ends; one that is too long is cut and has none."""
     with file.open("rb") as source:
         source.seek(start_bytes)
         while line := source.readline(LINE_MAX_BYTES):
@@ -318,6 +319,4 @@ def _lines(file: Path, start_bytes: int = 0) -> Iterator[bytes]:
 
 
 def _last_line(file: Path) -> bytes | None:
-    from middleware.archive.ledger import file_backwards
-
     return next(file_backwards(file), None)

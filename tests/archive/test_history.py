@@ -12,7 +12,7 @@ from ingress.core.listing import Catalog
 from ingress.core.lookup import JobHandle, Source, find
 from ingress.dispatch import Bridge
 from middleware.archive.archivist import BATCH, OVERLAP_MS, Archivist
-from middleware.archive.history import History, Narrowing
+from middleware.archive.history import History, JobFilter
 from middleware.broker.scripts import Settlement
 from middleware.job.schema import make_job
 from middleware.job.states import State
@@ -29,7 +29,7 @@ def test_a_job_looks_the_same_before_and_after_it_moved(bridge: Bridge, archivis
     record, receipt = job.record(), job.receipt()
     assert job.source is Source.STORE
     listed = [item.to_json() for item in bridge.reader.page().jobs]
-    assert [item.to_json() for item in before.page(Narrowing()).jobs] == listed
+    assert [item.to_json() for item in before.page(JobFilter()).jobs] == listed
     forget(bridge)
     after = Catalog(bridge)
     job = find(bridge, job_id[:12])
@@ -37,8 +37,8 @@ def test_a_job_looks_the_same_before_and_after_it_moved(bridge: Bridge, archivis
     assert job.source is Source.HISTORY
     assert msgspec.json.encode(find(bridge, job_id[-9:]).receipt()) == msgspec.json.encode(receipt)
     assert [(piece.stream, piece.text) for piece in job.output()] == [("out", "output of x\n")]
-    assert [item.to_json() for item in after.page(Narrowing()).jobs] == listed
-    assert [item.to_json() for item in after.every(Narrowing())] == [record.to_json()]
+    assert [item.to_json() for item in after.page(JobFilter()).jobs] == listed
+    assert [item.to_json() for item in after.every(JobFilter())] == [record.to_json()]
     with pytest.raises(JobNotFound):
         find(bridge, "zzzzzz")
 

@@ -10,7 +10,7 @@ from ingress.core.listing import Catalog
 from ingress.core.lookup import find
 from ingress.dispatch import Bridge
 from middleware.archive.archivist import Archivist
-from middleware.archive.history import Narrowing
+from middleware.archive.history import JobFilter
 from middleware.broker.scripts import Settlement
 from middleware.job.records import JobRecord
 from middleware.job.schema import make_job
@@ -31,13 +31,13 @@ def test_pages_run_through_store_and_history_as_one_list(bridge: Bridge, archivi
         seen: list[str] = []
         cursor: str | None = None
         while True:
-            page = catalog.page(Narrowing(), limit=limit, cursor=cursor)
+            page = catalog.page(JobFilter(), limit=limit, cursor=cursor)
             seen += [record.job_id for record in page.jobs]
             cursor = page.next
             if cursor is None:
                 break
         assert seen == sorted(ids, reverse=True)
-    assert len(list(catalog.every(Narrowing()))) == 14
+    assert len(list(catalog.every(JobFilter()))) == 14
 
 
 def test_lists_are_narrowed(bridge: Bridge, archivist: Archivist) -> None:
@@ -52,7 +52,7 @@ def test_lists_are_narrowed(bridge: Bridge, archivist: Archivist) -> None:
     catalog = Catalog(bridge)
 
     def ids(**wanted: str) -> list[str]:
-        return [record.job_id for record in catalog.page(Narrowing(**wanted)).jobs]
+        return [record.job_id for record in catalog.page(JobFilter(**wanted)).jobs]
 
     day = time.strftime("%Y-%m-%d", time.gmtime())
     assert ids(status="failed") == [bad]
@@ -65,7 +65,7 @@ def test_lists_are_narrowed(bridge: Bridge, archivist: Archivist) -> None:
     assert ids(text='"login" button') == [good]
     assert ids(text="login AND NOT -button*") == []
     with pytest.raises(InvalidJob, match="is not valid for this list"):
-        catalog.page(Narrowing(), cursor="s:3")
+        catalog.page(JobFilter(), cursor="s:3")
 
 
 def test_search_has_pages(bridge: Bridge, archivist: Archivist) -> None:
@@ -77,7 +77,7 @@ def test_search_has_pages(bridge: Bridge, archivist: Archivist) -> None:
     seen: list[str] = []
     cursor: str | None = None
     while True:
-        page = catalog.page(Narrowing(text="apple"), limit=2, cursor=cursor)
+        page = catalog.page(JobFilter(text="apple"), limit=2, cursor=cursor)
         seen += [record.job_id for record in page.jobs]
         cursor = page.next
         if cursor is None:
@@ -93,7 +93,7 @@ def test_a_job_that_runs_again_is_listed_as_it_is_now(bridge: Bridge, archivist:
     catalog = Catalog(bridge)
 
     def statuses(**wanted: str) -> dict[str, str]:
-        jobs = [job for limit in (1, 10) for job in every(catalog, Narrowing(**wanted), limit)]
+        jobs = [job for limit in (1, 10) for job in every(catalog, JobFilter(**wanted), limit)]
         assert len(jobs) == 2 * len({job.job_id for job in jobs})
         return {job.job_id: job.status for job in jobs}
 
@@ -117,7 +117,7 @@ def test_words_are_the_same_in_store_and_history(bridge: Bridge, archivist: Arch
     catalog = Catalog(bridge)
 
     def found() -> list[bool]:
-        return [bool(catalog.page(Narrowing(text=text)).jobs) for text in words]
+        return [bool(catalog.page(JobFilter(text=text)).jobs) for text in words]
 
     before = found()
     assert before == [True, True, True, True, True, True, False, True, False]
@@ -125,9 +125,9 @@ def test_words_are_the_same_in_store_and_history(bridge: Bridge, archivist: Arch
     assert found() == before
     forget(bridge)
     assert found() == before
-    assert catalog.page(Narrowing(text=job_id)).jobs[0].job_id == job_id
-    with pytest.raises(InvalidJob, match="no word"):
-        catalog.page(Narrowing(text="- ;"))
+    assert catalog.page(JobFilter(text=job_id)).jobs[0].job_id == job_id
+    with pytest.raises(InvalidJob, match="has no words"):
+        catalog.page(JobFilter(text="- ;"))
 
 
 def test_a_search_gives_those_first_that_only_the_store_has(bridge: Bridge, archivist: Archivist) -> None:
@@ -136,16 +136,16 @@ def test_a_search_gives_those_first_that_only_the_store_has(bridge: Bridge, arch
     archivist.archive()
     live = sorted(bridge.submit(make_job("ask", {"prompt": "apple"})).job_id for _ in range(3))
     catalog = Catalog(bridge)
-    first = catalog.page(Narrowing(text="apple"), limit=2)
+    first = catalog.page(JobFilter(text="apple"), limit=2)
     assert [job.job_id for job in first.jobs] == live[:0:-1]
     bridge.scripts.cancel(live[2], "enough")
     assert archivist.archive() == 1
-    rest = every(catalog, Narrowing(text="apple"), 2, first.next)
+    rest = every(catalog, JobFilter(text="apple"), 2, first.next)
     assert rest[0].job_id == live[0]
     assert sorted(job.job_id for job in rest[1:]) == sorted(past)
 
 
-def every(catalog: Catalog, narrowing: Narrowing, limit: int, cursor: str | None = None) -> list[JobRecord]:
+def every(catalog: Catalog, narrowing: JobFilter, limit: int, cursor: str | None = None) -> list[JobRecord]:
     """Page through a list to its end."""
     seen: list[JobRecord] = []
     while True:

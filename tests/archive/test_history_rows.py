@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from middleware.archive.history import History, Narrowing, Row, id_queries
+from middleware.archive.history import History, HistoryRow, JobFilter, id_queries
 from middleware.job.ids import new_job_id
 from middleware.job.receipt import first_receipt
 from middleware.job.records import JobRecord
@@ -18,7 +18,7 @@ from middleware.job.schema import make_job
 from ops.errors import HistoryBroken
 
 
-def some_row(number: int, ended_ms: int) -> Row:
+def some_row(number: int, ended_ms: int) -> HistoryRow:
     """A row as a job leaves it."""
     job = make_job("task.custom", {"task": f"task {number}"}, project=f"p{number % 10}")
     receipt = first_receipt(job, status="completed", at_ms=ended_ms, input_sha256="0" * 64)
@@ -35,7 +35,7 @@ def some_row(number: int, ended_ms: int) -> Row:
         payload={"task": f"task {number}"},
         created_at="2026-01-01T00:00:00.000Z",
     )
-    return Row(record=record, receipt=receipt, ended_ms=ended_ms)
+    return HistoryRow(record=record, receipt=receipt, ended_ms=ended_ms)
 
 
 def test_old_and_excess_rows_go(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_old_and_excess_rows_go(tmp_path: Path) -> None:
     assert history.expire(until_ms=0, rows_max=10) == 2
     assert history.expire(until_ms=0, rows_max=10) == 0
     assert history.count() == 10
-    assert history.search(Narrowing(text="task 3"), limit=5, below=1000) == []
+    assert history.search(JobFilter(text="task 3"), limit=5, below=1000) == []
 
 
 def test_a_history_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_no_combination_of_filters_walks_over_rows_or_sorts_them(tmp_path: Path,
     with History(tmp_path / "h.db", writable=True) as history:
         history.put([some_row(number, 1000 + number) for number in range(20)], {})
         for names in itertools.combinations(FILTERS, count):
-            narrowing = Narrowing(**{name: FILTERS[name] for name in names})
+            narrowing = JobFilter(**{name: FILTERS[name] for name in names})
             for query, values in id_queries(narrowing, [1]):
                 plan = history._db.execute(f"EXPLAIN QUERY PLAN {query}", (*values, "~", 50)).fetchall()
                 (step,) = [row[3] for row in plan]
@@ -99,8 +99,8 @@ def test_pages_of_the_history_are_what_a_filter_over_all_gives(tmp_path: Path, s
         history.put(rows, {})
         for count in range(6):
             for names in itertools.combinations(FILTERS, count):
-                narrowing = Narrowing(**{name: FILTERS[name] for name in names})
-                fitting = [row.record for row in rows if narrowing.fits(row.record)]
+                narrowing = JobFilter(**{name: FILTERS[name] for name in names})
+                fitting = [row.record for row in rows if narrowing.matches(row.record)]
                 seen: list[JobRecord] = []
                 below: str | None = None
                 while page := history.page(narrowing, limit=7, below=below):

@@ -270,7 +270,7 @@ def test_days_are_files_of_one_chain(own: Bridge, scribe: Scribe) -> None:
     for name in names:
         alone = scribe.verify(name)
         assert (alone.ok, alone.days) == (True, [name]), alone.fault
-    with pytest.raises(LedgerBroken, match="no ledger of 2026-11-25"):
+    with pytest.raises(LedgerBroken, match="has no file of 2026-11-25"):
         scribe.verify("2026-11-25")
     middle = scribe.folder / "2026-11-23.jsonl"
     lines = middle.read_bytes().splitlines(keepends=True)

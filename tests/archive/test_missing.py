@@ -70,14 +70,14 @@ def test_a_deleted_job_is_known_by_the_ledger(own: Bridge, scribe: Scribe, cli: 
 
 
 def test_a_deleted_job_is_shown_as_the_historys(own: Bridge, archivist: Archivist, cli: Cli) -> None:
-    """The text says that the store has let go of it, and what cannot be done any more; JSON is as before."""
+    """The text says that it is no longer in the store; JSON is as before."""
     job_id = end(own)
     before = cli("jobs", job_id, "--json").out
     assert "kept  " not in cli("jobs", job_id).out
     while archivist.archive():
         pass
     assert cli("jobs", "purge", "--status", "cancelled").code == 0
-    assert "not in the store any more (purged, or beyond retention_s" in cli("jobs", job_id).out
+    assert "in the history; the store no longer has it" in cli("jobs", job_id).out
     assert cli("jobs", job_id, "--json").out == before
     refused = cli("retry", job_id)
     assert refused.code == 4
@@ -102,7 +102,7 @@ def test_what_became_of_a_delivery_is_said_after_its_job_was_deleted(
     own.store.call("DEL", own.reader.keys.job(f"{job_id}-1"))
     (delivery,) = get_job(job_id).deliveries
     assert (delivery.status, "the store has removed both since" in delivery.reason) == ("queued", True)
-    assert cli("jobs", job_id).out.count("delivery  outbox undelivered, queued: its state when") == 1
+    assert cli("jobs", job_id).out.count("delivery  outbox: undelivered, queued; its state when") == 1
     with pytest.raises(JobNotFound):
         get_job("01m80ebxp4nhqap3sz8m")
     assert list_undelivered() == []

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from ingress.core import control
 from ingress.core.ledger_proofs import seals, verify_receipt
 from ingress.dispatch import Bridge, dispatch
-from middleware.archive.ledger import Ledger, Transition
+from middleware.archive.ledger import Ledger, UnsealedTransition
 from middleware.archive.ledger_line import canonical, read_line, signed_part
-from middleware.archive.proof import prove_past
+from middleware.archive.proof import prove_archived
 from ops.signing import KeyRing
 from tests.archive.conftest import Scribe
 from tests.archive.lives import some_jobs
@@ -87,12 +87,13 @@ def test_a_line_that_another_key_signed_is_found(own: Bridge, scribe: Scribe, tm
     forger = Ledger(scribe.folder, KeyRing(tmp_path / "keys"))
     with forger.writing(timeout_s=1.0):
         forger.append(
-            [Transition(job_id="0" * 20, index=0, entry={"at": 1, "status": "queued"})], now_s=scribe.now_s
+            [UnsealedTransition(job_id="0" * 20, index=0, entry={"at": 1, "status": "queued"})],
+            now_s=scribe.now_s,
         )
     fault = scribe.verify().fault
     assert fault is not None
     assert fault.line == 6
-    assert "not signed by us: there is no key" in fault.message
+    assert "not signed with a key of this ledger: unknown key" in fault.message
 
 
 @pytest.mark.parametrize("removed", [False, True], ids=["emptied", "removed"])
@@ -109,7 +110,7 @@ def test_a_ledger_without_a_line_does_not_hold_if_there_were_some(
         scribe.file.write_bytes(b"")
     fault = scribe.verify().fault
     assert fault is not None
-    assert fault.message == "no line is left, but some were sealed: the ledger was emptied or removed."
+    assert fault.message == "it is empty, but lines were sealed: the ledger was emptied or removed."
 
 
 def test_lines_that_are_gone_leave_a_gap_for_ever(own: Bridge, scribe: Scribe) -> None:
@@ -135,7 +136,7 @@ def test_a_transition_that_the_ledger_was_never_given_is_found(own: Bridge, scri
     own.store.call("SREM", scribe.key("unsealed"), jobs[1])
     fault = scribe.verify().fault
     assert fault is not None
-    assert fault.message == f"job {jobs[1]}: 1 of its 2 transitions were never given to the ledger."
+    assert fault.message == f"job {jobs[1]}: 1 of its 2 transitions were never sealed."
     assert not verify_receipt(own, jobs[1]).ok
 
 
@@ -167,16 +168,16 @@ def test_a_receipt_is_proven_by_its_lines(own: Bridge, scribe: Scribe) -> None:
     own.store.call("LSET", own.reader.keys.receipts(jobs[0]), 1, '{"at":1,"status":"completed"}')
     proof = verify_receipt(own, jobs[0])
     assert not proof.ok
-    assert "transition 1 is sealed otherwise" in proof.faults[0]
+    assert "transition 1 differs from line" in proof.faults[0]
 
 
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
         ({}, None),
-        ({"input_sha256": "0" * 64}, "the hash of the input is sealed otherwise"),
-        ({"result_sha256": "0" * 64}, "the hash of the result is sealed otherwise"),
-        ({"transitions": []}, "transition 1 is sealed otherwise"),
+        ({"input_sha256": "0" * 64}, "the sealed hash of the input is different"),
+        ({"result_sha256": "0" * 64}, "the sealed hash of the result is different"),
+        ({"transitions": []}, "transition 1 differs from line"),
     ],
     ids=["as it was", "input", "result", "reason"],
 )
@@ -191,9 +192,9 @@ def test_a_receipt_of_the_history_is_proven_too(
         forged = msgspec.structs.replace(receipt.transitions[1], reason="as you wished")
         change = {"transitions": [receipt.transitions[0], forged]}
     ring = KeyRing(own.loaded.workspace.keys_dir)
-    proof = prove_past(msgspec.structs.replace(receipt, **change), seals(own, job_id), ring)
+    proof = prove_archived(msgspec.structs.replace(receipt, **change), seals(own, job_id), ring)
     assert (proof.ok, proof.sealed) == (fault is None, 2)
-    assert [said.partition(", in line")[0] for said in proof.faults] == ([] if fault is None else [fault])
+    assert [said.partition(" 2 of")[0] for said in proof.faults] == ([] if fault is None else [fault])
 
 
 @settings(max_examples=200, deadline=None)

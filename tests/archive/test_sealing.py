@@ -146,7 +146,7 @@ def test_the_ledger_holds_after_killed_leaders(environ: dict[str, str], own: Bri
     file.write_bytes(b"".join([*lines[:700], *lines[701:]]))
     refused = run_3ox("verify", environ=environ)
     assert refused.returncode == 1
-    assert refused.stdout.startswith(f"false: {file.name} line 701: ")
+    assert refused.stdout.startswith(f"FAILED: {file.name} line 701: ")
 
 
 def test_without_a_store_the_files_are_proven_all_the_same(environ: dict[str, str], own: Bridge) -> None:
@@ -156,7 +156,7 @@ def test_without_a_store_the_files_are_proven_all_the_same(environ: dict[str, st
         eventually(lambda: unsealed(own) == 0, 10.0)
     away = {**environ, "BRIDGE_REDIS_URL": f"unix://{own.loaded.workspace.home}/none.sock"}
     proven = run_3ox("verify", environ=away)
-    assert (proven.returncode, proven.stdout) == (0, "true: 1 line of 1 day holds.\n")
+    assert (proven.returncode, proven.stdout) == (0, "OK: 1 ledger entry verified (1 day).\n")
     assert "the ledger was not compared" in proven.stderr
 
 
@@ -166,6 +166,6 @@ def test_wrong_use_is_refused(environ: dict[str, str]) -> None:
     assert run_3ox("verify", "--day", "yesterday", environ=environ).returncode == 2
     missing = run_3ox("verify", "--day", "2001-01-01", environ=environ)
     assert missing.returncode == 1
-    assert "there is no ledger of 2001-01-01" in missing.stderr
+    assert "The ledger has no file of 2001-01-01" in missing.stderr
     made = run_3ox("verify", "--rotate-key", "--json", environ=environ)
     assert json.loads(made.stdout)["signs"]

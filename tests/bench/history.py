@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from middleware.archive.history import History, Row
-from middleware.archive.search import Narrowing
+from middleware.archive.history import History, HistoryRow
+from middleware.archive.search import JobFilter
 from middleware.job.ids import new_job_id
 from middleware.job.receipt import first_receipt
 from middleware.job.records import Attempt, JobRecord, receipt_id_of, utc
@@ -34,7 +34,7 @@ _STEP_MS = 10_000
 _WORDS = ("login", "button", "report", "invoice", "export", "cache", "deploy", "backup", "index", "mail")
 
 
-def some_rows(count: int) -> Iterator[Row]:
+def some_rows(count: int) -> Iterator[HistoryRow]:
     """Yield rows as jobs leave them: a few types and doors, ten projects, one in fifty failed."""
     draw = random.Random(1)  # noqa: S311 (the same rows each time)
     for number in range(count):
@@ -75,14 +75,14 @@ def some_rows(count: int) -> Iterator[Row]:
             attempts=[Attempt(1, "host:1:a", at, at, status)],
         )
         receipt = first_receipt(job, status=status, at_ms=at_ms, input_sha256="0" * 64)
-        yield Row(record=record, receipt=receipt, ended_ms=at_ms)
+        yield HistoryRow(record=record, receipt=receipt, ended_ms=at_ms)
 
 
 def fill(path: Path, count: int) -> list[str]:
     """Write them; gives an id from the beginning, the middle and the end."""
     ids: list[str] = []
     with History(path, writable=True) as history:
-        batch: list[Row] = []
+        batch: list[HistoryRow] = []
         for number, row in enumerate(some_rows(count), start=1):
             batch.append(row)
             if number in {1, count // 2, count}:
@@ -110,10 +110,10 @@ def questions(ids: list[str], rows: int) -> dict[str, Callable[[History], list[o
     day = str(utc(_START_MS + rows // 2 * _STEP_MS))[:10]
 
     def listed(below: str | None = None, **narrowing: str) -> Callable[[History], list[object]]:
-        return lambda history: list(history.page(Narrowing(**narrowing), limit=_PAGE, below=below))
+        return lambda history: list(history.page(JobFilter(**narrowing), limit=_PAGE, below=below))
 
     def found(text: str, below: int = rows + 1, **narrowing: str) -> Callable[[History], list[object]]:
-        wanted = Narrowing(text=text, **narrowing)
+        wanted = JobFilter(text=text, **narrowing)
         return lambda history: list(history.search(wanted, limit=_PAGE, below=below))
 
     return {

@@ -134,4 +134,4 @@ def test_errors_are_pages(desk: Desk) -> None:
     expect(page.locator("main")).to_contain_text("Job 'zzzzzzzz' not found")
     desk.expect_complaint("404")
     page.goto(f"{desk.url}/jobs?day=yesterday")
-    expect(page.get_by_role("alert")).to_contain_text("is no day")
+    expect(page.get_by_role("alert")).to_contain_text("is not a valid day")

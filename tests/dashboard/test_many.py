@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from playwright.sync_api import Page, expect
 
-from middleware.archive.history import History, Row
+from middleware.archive.history import History, HistoryRow
 from middleware.job.ids import new_job_id
 from middleware.job.records import JobRecord, OutputChunk, Receipt, Transition, utc
 from middleware.job.schema import make_job
@@ -31,7 +31,7 @@ _WORDS = ("report", "invoice", "deploy", "backup", "translate", "summary", "phot
 _PATTERNS = 5 * 4 * 3 * 7
 
 
-def past_job(number: int) -> Row:
+def past_job(number: int) -> HistoryRow:
     """Make an ended job."""
     at_ms = time.time_ns() // 1_000_000 - 30 * 86_400_000 + number
     job_type, at = _TYPES[number % 4], str(utc(at_ms))
@@ -63,7 +63,7 @@ def past_job(number: int) -> Row:
         updated_at=at,
         transitions=[Transition(at, record.status)],
     )
-    return Row(record=record, receipt=receipt, ended_ms=at_ms)
+    return HistoryRow(record=record, receipt=receipt, ended_ms=at_ms)
 
 
 def fill_history(path: Path) -> None:
