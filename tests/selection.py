@@ -65,7 +65,7 @@ SLOW: dict[str, int] = {
     "tests/faults/test_presence.py": 4,
     "tests/archive/test_missing.py": 6,
     "tests/dispatch/test_quiet.py": 4,
-    "tests/middleware/test_commits.py": 6,
+    "tests/middleware/test_group_commit.py": 6,
     "tests/middleware/test_work_queue.py": 4,
     "tests/egress/test_deliveries.py": 4,
     "tests/deploy/test_deploy.py": 4,

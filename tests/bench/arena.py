@@ -128,7 +128,7 @@ class Arena:
             os.killpg(self._workers.pid, number)
 
     def info(self, section: str) -> dict[str, int]:
-        """Give the whole numbers out of a section of the store's INFO."""
+        """Return the integers of a section of the store's INFO."""
         text: bytes = self.store.call("INFO", section)
         pairs = (line.partition(":") for line in text.decode().splitlines())
         return {name: int(value) for name, _, value in pairs if value.isdecimal()}

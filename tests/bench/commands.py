@@ -39,7 +39,7 @@ class Commands(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def threeox_argv() -> list[str]:
-    """Give how ``3ox`` is called: the installed command if there is one beside this Python."""
+    """Return the command line of ``3ox``: the installed command if there is one beside this Python."""
     script = Path(sys.executable).parent / "3ox"
     return [str(script)] if script.exists() else [sys.executable, "-m", "ingress.cli.start"]
 
@@ -70,7 +70,7 @@ def measure_commands(samples: int, say: Callable[[str], None]) -> Commands:
         environ = clean_environ({"BRIDGE_HOME": home, "PYTHONPATH": str(ROOT)})
         try:
             for argv in contestants.values():
-                _timed_ms(argv, environ)  # what is compiled and cached once is no part of it
+                _timed_ms(argv, environ)  # compiling and caching is not measured
             for _ in range(samples):
                 for name, argv in contestants.items():
                     found[name].append(_timed_ms(argv, environ))

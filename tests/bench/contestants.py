@@ -40,7 +40,7 @@ class Contestant(ABC):
         """Enqueue one job."""
 
     def send_many(self, nonces: Sequence[str]) -> bool:
-        """Enqueue jobs as one batch; false when there is no such thing."""
+        """Enqueue jobs as one batch; return False if there are no batches."""
         del nonces
         return False
 

@@ -94,7 +94,7 @@ def fill(path: Path, count: int) -> list[str]:
 
 
 def measure(path: Path, ask: Callable[[History], list[object]]) -> tuple[float, float, int]:
-    """Give the median and the slowest of some asks in ms, and how many rows came."""
+    """Return the median and the slowest of some queries in ms, and the number of rows."""
     took_ms, found = [], 0
     for _ in range(_TIMES):
         began_s = time.perf_counter()
@@ -105,7 +105,7 @@ def measure(path: Path, ask: Callable[[History], list[object]]) -> tuple[float, 
 
 
 def questions(ids: list[str], rows: int) -> dict[str, Callable[[History], list[object]]]:
-    """Give what is asked."""
+    """Return the queries."""
     first, middle, _ = ids
     day = str(utc(_START_MS + rows // 2 * _STEP_MS))[:10]
 

@@ -46,7 +46,7 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         enqueue_per_s: Jobs a second, sent one by one from one thread.
-        batch_per_s: Jobs a second, sent as one batch; None where there is no such thing.
+        batch_per_s: Jobs a second, sent as one batch; None if there are no batches.
         drain_per_s: Jobs a second, from the first commit of an end to the last.
         queued_bytes: Of the store's memory, for each waiting job.
         finished_bytes: Of the store's memory, for each finished job.
@@ -103,7 +103,7 @@ def measure_throughput(plan: Plan, say: Say) -> list[Throughput]:
 def _one_round(arena: Arena, name: str, jobs: int) -> Throughput:
     """Fill the queue while the workers are frozen, then let them empty it.
 
-    Frozen workers leave both cores to whoever sends, are booted and warm when it counts, and on waking look
+    Frozen workers leave both cores to the sender, are booted and warm when it counts, and on waking look
     for work at once: a sleep between two polls that has run out meanwhile costs nothing.
     """
     empty_bytes = _memory_bytes(arena)
@@ -140,7 +140,7 @@ def _memory_bytes(arena: Arena) -> int:
 
 
 def _drain(arena: Arena, jobs: int) -> float:
-    """Give the jobs a second between the first look that saw an end and the one that saw the last.
+    """Return the jobs per second between the first look that saw an end and the one that saw the last.
 
     The count is one figure of the store for each contestant, read a hundred times a second for all alike.
     """
@@ -174,7 +174,7 @@ def measure_latency(plan: Plan, gaps_s: list[float], say: Say) -> list[Latency]:
         pickup: dict[str, list[float]] = {name: [] for name in names}
         trips: dict[str, list[float]] = {name: [] for name in names}
         for number, gap_s in enumerate(gaps_s):
-            time.sleep(gap_s)  # the job has to come when nobody expects it
+            time.sleep(gap_s)  # the job has to come unexpectedly
             for name, arena in arenas.items():
                 pickup_ms, trip_ms = _sample(arena, f"{MARK}{number}-")
                 pickup[name].append(pickup_ms)

@@ -54,7 +54,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """Give the smallest of the values that ``percent`` of them do not exceed."""
+    """Return the smallest of the values that ``percent`` of them do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 

@@ -146,7 +146,7 @@ class Arena:
         return Spool(spool, max_bytes=1).count() if spool.is_dir() else 0
 
     def workers(self) -> list[Worker]:
-        """Give the living workers, in the order of their start."""
+        """Return the living workers, in the order of their start."""
         found: list[tuple[int, Worker]] = []
         for path in self.workspace.run_dir.glob("vitals-*/*"):
             try:
@@ -160,14 +160,14 @@ class Arena:
         return [worker for _, worker in sorted(found, key=lambda item: item[0])]
 
     def program(self, name: str) -> int | None:
-        """Give the process id of a program of ``3ox up``."""
+        """Return the process id of a program of ``3ox up``."""
         state = read_state(self.workspace)
         if state is None:
             return None
         return next((program.pid for program in state.programs if program.name == name), None)
 
     def supervisor(self) -> int | None:
-        """Give the process id of ``3ox up``."""
+        """Return the process id of ``3ox up``."""
         state = read_state(self.workspace)
         return None if state is None else state.pid
 
@@ -176,11 +176,11 @@ class Arena:
         return [pid for pid in self.everything() if b"middleware.broker.watchdog" in _command_line(pid)]
 
     def everything(self) -> list[int]:
-        """Give the process ids of all that this run has started, wherever it hides."""
+        """Return the process ids of everything that this run has started, in whatever session."""
         return sorted(pid for pid, value in marked(MARK).items() if value == self.mark and pid_alive(pid))
 
     def children_of_jobs(self) -> list[int]:
-        """Give the process ids of what jobs have started."""
+        """Return the process ids of what jobs have started."""
         jobs = marked("BRIDGE_JOB_ID")
         return [pid for pid in self.everything() if pid in jobs]
 
@@ -236,12 +236,12 @@ def _free_port() -> int:
 
 
 def _master_of(worker: int) -> int | None:
-    """Give the Dramatiq process above a worker, if it lives."""
+    """Return the Dramatiq process above a worker, if it is alive."""
     above = _parent(worker)
     # From Python 3.14 on, a worker is forked by a server that the master has started for it.
     if above is not None and b"multiprocessing.forkserver" in _command_line(above):
         above = _parent(above)
-    # If the master has just been killed, whoever adopted the worker, `3ox up`, is none.
+    # If the master has just been killed, the process that adopted the worker, `3ox up`, is not one.
     return above if above is not None and b"dramatiq" in _command_line(above) else None
 
 

@@ -46,7 +46,7 @@ class Load:
         self._longest_s = longest_s
 
     def next(self) -> tuple[str, Job, float | None]:
-        """Give the next job: its kind, itself, its delay in seconds."""
+        """Return the next job: its kind, the job, its delay in seconds."""
         rng = self._rng
         kind = rng.choices(list(_SHARES), list(_SHARES.values()))[0]
         delay_s = round(rng.uniform(0.05, 2.0), 2) if rng.random() < _DELAY_SHARE else None
@@ -69,7 +69,7 @@ class Load:
         return kind, make_job("shell.cmd", payload, **fields), delay_s
 
     def twice(self) -> bool:
-        """Tell whether the caller is one who has missed the answer and asks again."""
+        """Return whether the caller has missed the answer and asks again."""
         return self._rng.random() < _TWICE_SHARE
 
 

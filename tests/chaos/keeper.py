@@ -15,7 +15,7 @@ class Keeper:
 
     Args:
         name: Of the file that takes its output.
-        argv: Gives the command for each start.
+        argv: Returns the command for each start.
         environ: Its whole environment.
         folder: Where that file goes.
         until_success: Not again once it has ended with status 0.

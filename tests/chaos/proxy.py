@@ -12,7 +12,7 @@ import time
 from middleware.broker.functions import library
 
 _READ_BYTES = 65_536
-#: Whoever takes nothing for so long is cut off, so that one stopped process cannot stop them all.
+#: A client that reads nothing for this long is cut off, so that one stopped process cannot stop them all.
 _SEND_TIMEOUT_S = 2.0
 _RESET = struct.pack("ii", 1, 0)
 
@@ -76,7 +76,7 @@ class Proxy:
         self._wake.send(b".")
 
     def blackout(self, seconds: float) -> None:
-        """Cut all connections, and each new one at once, for so long."""
+        """Cut all connections, and each new one at once, for this time."""
         self._dark_until_s = time.monotonic() + seconds
         self.cut()
 

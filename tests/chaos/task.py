@@ -21,7 +21,7 @@ def _main(journal: str, locks: str, seconds: str, family: str) -> int:
     journal_fd = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def note(what: str) -> None:
-        # One write to a file opened for appending: whole lines, whoever else writes.
+        # One write to a file opened for appending: whole lines, even with other writers.
         os.write(journal_fd, f"{what} {job} {worker} {os.getpid()} {time.time_ns()}\n".encode())
 
     lock_fd = os.open(f"{locks}/{job}", os.O_RDWR | os.O_CREAT, 0o600)

@@ -277,7 +277,7 @@ def _stories(
 
 
 def story(store: Store, prefix: str, job_id: str) -> list[str]:
-    """Give the receipt chain of one job as text, for whoever has to find out."""
+    """Return the receipt chain of one job as text, for diagnosis."""
     return [line.decode() for line in store.call("LRANGE", Keys(prefix).receipts(job_id), 0, -1)]
 
 

@@ -58,7 +58,7 @@ def test_a_daemon_serves_though_it_cannot_say_that_it_is_ready(loaded: LoadedSet
     assert file.read_text() == str(os.getpid())
 
 
-def test_a_worker_that_nobody_could_answer_for_ends(environ: dict[str, str], loaded: LoadedSettings) -> None:
+def test_a_worker_that_could_not_be_watched_ends(environ: dict[str, str], loaded: LoadedSettings) -> None:
     """Without its file the watchdog would not see it die; its supervisor starts it again."""
     loaded.workspace.create()
     watchdog_paths(loaded).vitals_dir.write_text("in the way")

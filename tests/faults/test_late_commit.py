@@ -21,7 +21,7 @@ def paused_store(bridge: Bridge) -> AbstractContextManager[None]:
     return frozen(pid)
 
 
-def test_a_pause_longer_than_the_lease_is_nobodys_death(own: Bridge, own_environ: dict[str, str]) -> None:
+def test_a_pause_longer_than_the_lease_kills_no_worker(own: Bridge, own_environ: dict[str, str]) -> None:
     """All leases have ended when the store goes on, and yet every job runs once."""
     with (
         running_worker(own, own_environ, name="one"),
@@ -37,7 +37,7 @@ def test_a_pause_longer_than_the_lease_is_nobodys_death(own: Bridge, own_environ
 
 
 def test_a_job_whose_commit_waits_is_not_overdue(own: Bridge, own_environ: dict[str, str]) -> None:
-    """Its actor ended in time, only the store was away for longer than its limit: nobody is killed for it."""
+    """Its actor ended in time, but the store did not answer for longer than its limit."""
     environ = {**own_environ, "BRIDGE_LEASE_S": "60", "BRIDGE_HEARTBEAT_S": "2"}
     with running_worker(own, environ, name="patient"):
         receipt = dispatch("shell.cmd", {"argv": ["sleep", "1"]}, timeout_seconds=1.5)

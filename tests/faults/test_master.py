@@ -17,7 +17,7 @@ from tests.support import eventually, threeox
 
 
 def master_of(supervisor: int) -> int | None:
-    """Give the first process below that is Dramatiq's."""
+    """Return the first descendant that is Dramatiq's."""
     for pid in descendants(supervisor):
         if b"\0dramatiq\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
             return pid

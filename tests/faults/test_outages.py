@@ -50,7 +50,7 @@ def test_a_full_store_refuses_new_jobs_and_keeps_what_it_has(
 
 
 def test_a_connection_to_a_demoted_primary_is_not_kept(mortal: tuple[RunningValkey, dict[str, str]]) -> None:
-    """Behind an address that moves, whoever went on asking over it would never reach the new primary."""
+    """Behind an address that moves, a client that kept its connection would never reach the new primary."""
     server, _ = mortal
     store, admin = Store(server.url), Store(server.url)
     store.call("SET", "x", "1")

@@ -1,4 +1,4 @@
-"""Daemons that are killed: missing while nobody took their place, soon forgotten if somebody did."""
+"""Killed daemons: listed as missing until another one takes their place, then soon forgotten."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def listed(bridge: Bridge) -> list[tuple[str, bool]]:
     return [(daemon["name"], daemon["healthy"]) for daemon in overview(bridge)["daemons"]]
 
 
-def test_a_killed_daemon_is_missed_only_while_nobody_took_its_place(
+def test_a_killed_daemon_is_missing_until_another_takes_its_place(
     bridge: Bridge, clock: Presence, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two clocks and one station, one each is killed: that clock is soon gone, the station is missing."""

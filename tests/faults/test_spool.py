@@ -1,4 +1,4 @@
-"""Jobs that a daemon accepts while the store is away."""
+"""Jobs that a daemon accepts during an outage."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_one_process_takes_from_a_spool(tmp_path: Path) -> None:
         assert theirs
 
 
-def test_what_somebody_else_has_left_in_the_spool_holds_up_nothing(acceptance: Acceptance) -> None:
+def test_foreign_files_in_the_spool_hold_up_nothing(acceptance: Acceptance) -> None:
     """A directory, a pipe, links, rubbish: what can be read is set aside, the rest ignored."""
     folder = acceptance.spool.folder
     folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Jobs that lie in the spool, as whoever looks for one job finds them: by id, with the reason."""
+"""Spooled jobs are found by id like any other, with the reason."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def acceptance(mortal: tuple[RunningValkey, dict[str, str]]) -> Iterator[Accepta
 
 
 def lay_down(acceptance: Acceptance, job: Job) -> str:
-    """Put a job into the spool as a daemon does while the store is away; give its id."""
+    """Put a job into the spool as a daemon does during an outage; return its id."""
     entry = Spooled(job=msgspec.Raw(encode_job(job)))
     acceptance.spool.add(job.job_id, msgspec.json.encode(entry))
     return job.job_id
@@ -141,7 +141,7 @@ def test_a_piece_that_fits_in_store_and_spool_is_ambiguous(cli: Cli, acceptance:
 def test_a_wait_goes_on_from_the_spool_to_the_end(
     mortal: tuple[RunningValkey, dict[str, str]], cli: Cli, acceptance: Acceptance
 ) -> None:
-    """Whoever waits, follows or watches while the store is away has the end when it is back."""
+    """Clients that wait for, follow or watch a job during an outage get its end when the store is back."""
     server, environ = mortal
     server.kill()
     job = make_job("shell.cmd", {"argv": ["echo", "at last"]})
@@ -173,7 +173,7 @@ def test_what_was_refused_at_the_hand_over_says_why(
     waiter.start()
     assert acceptance.hand_over() == 0
     waiter.join(20.0)
-    assert [end.status for end in ends] == ["failed"], "whoever waits is told, too"
+    assert [end.status for end in ends] == ["failed"], "clients that wait get it, too"
     found = cli("jobs", job_id[-8:], "--json").json
     assert (found["status"], found["error"]["type"]) == ("failed", "InvalidJob")
     assert "Unknown resource 'gpu'" in found["reason"]

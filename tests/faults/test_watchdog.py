@@ -37,7 +37,7 @@ def rogues(bridge: Bridge, environ: dict[str, str], count: int) -> Iterator[list
 
 
 def logged(environ: dict[str, str], event: str) -> list[dict[str, object]]:
-    """Give the lines of 3ox.log with this event."""
+    """Return the lines of 3ox.log with this event."""
     lines = (Path(environ["BRIDGE_HOME"]) / "3ox.log").read_text().splitlines()
     return [row for row in map(json.loads, lines) if row["event"] == event]
 
@@ -78,7 +78,7 @@ def test_code_that_holds_the_interpreter_lock_keeps_its_lease(
 ) -> None:
     """A C call of three leases' length, in which no Python of the worker runs: the job runs once.
 
-    Its threads have slept beyond the end of their waits; they hear of a stop all the same.
+    Its threads have slept beyond the end of their waits; a stop reaches them all the same.
     """
     with rogues(own, own_environ, 2) as workers:
         receipt = dispatch("heartbeat", {"nonce": "gil:6"}, timeout_seconds=60)
@@ -125,7 +125,7 @@ def test_a_job_with_an_id_of_another_making_is_watched_like_any_other(
         slow = dispatch("shell.cmd", {"argv": ["sleep", "4"]}, job_id="nightly")
         record = own.follower.wait(slow.job_id, timeout_s=15)
     assert (record.status, [attempt.status for attempt in record.attempts]) == ("completed", ["completed"])
-    poison = dispatch("heartbeat", {"nonce": "die"}, job_id="a-job-of-somebody-else-s-making-2026-11-22")
+    poison = dispatch("heartbeat", {"nonce": "die"}, job_id="a-job-id-of-another-form-2026-11-22")
     with worker_unit({**environ, "PYTHONPATH": str(REPOSITORY)}, name="victim", module=ROGUE) as victim:
         victim.wait(15)
     eventually(lambda: own.reader.job(poison.job_id).crashes == 1, 5.0)
@@ -241,7 +241,7 @@ def test_a_rolling_restart_under_load_loses_and_repeats_nothing(
 def test_a_job_that_its_worker_does_not_know_of_is_handed_back(
     own: Bridge, own_environ: dict[str, str]
 ) -> None:
-    """A fetch whose reply nobody ever heard: the job does not stay "processing" while the worker lives."""
+    """A fetch whose reply never arrived: the job does not stay "processing" while the worker lives."""
     with running_worker(own, own_environ, name="unaware") as worker:
         with frozen(worker.pid):
             receipt = dispatch("heartbeat", {})

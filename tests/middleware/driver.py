@@ -55,7 +55,7 @@ class Driver:
         depends_on: Sequence[str] = (),
         **fields: Any,
     ) -> EnqueueRequest:
-        """Make what ``enqueue`` takes; a valid job of this type stands in it."""
+        """Return a request for ``enqueue`` with a valid job of this type."""
         name = new_job_id() if job_id is None else job_id
         priority = fields.pop("priority", 5)
         project = fields.get("project", "")
@@ -117,7 +117,7 @@ class Driver:
         return [Delivery(worker, fence, job.job_id, job.attempt) for job in got.jobs]
 
     def look_now(self) -> None:
-        """Have somebody look for ended leases at this moment: the next look is not the first after a gap."""
+        """Look for ended leases now, so that the next look is not the first after a gap."""
         now_s, micros = self.store.call("TIME")
         self.store.call("SET", f"{self.prefix}looked", int(now_s) * 1000 + int(micros) // 1000)
 
@@ -188,7 +188,7 @@ class Driver:
         """Let the store's clock go on by at least this much; for delays of a few milliseconds only."""
         until_ms = self.now_ms() + step_ms
         while self.now_ms() < until_ms:
-            time.sleep(0.0005)  # the store tells nobody when its clock goes on
+            time.sleep(0.0005)  # there is no event for the store's clock to advance
 
     def key_names(self) -> list[str]:
         """List every key under the prefix, without it."""

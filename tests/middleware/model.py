@@ -131,7 +131,7 @@ class Model:
         assert bell or not sets[State.QUEUED], "ready jobs, and no token that would wake a consumer"
 
     def check_limits(self, seen: dict[str, Seen]) -> None:
-        """What is in use is what the running jobs occupy, and whoever waits for a slot will be woken."""
+        """Running jobs occupy what is counted as in use, and jobs that wait for a slot will be woken."""
         used: dict[str, int] = {}
         for job in seen.values():
             if job.status == "processing":
@@ -147,7 +147,7 @@ class Model:
             ]
             waiting += line
             coming = any(name in amounts(job.limits) for job in seen.values() if job.status == "queued")
-            assert not line or used.get(name, 0) > 0 or coming, f"{line} wait for {name}, which nobody uses"
+            assert not line or used.get(name, 0) > 0 or coming, f"{line} wait for {name}, which is not in use"
         on_hold = [job_id for job_id, job in seen.items() if job.status == "held" and job.waits is None]
         assert sorted(waiting) == sorted(on_hold)
 

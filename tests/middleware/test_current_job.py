@@ -15,8 +15,8 @@ from middleware.job.schema import decode_job
 from middleware.time_limit import TimeLimit
 from ops.settings.load import Settings
 from ops.settings.work import TypeOverrides
+from tests.middleware.committing_worker import make_broker
 from tests.middleware.driver import Driver
-from tests.middleware.hands import make_broker
 from tests.support import eventually
 
 

@@ -14,7 +14,7 @@ from tests.middleware.driver import Driver
 
 
 def waiting(driver: Driver) -> list[str]:
-    """Give the ids of the deliveries that wait."""
+    """Return the ids of the deliveries that wait."""
     key = driver.keys.state(State.QUEUED, DELIVER_QUEUE)
     return [item.decode() for item in driver.store.call("ZRANGE", key, 0, -1)]
 

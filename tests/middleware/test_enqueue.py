@@ -95,14 +95,14 @@ def test_the_same_job_twice_is_one_job(driver: Driver) -> None:
 
 
 def test_the_same_id_twice_in_one_batch_is_one_job(driver: Driver) -> None:
-    """A batch is no way round the check."""
+    """A batch does not bypass the check."""
     request = driver.request()
     assert [reply.outcome for reply in driver.offer(request, request)] == ["new", "duplicate"]
     assert len(driver.fetch(room=5)) == 1
 
 
 def test_an_idempotency_key_answers_with_the_first_job(driver: Driver) -> None:
-    """Whoever repeats a command gets the job that the first one made, in a batch or later."""
+    """A repeated command gets the job of the first one, in the same batch or later."""
     first = driver.request(idempotency_key="order 7")
     again = driver.request(idempotency_key="order 7")
     other = driver.request(idempotency_key="order 8")
@@ -168,7 +168,7 @@ def test_a_big_batch_is_taken_whole_and_in_order(driver: Driver) -> None:
 
 
 def test_the_bell_holds_at_most_64_tokens(driver: Driver) -> None:
-    """A flood of jobs with nobody there to hear leaves a bounded list."""
+    """Many jobs without a consumer leave a bounded list of tokens."""
     driver.offer(*[driver.request() for _ in range(150)])
     driver.add()
     assert driver.bell() == 64
@@ -269,7 +269,7 @@ def test_a_dependent_dispatched_in_the_same_batch_finds_its_dependency(driver: D
 
 
 def test_a_delayed_job_is_scheduled_and_rings(driver: Driver) -> None:
-    """It waits for its time, and whoever wakes is told when that is."""
+    """It waits for its time, and the consumer that wakes learns when that is."""
     before_ms = driver.now_ms()
     job_id = driver.add(delay_ms=60_000)
     assert driver.places(job_id) == [State.SCHEDULED]

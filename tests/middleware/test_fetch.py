@@ -41,7 +41,7 @@ def test_never_more_than_there_is_room_for(driver: Driver) -> None:
 
 
 def test_priorities_hold_over_several_workers(driver: Driver) -> None:
-    """Whoever fetches, the most urgent job goes first, and equals go in order of arrival."""
+    """Every worker gets the most urgent job first, and jobs of equal priority in order of arrival."""
     numbers = random.Random(7)  # noqa: S311 (a fixed order of arrival)
     wanted = [(numbers.randint(1, 10), at) for at in range(120)]
     ids = {driver.add(priority=priority): (priority, at) for priority, at in wanted}
@@ -115,7 +115,7 @@ def test_the_last_fetch_silences_the_bell(driver: Driver) -> None:
 
 
 def test_fetch_promotes_what_is_due(driver: Driver) -> None:
-    """A due job starts with the next fetch even if nobody ran ``promote``."""
+    """A due job starts with the next fetch even if ``promote`` did not run."""
     job_id = driver.add(delay_ms=2)
     driver.pass_ms(3)
     assert driver.take().job_id == job_id
@@ -148,7 +148,7 @@ def test_promote_is_bounded_and_says_that_more_is_due(driver: Driver) -> None:
 
 
 def test_a_job_that_was_deleted_from_the_store_is_passed_over(driver: Driver) -> None:
-    """An id without a record, left by an operator's hand, stops nobody."""
+    """An id whose record an operator deleted does not block the others."""
     driver.store.call("ZADD", driver.keys.state(State.QUEUED), 1, "ghost")
     job_id = driver.add()
     assert driver.take(room=1).job_id == job_id

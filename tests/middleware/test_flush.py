@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from middleware.job.states import State
+from tests.middleware.committing_worker import PREFIX, make_broker
 from tests.middleware.driver import Driver
-from tests.middleware.hands import PREFIX, make_broker
 from tests.support import RunningValkey
 
 

@@ -1,4 +1,4 @@
-"""The server-side functions find their way into any store, and versions of them do not pile up there."""
+"""The library of functions: loaded on demand, versions side by side, documented arguments and keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.middleware.driver import Driver
 
 
 def names(driver: Driver) -> list[str]:
-    """Give the libraries of ours that the store has."""
+    """Return the bridge's libraries that the store has."""
     rows = driver.store.call("FUNCTION", "LIST", "LIBRARYNAME", "threeox_*")
     return [row[row.index(b"library_name") + 1].decode() for row in rows]
 

@@ -109,7 +109,7 @@ class Interleavings(Model, RuleBasedStateMachine):
         lease_ms=st.sampled_from([60_000, 60_000, -1]),
     )
     def fetch(self, worker: str, room: int, lost: bool, lease_ms: int) -> None:
-        """Give a worker jobs; if the reply is lost, it asks again and gets the same."""
+        """Fetch jobs for a worker; if the reply is lost, fetch again and get the same ones."""
         self.fetch_for(worker, room=room, lost=lost, lease_ms=lease_ms)
 
     def fetch_for(
@@ -175,13 +175,13 @@ class Interleavings(Model, RuleBasedStateMachine):
 
     @rule(pick=PICK)
     def cancel(self, pick: int) -> None:
-        """Somebody cancels."""
+        """Cancel a job."""
         if self.known:
             self.cancel_one(self.known[-1 - pick % len(self.known)])
 
     @rule(pick=PICK)
     def cancel_what_is_ready(self, pick: int) -> None:
-        """Somebody cancels a job just before it starts."""
+        """Cancel a job just before it starts."""
         ready = self.store.call("ZRANGE", self.keys.state(State.QUEUED), 0, -1)
         if ready:
             self.cancel_one(ready[pick % len(ready)].decode())
@@ -194,7 +194,7 @@ class Interleavings(Model, RuleBasedStateMachine):
 
     @rule(pick=PICK)
     def requeue(self, pick: int) -> None:
-        """Somebody retries by hand."""
+        """Retry a job by hand."""
         if not self.known:
             return
         job_id = self.known[-1 - pick % len(self.known)]

@@ -1,4 +1,4 @@
-"""Limited resources: never more in use than there is, nobody forgotten, everything given back."""
+"""Limited resources: never more in use than the capacity, no waiting job forgotten, every slot released."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ONE = "gpu=1/1"
 
 
 def test_what_finds_no_room_is_held_with_the_reason(driver: Driver) -> None:
-    """It leaves the ready queue, so that it blocks nobody who needs no such slot."""
+    """It leaves the ready queue, so that it does not block jobs that need no such slot."""
     driver.add(limits=ONE)
     driver.take()
     waits, free = driver.add(limits=ONE), driver.add()
@@ -167,7 +167,7 @@ def test_a_retry_by_hand_counts_its_resource_again(driver: Driver) -> None:
     assert driver.running() == {"gpu": 1}
 
 
-def test_a_job_that_was_deleted_by_hand_uses_up_nobodys_turn(driver: Driver) -> None:
+def test_a_job_that_was_deleted_by_hand_uses_up_no_turn(driver: Driver) -> None:
     """It waited first; the slot goes to the next one."""
     driver.add(limits="gpu=1/1")
     running = driver.take()

@@ -1,4 +1,4 @@
-"""A connection that ends between command and reply: the store has acted, and nobody heard of it."""
+"""Connections that end between command and reply: the store has acted, and the caller does not know."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_cancellation_whose_reply_is_lost_is_told_what_it_did(
 
 
 def test_a_repeated_call_does_not_undo_what_came_after_it(driver: Driver) -> None:
-    """Cancelled, retried by somebody else, and then the cancellation is heard a second time."""
+    """Cancelled, retried by another user, and then the cancellation arrives a second time."""
     job_id = driver.add()
     cancel = driver.scripts.command("cancel", job_id, "cancelled by bob", "aa")
     retry = driver.scripts.command("requeue", job_id, "retried by eve", "bb")

@@ -100,7 +100,7 @@ def test_only_from_the_second_crash_on_a_job_waits_and_longer_each_time(driver: 
 
 
 def test_a_job_that_waits_after_a_crash_wakes_a_consumer_and_can_be_cancelled(driver: Driver) -> None:
-    """Whoever is woken learns when it is due; cancelled meanwhile, it never runs."""
+    """The consumer that wakes learns when it is due; if it is cancelled before that, it never runs."""
     job_id = driver.add()
     for worker in ("w1", "w2"):
         driver.take(worker)
@@ -214,7 +214,7 @@ def test_leaving_is_for_empty_hands(driver: Driver) -> None:
     assert driver.store.call("EXISTS", driver.keys.heartbeat("w1")) == 0
 
 
-def test_after_a_gap_nobody_is_taken_for_dead(driver: Driver) -> None:
+def test_after_a_gap_no_worker_is_considered_dead(driver: Driver) -> None:
     """Leases that ended while the store was paused are renewed by who looks first; the dead fall later."""
     job_id = driver.add()
     driver.take("w1", lease_ms=-1)

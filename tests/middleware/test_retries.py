@@ -11,8 +11,8 @@ from middleware.job.schema import decode_job
 from middleware.retries import Retries
 from ops.errors import JobFailed
 from ops.settings.load import Settings
+from tests.middleware.committing_worker import make_broker
 from tests.middleware.driver import Driver
-from tests.middleware.hands import make_broker
 
 
 class Foreign(Exception):

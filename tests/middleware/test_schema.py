@@ -201,7 +201,7 @@ def test_a_payload_may_be_given_as_its_struct() -> None:
 
 
 def test_a_job_cannot_be_changed() -> None:
-    """Nobody alters a job that somebody else holds."""
+    """A job cannot be changed while others refer to it."""
     job = build("heartbeat")
     with pytest.raises(AttributeError):
         job.priority = 1

@@ -41,7 +41,7 @@ def test_a_completion_is_one_commit(driver: Driver) -> None:
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
 def test_every_change_wakes_those_who_wait_for_the_job(driver: Driver, outcome: str) -> None:
-    """Whoever has subscribed to the job hears of its start and of every end of an attempt."""
+    """Subscribers to the job are notified of its start and of the end of every attempt."""
     job_id = driver.add()
     link = driver.store.connect()
     link.send([("SUBSCRIBE", driver.keys.event_channel(job_id))])
@@ -111,7 +111,7 @@ def test_a_retry_is_committed_with_its_delay_and_error(driver: Driver) -> None:
 
 
 def test_three_attempts_make_one_chain(driver: Driver) -> None:
-    """Two failures and a success stand in one receipt chain; the success clears the error."""
+    """Two failures and a success are in one receipt chain; the success clears the error."""
     job_id = driver.add()
     for _ in range(2):
         driver.settle(driver.take(), "retrying", delay_ms=1, error=ERROR, reason="failed")

@@ -247,7 +247,7 @@ PREPARED: dict[State, Callable[[Driver], str]] = {
 
 @pytest.mark.parametrize("state", [s for s in State if s is not State.PROCESSING])
 @pytest.mark.parametrize("outcome", ["completed", "failed", "cancelled", "retrying", "queued"])
-def test_settling_what_nobody_processes_is_refused(driver: Driver, state: State, outcome: str) -> None:
+def test_settling_a_job_that_does_not_run_is_refused(driver: Driver, state: State, outcome: str) -> None:
     """Without the fence no outcome changes anything, in whatever state the job is."""
     job_id = PREPARED[state](driver)
     before = driver.chain(job_id)

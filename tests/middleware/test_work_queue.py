@@ -18,8 +18,8 @@ from middleware.context import current_job
 from middleware.current_job import CurrentJob
 from middleware.lifecycle import Lifecycle
 from middleware.receipts import Receipts
+from tests.middleware.committing_worker import PREFIX, frozen, make_broker
 from tests.middleware.driver import Driver
-from tests.middleware.hands import PREFIX, frozen, make_broker
 from tests.support import RunningValkey, eventually
 
 THREADS = 4
@@ -27,7 +27,7 @@ DONE = ["queued", "processing", "completed"]
 
 
 def test_nothing_is_lost_between_many_threads() -> None:
-    """Each item comes out once, and whoever joins is woken by the last one."""
+    """Each item comes out once, and the last one wakes threads that join."""
     items = WorkQueue()
     got: queue.SimpleQueue[int] = queue.SimpleQueue()
 
@@ -73,10 +73,10 @@ class _Silent:
     """Takes what jobs report, and forgets it."""
 
     def progress(self, percent: float, message: str) -> None:
-        """Nobody looks."""
+        """Not used."""
 
     def output(self, text: str, stream: str) -> None:
-        """Nobody reads."""
+        """Not used."""
 
     def flush(self) -> None:
         """Nothing is held back."""
@@ -86,7 +86,7 @@ class Bench:
     """A worker with four threads whose jobs wait for a gate.
 
     Args:
-        url: Of a store that nobody else uses.
+        url: A store of its own.
     """
 
     def __init__(self, url: str) -> None:
@@ -121,7 +121,7 @@ class Bench:
         return [self.driver.add() for _ in range(count)]
 
     def all_done(self, ids: list[str]) -> bool:
-        """Tell whether they have ended well, each in its one attempt."""
+        """Return whether all have completed, each in its one attempt."""
         return all(self.driver.chain(job_id) == DONE for job_id in ids)
 
 
@@ -167,7 +167,7 @@ def test_with_the_store_frozen_nothing_more_is_fetched(bench: Bench, own_store: 
 
 
 def test_a_worker_that_stops_leaves_no_commit_behind(bench: Bench, own_store: RunningValkey) -> None:
-    """Told to stop while the store is away: it waits, and what has ended stands before it is gone."""
+    """Stopped during an outage: it waits, and commits what has ended before it exits."""
     ids = bench.add(THREADS)
     eventually(lambda: len(bench.started) == THREADS)
     stopper = threading.Thread(target=bench.stop)
@@ -184,7 +184,7 @@ def test_a_worker_that_stops_leaves_no_commit_behind(bench: Bench, own_store: Ru
     assert bench.driver.held_by(bench.broker.worker_id) == []
 
 
-def test_closing_wakes_whoever_waits_and_leaves_what_lies_there() -> None:
+def test_closing_wakes_waiting_threads_and_keeps_the_items() -> None:
     """Also a thread that would wait for ever, as after a job that held the interpreter's lock for long."""
     waiting = WorkQueue()
     ended: list[str] = []

@@ -1,4 +1,4 @@
-"""What people and running jobs do to a job: cancel, retry, report, delete."""
+"""What users and running jobs do to a job: cancel, retry, report, delete."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_cancelling_skips_dependents(driver: Driver) -> None:
 
 
 def test_a_dependent_that_is_cancelled_and_retried_still_waits(driver: Driver) -> None:
-    """What it depends on knows it already; it is counted all the same, and a second time for nobody."""
+    """Its dependency lists it already; it is counted once all the same."""
     first = driver.add()
     second = driver.add(depends_on=[first, first])
     driver.scripts.cancel(second, "test")

@@ -1,4 +1,4 @@
-"""A worker's broker in the test's own process: jobs in hand, how they end, a store that can be frozen."""
+"""A worker in the process of the test, with jobs that it can end, and a store that can be frozen."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.middleware.driver import Driver
 from tests.support import RunningValkey
 
 LEASE_MS = 60_000
-PREFIX = "hands:"
+PREFIX = "committing:"
 
 
 @contextlib.contextmanager
 def frozen(server: RunningValkey) -> Iterator[None]:
-    """Have the store stand still for the time of a block."""
+    """Stop the store's process during a block."""
     assert server.process is not None
     os.kill(server.process.pid, signal.SIGSTOP)
     try:
@@ -35,22 +35,22 @@ def frozen(server: RunningValkey) -> Iterator[None]:
 
 
 def make_broker(url: str) -> BridgeBroker:
-    """Give a broker without middleware, whose patience with the store is short."""
+    """Return a broker without middleware and with short timeouts."""
     scripts = Scripts(Store(url, timeout_s=0.3), PREFIX)
     reader = Reader(scripts.store, PREFIX)
     admission = Admission(scripts, Settings(), lambda job_id: reader.receipt(job_id, duplicate=True))
     return BridgeBroker(scripts, admission, lease_ms=LEASE_MS, middleware=[])
 
 
-class Hands:
-    """A worker with so many threads, as far as its commits are concerned.
+class CommittingWorker:
+    """A worker that fetches and commits jobs on threads, without Dramatiq.
 
     Args:
-        url: Of a store that nobody else uses.
-        threads: How many slots it has; all are taken.
+        url: A store of its own.
+        threads: Number of slots; all are reserved.
 
     Attributes:
-        given: How many slots have been given back.
+        given: Number of slots returned.
     """
 
     def __init__(self, url: str, threads: int) -> None:
@@ -75,7 +75,7 @@ class Hands:
         return [JobMessage(decode_job(job.spec), job, token, "jobs") for job in fetched.jobs]
 
     def release(self, count: int) -> None:
-        """Count what is given back."""
+        """Count returned slots."""
         with self._lock:
             self.given += count
 
@@ -88,7 +88,7 @@ class Hands:
         return thread
 
     def join(self) -> None:
-        """Wait until all those threads are through."""
+        """Wait until all those threads have ended."""
         for thread in self._threads:
             thread.join(20.0)
             assert not thread.is_alive(), "a commit hangs"

@@ -9,7 +9,7 @@ from middleware.parked_attempts import PARKED, parked_wait_s, read_parked_attemp
 
 
 def line(at: int, status: str, attempt: int = 0, reason: str = "") -> bytes:
-    """Give a line as the scripts write it."""
+    """Return a line as the functions write it."""
     return f'{{"at":{at},"status":"{status}","attempt":{attempt},"worker":"w","reason":"{reason}"}}'.encode()
 
 

@@ -1,4 +1,4 @@
-"""Commits of many threads, one of which makes them for all: none lost, none twice, no slot forgotten."""
+"""Group commit: no outcome of any thread is lost or committed twice, and every slot is returned."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from middleware.broker.scripts import Settlement
 from middleware.broker.vitals import Vitals, read_vitals
 from middleware.context import JobCancelled, JobContext
 from ops.errors import StartFailed
-from tests.middleware.hands import Hands, frozen
+from tests.middleware.committing_worker import CommittingWorker, frozen
 from tests.support import RunningValkey, eventually
 
 DONE = ["queued", "processing", "completed"]
@@ -24,9 +24,9 @@ THREADS = 4
 
 
 @pytest.fixture
-def hands(own_store: RunningValkey) -> Iterator[Hands]:
+def worker(own_store: RunningValkey) -> Iterator[CommittingWorker]:
     """A worker with four threads."""
-    made = Hands(own_store.url, THREADS)
+    made = CommittingWorker(own_store.url, THREADS)
     yield made
     made.broker.close()
     made.driver.close()
@@ -34,9 +34,9 @@ def hands(own_store: RunningValkey) -> Iterator[Hands]:
 
 def test_commits_of_sixteen_threads_stand_once_each(own_store: RunningValkey, tmp_path: Path) -> None:
     """However they fall together: each job ends once, each slot comes back, no row of the vitals is left."""
-    hands = Hands(own_store.url, 16)
-    vitals = hands.broker.vitals = Vitals(tmp_path / "w", rows=32, start_time=0)
-    jobs = [job for _ in range(20) for job in hands.take(16)]
+    worker = CommittingWorker(own_store.url, 16)
+    vitals = worker.broker.vitals = Vitals(tmp_path / "w", rows=32, start_time=0)
+    jobs = [job for _ in range(20) for job in worker.take(16)]
     todo: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for job in jobs:
         todo.put(job)
@@ -49,119 +49,127 @@ def test_commits_of_sixteen_threads_stand_once_each(own_store: RunningValkey, tm
             except queue.Empty:
                 return
             vitals.started(job.job.job_id, job.delivery, 60.0)
-            hands.broker.group_commit.add(job, done, hands.release)
+            worker.broker.group_commit.add(job, done, worker.release)
 
     threads = [threading.Thread(target=work) for _ in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30.0)
-    assert hands.given == len(jobs) == 320
-    assert [hands.chain(job) for job in jobs] == [DONE] * len(jobs)
-    assert hands.broker.tally == {"completed": len(jobs)}
-    assert hands.driver.held_by(hands.broker.worker_id) == []
+    assert worker.given == len(jobs) == 320
+    assert [worker.chain(job) for job in jobs] == [DONE] * len(jobs)
+    assert worker.broker.tally == {"completed": len(jobs)}
+    assert worker.driver.held_by(worker.broker.worker_id) == []
     assert read_vitals(vitals.path).jobs == []
-    hands.broker.close()
+    worker.broker.close()
 
 
 def test_with_the_store_frozen_no_more_wait_than_there_are_threads(
-    hands: Hands, own_store: RunningValkey, tmp_path: Path
+    worker: CommittingWorker, own_store: RunningValkey, tmp_path: Path
 ) -> None:
-    """So many commits give their slots back early; what comes after keeps its own, so nothing is fetched."""
-    vitals = hands.broker.vitals = Vitals(tmp_path / "w", rows=2 * THREADS, start_time=0)
-    jobs = hands.take(2 * THREADS)
+    """As many commits return their slots early; later ones keep theirs, so that nothing is fetched."""
+    vitals = worker.broker.vitals = Vitals(tmp_path / "w", rows=2 * THREADS, start_time=0)
+    jobs = worker.take(2 * THREADS)
     for job in jobs:
         vitals.started(job.job.job_id, job.delivery, 60.0)
     with frozen(own_store):
-        leader = hands.end(jobs[0])
-        eventually(lambda: hands.broker.outage.age_s > 0)
-        others = [hands.end(job) for job in jobs[1:]]
+        leader = worker.end(jobs[0])
+        eventually(lambda: worker.broker.outage.age_s > 0)
+        others = [worker.end(job) for job in jobs[1:]]
         for thread in others:
             thread.join(5.0)
             assert not thread.is_alive(), "waiting for the store, though another one does so for it"
         assert leader.is_alive()
-        assert hands.given == THREADS - 1, "the leader's own job counts"
+        assert worker.given == THREADS - 1, "the leader's own job counts"
         assert len(read_vitals(vitals.path).jobs) == 2 * THREADS
-    hands.join()
-    assert hands.given == len(jobs)
-    assert [hands.chain(job) for job in jobs] == [DONE] * len(jobs)
+    worker.join()
+    assert worker.given == len(jobs)
+    assert [worker.chain(job) for job in jobs] == [DONE] * len(jobs)
     assert read_vitals(vitals.path).jobs == []
 
 
-def end_together(hands: Hands, server: RunningValkey, ends: dict[str, Settlement | None]) -> dict[str, Any]:
+def end_together(
+    worker: CommittingWorker, server: RunningValkey, ends: dict[str, Settlement | None]
+) -> dict[str, Any]:
     """End jobs behind one that waits for a frozen store, so that one round trip brings them all."""
-    first, *jobs = hands.take(1 + len(ends))
+    first, *jobs = worker.take(1 + len(ends))
     with frozen(server):
-        hands.end(first)
-        eventually(lambda: hands.broker.outage.age_s > 0)
+        worker.end(first)
+        eventually(lambda: worker.broker.outage.age_s > 0)
         for job, settlement in zip(jobs, ends.values(), strict=True):
-            hands.end(job, settlement).join(5.0)
-    hands.join()
-    assert hands.chain(first) == DONE
-    assert hands.given == 1 + len(ends), "a slot was lost"
-    assert hands.driver.held_by(hands.broker.worker_id) == []
+            worker.end(job, settlement).join(5.0)
+    worker.join()
+    assert worker.chain(first) == DONE
+    assert worker.given == 1 + len(ends), "a slot was lost"
+    assert worker.driver.held_by(worker.broker.worker_id) == []
     return dict(zip(ends, jobs, strict=True))
 
 
-def assert_still_commits(hands: Hands) -> None:
+def assert_still_commits(worker: CommittingWorker) -> None:
     """Whatever was before, the next one leads and stands."""
-    (job,) = hands.take(1)
-    hands.end(job)
-    hands.join()
-    assert hands.chain(job) == DONE
+    (job,) = worker.take(1)
+    worker.end(job)
+    worker.join()
+    assert worker.chain(job) == DONE
 
 
-def test_what_the_store_refuses_fails_that_job_alone(hands: Hands, own_store: RunningValkey) -> None:
+def test_what_the_store_refuses_fails_that_job_alone(
+    worker: CommittingWorker, own_store: RunningValkey
+) -> None:
     """The others of the same round trip stand; this one fails, with what the store said."""
     jobs = end_together(
-        hands, own_store, {"one": None, "odd": Settlement(outcome="held"), "two": None, "three": None}
+        worker, own_store, {"one": None, "odd": Settlement(outcome="held"), "two": None, "three": None}
     )
-    odd = hands.driver.job(jobs.pop("odd").job.job_id)
+    odd = worker.driver.job(jobs.pop("odd").job.job_id)
     assert odd.status == "failed"
     assert "cannot end as held" in odd.reason
-    assert [hands.chain(job) for job in jobs.values()] == [DONE] * 3
-    assert_still_commits(hands)
+    assert [worker.chain(job) for job in jobs.values()] == [DONE] * 3
+    assert_still_commits(worker)
 
 
 def test_a_settlement_that_cannot_be_sent_fails_that_job_alone(
-    hands: Hands, own_store: RunningValkey
+    worker: CommittingWorker, own_store: RunningValkey
 ) -> None:
-    """A bug in a middleware that makes one: it costs nobody else a result."""
+    """A settlement that is a bug costs no other job its result."""
     broken = Settlement(outcome="completed", reason=cast("str", None))
-    jobs = end_together(hands, own_store, {"one": None, "broken": broken, "two": None})
-    record = hands.driver.job(jobs.pop("broken").job.job_id)
+    jobs = end_together(worker, own_store, {"one": None, "broken": broken, "two": None})
+    record = worker.driver.job(jobs.pop("broken").job.job_id)
     assert record.status == "failed"
     assert record.error is not None
-    assert [hands.chain(job) for job in jobs.values()] == [DONE] * 2
-    assert_still_commits(hands)
+    assert [worker.chain(job) for job in jobs.values()] == [DONE] * 2
+    assert_still_commits(worker)
 
 
-def test_what_breaks_after_a_commit_touches_no_other(hands: Hands, own_store: RunningValkey) -> None:
-    """It stands in the store and nothing can be told of it; those behind it in the same reply are told."""
+def test_what_breaks_after_a_commit_touches_no_other(
+    worker: CommittingWorker, own_store: RunningValkey
+) -> None:
+    """It is committed but cannot be logged; those behind it in the same reply are logged."""
     untold = Settlement(outcome="retrying", delay_ms=cast("int", "60000"))
-    jobs = end_together(hands, own_store, {"untold": untold, "one": None, "two": None})
-    assert hands.chain(jobs.pop("untold"))[-1] == "retrying"
-    assert [hands.chain(job) for job in jobs.values()] == [DONE] * 2
-    assert hands.broker.tally.total() == 4, "one of them was not told"
-    assert_still_commits(hands)
+    jobs = end_together(worker, own_store, {"untold": untold, "one": None, "two": None})
+    assert worker.chain(jobs.pop("untold"))[-1] == "retrying"
+    assert [worker.chain(job) for job in jobs.values()] == [DONE] * 2
+    assert worker.broker.tally.total() == 4, "one of them was not told"
+    assert_still_commits(worker)
 
 
-def test_an_interrupt_that_comes_too_late_strands_nothing(hands: Hands, own_store: RunningValkey) -> None:
+def test_an_interrupt_that_comes_too_late_strands_nothing(
+    worker: CommittingWorker, own_store: RunningValkey
+) -> None:
     """Raised into the thread that commits for the others: it goes on, and gives every slot back."""
-    first, *others = hands.take(THREADS + 1)
+    first, *others = worker.take(THREADS + 1)
     with frozen(own_store):
-        leader = hands.end(first)
-        eventually(lambda: hands.broker.outage.age_s > 0)
+        leader = worker.end(first)
+        eventually(lambda: worker.broker.outage.age_s > 0)
         for job in others:
-            hands.end(job).join(5.0)
+            worker.end(job).join(5.0)
         assert leader.ident is not None
         raise_thread_exception(leader.ident, JobCancelled)  # type: ignore[no-untyped-call]
         leader.join(1.0)  # longer than one try takes: it has been raised
         assert leader.is_alive()
-    hands.join()
-    assert [hands.chain(job) for job in (first, *others)] == [DONE] * (THREADS + 1)
-    assert hands.given == THREADS + 1
-    assert_still_commits(hands)
+    worker.join()
+    assert [worker.chain(job) for job in (first, *others)] == [DONE] * (THREADS + 1)
+    assert worker.given == THREADS + 1
+    assert_still_commits(worker)
 
 
 class _BrokenSink:
@@ -174,18 +182,18 @@ class _BrokenSink:
         """Nothing comes."""
 
     def flush(self) -> None:
-        """The rest of the output cannot be sent, for a reason that nobody has thought of."""
+        """The rest of the output cannot be sent, for an unforeseen reason."""
         raise RuntimeError("a bug")
 
 
-def test_output_that_cannot_be_sent_costs_no_result(hands: Hands) -> None:
+def test_output_that_cannot_be_sent_costs_no_result(worker: CommittingWorker) -> None:
     """The result stands, and the slot comes back."""
-    (job,) = hands.take(1)
+    (job,) = worker.take(1)
     job.context = JobContext(job.job, cast("Any", _BrokenSink()), attempt=1, worker_id="w")
-    hands.end(job)
-    hands.join()
-    assert hands.chain(job) == DONE
-    assert hands.given == 1
+    worker.end(job)
+    worker.join()
+    assert worker.chain(job) == DONE
+    assert worker.given == 1
 
 
 def test_a_job_that_comes_back_at_once_has_a_row_of_its_own(tmp_path: Path) -> None:
@@ -204,7 +212,7 @@ def test_a_job_that_comes_back_at_once_has_a_row_of_its_own(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("job_id", ["a", "0" * 20, "0" * 20 + "-12", "z" * 64 + "-12345"])
 def test_the_watchdog_reads_whole_ids(tmp_path: Path, job_id: str) -> None:
-    """Of a delivery and of a job with an id of somebody else's making too: else it hands them back."""
+    """Of a delivery, too, and of a job with an id of another form: otherwise it would hand them back."""
     vitals = Vitals(tmp_path / "w", rows=2, start_time=0)
     vitals.started(job_id, "1", 60.0)
     (row,) = read_vitals(vitals.path).jobs
@@ -214,7 +222,7 @@ def test_the_watchdog_reads_whole_ids(tmp_path: Path, job_id: str) -> None:
     assert (row.job_id, row.allowed_ns > 10**18) == (job_id, True)
 
 
-def test_a_copied_file_is_nobodys(tmp_path: Path) -> None:
+def test_a_copied_file_is_refused(tmp_path: Path) -> None:
     """Its worker lives, but the copy shows nothing of it: it would be taken for one that stands still."""
     vitals = Vitals(tmp_path / "w", rows=2, start_time=0)
     copied = Path(shutil.copy(vitals.path, tmp_path / "copy"))
