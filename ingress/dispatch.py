@@ -1,11 +1,10 @@
-"""Takes commands in and answers about them; every door of the bridge goes through here.
+"""The Python API: submit jobs, find them, wait for them, act on them.
 
     from ingress.dispatch import dispatch, wait_for
     receipt = dispatch("shell.cmd", {"argv": ["uname", "-a"]})
     print(wait_for(receipt.job_id).result)
 
-A job is validated, gets its receipt and is in the queue when ``dispatch`` returns; if it raises, nothing
-was taken.
+When ``dispatch`` returns, the job is validated and in the queue; if it raises, the job was not accepted.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ __all__ = [
     "wait_for",
 ]
 
-#: How many jobs one call deletes: a few milliseconds in which the store serves nobody else.
+#: Jobs deleted by one call of the store, which blocks it for a few milliseconds.
 PURGE_BATCH = 100
 
 
@@ -64,47 +63,47 @@ def dispatch(
     delay_s: float | None = None,
     **fields: Any,
 ) -> Receipt:
-    """Take a command: validate it, enqueue it, give its receipt.
+    """Validate and enqueue a job, and return its receipt.
 
     Args:
         job_type: ``ask``, ``shell.cmd``, ... see ``middleware.job.types.JOB_TYPES``.
-        payload: What the job type needs, see ``middleware.job.types``.
-        delay_s: Start it so many seconds from now.
+        payload: The payload of the job type, see ``middleware.job.types``.
+        delay_s: Delay before it starts, in seconds.
         **fields: Fields of ``middleware.job.base.Job``: ``source``, ``priority``, ``project``,
             ``idempotency_key``, ``timeout_seconds``, ``max_retries``, ``depends_on``, ...
 
     Raises:
-        InvalidJob: A field is wrong; the error names it.
+        InvalidJob: A field is not valid; the error names it.
         UnknownProject: The project is not configured.
-        QueueFull: Too many jobs wait.
-        StoreUnreachable: The store is away; nothing was taken, or the same job again does no harm.
+        QueueFull: The queue is full.
+        StoreUnreachable: The store is unavailable. Submitting the same job again does not duplicate it.
     """
     return submit(make_job(job_type, payload, **fields), delay_s=delay_s)
 
 
 def submit(job: Job, *, delay_s: float | None = None) -> Receipt:
-    """Enqueue a job that has been built already; see ``dispatch``."""
+    """Enqueue a job from ``make_job``, and return its receipt; see ``dispatch``."""
     return current_bridge().submit(job, delay_s=delay_s)
 
 
 def dispatch_many(jobs: Iterable[Job], *, delay_s: float | None = None) -> list[Receipt]:
-    """Enqueue many jobs in few round trips.
+    """Enqueue many jobs in few round trips, and return their receipts.
 
     Args:
-        jobs: From ``make_job``; a generator is read while the store is at work on the jobs before.
-        delay_s: Start them so many seconds from now.
+        jobs: From ``make_job``; a generator is read while the store processes the jobs before.
+        delay_s: Delay before they start, in seconds.
 
     Raises:
-        InvalidJob: One does not fit; none was taken, or of a generator some of those before it.
-        QueueFull: The queue reached its limit; those for which there was room were taken.
-        StoreUnreachable: The same jobs again do no harm.
+        InvalidJob: One of them is not valid; none was accepted, or of a generator some of those before it.
+        QueueFull: The queue is full; the jobs for which there was room were accepted.
+        StoreUnreachable: The store is unavailable. Submitting the same jobs again does not duplicate them.
     """
     delay_ms = 0 if delay_s is None else round(delay_s * 1000)
     return current_bridge().admission.submit(jobs, delay_ms=delay_ms)
 
 
 def resolve_id(part: str) -> str:
-    """Complete a job id of which a unique prefix or suffix is given.
+    """Return the whole id for a unique prefix or suffix; a whole id is returned as it is.
 
     Raises:
         JobNotFound: No job fits.
@@ -127,7 +126,7 @@ def find_job(part: str) -> JobHandle:
 
 
 def get_job(part: str) -> JobRecord:
-    """Give a job, by its id or a unique part of it; from history or spool if the store does not have it.
+    """Return a job by its id or a unique part of it; from spool or history if the store does not have it.
 
     Raises:
         JobNotFound: No job fits.
@@ -137,7 +136,7 @@ def get_job(part: str) -> JobRecord:
 
 
 def get_receipt(part: str) -> Receipt:
-    """Give a job's receipt; see ``get_job``."""
+    """Return a job's receipt; see ``get_job``."""
     return find_job(part).receipt()
 
 
@@ -150,69 +149,69 @@ def list_jobs(
     limit: int = 50,
     cursor: str | None = None,
 ) -> JobPage:
-    """Give a page of jobs, newest first; see ``middleware.job.reader.Reader.page``."""
+    """Return a page of jobs, newest first; see ``middleware.job.reader.Reader.page``."""
     return current_bridge().reader.page(
         status=status, job_type=job_type, project=project, source=source, limit=limit, cursor=cursor
     )
 
 
-def all_jobs(*, limit: int = 50, cursor: str | None = None, **narrowing: str | None) -> JobPage:
-    """Give a page of the jobs of store and history, the latest id first; see ``ingress.core.listing``.
+def all_jobs(*, limit: int = 50, cursor: str | None = None, **filters: str | None) -> JobPage:
+    """Return a page of the jobs of store and history, the latest id first; see ``ingress.core.listing``.
 
     Args:
-        limit: How many at most.
-        cursor: ``next`` of the page before.
-        **narrowing: Fields of ``middleware.archive.search.JobFilter``: ``status``, ``job_type``,
+        limit: Maximum number of jobs.
+        cursor: ``next`` of the previous page.
+        **filters: Fields of ``middleware.archive.search.JobFilter``: ``status``, ``job_type``,
             ``project``, ``source``, ``day`` and ``text``.
 
     Raises:
-        InvalidJob: One of these cannot be.
+        InvalidJob: One of these is not valid.
         HistoryBroken: The history cannot be read.
     """
     with Catalog(current_bridge()) as catalog:
-        return catalog.page(JobFilter(**narrowing), limit=limit, cursor=cursor)
+        return catalog.page(JobFilter(**filters), limit=limit, cursor=cursor)
 
 
-def export_jobs(**narrowing: str | None) -> Iterator[JobRecord]:
-    """Yield the jobs of store and history in full, each once; see ``all_jobs``."""
+def export_jobs(**filters: str | None) -> Iterator[JobRecord]:
+    """Yield all jobs of store and history in full, each once; see ``all_jobs``."""
     with Catalog(current_bridge()) as catalog:
-        yield from catalog.every(JobFilter(**narrowing))
+        yield from catalog.every(JobFilter(**filters))
 
 
 def wait_for(part: str, *, timeout_s: float | None = None) -> JobRecord:
-    """Block until a job has ended; woken by its last event.
+    """Wait until a job has ended, and return it.
 
     Args:
         part: The job's id, or a unique part of it.
-        timeout_s: For how long at most; None: as long as it takes.
+        timeout_s: Limit in seconds; None waits without limit.
 
     Raises:
-        WaitTimeout: The time ran out.
+        WaitTimeout: The job has not ended in time.
         JobNotFound: No job fits.
     """
     return find_job(part).wait(timeout_s=timeout_s)
 
 
 def follow(part: str, *, timeout_s: float | None = None) -> Iterator[JobRecord]:
-    """Yield a job at once and after every change, up to its end; see ``wait_for``."""
+    """Yield a job now and after every change, up to its final state; see ``wait_for``."""
     return find_job(part).follow(timeout_s=timeout_s)
 
 
 def follow_all(*, after: str = "$", idle_s: float | None = None) -> Iterator[JobEvent | None]:
-    """Yield every change of every job; None after ``idle_s`` seconds without one."""
+    """Yield every change of every job, and None after each ``idle_s`` seconds without one."""
     return current_bridge().follower.follow_all(after=after, idle_s=idle_s)
 
 
 def read_output(part: str, *, follow: bool = False, after: str = "-") -> Iterator[OutputChunk]:
-    """Yield a job's output; with ``follow``, as it is written, until the job has ended.
+    """Yield a job's output; with ``follow``, until the job has ended.
 
-    Of a job that only the history has, the end of it that is kept there; of one in the spool, none.
+    The history keeps the end of the output; a job in the spool has none.
     """
     return find_job(part).output(follow=follow, after=after)
 
 
 def cancel(part: str, *, reason: str = "cancelled by a program") -> CancelReply:
-    """Cancel a job wherever it is: before it starts at once, while it runs through its worker.
+    """Cancel a job: at once if it has not started, through its worker if it is running.
 
     Args:
         part: The job's id, or a unique part of it.
@@ -225,25 +224,25 @@ def cancel(part: str, *, reason: str = "cancelled by a program") -> CancelReply:
 
 
 def retry(part: str, *, reason: str = "retried by a program") -> Receipt:
-    """Run a failed or cancelled job again.
+    """Queue a failed or cancelled job again, and return its receipt.
 
     Raises:
-        WrongState: It has neither failed nor been cancelled.
+        WrongState: The job has neither failed nor been cancelled.
         JobNotFound: No job fits.
     """
     return control.retry(current_bridge(), part, reason)
 
 
 def approve(part: str, *, actor: str, reason: str = "") -> Receipt:
-    """Let a job go on that waits for approval; the same again does no harm.
+    """Approve a job that waits for approval; approving it again changes nothing.
 
     Args:
         part: The job's id, or a unique part of it.
-        actor: Who approves it; on the receipt.
-        reason: Why, one sentence; on the receipt too.
+        actor: Who approves it; recorded on the receipt.
+        reason: Why; recorded on the receipt.
 
     Raises:
-        WrongState: It does not wait for approval (any more), or it has expired.
+        WrongState: The job does not wait for approval, or has expired.
         JobNotFound: No job fits.
     """
     return control.approve(current_bridge(), part, actor, reason)
@@ -255,16 +254,16 @@ def deny(part: str, *, actor: str, reason: str = "") -> Receipt:
 
 
 def list_approvals(limit: int = 50) -> list[JobRecord]:
-    """Give the jobs that wait for approval, the oldest first.
+    """Return the jobs that wait for approval, the oldest first.
 
     Args:
-        limit: How many at most.
+        limit: Maximum number of jobs.
     """
     return control.list_approvals(current_bridge(), limit)
 
 
 def purge_jobs(status: str) -> int:
-    """Delete all ended jobs of one state with all their keys, some at a time, and give how many they were.
+    """Delete all jobs in one final state from the store, and return how many.
 
     Args:
         status: ``completed``, ``failed`` or ``cancelled``.
@@ -277,9 +276,9 @@ def purge_jobs(status: str) -> int:
 
 
 def bridge_status() -> dict[str, Any]:
-    """Give the state of the bridge, in the form of ``3ox status --json``.
+    """Return the state of the bridge, in the form of ``3ox status --json``.
 
     Raises:
-        StoreUnreachable: The store is away.
+        StoreUnreachable: The store is unavailable.
     """
     return overview(current_bridge())

@@ -160,7 +160,7 @@ def retry(
     if undelivered and every != bool(ids) and job_type is None and status is None:
         return retry_undelivered(ids, as_json=as_json)
     if undelivered or every == bool(ids):
-        raise UsageProblem("give job IDs, or --all, but not both.", remedy="See '3ox retry --help'.")
+        raise UsageProblem("Give job IDs, or --all, but not both.", remedy="See '3ox retry --help'.")
     if not every and (job_type is not None or status is not None):
         raise UsageProblem("--type and --status need --all.", remedy="See '3ox retry --help'.")
     if job_type is not None:

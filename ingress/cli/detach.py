@@ -53,7 +53,7 @@ def run_detached(serve: Callable[[Callable[[], None]], int], *, timeout_s: float
         return 0
     if report is None:
         os.kill(pid, signal.SIGTERM)
-        raise StartFailed(f"not ready within {timeout_s:g} s.", remedy=f"See {log_file}.")
+        raise StartFailed(f"The process was not ready within {timeout_s:g} s.", remedy=f"See {log_file}.")
     _, status = os.waitpid(pid, 0)
     exit_code = os.waitstatus_to_exitcode(status)
     _show_tail(log_file, log_start)

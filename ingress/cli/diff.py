@@ -57,7 +57,7 @@ def find_diff(record: JobRecord, loaded: LoadedSettings) -> Diff:
                 raise
     if stored is None:
         raise WrongState(
-            f"job {record.job_id} has no worktree with changes.",
+            f"Job {record.job_id} has no worktree with changes.",
             remedy="Set worktree = true for its project; the diff is available once the task runs.",
         )
     return Diff(stored["diff"].encode(), "result", stored["diff_truncated"])

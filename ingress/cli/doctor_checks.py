@@ -133,7 +133,7 @@ def _projects(loaded: LoadedSettings) -> Iterator[Finding]:
             yield Finding(
                 label,
                 "bad",
-                f"there is no program {project.command[0]!r}",
+                f"program {project.command[0]!r} not found",
                 f"Install it, or correct [projects.{name}] command.",
             )
         else:

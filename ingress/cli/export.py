@@ -80,7 +80,7 @@ def _write(file: BinaryIO, wanted: dict[str, str | None]) -> int:
 
 
 def _replace(output: str, wanted: dict[str, str | None]) -> int:
-    """Write a file beside it first, so that nobody finds half an export."""
+    """Write a temporary file beside it first, so that the target is never half written."""
     import os
     import tempfile
     from pathlib import Path

@@ -38,7 +38,7 @@ def _read_prompt() -> str:
         return sys.stdin.buffer.read().decode().rstrip("\n")
     except UnicodeDecodeError as error:
         raise UsageProblem(
-            "the prompt on stdin is not valid UTF-8.", remedy="Convert it to UTF-8 first."
+            "The prompt on stdin is not valid UTF-8.", remedy="Convert it to UTF-8 first."
         ) from error
 
 
@@ -91,7 +91,7 @@ def _directory(given: str | None) -> str:
         here = os.getcwd()  # noqa: PTH109 (a str is wanted, and pathlib is slow to import)
     except FileNotFoundError as error:
         raise UsageProblem(
-            "the current directory no longer exists.", remedy="Change to one that does."
+            "The current directory no longer exists.", remedy="Change to one that does."
         ) from error
     return utf8(here if given is None else os.path.normpath(os.path.join(here, given)), "the directory")  # noqa: PTH118
 

@@ -232,7 +232,7 @@ def _page(filters: dict[str, str | None], *, limit: int | None, cursor: str | No
     page = list_jobs(**filters, limit=wanted, cursor=cursor)
     if filters["source"] is None:
         return page
-    # There is no index of sources, so one read may not fill the page.
+    # The store has no index of sources, so one read may not fill the page.
     records = list(page.jobs)
     for _ in range(_SOURCE_PAGES_MAX):
         if page.next is None or len(records) >= wanted:

@@ -98,7 +98,7 @@ class Commands(click.Group):
         name = args[0]
         if name not in MODULES and not name.startswith("-") and not ctx.resilient_parsing:
             raise UsageProblem(
-                f"unknown command {name!r}.",
+                f"Unknown command {name!r}.",
                 remedy=f"{nearest(name, MODULES)}'{PROGRAM} --help' lists the commands.",
             )
         return super().resolve_command(ctx, args)

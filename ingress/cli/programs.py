@@ -18,7 +18,7 @@ from ops.store.client import Store
 from ops.store.embedded import EmbeddedValkey
 from ops.supervision.program import Program, Readiness
 
-#: Interval at which a new worker or daemon is looked for; there is no event for that.
+#: Interval at which a new worker or daemon is looked for, since neither sends an event.
 _POLL_S = 0.02
 #: A worker ends up to this much later than its jobs: Dramatiq's loops wake once a second.
 _WORKER_STOP_SLACK_S = 5.0
@@ -59,12 +59,12 @@ def require_telegram(loaded: LoadedSettings) -> None:
 
     if not loaded.settings.telegram_token:
         raise SettingsError(
-            "the Telegram bot has no token.",
+            "The Telegram bot has no token.",
             remedy="Set telegram_token in 3ox.toml, or BRIDGE_TELEGRAM_TOKEN, to the token from @BotFather.",
         )
     if find_spec("telegram") is None:
         raise SettingsError(
-            "python-telegram-bot is not installed.", remedy="pip install 'cmd-bridge[telegram]'"
+            "The package python-telegram-bot is not installed.", remedy="pip install 'cmd-bridge[telegram]'"
         )
 
 

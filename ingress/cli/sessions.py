@@ -104,7 +104,7 @@ def clear(*, ids: tuple[str, ...], every: bool, as_json: bool) -> int:
     """Delete the messages of sessions; their jobs stay."""
     if every == bool(ids):
         raise UsageProblem(
-            "give session IDs, or --all, but not both.", remedy="See '3ox sessions clear --help'."
+            "Give session IDs, or --all, but not both.", remedy="See '3ox sessions clear --help'."
         )
     known = _sessions()
     cleared: list[dict[str, object]] = []

@@ -42,7 +42,7 @@ def track(*, pid: int, project: str | None, name: str | None, as_json: bool) -> 
         bridge.admission.project(project)
     process = find_process(pid)
     if process is None:
-        raise UsageProblem(f"there is no process {pid} on this host.", remedy="'ps' lists the processes.")
+        raise UsageProblem(f"Process {pid} not found on this host.", remedy="'ps' lists the processes.")
     what = _command_line(pid) if name is None else utf8(name, "--name")
     job = make_job(
         "task.custom",

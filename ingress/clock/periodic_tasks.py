@@ -148,7 +148,7 @@ class PeriodicTasks:
         except JobNotFound:
             log.warning("canary.lost", job_id=job_id)
             return
-        self._daemon.tell(canary=str(record.status), canary_at=str(record.completed_at))
+        self._daemon.report(canary=str(record.status), canary_at=str(record.completed_at))
         if record.status != State.COMPLETED:
             log.warning("canary.late", job_id=job_id, status=str(record.status), reason=record.reason)
         else:
@@ -164,7 +164,7 @@ class PeriodicTasks:
         except FileNotFoundError:
             # Handed over meanwhile.
             return
-        handed = self._daemon.acceptance.hand_over()
+        handed = self._daemon.acceptance.submit_spooled()
         if handed:
             log.info("spool.handed_over", jobs=handed)
         elif oldest_s > _SPOOL_STUCK_S and not self._daemon.acceptance.spool.is_empty():

@@ -92,7 +92,7 @@ class Scheduler:
         return wait_s
 
     def _follow(self, claim: Claim) -> float:
-        self._daemon.tell(role="follows", leader=claim.holder)
+        self._daemon.report(role="follows", leader=claim.holder)
         if is_dead_local_process(claim.holder):
             log.warning("clock.leader_died", leader=claim.holder)
             self.leadership.depose(claim.holder)
@@ -107,7 +107,7 @@ class Scheduler:
         if claim.new:
             log.info("clock.leads", fence=term.fence, member=claim.holder)
             self._submitter.load_progress()
-        self._daemon.tell(
+        self._daemon.report(
             role="leads",
             fence=str(term.fence),
             fired=str(self._submitter.fired),

@@ -1,8 +1,8 @@
-"""Accepts jobs for a daemon: into the queue, or into the spool while the store is away.
+"""Accept jobs for a daemon: into the queue, or into the spool while the store is unavailable.
 
-Either way the caller has its receipt and the job is safe. What was spooled is handed over in order, each job
-once: it keeps its id, and the store knows an id that it has taken before. That holds for a try that was given
-up too: a store that stood still may carry it out when it goes on, and the hand-over finds the job there.
+Either way the caller gets a receipt, and the job is not lost. Spooled jobs are submitted in order, each
+once: a job keeps its id, and the store recognizes an id it has accepted before. That also covers a submission
+without an answer: if the store carried it out after all, the next submission finds the job there.
 """
 
 from __future__ import annotations
@@ -37,120 +37,116 @@ from ops.spool import Spool
 from ops.store.client import Store
 from ops.threads import start_duty
 
-_HAND_OVER_BATCH = 50
-#: What we spool ourselves wakes the hand-over; so often it looks for what other processes have spooled.
-_LOOK_S = 5.0
-#: Before a job goes to the spool a store that stands still is waited for so long: somebody wants the receipt.
+_BATCH = 50
+#: Interval at which jobs spooled by other processes are looked for; our own wake the thread.
+_POLL_S = 5.0
+#: Limit for the store's answer, in seconds, before a job goes to the spool: the caller waits for the receipt.
 ACCEPT_S = 1.0
-#: So often the store may answer a hand-over with an error; with the pauses in between that is some minutes.
+#: How many errors of the store an entry survives; with the backoff in between, some minutes.
 _REFUSALS_MAX = 30
-#: Idempotency keys that a daemon remembers for an outage: the last ones.
+#: How many idempotency keys a daemon remembers for an outage, the latest ones.
 _KEYS_MAX = 10_000
 
 log = get_logger(__name__)
 
 
 class Acceptance:
-    """Accepts jobs and hands over the spool; one per daemon.
+    """Accepts jobs and submits the spooled ones; one per daemon.
 
     Args:
-        bridge: Where the jobs go.
+        bridge: The bridge that gets the jobs.
 
     Attributes:
-        away: Set while the store is known not to answer, by whoever finds out. Nobody waits for it then: what
-            is accepted goes to the spool at once, and the hand-over tells when it is back.
+        spool: The jobs that the store has not accepted yet.
+        store_unavailable: Set while the store is known not to answer. Jobs then go to the spool at once,
+            without waiting for a timeout; the thread that submits the spool clears it.
     """
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         loaded = bridge.loaded
-        # The hand-over has more patience: nobody waits for it, and a slow store is to take what it can.
+        # Submitting the spool waits longer: no caller waits for it, and a slow store gets the time
+        # it needs.
         accept_s = min(ACCEPT_S, bridge.store.timeout_s)
-        self._prompt = Bridge(loaded, store=Store.open(loaded, timeout_s=accept_s))
-        self._prompt.admission.follow_settings(bridge.admission.latest)
+        self._quick = Bridge(loaded, store=Store.open(loaded, timeout_s=accept_s))
+        self._quick.admission.follow_settings(bridge.admission.latest)
         self.spool = Spool(loaded.workspace.spool_dir, max_bytes=loaded.settings.spool_max_bytes)
-        self.away = threading.Event()
-        self._keys = _Keys(self._prompt, self.spool, self.away)
+        self.store_unavailable = threading.Event()
+        self._keys = _IdempotencyKeys(self._quick, self.spool, self.store_unavailable)
         self._refusals: deque[str] = deque(maxlen=_REFUSALS_MAX)
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start to hand over what is in the spool, now and whenever something gets into it."""
-        self._thread = start_duty("hand-over", self._run, ended=self._stopping.is_set)
+        """Start the thread that submits the spooled jobs, now and whenever a job is spooled."""
+        self._thread = start_duty("spool", self._run, ended=self._stopping.is_set)
 
     def stop(self) -> None:
-        """Stop; what is in the spool stays there."""
+        """Stop; spooled jobs stay in the spool."""
         self._stopping.set()
         self._wake.set()
         if self._thread is not None:
             self._thread.join(timeout=5.0)
 
     def accept(self, job: Job, *, delay_s: float | None = None) -> Receipt:
-        """Take a job.
+        """Accept a job and return its receipt, with status ``spooled`` if the job went to the spool.
 
         Args:
             job: From ``make_job``.
-            delay_s: Start it so many seconds from now.
-
-        Returns:
-            Its receipt; with status ``spooled`` if it went to the spool.
+            delay_s: Delay before it starts, in seconds.
 
         Raises:
-            InvalidJob: It does not fit; nothing is kept.
-            PolicyDenied: The policy does not allow it; nothing is kept.
-            QueueFull: Too many jobs wait.
-            SpoolFull: The store is away and the spool takes no more.
+            InvalidJob: The job is not valid; it was not accepted.
+            PolicyDenied: The policy does not allow the job; it was not accepted.
+            QueueFull: The queue is full.
+            SpoolFull: The store is unavailable and the spool is full.
         """
-        # While older jobs are in the spool, newer ones queue up behind them: the order is kept.
-        if self.spool.is_empty() and not self.away.is_set():
+        # While older jobs are in the spool, newer ones go there too, to keep the order.
+        if self.spool.is_empty() and not self.store_unavailable.is_set():
             try:
-                receipt = self._prompt.submit(job, delay_s=delay_s)
+                receipt = self._quick.submit(job, delay_s=delay_s)
             except StoreUnreachable as error:
-                self.away.set()
+                self.store_unavailable.set()
                 log.warning("job.spooled", job_id=job.job_id, reason=str(error))
             else:
-                self.away.clear()
+                self.store_unavailable.clear()
                 self._keys.remember(job, receipt)
                 return receipt
         complete = self._bridge.admission.prepare(job).job
         return self._spool_once(complete, delay_s, ask_store=True)
 
     def accept_many(self, jobs: Sequence[Job]) -> list[Receipt]:
-        """Take jobs in few round trips; see ``accept``.
+        """Accept jobs in few round trips and return their receipts, in order; see ``accept``.
 
         Args:
             jobs: From ``make_job``.
 
-        Returns:
-            Their receipts, in order.
-
         Raises:
-            InvalidJob: One of them does not fit; into the store none was taken.
-            PolicyDenied: The policy does not allow one of them; the same holds.
-            QueueFull: Too many jobs wait; those for which there was room were taken, and the same again do
-                no harm.
-            SpoolFull: The store is away and the spool takes no more; the same holds.
+            InvalidJob: One of them is not valid; the store accepted none.
+            PolicyDenied: The policy does not allow one of them; the store accepted none.
+            QueueFull: The queue is full; the jobs for which there was room were accepted. Accepting the same
+                jobs again does not duplicate them.
+            SpoolFull: The store is unavailable and the spool is full; as for ``QueueFull``.
         """
-        if self.spool.is_empty() and not self.away.is_set():
+        if self.spool.is_empty() and not self.store_unavailable.is_set():
             try:
-                receipts = self._prompt.admission.submit(jobs)
+                receipts = self._quick.admission.submit(jobs)
             except StoreUnreachable as error:
-                self.away.set()
+                self.store_unavailable.set()
                 log.warning("jobs.spooled", jobs=len(jobs), reason=str(error))
             else:
                 for job, receipt in zip(jobs, receipts, strict=True):
                     self._keys.remember(job, receipt)
                 return receipts
         complete = [self._bridge.admission.prepare(job).job for job in jobs]
-        # The store is not asked for each of them what it knows: that is settled when it takes them over.
+        # The store is not asked for each key: duplicates are found when the jobs are submitted.
         return [self._spool_once(job, None, ask_store=False) for job in complete]
 
     def _spool_once(self, job: Job, delay_s: float | None, *, ask_store: bool) -> Receipt:
         if job.idempotency_key is None:
             return self._spool(job, delay_s)
-        # One at a time: of two commands with the same key the second is answered with the first's receipt.
+        # One at a time, so that the second of two jobs with the same key gets the first's receipt.
         with self._keys.lock:
             known = self._keys.find(job.idempotency_key, ask_store=ask_store)
             return self._spool(job, delay_s) if known is None else known
@@ -165,109 +161,107 @@ class Acceptance:
         self._keys.remember(job, receipt)
         return receipt
 
-    def hand_over(self) -> int:
-        """Hand over everything in the spool, in order.
-
-        Returns:
-            How many jobs were handed over; 0 if another process is at it.
+    def submit_spooled(self) -> int:
+        """Submit all spooled jobs in order, and return how many; 0 if another process is doing it.
 
         Raises:
-            StoreUnreachable: The store is away; what was not handed over stays.
-            QueueFull: The same for a full queue.
-            StoreError: The store answers with an error; the same.
-            StartFailed: What was refused cannot be moved out of the way; the same.
+            StoreUnreachable: The store is unavailable; the rest stays in the spool.
+            QueueFull: The queue is full; the rest stays in the spool.
+            StoreError: The store answered with an error; the rest stays in the spool.
+            StartFailed: A refused entry cannot be quarantined; the rest stays in the spool.
         """
-        handed = 0
+        submitted = 0
         with self.spool.exclusive() as ours:
             if ours:
                 self.spool.remove_drafts()
             while ours:
-                entries = self.spool.entries()[:_HAND_OVER_BATCH]
+                entries = self.spool.entries()[:_BATCH]
                 if not entries:
-                    return handed
+                    return submitted
                 for entry in entries:
                     try:
                         data = entry.read_bytes()
                     except FileNotFoundError:
-                        # Somebody has deleted it since it was listed.
+                        # Deleted since it was listed.
                         continue
                     try:
                         job, delay_s = read_entry(data)
                         receipt = self._bridge.submit(job, delay_s=delay_s)
                     except StoreError as error:
-                        # The store's fault as a rule, one of the wrong version for instance: that must not
-                        # empty the spool. An entry at which it fails again and again must not block it.
+                        # As a rule the store is at fault, for instance its version: that must not empty the
+                        # spool. An entry that fails every time must not block it.
                         if self._refusals.count(entry.name) < _REFUSALS_MAX:
                             self._refusals.append(entry.name)
                             raise
-                        aside = self.spool.quarantine(entry, _why(JobError.of(error)))
-                        log.exception("spool.refused", entry=str(aside), reason=str(error))
+                        refused = self.spool.quarantine(entry, _refusal(JobError.of(error)))
+                        log.exception("spool.refused", entry=str(refused), reason=str(error))
                         continue
                     except (InvalidJob, PolicyDenied, UnknownProject) as error:
-                        aside = self.spool.quarantine(entry, _why(JobError.of(error)))
-                        log.warning("spool.refused", entry=str(aside), reason=str(error))
+                        refused = self.spool.quarantine(entry, _refusal(JobError.of(error)))
+                        log.warning("spool.refused", entry=str(refused), reason=str(error))
                         continue
-                    self.away.clear()
-                    self._let_go(entry, job, receipt)
-                    handed += 1
-        return handed
+                    self.store_unavailable.clear()
+                    self._remove(entry, job, receipt)
+                    submitted += 1
+        return submitted
 
-    def _let_go(self, entry: Path, job: Job, receipt: Receipt) -> None:
-        """Delete an entry that the store has; whoever asks for one that was not needed is to be told so."""
+    def _remove(self, entry: Path, job: Job, receipt: Receipt) -> None:
+        """Delete the entry of an accepted job; quarantine one that duplicates another job."""
         if not receipt.duplicate or receipt.job_id == job.job_id:
             entry.unlink()
             return
         log.warning("spool.duplicate", job_id=job.job_id, first=receipt.job_id)
-        said = f"its idempotency key stands for {receipt.job_id}, which was taken instead."
-        self.spool.quarantine(entry, _why(JobError("Duplicate", said), "cancelled"))
+        message = f"duplicate of {receipt.job_id}, which has the same idempotency key."
+        self.spool.quarantine(entry, _refusal(JobError("Duplicate", message), "cancelled"))
 
     def _run(self) -> None:
         backoff = Backoff()
         while not self._stopping.is_set():
             try:
-                if self.away.is_set():
-                    # The hand-over does not tell that it is back when another process is at it.
+                if self.store_unavailable.is_set():
+                    # Submitting does not notice the store if another process is doing it.
                     self._bridge.store.call("PING")
-                    self.away.clear()
+                    self.store_unavailable.clear()
                 if not self.spool.is_empty():
-                    handed = self.hand_over()
-                    if handed:
-                        log.info("spool.handed_over", jobs=handed)
+                    submitted = self.submit_spooled()
+                    if submitted:
+                        log.info("spool.handed_over", jobs=submitted)
             except (StoreUnreachable, StoreError, QueueFull, StartFailed) as error:
                 if isinstance(error, StoreError | StartFailed):
                     log.warning("spool.not_handed_over", reason=str(error))
                 backoff.wait(self._stopping)
             else:
                 backoff.reset()
-                self._wake.wait(_LOOK_S)
+                self._wake.wait(_POLL_S)
                 self._wake.clear()
 
 
-class _Keys:
-    """Which idempotency keys were taken, for the time when the store cannot say it.
+class _IdempotencyKeys:
+    """The idempotency keys in use, for the time when the store does not answer.
 
-    What this process took last, what lies in the spool, and the store itself if it is back already.
+    Knows the keys of the jobs that this process accepted last, of the spooled jobs, and asks the store if it
+    is available.
 
     Args:
         bridge: The store.
-        spool: Where jobs lie in the meantime.
-        away: Set while the store is known not to answer: it is not asked then, since each request of a door
-            would wait for its time-out, one after the other.
+        spool: The spooled jobs.
+        store_unavailable: Set while the store is known not to answer; it is not asked then, since each
+            request would wait for its timeout.
 
     Attributes:
-        lock: To be held from ``find`` to ``remember`` by whoever spools.
+        lock: Held from ``find`` to ``remember`` when a job is spooled.
     """
 
-    def __init__(self, bridge: Bridge, spool: Spool, away: threading.Event) -> None:
+    def __init__(self, bridge: Bridge, spool: Spool, store_unavailable: threading.Event) -> None:
         self._bridge = bridge
         self._spool = spool
-        self._away = away
+        self._store_unavailable = store_unavailable
         self._receipts: OrderedDict[str, Receipt] = OrderedDict()
         self._has_read = False
         self.lock = threading.RLock()
 
     def remember(self, job: Job, receipt: Receipt) -> None:
-        """Note the receipt of a job that was taken."""
+        """Remember the receipt of an accepted job."""
         if job.idempotency_key is not None:
             with self.lock:
                 self._receipts[job.idempotency_key] = receipt
@@ -275,18 +269,18 @@ class _Keys:
                     self._receipts.popitem(last=False)
 
     def find(self, key: str, *, ask_store: bool) -> Receipt | None:
-        """Give the receipt of the job that this key stands for, if one is known.
+        """Return the receipt of the job with this key, None if none is known.
 
         Args:
             key: The idempotency key.
-            ask_store: Ask the store too, which may cost its time-out.
+            ask_store: Ask the store too, which may take its timeout.
         """
         if not self._has_read:
             self._read_spool()
         known = self._receipts.get(key)
         if known is not None:
             return msgspec.structs.replace(known, duplicate=True)
-        if not ask_store or self._away.is_set():
+        if not ask_store or self._store_unavailable.is_set():
             return None
         reader = self._bridge.reader
         try:
@@ -295,16 +289,16 @@ class _Keys:
         except JobNotFound:
             return None
         except StoreUnreachable:
-            self._away.set()
+            self._store_unavailable.set()
             return None
 
     def _read_spool(self) -> None:
-        """Read what an earlier process left there; its answers hold."""
+        """Remember the jobs that an earlier process spooled."""
         for entry in self._spool.entries():
             try:
                 job, _ = read_entry(entry.read_bytes())
             except (FileNotFoundError, InvalidJob):
-                # Handed over at this moment; or of no use, which the hand-over says.
+                # Submitted just now; or not readable, which is reported when it is submitted.
                 continue
             self.remember(job, _spool_receipt(job))
         self._has_read = True
@@ -316,5 +310,5 @@ def _spool_receipt(job: Job) -> Receipt:
     )
 
 
-def _why(error: JobError, status: Literal["failed", "cancelled"] = "failed") -> bytes:
+def _refusal(error: JobError, status: Literal["failed", "cancelled"] = "failed") -> bytes:
     return msgspec.json.encode(Refusal(status, time.time_ns() // 1_000_000, error))

@@ -1,4 +1,4 @@
-"""A daemon's sign of life in the store: what ``3ox status`` lists under ``daemons``."""
+"""A daemon's heartbeat in the store, listed by ``3ox status``."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from ops.processes import pid_alive
 from ops.store.client import Store
 from ops.threads import start_duty
 
-#: A beat is due so often, and a daemon that has missed five of them is not healthy.
+#: Heartbeat interval; a daemon without one for ``LEASE_S`` is not healthy.
 BEAT_S = 1.0
 LEASE_S = 5.0
-#: What a daemon that vanished leaves is shown as lost for so long, if nobody took its place.
+#: How long a daemon that died is listed as lost, if no other replaced it.
 REMEMBER_S = 3600.0
-#: If another daemon of this name lives, on whatever host, it is forgotten so soon after its lease has ended.
+#: How long after the end of its lease it is listed if another daemon of its name runs on any host.
 REPLACED_S = 10.0
-_FORGET_MAX = 20
+_REMOVE_MAX = 20
 
 log = get_logger(__name__)
 
 
-class Presence:
-    """Tells the store that a daemon serves, for as long as its own loop turns.
+class DaemonHeartbeat:
+    """Renews a daemon's entry in the store while the daemon's own loop runs.
 
-    The beat is given by a thread, but only while ``pulse`` has been called of late: a daemon whose loop hangs
-    must not look well.
+    A thread sends the heartbeat, but only while ``pulse`` is called: a daemon whose loop hangs must not look
+    healthy.
 
     Args:
-        store: Where it is told.
+        store: The store.
         keys: Names of the keys.
-        name: Of the daemon.
-        stall_s: A loop that has not turned for so long hangs.
+        name: Name of the daemon.
+        stall_s: Time without ``pulse`` after which the loop is considered hung, in seconds.
     """
 
     def __init__(self, store: Store, keys: Keys, name: str, *, stall_s: float) -> None:
@@ -53,11 +53,11 @@ class Presence:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to beat."""
-        self._thread = start_duty("presence", self._run, ended=self._ended.is_set)
+        """Start the heartbeat."""
+        self._thread = start_duty("heartbeat", self._run, ended=self._ended.is_set)
 
     def stop(self) -> None:
-        """Stop, and take the entry out of the list."""
+        """Stop the heartbeat and remove the daemon from the list."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join(timeout=2 * BEAT_S)
@@ -69,23 +69,23 @@ class Presence:
             log.info("daemon.entry_left", reason=str(error))
 
     def pulse(self) -> None:
-        """Say that the daemon's loop turns; to be called at least every second or so."""
+        """Note that the daemon's loop runs; to be called about once a second."""
         self._pulse_s = time.monotonic()
 
-    def tell(self, **facts: str) -> None:
+    def report(self, **facts: str) -> None:
         """Add facts that ``3ox status --json`` shows with the daemon."""
         self._facts.update(facts)
 
     @property
     def stalled_s(self) -> float:
-        """For how long the loop has not turned."""
+        """Seconds since the latest ``pulse``."""
         return time.monotonic() - self._pulse_s
 
     def _run(self) -> None:
-        self._forget_dead_kin()
+        self._remove_dead()
         while not self._ended.is_set():
             if self.stalled_s < self._stall_s:
-                # The daemon itself says so where it matters; here the next beat is the next try.
+                # The daemon reports the outage itself; the next heartbeat is the next attempt.
                 with contextlib.suppress(StoreUnreachable):
                     self._beat()
             self._ended.wait(BEAT_S)
@@ -104,30 +104,30 @@ class Presence:
                 ("ZREMRANGEBYSCORE", self._keys.daemons, "-inf", now_ms - int(REMEMBER_S * 1000)),
                 (
                     *("ZRANGEBYSCORE", self._keys.daemons, "-inf", now_ms - int(REPLACED_S * 1000)),
-                    *("LIMIT", 0, _FORGET_MAX),
+                    *("LIMIT", 0, _REMOVE_MAX),
                 ),
             ],
         )
         if isinstance(replies[-1], list):
             lost = [item.decode() for item in replies[-1]]
-            self._forget([member for member in lost if member.startswith(f"{self.name}@")])
+            self._remove([member for member in lost if member.startswith(f"{self.name}@")])
 
-    def _forget_dead_kin(self) -> None:
-        """Remove what an earlier process of this daemon on this host left when it was killed."""
+    def _remove_dead(self) -> None:
+        """Remove the entries of killed processes of this daemon on this host."""
         try:
             members = [item.decode() for item in self._store.call("ZRANGE", self._keys.daemons, 0, -1)]
         except StoreUnreachable:
             return
         dead = []
         for member in members:
-            kin, _, pid = member.rpartition(":")
-            if kin == f"{self.name}@{self.host}" and pid.isdigit() and not pid_alive(int(pid)):
+            daemon, _, pid = member.rpartition(":")
+            if daemon == f"{self.name}@{self.host}" and pid.isdigit() and not pid_alive(int(pid)):
                 dead.append(member)
-        # The next beat is the next try.
+        # The next heartbeat removes what is left.
         with contextlib.suppress(StoreUnreachable):
-            self._forget(dead)
+            self._remove(dead)
 
-    def _forget(self, members: list[str]) -> None:
+    def _remove(self, members: list[str]) -> None:
         if members:
             keys = [self._keys.daemon(member) for member in members]
             self._store.pipeline([("ZREM", self._keys.daemons, *members), ("DEL", *keys)])

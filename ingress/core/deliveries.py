@@ -1,4 +1,4 @@
-"""Where results have not arrived: lists them, counts them, tries them again."""
+"""Undelivered results: list, count and redeliver them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ops.errors import JobNotFound, WrongState
 
 
 def list_undelivered(limit: int = 50) -> list[JobRecord]:
-    """Give jobs whose results have not arrived everywhere, with their ``deliveries``.
+    """Return jobs whose results were not delivered everywhere, with their ``deliveries``.
 
-    Those that the store has let go of meanwhile come from the history, if it has them.
+    Jobs that the store no longer has come from the history.
 
     Args:
-        limit: How many at most.
+        limit: Maximum number of jobs.
     """
     reader = current_bridge().reader
     found = reader.undelivered(limit)
@@ -32,37 +32,34 @@ def list_undelivered(limit: int = 50) -> list[JobRecord]:
 
 
 def count_undelivered() -> dict[str, int]:
-    """Count deliveries that have not arrived: ``waiting`` (on the way) and ``failed`` (given up)."""
+    """Count the undelivered results: ``waiting`` (pending) and ``failed``."""
     reader = current_bridge().reader
     return counted(reader.read, reader.keys)
 
 
 def redeliver(part: str, *, reason: str = "asked for by a program") -> list[str]:
-    """Try the deliveries of a job again that were given up.
+    """Retry the failed deliveries of a job, and return their destinations.
 
     Args:
         part: The job's id, or a unique part of it.
         reason: Who asks; kept with the delivery.
 
-    Returns:
-        Which sinks.
-
     Raises:
-        WrongState: None was given up.
+        WrongState: The job has no failed delivery, or is no longer in the store.
         JobNotFound: No job fits.
     """
     bridge = current_bridge()
     record = find(bridge, part).record()
     if bridge.reader.status_of(record.job_id) is None:
         raise WrongState(
-            f"the store has let go of {record.job_id}: there is nothing to deliver any more.",
-            remedy=f"'3ox jobs {record.job_id} --json' has what the history keeps.",
+            f"{record.job_id} is no longer in the store, so its result cannot be delivered.",
+            remedy=f"'3ox jobs {record.job_id} --json' shows the result in the history.",
         )
-    again = [item for item in record.deliveries if item.status == State.FAILED]
-    again = [item for item in again if bridge.scripts.requeue(item.delivery_id, reason)[0] == "queued"]
-    if not again:
+    failed = [item for item in record.deliveries if item.status == State.FAILED]
+    queued = [item for item in failed if bridge.scripts.requeue(item.delivery_id, reason)[0] == "queued"]
+    if not queued:
         raise WrongState(
-            f"no delivery of {record.job_id} was given up.",
-            remedy=f"'3ox jobs {record.job_id} --json' shows where its result went.",
+            f"{record.job_id} has no failed delivery.",
+            remedy=f"'3ox jobs {record.job_id} --json' lists its deliveries.",
         )
-    return [item.sink for item in again]
+    return [item.sink for item in queued]

@@ -81,7 +81,7 @@ def check_note(note: str | None) -> None:
     """
     if note is not None and len(note.encode("utf-8", "replace")) > NOTE_MAX_BYTES:
         raise UsageProblem(
-            f"the note is longer than {NOTE_MAX_BYTES} bytes.", remedy="Drop it as a file of its own."
+            f"The note is longer than {NOTE_MAX_BYTES} bytes.", remedy="Drop it as a file of its own."
         )
 
 

@@ -1,6 +1,7 @@
-"""Answers about the ledger for every door: does it hold, is this receipt sealed, who signs.
+"""Verify the ledger and receipts, and return the public keys, for all interfaces.
 
-The ledger lies in the workspace of the host whose clock leads; a bridge over several hosts has several.
+The ledger is in the workspace of the host whose scheduler is the leader; a bridge over several hosts has
+several.
 """
 
 from __future__ import annotations
@@ -21,30 +22,30 @@ from ops.errors import JobNotFound, StoreUnreachable
 from ops.settings.load import LoadedSettings
 from ops.signing import KeyRing, PublicKey
 
-#: A transition is sealed within two seconds; who asks sooner waits for it, and a little longer.
+#: How long to wait for transitions to be sealed, which takes up to two seconds.
 _SEAL_WAIT_S = 3.0
-_ASK_AGAIN_S = 0.1
+_POLL_S = 0.1
 
 
 def key_ring(loaded: LoadedSettings) -> KeyRing:
-    """Give the keys of a workspace."""
+    """Return the signing keys of a workspace."""
     return KeyRing(loaded.workspace.keys_dir, lifetime_s=loaded.settings.ledger_key_days * 86_400.0)
 
 
 def public_keys(loaded: LoadedSettings) -> list[PublicKey]:
-    """Give the public keys that sign, or signed, the ledger of this workspace; none before the first line."""
+    """Return the public keys of a workspace's ledger, past and present; none before its first entry."""
     return key_ring(loaded).public_keys(time.time())
 
 
 def verify_ledger(bridge: Bridge, *, day: str | None = None) -> Verdict:
-    """Prove the ledger of this workspace.
+    """Verify the ledger of this workspace.
 
     Args:
-        bridge: Its bridge; while the store is away only the files are proven, and a note says so.
-        day: Only this day, ``YYYY-MM-DD``.
+        bridge: The bridge. While the store is unavailable only the files are verified, and a note says so.
+        day: Verify only this day, ``YYYY-MM-DD``.
 
     Raises:
-        LedgerBroken: There is no such day.
+        LedgerBroken: The ledger has no such day.
     """
     folder, keys = bridge.loaded.workspace.ledger_dir, key_ring(bridge.loaded)
     if day is not None:
@@ -53,15 +54,15 @@ def verify_ledger(bridge: Bridge, *, day: str | None = None) -> Verdict:
         return Verification(folder, keys).run(sealing=LedgerProgress(bridge.scripts), reader=bridge.reader)
     except StoreUnreachable:
         verdict = Verification(folder, keys).run()
-        note = "the store is away: the ledger was not compared with it."
+        note = "the store is unavailable, so the ledger was not compared with it."
         return msgspec.structs.replace(verdict, notes=[*verdict.notes, note])
 
 
 def seals(bridge: Bridge, job_id: str) -> list[Seal]:
-    """Give the sealed lines of a job, in their order; of one that the store has forgotten, too.
+    """Return the sealed ledger entries of a job in order, also of one that the store no longer has.
 
     Args:
-        bridge: Its bridge.
+        bridge: The job's bridge.
         job_id: The whole id.
     """
     created = bridge.store.call("HGET", bridge.reader.keys.job(job_id), "created")
@@ -70,12 +71,12 @@ def seals(bridge: Bridge, job_id: str) -> list[Seal]:
 
 
 def last_trace(bridge: Bridge, part: str, missing: JobNotFound) -> JobNotFound:
-    """Give the error for a job that neither store nor history has, with what the ledger says of it.
+    """Return the error for a job that neither store nor history has, with its last state in the ledger.
 
     Args:
-        bridge: Its bridge.
-        part: What was asked for; only a whole id is looked for.
-        missing: The error if the ledger has nothing either.
+        bridge: The bridge whose ledger is searched.
+        part: The id as given; only a whole id is searched for.
+        missing: The error to return if the ledger does not have the job either.
     """
     job_id = id_named(part)
     if len(job_id) != ID_LENGTH or not is_id_part(job_id):
@@ -93,16 +94,16 @@ def last_trace(bridge: Bridge, part: str, missing: JobNotFound) -> JobNotFound:
 
 
 def verify_receipt(bridge: Bridge, part: str) -> Proof:
-    """Prove the receipt of a job, also of one that only the history has.
+    """Verify the receipt of a job against the ledger, also of one that only the history has.
 
-    Waits a moment for transitions that are to be sealed yet.
+    Waits up to 3 s for transitions that are not sealed yet.
 
     Args:
-        bridge: Its bridge.
+        bridge: The job's bridge.
         part: The job's id, or a unique part of it.
 
     Raises:
-        JobNotFound: No job fits.
+        JobNotFound: Neither store nor history has the job.
     """
     handle = find(bridge, part)
     try:
@@ -131,4 +132,4 @@ def _verify_live(bridge: Bridge, job_id: str) -> Proof:
             raise job_not_found(job_id)
         if not waits or time.monotonic() > ends_s:
             return prove(job_id, chain, seals(bridge, job_id), key_ring(bridge.loaded))
-        time.sleep(_ASK_AGAIN_S)
+        time.sleep(_POLL_S)

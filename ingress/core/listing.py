@@ -1,7 +1,7 @@
-"""Jobs of store and history as one: a list, a search, one job, its receipt and its output.
+"""List and search the jobs of store and history as one.
 
-An ended job stands in both for a while, and looks the same in both. Here it comes from the history, once it
-is there as it ended; from the store come those that have not ended, ended a moment ago, or run again.
+A finished job is in both for a while, with the same content. It is read from the history once it is there in
+its final state; jobs that have not finished, finished a moment ago or run again are read from the store.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from middleware.job.records import JobPage, JobRecord
 from middleware.job.states import FINAL, State
 from ops.errors import InvalidJob
 
-#: Cursors of a list: an id. Of a list of those that wait or run: a cursor of the store. Of a search: the last
-#: number of the history when it began, and the number or the id below which it goes on.
-_LIST, _WAITING, _SEARCH = "i:", "w:", "s:"
-#: Of the jobs of one state that have not ended, so many of the latest are looked through for a day or for
-#: words; there is no index of either in the store.
-_LOOK_MAX = 2_000
+#: Prefixes of cursors. List: an id. Unfinished jobs: a cursor of the store. Search: the last number of the
+#: history when the search began, and the number or the id below which it continues.
+_LIST, _UNFINISHED, _SEARCH = "i:", "w:", "s:"
+#: How many unfinished jobs of each state, the latest ones, are searched for a day or for words: the store
+#: has no index of these.
+_SCAN_MAX = 2_000
 _CHUNK = 200
-#: How often a page is tried to be filled; there is no index of the doors in the store, for instance.
-_LOOKS_MAX = 20
+#: How many reads fill a page at most; the store has no index of sources, for instance.
+_READS_MAX = 20
 _EXPORT_PAGE = 500
 
 
 class Catalog:
-    """All jobs of a bridge that this host knows of; belongs to the thread that made it.
+    """The jobs of a bridge's store and of this host's history; for use by the thread that created it.
 
     Args:
-        bridge: For those in the store.
-        history: Of this host's workspace.
+        bridge: The bridge.
+        history: The history; by default the one of the bridge's workspace.
 
     Raises:
         HistoryBroken: The history cannot be read.
@@ -51,7 +51,7 @@ class Catalog:
         self._history = History(bridge.loaded.workspace.history_db) if history is None else history
 
     def __enter__(self) -> Self:
-        """Give the catalog; the history is closed at the end of the block."""
+        """Return the catalog; the history is closed at the end of the block."""
         return self
 
     def __exit__(
@@ -63,122 +63,119 @@ class Catalog:
         """Close the history."""
         self._history.close()
 
-    def page(self, narrowing: JobFilter, *, limit: int = 50, cursor: str | None = None) -> JobPage:
-        """Give a page of jobs, the latest id first; it may be short, or empty, and yet not the last.
+    def page(self, filters: JobFilter, *, limit: int = 50, cursor: str | None = None) -> JobPage:
+        """Return a page of jobs, the latest id first; a page with fewer jobs is not necessarily the last.
 
-        A search gives those first that the history does not have yet, then those archived last.
+        A search lists the jobs first that the history does not have yet, then the latest archived.
 
         Args:
-            narrowing: Which.
-            limit: How many.
-            cursor: ``next`` of the page before.
+            filters: Which jobs to list.
+            limit: Maximum number of jobs.
+            cursor: ``next`` of the previous page.
 
         Raises:
-            InvalidJob: The cursor is of another list; no such state, job type or day; no word to search for.
-            StoreUnreachable: The store is away.
+            InvalidJob: The cursor is of another list; a state, job type or day is not valid; a search has
+                no words.
+            StoreUnreachable: The store is unavailable.
             HistoryBroken: The history cannot be read.
         """
-        jobs, following = self._page(narrowing, limit, cursor)
-        for _ in range(_LOOKS_MAX):
+        jobs, following = self._page(filters, limit, cursor)
+        for _ in range(_READS_MAX):
             if following is None or len(jobs) == limit:
                 break
-            more, following = self._page(narrowing, limit - len(jobs), following)
+            more, following = self._page(filters, limit - len(jobs), following)
             jobs += more
-        summary = self._reader.summary(job_type=narrowing.job_type, project=narrowing.project)
+        summary = self._reader.summary(job_type=filters.job_type, project=filters.project)
         return JobPage([_listed(record) for record in jobs], summary, following)
 
-    def _page(
-        self, narrowing: JobFilter, limit: int, cursor: str | None
-    ) -> tuple[list[JobRecord], str | None]:
-        if narrowing.day is not None:
-            check_day(narrowing.day)
-        kind = _LIST if narrowing.text is None else _SEARCH
-        if kind == _LIST and narrowing.status is not None and narrowing.status not in FINAL:
-            kind = _WAITING
+    def _page(self, filters: JobFilter, limit: int, cursor: str | None) -> tuple[list[JobRecord], str | None]:
+        if filters.day is not None:
+            check_day(filters.day)
+        kind = _LIST if filters.text is None else _SEARCH
+        if kind == _LIST and filters.status is not None and filters.status not in FINAL:
+            kind = _UNFINISHED
         if cursor is not None and not cursor.startswith(kind):
             raise _no_cursor(cursor)
         place = None if cursor is None else cursor.removeprefix(kind)
-        how = {_LIST: self._merged, _WAITING: self._waiting, _SEARCH: self._found}[kind]
-        jobs, following = how(narrowing, limit, place)
+        how = {_LIST: self._merged, _UNFINISHED: self._unfinished, _SEARCH: self._found}[kind]
+        jobs, following = how(filters, limit, place)
         return jobs, None if following is None else kind + following
 
-    def _waiting(
-        self, narrowing: JobFilter, limit: int, place: str | None
+    def _unfinished(
+        self, filters: JobFilter, limit: int, place: str | None
     ) -> tuple[list[JobRecord], str | None]:
-        """Those that have not ended are in the store only."""
+        """Return jobs of an unfinished state, which only the store has."""
         page = self._reader.page(
-            status=narrowing.status,
-            job_type=narrowing.job_type,
-            project=narrowing.project,
-            source=narrowing.source,
+            status=filters.status,
+            job_type=filters.job_type,
+            project=filters.project,
+            source=filters.source,
             limit=limit,
             cursor=place,
         )
-        return [record for record in page.jobs if narrowing.matches(record)], page.next
+        return [record for record in page.jobs if filters.matches(record)], page.next
 
     def _merged(
-        self, narrowing: JobFilter, limit: int, below: str | None
+        self, filters: JobFilter, limit: int, below: str | None
     ) -> tuple[list[JobRecord], str | None]:
         if below is not None and not is_id_part(below):
             raise _no_cursor(f"{_LIST}{below}")
-        live, live_floor = self._live(narrowing, limit, below)
-        rows = self._history.page(narrowing, limit=limit + 1, below=below)
+        live, live_floor = self._live(filters, limit, below)
+        rows = self._history.page(filters, limit=limit + 1, below=below)
         past_floor = rows[-1].record.job_id if len(rows) > limit else None
         found = {past.record.job_id: past.record for past in self._as_they_ended(rows)}
         found.update((record.job_id, record) for record in live)
-        # Below its floor each of the two may have more, which the next page has.
+        # Store and history may each have more jobs below their floor; they belong to the next page.
         floor = max((at for at in (live_floor, past_floor) if at is not None), default=None)
         ids = sorted((job_id for job_id in found if floor is None or job_id >= floor), reverse=True)
         jobs = [found[job_id] for job_id in ids[:limit]]
         return jobs, jobs[-1].job_id if len(ids) > limit else floor
 
-    def _live(
-        self, narrowing: JobFilter, limit: int, below: str | None
-    ) -> tuple[list[JobRecord], str | None]:
-        """Give jobs of the store by their id; and the id down to which these are all, if they are not all."""
-        if narrowing.status is not None or narrowing.day is not None:
-            return self._of_store_only(narrowing, limit, below)
+    def _live(self, filters: JobFilter, limit: int, below: str | None) -> tuple[list[JobRecord], str | None]:
+        """Return jobs of the store by id, and the id down to which they are all (None: to the end)."""
+        if filters.status is not None or filters.day is not None:
+            return self._of_store_only(filters, limit, below)
         page = self._reader.page(
-            job_type=narrowing.job_type,
-            project=narrowing.project,
-            source=narrowing.source,
+            job_type=filters.job_type,
+            project=filters.project,
+            source=filters.source,
             limit=limit,
             cursor=below,
         )
         return page.jobs, page.next
 
     def _of_store_only(
-        self, narrowing: JobFilter, limit: int, below: str | None
+        self, filters: JobFilter, limit: int, below: str | None
     ) -> tuple[list[JobRecord], str | None]:
-        """The same for those that the history does not have as they are."""
-        ids = [job_id for job_id in self._candidates(narrowing) if below is None or job_id < below]
+        """Return as ``_live`` does, for jobs that the history does not have in their present state."""
+        ids = [job_id for job_id in self._candidates(filters) if below is None or job_id < below]
         found: list[JobRecord] = []
         for at in range(0, len(ids), _CHUNK):
             some = ids[at : at + _CHUNK]
-            found += [record for record in self._reader.records(some) if narrowing.matches(record)]
+            found += [record for record in self._reader.records(some) if filters.matches(record)]
             if len(found) > limit:
                 return found, some[-1]
         return found, None
 
-    def _candidates(self, narrowing: JobFilter) -> list[str]:
-        """Give the ids of jobs that the history does not have as they are, the latest first."""
-        status = narrowing.status
+    def _candidates(self, filters: JobFilter) -> list[str]:
+        """Return the ids of jobs that the history does not have in their present state, the latest first."""
+        status = filters.status
         ids: set[str] = set()
         for state in State if status is None else (State(status),):
-            ids |= self._ended_lately(state, narrowing) if state in FINAL else self._not_ended(state)
+            ids |= self._not_archived(state, filters) if state in FINAL else self._ids_in(state)
         return sorted(ids, reverse=True)
 
-    def _not_ended(self, state: State) -> set[str]:
+    def _ids_in(self, state: State) -> set[str]:
         key = self._reader.keys.state(state)
-        return {item.decode() for item in self._reader.store.call("ZREVRANGE", key, 0, _LOOK_MAX - 1)}
+        return {item.decode() for item in self._reader.store.call("ZREVRANGE", key, 0, _SCAN_MAX - 1)}
 
-    def _ended_lately(self, state: State, narrowing: JobFilter) -> set[str]:
-        """All of them for a list: where no clock archives, that is all that have ended."""
+    def _not_archived(self, state: State, filters: JobFilter) -> set[str]:
+        """Return finished jobs that are not archived yet; without a scheduler, that is all of them."""
         key, since_ms = self._reader.keys.state(state), self._history.places().get(str(state), 0)
         ids: set[str] = set()
         step = 1000
         offset = 0
-        while narrowing.text is None or offset < _LOOK_MAX:
+        while filters.text is None or offset < _SCAN_MAX:
             flat = self._reader.store.call(
                 *("ZREVRANGEBYSCORE", key, "+inf", max(0, since_ms - OVERLAP_MS), "WITHSCORES"),
                 *("LIMIT", offset, step),
@@ -192,7 +189,7 @@ class Catalog:
         return ids
 
     def _as_they_ended(self, rows: list[ArchivedJob]) -> list[ArchivedJob]:
-        """Give jobs of the history but for those that the store has in another state: they run again."""
+        """Return the archived jobs except those that the store has in another state: they were retried."""
         if not rows:
             return []
         keys = self._reader.keys
@@ -205,31 +202,29 @@ class Catalog:
             if status is None or (status.decode() in FINAL and int(completed or 0) == past.ended_ms)
         ]
 
-    def _found(
-        self, narrowing: JobFilter, limit: int, place: str | None
-    ) -> tuple[list[JobRecord], str | None]:
+    def _found(self, filters: JobFilter, limit: int, place: str | None) -> tuple[list[JobRecord], str | None]:
         top, below, live_below = self._search_place(place)
         jobs: list[JobRecord] = []
         if below is None:
             ids = [
-                job_id for job_id in self._candidates(narrowing) if live_below is None or job_id < live_below
+                job_id for job_id in self._candidates(filters) if live_below is None or job_id < live_below
             ]
-            records = [record for record in self._records(ids) if narrowing.matches(record)]
-            live = having_words(records, narrowing.text or "")
+            records = [record for record in self._records(ids) if filters.matches(record)]
+            live = having_words(records, filters.text or "")
             jobs = live[:limit]
             if len(live) > limit:
                 return jobs, f"{top}:i{jobs[-1].job_id}"
-        # What is archived while somebody pages through has been given before.
+        # Jobs archived since the first page were listed there.
         from_number = top + 1 if below is None else below
         room = limit - len(jobs)
-        rows = self._history.search(narrowing, limit=room + 1, below=from_number)
+        rows = self._history.search(filters, limit=room + 1, below=from_number)
         given = rows[:room]
         jobs += [past.record for past in self._as_they_ended(given)]
         last = given[-1].number if given else from_number
         return jobs, f"{top}:{last}" if len(rows) > room else None
 
     def _search_place(self, place: str | None) -> tuple[int, int | None, str | None]:
-        """Read a cursor: last number when the search began, number to go on below, id to go on below."""
+        """Return a cursor's parts: last number when the search began, number and id to continue below."""
         if place is None:
             return self._history.last_number(), None, None
         top, _, last = place.partition(":")
@@ -243,12 +238,12 @@ class Catalog:
         for at in range(0, len(ids), _CHUNK):
             yield from self._reader.records(ids[at : at + _CHUNK])
 
-    def every(self, narrowing: JobFilter) -> Iterator[JobRecord]:
+    def every(self, filters: JobFilter) -> Iterator[JobRecord]:
         """Yield all jobs in full, each once, in the order of ``page``."""
         cursor: str | None = None
         while True:
-            jobs, cursor = self._page(narrowing, _EXPORT_PAGE, cursor)
-            # Those that come from the store have no attempts and no deliveries in a list.
+            jobs, cursor = self._page(filters, _EXPORT_PAGE, cursor)
+            # In lists, jobs of the store have no attempts and no deliveries.
             thin = [record.job_id for record in jobs if not record.attempts]
             whole = {item.record.job_id: item.record for item in read_snapshots(self._reader, thin)}
             yield from (whole.get(record.job_id, record) for record in jobs)
@@ -257,7 +252,7 @@ class Catalog:
 
 
 def _listed(record: JobRecord) -> JobRecord:
-    """Leave out what a list does not have, wherever the job comes from."""
+    """Return a job without what lists do not have."""
     if record.attempts or record.deliveries:
         return msgspec.structs.replace(record, attempts=[], deliveries=[])
     return record

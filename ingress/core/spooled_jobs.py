@@ -94,7 +94,7 @@ def read_entry(data: bytes) -> tuple[Job, float | None]:
     try:
         entry = msgspec.json.decode(data, type=Spooled)
     except msgspec.MsgspecError as error:
-        raise InvalidJob(f"the entry cannot be read: {error}.", remedy="Delete it.") from error
+        raise InvalidJob(f"The entry cannot be read: {error}.", remedy="Delete it.") from error
     return decode_job(bytes(entry.job)), None if entry.due_s is None else max(0.0, entry.due_s - time.time())
 
 

@@ -112,7 +112,9 @@ def utf8(text: str, what: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UsageProblem(f"{what} is not valid UTF-8.", remedy="Pass it in a file.") from error
+        raise UsageProblem(
+            f"{what[:1].upper()}{what[1:]} is not valid UTF-8.", remedy="Pass it in a file."
+        ) from error
     return text
 
 

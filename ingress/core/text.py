@@ -79,7 +79,7 @@ def duration(seconds: float) -> str:
 
 
 def seconds_between(start: str | None, end: str | None = None) -> float | None:
-    """Return the seconds between two RFC 3339 times, None if there is no start.
+    """Return the seconds between two RFC 3339 times, None without a start.
 
     Args:
         start: Earlier time.
@@ -94,7 +94,7 @@ def seconds_between(start: str | None, end: str | None = None) -> float | None:
 
 
 def since(start: str | None, end: str | None = None) -> str:
-    """Return the time between two RFC 3339 times as text, ``-`` if there is no start."""
+    """Return the time between two RFC 3339 times as text, ``-`` without a start."""
     seconds = seconds_between(start, end)
     return "-" if seconds is None else duration(seconds)
 

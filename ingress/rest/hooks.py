@@ -108,7 +108,7 @@ def refuse_replay(app_state: AppState, name: str, signature: str, delivery: str)
         ApiProblem: The request is a replay.
     """
     keys = app_state.read_bridge.reader.keys
-    away = app_state.acceptance.away
+    away = app_state.acceptance.store_unavailable
     if away.is_set():
         log.warning("rest.replay_unchecked", endpoint=name, reason="the store is unavailable.")
         return

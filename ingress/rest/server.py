@@ -107,7 +107,7 @@ def serve(daemon: Daemon, extensions: Sequence[Callable[[AppState], Extension]] 
     def started() -> None:
         url = url_of(settings, listening.getsockname()[1])
         daemon.announce(address_file, url)
-        daemon.tell(url=url)
+        daemon.report(url=url)
         daemon.ready()
 
     server = Server(config, started)

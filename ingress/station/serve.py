@@ -221,7 +221,7 @@ class Station:
 
     def _report(self) -> None:
         """Publish the state of the station for ``3ox status``."""
-        self._daemon.tell(
+        self._daemon.report(
             mode=self._watcher.mode,
             handed_in=str(self._submitted),
             taken=str(self._completion.completed),

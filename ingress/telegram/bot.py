@@ -75,10 +75,10 @@ class TelegramBot:
             bridge.reader.keys,
             self._bot_id,
             ReplyFiles(daemon.loaded.workspace.state_dir / "telegram" / self._bot_id),
-            daemon.acceptance.away,
+            daemon.acceptance.store_unavailable,
         )
         self._replies = Replies(self._client, self._update_log, bridge, daemon.acceptance)
-        self._problem = PollingProblem(lambda problem: daemon.tell(problem=problem))
+        self._problem = PollingProblem(lambda problem: daemon.report(problem=problem))
 
     def tasks(self) -> list[Coroutine[Any, Any, None]]:
         """Return what runs at the same time until the daemon stops."""
@@ -86,7 +86,11 @@ class TelegramBot:
         admins = self._settings.telegram_admins
         if admins:
             approvals = ApprovalRequests(
-                self._client, self._daemon.bridge, self._bot_id, list(admins), self._daemon.acceptance.away
+                self._client,
+                self._daemon.bridge,
+                self._bot_id,
+                list(admins),
+                self._daemon.acceptance.store_unavailable,
             )
             tasks.append(approvals.run())
         return tasks

@@ -125,7 +125,7 @@ class ReplyProgress:
         output = RunningOutput("" if reply.spooled else messages.working(reply.job_id))
         waiting, misses = "", 0
         while True:
-            if self._acceptance.away.is_set():
+            if self._acceptance.store_unavailable.is_set():
                 await signal.wait(_UNAVAILABLE_CHECK_S)
                 continue
             try:

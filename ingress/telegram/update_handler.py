@@ -157,7 +157,7 @@ class UpdateHandler:
             return self._submit(update_id, message, self._task(update_id, message, words))
         if name not in COMMANDS:
             return _text_reply(update_id, message, f"Unknown command /{name[:40]}.\n\n{HELP}")
-        commands = STORELESS_COMMANDS if self._acceptance.away.is_set() else COMMANDS
+        commands = STORELESS_COMMANDS if self._acceptance.store_unavailable.is_set() else COMMANDS
         if name not in commands:
             raise StoreUnreachable
         return _text_reply(update_id, message, commands[name](self._bridge, words, _sender(message)))
@@ -221,7 +221,7 @@ class UpdateHandler:
         return self._approve_or_deny(action, job_id, f"telegram:{user_id}")
 
     def _approve_or_deny(self, action: str, job_id: str, actor: str) -> str:
-        if self._acceptance.away.is_set():
+        if self._acceptance.store_unavailable.is_set():
             return _STORE_UNAVAILABLE
         try:
             if action == APPROVE:

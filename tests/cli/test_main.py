@@ -43,8 +43,8 @@ def test_no_command_shows_help_and_is_wrong_use(quiet: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("jobz",), "unknown command 'jobz'. Did you mean 'jobs'?"),
-        (("frobnicate",), "unknown command 'frobnicate'. '3ox --help'"),
+        (("jobz",), "Unknown command 'jobz'. Did you mean 'jobs'?"),
+        (("frobnicate",), "Unknown command 'frobnicate'. '3ox --help'"),
         (("run", "demo", "x", "--prioritty", "3"), "--priority"),
         (("run", "demo"), "TASK"),
         (("run", "demo", "x", "--priority", "11"), "is not a priority from 1 to 10"),
@@ -86,7 +86,7 @@ def test_text_that_is_no_utf8_is_refused(quiet: Cli) -> None:
         [*threeox("run", "demo"), b"caf\xe9"], env=quiet.environ, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert done.stderr == "3ox: the task is not valid UTF-8. Pass it in a file.\n"
+    assert done.stderr == "3ox: The task is not valid UTF-8. Pass it in a file.\n"
 
 
 def test_closed_pipe_is_quiet(quiet: Cli) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ingress.core.daemon_heartbeat import Presence
+from ingress.core.daemon_heartbeat import DaemonHeartbeat
 from ingress.core.status_report import overview
 from ingress.dispatch import Bridge
 from ops.settings.load import LoadedSettings
@@ -18,10 +18,10 @@ from tests.support import eventually
 BEATING = """
 import sys, time
 from ingress.dispatch import Bridge
-from ingress.core.daemon_heartbeat import Presence
+from ingress.core.daemon_heartbeat import DaemonHeartbeat
 from ops.settings.load import load_settings
 bridge = Bridge(load_settings())
-Presence(bridge.store, bridge.reader.keys, sys.argv[1], stall_s=600).start()
+DaemonHeartbeat(bridge.store, bridge.reader.keys, sys.argv[1], stall_s=600).start()
 time.sleep(600)
 """
 
@@ -33,9 +33,9 @@ def bridge(loaded: LoadedSettings) -> Bridge:
 
 
 @pytest.fixture
-def clock(bridge: Bridge) -> Iterator[Presence]:
+def clock(bridge: Bridge) -> Iterator[DaemonHeartbeat]:
     """A clock that lives in this process."""
-    living = Presence(bridge.store, bridge.reader.keys, "clock", stall_s=600)
+    living = DaemonHeartbeat(bridge.store, bridge.reader.keys, "clock", stall_s=600)
     living.start()
     yield living
     living.stop()
@@ -47,7 +47,7 @@ def listed(bridge: Bridge) -> list[tuple[str, bool]]:
 
 
 def test_a_killed_daemon_is_missing_until_another_takes_its_place(
-    bridge: Bridge, clock: Presence, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    bridge: Bridge, clock: DaemonHeartbeat, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two clocks and one station, one each is killed: that clock is soon gone, the station is missing."""
     monkeypatch.setattr("ingress.core.daemon_heartbeat.REPLACED_S", 0.5)

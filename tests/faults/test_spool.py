@@ -103,7 +103,7 @@ def test_an_entry_handed_over_before_a_crash_is_not_run_again(
     acceptance.accept(job)  # straight to the store, which knows it
     spool = acceptance.spool
     spool.add(job.job_id, entry_of(job))
-    assert acceptance.hand_over() == 1
+    assert acceptance.submit_spooled() == 1
     assert bridge.reader.job(job.job_id).status == State.CANCELLED
     assert spool.count() == 0
 
@@ -117,7 +117,7 @@ def test_a_delay_is_kept_in_the_spool(
     server.kill()
     assert acceptance.accept(job, delay_s=60.0).status == SPOOLED
     server.start()
-    assert acceptance.hand_over() == 1
+    assert acceptance.submit_spooled() == 1
     record = Bridge(load_settings(environ=environ)).reader.job(job.job_id)
     assert record.status == State.SCHEDULED
 
@@ -134,7 +134,7 @@ def test_a_spooled_job_that_fits_no_longer_is_set_aside(acceptance: Acceptance) 
     good = make_job("heartbeat", {})
     bad = acceptance.spool.add("bad", b'{"job_type": "nonsense"}')
     acceptance.spool.add(good.job_id, entry_of(good))
-    assert acceptance.hand_over() == 1
+    assert acceptance.submit_spooled() == 1
     assert acceptance.spool.count() == 0
     assert (bad.parent / "refused" / bad.name).read_bytes() == b'{"job_type": "nonsense"}'
 
@@ -173,6 +173,6 @@ def test_foreign_files_in_the_spool_hold_up_nothing(acceptance: Acceptance) -> N
     acceptance.spool.add(job.job_id, entry_of(job))
     assert acceptance.spool.count() == 2
     assert acceptance.accept(job).job_id == job.job_id
-    assert acceptance.hand_over() == 1
+    assert acceptance.submit_spooled() == 1
     assert [path.name for path in acceptance.spool.quarantined()] == ["0-5-rubbish.job"]
     assert acceptance.spool.is_empty()

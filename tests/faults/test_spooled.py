@@ -171,7 +171,7 @@ def test_what_was_refused_at_the_hand_over_says_why(
     ends: list[JobRecord] = []
     waiter = threading.Thread(target=lambda: ends.append(wait_for(job_id, timeout_s=20.0)))
     waiter.start()
-    assert acceptance.hand_over() == 0
+    assert acceptance.submit_spooled() == 0
     waiter.join(20.0)
     assert [end.status for end in ends] == ["failed"], "clients that wait get it, too"
     found = cli("jobs", job_id[-8:], "--json").json
@@ -193,7 +193,7 @@ def test_a_job_whose_key_was_taken_meanwhile_names_the_other(
     """Another door took the same command while this one had it on disk: the second id is not lost."""
     first = Bridge(load_settings(environ=mortal[1])).submit(make_job("heartbeat", {}, idempotency_key="k"))
     second = lay_down(acceptance, make_job("heartbeat", {}, idempotency_key="k"))
-    assert acceptance.hand_over() == 1
+    assert acceptance.submit_spooled() == 1
     found = cli("jobs", second, "--json").json
     assert (found["status"], found["error"]) == ("cancelled", None)
     assert f"its idempotency key stands for {first.job_id}" in found["reason"]

@@ -54,7 +54,7 @@ def test_a_denied_job_is_not_spooled(governed: Governed) -> None:
         acceptance.accept(command())
     spool = Spool(bridge.loaded.workspace.spool_dir, max_bytes=1_000_000)
     spool.add("older", b'{"job":{"job_type":"shell.cmd","payload":{"argv":["true"]},"source":"rest"}}')
-    assert acceptance.hand_over() == 0
+    assert acceptance.submit_spooled() == 0
     assert spool.is_empty()
 
 

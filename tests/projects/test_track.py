@@ -100,7 +100,7 @@ def test_what_is_not_there_is_refused(bridge: Site) -> None:
     ended.wait()
     code, out, err = bridge.cli("track", str(ended.pid))
     assert (code, out) == (2, "")
-    assert f"there is no process {ended.pid}" in err
+    assert f"Process {ended.pid} not found" in err
     code, _, err = bridge.cli("track", str(os.getpid()), "--project", "demi")
     assert code == 2
     assert "Did you mean 'demo'?" in err

@@ -24,6 +24,10 @@ LATE: dict[tuple[str, str], str] = {
         "",
     ): "`3ox --help` loads the module of every command; what the commands import when they "
     "run would add a second to it (structlog 200 ms, redis 150 ms, litestar, rich)",
+    (
+        "ingress.core.run_and_follow",
+        "actors.in_process",
+    ): "dramatiq and the actors take 250 ms, and are needed only without a store",
 }
 
 
