@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PACKAGES := ops middleware actors ingress
+PACKAGES := cmd_bridge.py ops middleware actors ingress
 SOURCES := $(PACKAGES) tests examples
 
 .DEFAULT_GOAL := run

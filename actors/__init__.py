@@ -1,10 +1,16 @@
-"""The actors: one module per job type.
+"""What a job does: one module per job type.
 
-``dramatiq actors`` imports this package and finds the broker with every actor registered on it.
+``dramatiq actors`` imports this package and finds the broker with every actor on it; that is all a worker
+pool needs.
 """
 
-from actors.registry import ACTORS, build_broker
-from ops.settings.load import load_settings
+import cmd_bridge
+
+# Before anything is imported that another package of such a name would lack.
+cmd_bridge.require_own("ops", "middleware")
+
+from actors.registry import ACTORS, build_broker  # noqa: E402
+from ops.settings.load import load_settings  # noqa: E402
 
 __all__ = ["ACTORS", "broker"]
 

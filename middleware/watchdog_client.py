@@ -6,13 +6,13 @@ import logging
 import os
 import socket
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 from dramatiq.middleware import MiddlewareError, SkipMessage
 
+from cmd_bridge import own_argv
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
 from middleware.broker.scripts import Settlement
@@ -115,7 +115,7 @@ class WatchdogClient(JobMiddleware):
         environ = {name: value for name, value in os.environ.items() if name != "BRIDGE_WORKER_ID"}
         try:
             subprocess.Popen(
-                [sys.executable, "-m", "middleware.broker.watchdog"],
+                own_argv("-m", "middleware.broker.watchdog"),
                 cwd=Path(__file__).resolve().parents[1],
                 env=environ,
                 stdin=subprocess.DEVNULL,

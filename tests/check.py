@@ -16,7 +16,7 @@ from typing import IO, NamedTuple
 
 from tests.support import ROOT
 
-SOURCES = ("ops", "middleware", "actors", "ingress", "tests", "examples")
+SOURCES = ("cmd_bridge.py", "ops", "middleware", "actors", "ingress", "tests", "examples")
 BIN = Path(sys.executable).parent
 FAST = "not slow and not browser and not netns"
 

@@ -35,6 +35,7 @@ SLOW: dict[str, int] = {
     "tests/cli/test_jobs.py": 20,
     "tests/cli/test_watch.py": 18,
     "tests/faults/test_spooled.py": 16,
+    "tests/cli/test_own_packages.py": 28,
     "tests/cli/test_work.py": 13,
     "tests/ops/test_supervisor.py": 13,
     "tests/projects/test_track.py": 13,

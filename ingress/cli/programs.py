@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import sys
-from pathlib import Path
 
+from cmd_bridge import own_argv
 from ingress.core.daemon import ready_file
 from middleware.job.keys import Keys
 from ops.errors import SettingsError, StoreUnreachable
@@ -87,7 +86,7 @@ def daemon_program(loaded: LoadedSettings, name: str, command: str) -> Program:
 
     return Program(
         name=name,
-        argv=[sys.executable, "-m", "ingress.cli.main", command],
+        argv=own_argv(command),
         env=_environment(loaded),
         cwd=loaded.workspace.run_dir,
         ready=ready,
@@ -115,7 +114,7 @@ def watchdog_program(loaded: LoadedSettings) -> Program:
     """Return the watchdog, which acts for this host's workers when they cannot."""
     return Program(
         name="watchdog",
-        argv=[sys.executable, "-m", "middleware.broker.watchdog"],
+        argv=own_argv("-m", "middleware.broker.watchdog"),
         env=_environment(loaded),
         cwd=loaded.workspace.run_dir,
         # Stopped after the workers, so that it also covers workers that die while they stop.
@@ -138,13 +137,13 @@ def worker_program(loaded: LoadedSettings, name: str, *, restart: bool = True) -
     return Program(
         name=name,
         argv=[
-            *(sys.executable, "-m", "dramatiq", "actors", "-p", "1", "-t", str(settings.threads)),
+            *own_argv("-m", "dramatiq", "actors", "-p", "1", "-t", str(settings.threads)),
             # How long Dramatiq's master waits, in ms, for a worker that died while it booted.
             *("--worker-fork-timeout", "2000"),
             *("--worker-shutdown-timeout", str(round(settings.worker_shutdown_timeout_s * 1000))),
         ],
         env=_environment(loaded),
-        # Python imports from the working directory first, so it must be a directory that only we write to.
+        # Dramatiq puts the working directory first on Python's path: it must be one that only we write to.
         cwd=loaded.workspace.run_dir,
         ready=registry.ready,
         stop_timeout_s=settings.worker_shutdown_timeout_s + _WORKER_STOP_SLACK_S,
@@ -160,10 +159,6 @@ def _environment(loaded: LoadedSettings) -> dict[str, str]:
         # is kept in our private directory, since the user does not want it beside the sources.
         environ["PYTHONDONTWRITEBYTECODE"] = ""
         environ["PYTHONPYCACHEPREFIX"] = str(loaded.workspace.state_dir / "bytecode")
-    root = Path(__file__).resolve().parents[2]
-    if root.name not in {"site-packages", "dist-packages"}:
-        known = os.environ.get("PYTHONPATH", "")
-        environ["PYTHONPATH"] = f"{root}{os.pathsep}{known}" if known else str(root)
     return environ
 
 

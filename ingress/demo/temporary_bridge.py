@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from cmd_bridge import own_argv
 from ingress.core.bridge import Bridge
 from ops.errors import StartFailed, WaitTimeout
 from ops.processes import find_marked, stop_processes
@@ -102,7 +103,7 @@ class TemporaryBridge:
         """
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "ingress.cli.main", *arguments],
+                own_argv(*arguments),
                 env=self.environ,
                 cwd=self.loaded.workspace.workdesk,
                 input=stdin,
@@ -170,15 +171,12 @@ def _environment(
         for name, value in os.environ.items()
         if not name.startswith("BRIDGE_") and name not in ENV_FOREIGN
     }
-    root = str(Path(__file__).resolve().parents[2])
-    known = environ.get("PYTHONPATH", "")
     environ |= {
         "BRIDGE_HOME": str(home),
         "BRIDGE_API_HOST": "127.0.0.1",
         "BRIDGE_API_PORT": "0",
         "BRIDGE_API_TOKEN": token,
         "BRIDGE_KEY_PREFIX": prefix,
-        "PYTHONPATH": f"{root}{os.pathsep}{known}" if known else root,
     }
     if redis_url:
         environ["BRIDGE_REDIS_URL"] = redis_url
@@ -191,7 +189,7 @@ def _environment(
 @contextlib.contextmanager
 def _processes(running: TemporaryBridge) -> Iterator[None]:
     """Run ``3ox up`` within a block; it ends with this process, even if that is killed."""
-    argv = [sys.executable, "-m", "ingress.cli.main", "up"]
+    argv = own_argv("up")
     process = subprocess.Popen(
         launch_argv(argv, signal.SIGTERM),
         env=running.environ,

@@ -18,7 +18,6 @@ import os
 import select
 import socket
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import ClassVar
 import msgspec
 from msgspec import Struct
 
+from cmd_bridge import own_argv
 from ops.errors import SettingsError, StartFailed
 from ops.local_model.paths import model_paths
 from ops.lockfile import take_lock
@@ -255,7 +255,7 @@ class ModelLease:
         try:
             self._wait_on(listening)
             process = subprocess.Popen(
-                [sys.executable, "-m", "ops.local_model.server", str(its_end.fileno())],
+                own_argv("-m", "ops.local_model.server", str(its_end.fileno())),
                 cwd=Path(__file__).resolve().parents[2],
                 env=environ,
                 pass_fds=(its_end.fileno(),),

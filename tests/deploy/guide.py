@@ -32,7 +32,8 @@ def copy_tree(to: Path) -> None:
     """Copy the source tree on which the guides work."""
     for name in _PACKAGES:
         shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", to)
+    for file in ("pyproject.toml", "cmd_bridge.py"):
+        shutil.copy(ROOT / file, to)
 
 
 def follow(page: str, tree: Path) -> list[Path]:
