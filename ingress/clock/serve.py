@@ -69,7 +69,7 @@ class Scheduler:
         try:
             self.leadership.release()
         except (StoreUnreachable, StoreError) as error:
-            log.info("clock.lease_left", reason=str(error))
+            log.info("clock.lease_not_released", reason=str(error))
 
     def _turn(self) -> float:
         """Claim the lease and, if leading, submit due runs; return how long to wait, in seconds."""

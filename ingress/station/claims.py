@@ -152,7 +152,7 @@ class Claims:
                 return file.tell()
         except OSError as error:
             # The disk may be full. The claim is read anyway, without protection from files that crash us.
-            log.warning("station.try_not_counted", job_id=job_id, reason=str(error))
+            log.warning("station.attempt_not_counted", job_id=job_id, reason=str(error))
             return 0
 
     def forget_tries(self, job_id: str) -> None:

@@ -141,7 +141,7 @@ class ClaimCompletion:
                 self._finish_duplicate(duplicate, job_id)
         except (OSError, JobNotFound) as error:
             # The claim stays; ``settle`` tries again.
-            log.warning("station.not_tidied", job_id=job_id, reason=str(error))
+            log.warning("station.not_settled", job_id=job_id, reason=str(error))
             return
         with self._lock:
             self._duplicates.pop(job_id, None)

@@ -154,7 +154,7 @@ class Station:
             self._host_problem = error.message
             return False
         if self._host_failures:
-            log.info("station.goes_on")
+            log.info("station.resumed")
         self._host_failures, self._host_problem = 0, ""
         return True
 
@@ -175,7 +175,7 @@ class Station:
             return
         first, self._claims_checked = not self._claims_checked, True
         if orphans:
-            log.info("station.taken_up", claims=len(orphans))
+            log.info("station.claims_adopted", claims=len(orphans))
         self._submitter.submit(self._adopt_all(orphans, first=first))
 
     def _orphans(self, unknown: list[str]) -> list[str]:

@@ -67,7 +67,7 @@ class ApprovalRequests:
                     try:
                         await self._update()
                     except BridgeError as error:
-                        log.warning("telegram.approvals_wait", reason=str(error))
+                        log.warning("telegram.approvals_delayed", reason=str(error))
                 try:
                     await asyncio.wait_for(self._changed.wait(), _CHECK_INTERVAL_S)
                 except TimeoutError:
@@ -138,7 +138,7 @@ class ApprovalRequests:
                 try:
                     await self._client.edit(chat_id, message_id, text)
                 except CallRefused as error:
-                    log.info("telegram.question_gone", chat_id=chat_id, reason=str(error))
+                    log.info("telegram.request_not_updated", chat_id=chat_id, reason=str(error))
         await asyncio.to_thread(self._bridge.store.call, "HDEL", self._key, job_id)
 
     def _decided(self, job_id: str) -> str:

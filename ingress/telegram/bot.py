@@ -128,7 +128,7 @@ class TelegramBot:
                 await asyncio.sleep(backoff.next_s())
                 continue
             if backoff.failures:
-                log.warning("telegram.store_back")
+                log.warning("telegram.store_available")
             resume = False
             backoff.reset()
             await self._replies.deliver_all()
@@ -136,7 +136,7 @@ class TelegramBot:
     async def _poll(self) -> None:
         if not self._settings.telegram_allow:
             log.warning(
-                "telegram.nobody_allowed",
+                "telegram.no_allowed_chats",
                 remedy="Send the bot a message; the log then shows your chat's id. Add it to telegram_allow.",
             )
         username = await self._fetch_username()

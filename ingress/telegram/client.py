@@ -233,7 +233,7 @@ class TelegramClient:
         except RetryAfter as error:
             self.rate.pause(chat_id, retry_after_s(error))
         except TelegramError as error:
-            log.debug("telegram.not_shown", chat_id=chat_id, reason=self.redact(str(error)))
+            log.debug("telegram.edit_failed", chat_id=chat_id, reason=self.redact(str(error)))
 
     async def _edit(self, chat_id: int, message_id: int, text: str) -> None:
         try:
@@ -286,7 +286,7 @@ class TelegramClient:
                     result = await call()
             except RetryAfter as error:
                 self.rate.pause(chat_id, retry_after_s(error))
-                log.info("telegram.flood", chat_id=chat_id, wait_s=retry_after_s(error))
+                log.info("telegram.rate_limited", chat_id=chat_id, wait_s=retry_after_s(error))
                 continue
             except InvalidToken:
                 # The poller reports it; here we only wait for a valid token.

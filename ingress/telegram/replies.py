@@ -113,7 +113,7 @@ class Replies:
                 if backoff.failures < _ATTEMPTS_MAX:
                     await asyncio.sleep(wait_s)
                     continue
-                log.error("telegram.reply_set_aside", **delivery.log_fields)  # noqa: TRY400 (logged above)
+                log.error("telegram.reply_abandoned", **delivery.log_fields)  # noqa: TRY400 (logged above)
             break
         self._delivered.append(reply.update_id)
         await delivery.settle()

@@ -132,7 +132,7 @@ class ReplyDelivery:
                     return f"The file could not be stored: {error.strerror}."
                 await asyncio.sleep(wait_s)
                 continue
-            log.info("telegram.file_taken", **self.log_fields, name=name, size_bytes=size_bytes)
+            log.info("telegram.file_stored", **self.log_fields, name=name, size_bytes=size_bytes)
             with_note = " with your note" if attachment.caption else ""
             return f"{name} ({size_bytes} bytes) is in the drop folder{with_note}."
 
@@ -143,9 +143,9 @@ class ReplyDelivery:
             try:
                 await asyncio.to_thread(record, self.reply)
             except SpoolFull as error:
-                log.warning("telegram.book_full", **self.log_fields, reason=str(error))
+                log.warning("telegram.update_log_full", **self.log_fields, reason=str(error))
                 await asyncio.sleep(backoff.next_s())
                 continue
             except BridgeError as error:
-                log.error("telegram.book_refuses", **self.log_fields, reason=str(error))  # noqa: TRY400
+                log.error("telegram.update_log_failed", **self.log_fields, reason=str(error))  # noqa: TRY400
             return

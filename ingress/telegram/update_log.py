@@ -105,7 +105,7 @@ class ReplyFiles:
         except StoreError as error:
             self._ids.discard(update_id)
             path.replace(path.with_suffix(".refused"))
-            log.warning("telegram.shelf_refused", update_id=update_id, reason=str(error))
+            log.warning("telegram.reply_file_invalid", update_id=update_id, reason=str(error))
         return None
 
     def _path(self, update_id: int) -> Path:
@@ -225,7 +225,7 @@ class UpdateLog:
     def report_outage(self, error: StoreUnreachable) -> None:
         """Record that the store is unavailable; the first of a series is logged."""
         if not self._unavailable.is_set():
-            log.warning("telegram.store_away", reason=str(error))
+            log.warning("telegram.store_unavailable", reason=str(error))
         self._unavailable.set()
 
     def _write(self, reply: PendingReply) -> None:
@@ -267,6 +267,6 @@ class UpdateLog:
             try:
                 found[int(rows[at])] = decode_reply(rows[at + 1])
             except StoreError as error:
-                log.warning("telegram.owed_refused", update_id=int(rows[at]), reason=str(error))
+                log.warning("telegram.pending_reply_invalid", update_id=int(rows[at]), reason=str(error))
                 self._run([("HDEL", self._pending, rows[at])])
         return found
