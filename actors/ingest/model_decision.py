@@ -18,7 +18,7 @@ from actors.ingest.decision import Action, Decision, default_decision
 from actors.ingest.paths import OutsideWorkspace, inside
 from actors.ingest.text_extraction import text_of
 from actors.llm.provider_selection import NoProvider, choose
-from actors.llm.structured_answer import decide
+from actors.llm.structured_answer import ask_structured
 from middleware.job.types import IngestFilePayload
 from ops.errors import JobFailed, JobParked
 from ops.settings.load import LoadedSettings
@@ -70,7 +70,7 @@ def decide_by_model(loaded: LoadedSettings, payload: IngestFilePayload, source: 
         choose(loaded, None, fit_to_decide=True)
         prompt, remark = _prompt(source, payload)
         remarks = [remark] if remark else []
-        found = decide(ModelDecision, prompt, system=_SYSTEM, max_tokens=_ANSWER_MAX_TOKENS)
+        found = ask_structured(ModelDecision, prompt, system=_SYSTEM, max_tokens=_ANSWER_MAX_TOKENS)
     except NoProvider:
         return default_decision()
     except JobParked:

@@ -1,1 +1,1 @@
-"""Who answers an ``ask``: the provider interface, two providers, and the order in which they are tried."""
+"""LLM providers of ``ask``: their interface, the implementations, and the order in which they are tried."""

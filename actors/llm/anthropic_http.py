@@ -1,27 +1,27 @@
-"""The provider for every server that speaks the Anthropic messages protocol, streamed."""
+"""The provider for servers with the Anthropic messages protocol, streamed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from actors.llm.http_exchange import ModelServer, decode, events, read_document
-from actors.llm.http_stream import HttpStream
-from actors.llm.provider import AskRequest, ProviderUnavailable, Usage
+from actors.llm.http_exchange import ModelServer, decode
+from actors.llm.http_provider import HttpProvider, UsageCollector
+from actors.llm.provider import AskRequest, ProviderUnavailable
 
 OFFICIAL_BASE_URL = "https://api.anthropic.com"
-#: The version of the protocol that is spoken here.
+#: Version of the protocol.
 PROTOCOL = "2023-06-01"
-#: Its words for why an answer ended, as everybody else says them.
-_FINISH = {"end_turn": "stop", "stop_sequence": "stop", "tool_use": "stop", "max_tokens": "length"}
-#: The model is made to call a tool of this name whose input is the document that is wanted.
+#: Anthropic's stop reasons -> the finish reasons of OpenAI, which the result uses.
+_FINISH_REASONS = {"end_turn": "stop", "stop_sequence": "stop", "tool_use": "stop", "max_tokens": "length"}
+#: For a structured answer, the model is made to call a tool of this name with the document as its input.
 _TOOL = "answer"
 
 
-class _Tokens(Struct):
+class _MessageUsage(Struct):
     input_tokens: int | None = None
     output_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
@@ -34,98 +34,49 @@ class _Block(Struct):
     input: Any = None
 
 
-class _Message(Struct):
-    """The message of a ``message_start``, or a whole answer."""
+class _AnswerMessage(Struct):
+    """The message of a ``message_start`` event, or a whole answer."""
 
     model: str | None = None
-    usage: _Tokens | None = None
+    usage: _MessageUsage | None = None
     content: list[_Block] = []
     stop_reason: str | None = None
 
 
-class _Delta(Struct):
+class _EventDelta(Struct):
     text: str | None = None
     partial_json: str | None = None
     stop_reason: str | None = None
 
 
 class _Event(Struct):
-    """What we need of an event of the stream; the rest is ignored."""
+    """The fields that we use of an event."""
 
     type: str = ""
-    message: _Message | None = None
-    delta: _Delta | None = None
-    usage: _Tokens | None = None
+    message: _AnswerMessage | None = None
+    delta: _EventDelta | None = None
+    usage: _MessageUsage | None = None
     error: Any = None
 
 
-_Read = TypeVar("_Read", _Message, _Event)
+_Document = TypeVar("_Document", _AnswerMessage, _Event)
 
 
-class _Tally:
-    """What the events of one answer have said about it so far."""
-
-    def __init__(self, model: str) -> None:
-        self._model = model
-        self._tokens_in: int | None = None
-        self._tokens_out: int | None = None
-        self._finish_reason: str | None = None
-
-    def take(self, event: _Event) -> str:
-        """Take an event and give the text in it."""
-        if event.message is not None:
-            self.take_message(event.message)
-        if event.usage is not None:
-            self._count(event.usage)
-        if event.delta is None:
-            return ""
-        self._finish(event.delta.stop_reason)
-        text = event.delta.text if event.delta.text is not None else event.delta.partial_json
-        return "" if text is None else text
-
-    def take_message(self, message: _Message) -> None:
-        """Take what a message says about itself."""
-        if message.model:
-            self._model = message.model
-        if message.usage is not None:
-            self._count(message.usage)
-        self._finish(message.stop_reason)
-
-    def _count(self, tokens: _Tokens) -> None:
-        parts = (tokens.input_tokens, tokens.cache_creation_input_tokens, tokens.cache_read_input_tokens)
-        if any(part is not None for part in parts):
-            self._tokens_in = sum(part for part in parts if part is not None)
-        if tokens.output_tokens is not None:
-            self._tokens_out = tokens.output_tokens
-
-    def _finish(self, reason: str | None) -> None:
-        if reason is not None:
-            self._finish_reason = _FINISH.get(reason, reason)
-
-    def usage(self) -> Usage:
-        return Usage(
-            model=self._model,
-            tokens_in=self._tokens_in,
-            tokens_out=self._tokens_out,
-            finish_reason=self._finish_reason,
-        )
-
-
-class AnthropicProvider:
-    """Asks a server that speaks Anthropic's protocol.
+class AnthropicProvider(HttpProvider):
+    """Asks a server with Anthropic's protocol.
 
     Parameters:
-        base_url: Without ``/v1``; with it is understood too.
-        model: Used when the request names none.
-        key: Sent as ``x-api-key``; empty sends none. Never in an error or log.
-        silence_s: Bound on each wait for the server, in seconds.
-        answer_max_tokens: The protocol demands a bound on every answer: this one when the request has none.
-        key_variable: Where the user sets the key, for remedies.
+        base_url: Base URL, with or without ``/v1``.
+        model: Model to use when the request names none.
+        key: API key, sent as ``x-api-key``; empty sends none. Never logged.
+        silence_s: Read timeout, in seconds.
+        answer_max_tokens: Length limit of an answer for requests without one; the protocol requires a limit.
+        key_variable: Environment variable of the key, for remedies.
     """
 
     name = "anthropic"
     free = False
-    note = ""
+    needs_end_marker = True
 
     def __init__(
         self,
@@ -137,23 +88,16 @@ class AnthropicProvider:
         answer_max_tokens: int,
         key_variable: str = "ANTHROPIC_API_KEY",
     ) -> None:
-        self.model = model
+        url = f"{base_url.rstrip('/').removesuffix('/v1')}/v1/messages"
+        super().__init__(ModelServer(url, key=key, key_variable=key_variable, silence_s=silence_s), model)
         self.answer_max_tokens: int | None = answer_max_tokens
         self._default_max_tokens = answer_max_tokens
-        self._server = ModelServer(
-            f"{base_url.rstrip('/').removesuffix('/v1')}/v1/messages",
-            key=key,
-            key_variable=key_variable,
-            silence_s=silence_s,
-        )
 
-    def stream(self, request: AskRequest) -> Iterator[str | Usage]:
-        """Answer; see ``Provider.stream``."""
+    def _headers(self) -> Mapping[str, str]:
         headers = {"anthropic-version": PROTOCOL}
         if self._server.key != "":
             headers["x-api-key"] = self._server.key
-        with self._server.post(self._body(request), headers) as http:
-            yield from self._answer(http, request)
+        return headers
 
     def _body(self, request: AskRequest) -> bytes:
         body: dict[str, object] = {
@@ -165,42 +109,58 @@ class AnthropicProvider:
         if request.system is not None:
             body["system"] = request.system
         if request.schema is not None:
-            described = {"name": _TOOL, "description": "Give the answer.", "input_schema": request.schema}
-            body["tools"] = [described]
+            tool = {"name": _TOOL, "description": "Give the answer.", "input_schema": request.schema}
+            body["tools"] = [tool]
             body["tool_choice"] = {"type": "tool", "name": _TOOL}
         return msgspec.json.encode(body)
 
-    def _answer(self, http: HttpStream, request: AskRequest) -> Iterator[str | Usage]:
-        tally = _Tally(self.model if request.model is None else request.model)
-        whole = read_document(http)
-        if whole is not None:
-            message = _read(whole, _Message)
-            tally.take_message(message)
-            text = "".join(map(_text_of, message.content))
-            if text != "":
-                yield text
-            yield tally.usage()
-            return
-        for data in events(http):
-            event = _read(data, _Event)
-            if event.type == "error":
-                said = self._server.said(event.error)
-                raise ProviderUnavailable(f"the server failed in the middle of its answer: {said}")
-            text = tally.take(event)
-            if text != "":
-                yield text
-            if event.type == "message_stop":
-                yield tally.usage()
-                return
-        raise ProviderUnavailable(f"{http.address} ended its answer in the middle.")
+    def _document_text(self, data: bytes, usage: UsageCollector) -> str:
+        message = _decode(data, _AnswerMessage)
+        _collect(message, usage)
+        return "".join(map(_block_text, message.content))
+
+    def _event_text(self, data: str, usage: UsageCollector) -> str | None:
+        event = _decode(data, _Event)
+        if event.type == "error":
+            reason = self._server.error_text(event.error)
+            raise ProviderUnavailable(f"The server failed in the middle of its answer: {reason}")
+        if event.message is not None:
+            _collect(event.message, usage)
+        if event.usage is not None:
+            _collect_tokens(event.usage, usage)
+        text: str | None = None
+        if event.delta is not None:
+            _collect_finish(event.delta.stop_reason, usage)
+            text = event.delta.partial_json if event.delta.text is None else event.delta.text
+        if event.type == "message_stop":
+            return None
+        return "" if text is None else text
 
 
-def _read(data: str | bytes, kind: type[_Read]) -> _Read:
-    remedy = "Check that the base URL names a server that speaks Anthropic's protocol."
-    return decode(data, kind, whose="Anthropic's", remedy=remedy)
+def _decode(data: str | bytes, kind: type[_Document]) -> _Document:
+    remedy = "Check that the base URL belongs to a server with Anthropic's protocol."
+    return decode(data, kind, protocol="Anthropic's", remedy=remedy)
 
 
-def _text_of(block: _Block) -> str:
+def _collect(message: _AnswerMessage, usage: UsageCollector) -> None:
+    usage.update(model=message.model)
+    if message.usage is not None:
+        _collect_tokens(message.usage, usage)
+    _collect_finish(message.stop_reason, usage)
+
+
+def _collect_tokens(tokens: _MessageUsage, usage: UsageCollector) -> None:
+    parts = (tokens.input_tokens, tokens.cache_creation_input_tokens, tokens.cache_read_input_tokens)
+    known = [part for part in parts if part is not None]
+    usage.update(tokens_in=sum(known) if known else None, tokens_out=tokens.output_tokens)
+
+
+def _collect_finish(reason: str | None, usage: UsageCollector) -> None:
+    if reason is not None:
+        usage.update(finish_reason=_FINISH_REASONS.get(reason, reason))
+
+
+def _block_text(block: _Block) -> str:
     if block.type == "tool_use":
         return msgspec.json.encode(block.input).decode()
     return "" if block.text is None else block.text

@@ -1,11 +1,11 @@
-"""What answers may take: the budgets of ``[ask.budget]``, kept across all workers of a bridge.
+"""The budgets of ``[ask.budget]``, enforced across all workers of a bridge.
 
     budget = JobBudget(loaded)
-    claim = budget.claim(provider, request)      # held back before the provider is asked
+    reservation = budget.reserve(provider, request)     # before the provider is asked
     ...
-    budget.settle(claim, usage, text)            # replaced by what the answer took
+    budget.settle(reservation, usage, text)             # replaces the reservation by the actual usage
 
-Without a budget the day's use is counted all the same, and shown by ``3ox status``.
+Without a budget, the usage of the day is counted too; ``3ox status`` shows it.
 """
 
 from __future__ import annotations
@@ -28,26 +28,28 @@ from ops.errors import JobFailed, JobParked, JobRefused, StoreUnreachable
 from ops.logs import get_logger
 from ops.settings.load import LoadedSettings
 
-#: A token of English text has about four bytes; three leave some room for other languages.
+#: A token of English text has about four bytes; three leave a margin for other languages.
 _BYTES_PER_TOKEN = 3
-#: What the protocols put around each message.
+#: Tokens that the protocols add to each message.
 _TOKENS_PER_MESSAGE = 8
-#: An answer shorter than this is no use, unless it was asked for.
-_LEAST_TOKENS = 16
-#: Other jobs hold the rest of the budget: their answers are there after a few seconds.
-_HELD_WAIT_S = 2.0
-#: A hold outlives the time limit of its job by so much.
-_HOLD_GRACE_MS = 60_000
+#: Minimum length of an answer that is worth asking for, unless a shorter one was requested.
+_ANSWER_MIN_TOKENS = 16
+#: Wait while other jobs have reserved the rest of the budget: they finish within seconds.
+_RESERVED_WAIT_S = 2.0
+#: Time that a reservation remains valid after the timeout of its job.
+_RESERVATION_GRACE_MS = 60_000
 
 log = get_logger(__name__)
 
 
 class BudgetSpent(JobRefused):
-    """The budget for answers is used up.
+    """The budget for answers is spent.
+
+    Raise the limits in ``[ask.budget]``, or wait for the next day (UTC).
 
     Attributes:
-        answer: What there is of the answer (``actors.llm.fallback.Answer``); None if nobody was asked.
-        result: Kept with the failed job.
+        answer: The cut answer (``actors.llm.fallback.Answer``); None if no provider was asked.
+        result: Result of the failed job.
     """
 
     answer: Any = None
@@ -55,15 +57,15 @@ class BudgetSpent(JobRefused):
 
 
 class Reservation(Struct, frozen=True, kw_only=True):
-    """What one answer may take.
+    """The part of the budget reserved for one answer.
 
     Attributes:
-        request: The question as it may be asked.
-        spender: Who asks; None if nothing is counted.
-        provider: Whom.
-        model: Which model.
-        granted: Tokens that the answer may have; None without a budget.
-        cut: The budget grants less than what was wanted.
+        request: The request, its ``max_tokens`` limited to the reservation.
+        spender: Attempt that is charged; None if nothing is counted.
+        provider: Name of the provider.
+        model: Name of the model.
+        granted: Maximum length of the answer in tokens; None without a budget.
+        cut: Whether that is less than was requested.
     """
 
     request: AskRequest
@@ -75,7 +77,7 @@ class Reservation(Struct, frozen=True, kw_only=True):
 
 
 class JobBudget:
-    """The budgets, as the current job sees them.
+    """The budgets as they apply to the current job.
 
     Args:
         loaded: Settings.
@@ -87,26 +89,26 @@ class JobBudget:
         self._storeless = self._context.worker_id == IN_PROCESS
         self._limits = _limits(loaded)
 
-    def claim(self, provider: Provider, request: AskRequest) -> Reservation:
-        """Hold back what an answer may take at most.
+    def reserve(self, provider: Provider, request: AskRequest) -> Reservation:
+        """Reserve the maximum usage of an answer.
 
         Args:
-            provider: Who is to be asked.
-            request: The question.
+            provider: The provider to be asked.
+            request: The request.
 
         Raises:
-            BudgetSpent: It does not fit into what is left.
-            JobRefused: There is a budget in money, and the model's price is not known.
-            JobParked: It would fit if other jobs did not hold the rest just now.
-            JobFailed: There is a budget, and the store that counts is away; worth another attempt.
+            BudgetSpent: The rest of the budget does not cover it.
+            JobRefused: There is a budget in US dollars, and the price of the model is unknown.
+            JobParked: It would fit, but other jobs have reserved the rest.
+            JobFailed: There is a budget, and the store is unavailable; worth a retry.
         """
         model = provider.model if request.model is None else request.model
-        free = Reservation(request=request, spender=None, provider=provider.name, model=model)
+        uncounted = Reservation(request=request, spender=None, provider=provider.name, model=model)
         if provider.free or (self._storeless and not self._limits.any):
-            return free
+            return uncounted
         own = provider.answer_max_tokens
-        usual = self._loaded.settings.ask.answer_max_tokens if own is None else own
-        wanted = usual if request.max_tokens is None else request.max_tokens
+        default = self._loaded.settings.ask.answer_max_tokens if own is None else own
+        wanted = default if request.max_tokens is None else request.max_tokens
         prices = self._prices(provider.name, model)
         spender = Spender(
             day=utc_now()[:10], job_id=self._context.job_id, attempt=max(1, self._context.attempt)
@@ -119,19 +121,19 @@ class JobBudget:
                 self._limits,
                 question=count_tokens(request),
                 answer=wanted,
-                least=min(wanted, _LEAST_TOKENS),
+                least=min(wanted, _ANSWER_MIN_TOKENS),
                 nano_in=prices[0],
                 nano_out=prices[1],
-                hold_ms=self._hold_ms(),
+                hold_ms=self._reservation_ms(),
             )
 
         claimed = self._with_store(ask_store)
         if claimed is None:
-            return free
+            return uncounted
         if claimed.outcome == "held":
             raise JobParked(
-                f"other jobs hold what is left of the budget {claimed.budget} for their answers.",
-                after_s=_HELD_WAIT_S,
+                f"Other jobs have reserved the rest of the budget {claimed.budget}.",
+                after_s=_RESERVED_WAIT_S,
                 limit_s=self._loaded.settings.ask.park_max_s,
             )
         if claimed.outcome == "spent":
@@ -147,40 +149,38 @@ class JobBudget:
             cut=claimed.granted < wanted,
         )
 
-    def settle(self, claim: Reservation, usage: Usage | None, text: str) -> float | None:
-        """Count what an answer took; gives its price in dollars, None if that is not known.
+    def settle(self, reservation: Reservation, usage: Usage | None, text: str) -> float | None:
+        """Charge the actual usage of an answer, and return its cost in US dollars; None if unknown.
 
         Args:
-            claim: From ``claim``.
-            usage: What the provider says; None if it did not come to its end.
-            text: The answer, or what came of it: measured where the provider says nothing.
+            reservation: From ``reserve``.
+            usage: Usage reported by the provider; None if the answer was not completed.
+            text: The answer so far; its length is charged where the provider reports none.
         """
         asked = usage is not None or text != ""
-        model = claim.model if usage is None else usage.model
+        model = reservation.model if usage is None else usage.model
         tokens_in = None if usage is None else usage.tokens_in
         tokens_out = None if usage is None else usage.tokens_out
         known = tokens_in is not None and tokens_out is not None
         if tokens_in is None:
-            tokens_in = count_tokens(claim.request) if asked else 0
+            tokens_in = count_tokens(reservation.request) if asked else 0
         if tokens_out is None:
             tokens_out = _tokens_of(text)
         cost: float | None = None
         if asked:
-            cost = self._cost(claim, model, tokens_in, tokens_out)
-        if claim.spender is not None:
-            self._count(claim.spender, tokens_in + tokens_out, cost)
+            models = [model, reservation.model]
+            cost = cost_usd(
+                self._loaded, reservation.provider, models, tokens_in=tokens_in, tokens_out=tokens_out
+            )
+        if reservation.spender is not None:
+            self._count(reservation.spender, tokens_in + tokens_out, cost)
         return cost if known else None
 
-    def refusal(self, claim: Reservation) -> BudgetSpent:
-        """Make the error for an answer that was cut off where the budget ends."""
+    def cut_off(self, reservation: Reservation) -> BudgetSpent:
+        """Return the error for an answer that was cut off at the limit of the budget."""
         return BudgetSpent(
-            f"the answer is cut off: the budget leaves it {claim.granted} tokens.",
+            f"The answer was cut off: the budget allows {reservation.granted} tokens.",
             remedy=_remedy("[ask.budget]"),
-        )
-
-    def _cost(self, claim: Reservation, model: str, tokens_in: int, tokens_out: int) -> float | None:
-        return cost_usd(
-            self._loaded, claim.provider, [model, claim.model], tokens_in=tokens_in, tokens_out=tokens_out
         )
 
     def _count(self, spender: Spender, tokens: int, cost: float | None) -> None:
@@ -193,7 +193,7 @@ class JobBudget:
                 count_job=self._limits.of_job,
             )
         except StoreUnreachable as error:
-            # The hold stands, and counts as spent when its time is over.
+            # The reservation remains, and counts as spent when it expires.
             log.warning("ask.not_counted", job_id=spender.job_id, reason=str(error))
 
     def _prices(self, provider: str, model: str) -> tuple[int, int]:
@@ -203,32 +203,32 @@ class JobBudget:
         prices = token_prices_usd(self._loaded, provider, model)
         if prices is None:
             raise JobRefused(
-                f"there is a budget in dollars, and the price of the model {model!r} is not known.",
+                f"There is a budget in US dollars, but the price of the model {model!r} is unknown.",
                 remedy=f'Add [ask.prices."{model}"] with input_usd and output_usd to 3ox.toml,'
                 " or install the price list: pip install 'cmd-bridge[llm]'.",
             )
         return _nano(prices[0]), _nano(prices[1])
 
-    def _hold_ms(self) -> int:
+    def _reservation_ms(self) -> int:
         asked_s = self._context.job.timeout_seconds
         kind = JOB_TYPES.limits(self._context.job.job_type, self._loaded.settings)
-        return int((kind.timeout_s if asked_s is None else asked_s) * 1000) + _HOLD_GRACE_MS
+        return int((kind.timeout_s if asked_s is None else asked_s) * 1000) + _RESERVATION_GRACE_MS
 
     def _with_store(self, ask: Callable[[], Claimed]) -> Claimed | None:
-        """Ask the store; None if it is away and there is no budget to be kept."""
+        """Return the store's answer; None if it is unavailable and there is no budget to enforce."""
         try:
             return ask()
         except StoreUnreachable as error:
             if self._limits.any:
                 raise JobFailed(
-                    f"the budget of [ask.budget] cannot be kept: {error.message}", remedy=error.remedy
+                    f"The budget of [ask.budget] cannot be checked: {error.message}", remedy=error.remedy
                 ) from error
             log.warning("ask.not_counted", job_id=self._context.job_id, reason=str(error))
             return None
 
 
 def count_tokens(request: AskRequest) -> int:
-    """Estimate how many tokens a question has, rather too many than too few."""
+    """Return an estimate of the tokens of a request, on the high side."""
     texts = [item.content for item in request.messages]
     if request.system is not None:
         texts.append(request.system)
@@ -242,7 +242,7 @@ def _tokens_of(text: str) -> int:
 
 
 def _nano(usd: float) -> int:
-    """Give an amount in billionths of a dollar, rounded up; what binary fractions add is no amount."""
+    """Return an amount in billionths of a US dollar, rounded up after removing floating-point errors."""
     return math.ceil(round(usd * NANO_PER_USD, 3))
 
 
@@ -266,11 +266,11 @@ def _spent(claimed: Claimed) -> str:
         used, limit = f"${claimed.used / NANO_PER_USD:.6f}", f"${claimed.limit / NANO_PER_USD:g}"
     else:
         used, limit = f"{claimed.used}", f"{claimed.limit} tokens"
-    return f"the budget of the {whose} does not cover this question: {used} of {limit} are used."
+    return f"The budget of the {whose} does not cover this request: {used} of {limit} are spent."
 
 
 def _remedy(budget: str) -> str:
     if budget.startswith("day"):
-        return f"Ask again after midnight UTC, or raise {budget} in [ask.budget] of 3ox.toml."
+        return f"Retry after midnight UTC, or raise {budget} in [ask.budget] of 3ox.toml."
     where = f"{budget} in [ask.budget]" if budget.startswith("job") else budget
-    return f"Ask for less (max_tokens, a shorter question), or raise {where} of 3ox.toml."
+    return f"Lower max_tokens, shorten the prompt, or raise {where} of 3ox.toml."

@@ -1,4 +1,4 @@
-"""Ask providers in order until one answers."""
+"""Asks providers in order until one answers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ops.errors import JobFailed, JobParked, JobRefused
 
 
 class Fallback(Struct, frozen=True, kw_only=True):
-    """A provider that was asked and did not answer.
+    """A provider that was tried and did not answer.
 
     Attributes:
         provider: Its name.
-        reason: Why, one sentence.
+        reason: Its error, one sentence.
     """
 
     provider: str
@@ -28,15 +28,15 @@ class Fallback(Struct, frozen=True, kw_only=True):
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """The answer, and who gave it.
+    """A complete answer.
 
     Attributes:
-        text: All of it.
+        text: Its text.
         provider: Name of the provider.
-        usage: What it took.
-        cost_usd: What it cost, in dollars; None if the price is not known.
-        note: What is to be known about the provider's answers.
-        fallbacks: Who was asked before, in order.
+        usage: Its usage.
+        cost_usd: Its cost in US dollars; None if the price is unknown.
+        note: The provider's hint for readers.
+        fallbacks: Providers that were tried before, in order.
     """
 
     text: str
@@ -48,13 +48,13 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 class AskOptions(Struct, frozen=True, kw_only=True):
-    """How a question is asked.
+    """Options of a request.
 
     Attributes:
-        write: Takes the text as it comes.
-        note: Takes a line about each fallback.
-        limit_bytes: Bound on the answer, in bytes of UTF-8.
-        park_max_s: Bound on the wait for providers that say when to come back, in seconds.
+        write: Called with each piece of the answer.
+        note: Called with a line about each fallback.
+        limit_bytes: Maximum size of the answer, in bytes of UTF-8.
+        park_max_s: Limit of the waits for rate-limited providers, in seconds.
         budget: The budgets.
     """
 
@@ -66,10 +66,10 @@ class AskOptions(Struct, frozen=True, kw_only=True):
 
 
 def job_ask_options(*, write: Callable[[str], None]) -> AskOptions:
-    """Say how the current job asks: within the limits and budgets, and its output tells of fallbacks.
+    """Return the options for the current job: its limits and budgets, with fallbacks noted in its output.
 
     Args:
-        write: Takes the text as it comes.
+        write: Called with each piece of the answer.
     """
     loaded, context = settings(), current_job()
     return AskOptions(
@@ -81,97 +81,99 @@ def job_ask_options(*, write: Callable[[str], None]) -> AskOptions:
     )
 
 
-def ask_in_order(providers: Sequence[Provider], request: AskRequest, asking: AskOptions) -> Answer:
-    """Ask one provider after the other until one answers.
+def ask_in_order(providers: Sequence[Provider], request: AskRequest, options: AskOptions) -> Answer:
+    """Try the providers in order until one answers.
 
-    The next one is asked only if the one before is unavailable and has said nothing yet: two halves of two
-    answers are no answer.
+    The next one is tried only if the previous one was unavailable before it sent any text: an answer is never
+    composed of the output of two providers.
 
     Args:
-        providers: Whom to ask, in order.
-        request: The question.
-        asking: How.
+        providers: Providers in order.
+        request: The request.
+        options: Its options.
 
     Raises:
-        JobParked: None answered, and one at least has said when to come back.
-        JobFailed: None answered, or one broke off in the middle; worth another attempt.
-        JobRefused: The question or the configuration is at fault, or the answer is too long.
-        BudgetSpent: The budget does not cover the question, or not the whole answer.
+        JobParked: No provider answered, and at least one named the time to retry.
+        JobFailed: No provider answered, or one stopped in the middle of its answer; worth a retry.
+        JobRefused: The request or the settings are at fault, or the answer is too long.
+        BudgetSpent: The budget does not cover the request, or not the whole answer.
         JobInterrupted: The job was cancelled or ran out of time.
     """
     fallbacks: list[Fallback] = []
     waits_s: list[float] = []
     remedies: list[str] = []
     for number, provider in enumerate(providers):
-        # A model that the question names is one of the provider that comes first; nobody else may know it.
-        fitting = request if number == 0 else msgspec.structs.replace(request, model=None)
+        # A model named by the request belongs to the first provider; the others may not know it.
+        own_request = request if number == 0 else msgspec.structs.replace(request, model=None)
         try:
-            return _ask(provider, fitting, asking, fallbacks)
+            return _ask(provider, own_request, options, fallbacks)
         except ProviderUnavailable as error:
             fallbacks.append(Fallback(provider=provider.name, reason=error.message))
             remedies.append(error.remedy)
             if error.retry_after_s is not None:
                 waits_s.append(error.retry_after_s)
-            asking.note(f"3ox: {provider.name} does not answer: {error.message}")
-    said = f"no provider answers: {' '.join(f'{item.provider}: {item.reason}' for item in fallbacks)}"
+            options.note(f"3ox: {provider.name} does not answer: {error.message}")
+    message = f"No provider answers: {' '.join(f'{item.provider}: {item.reason}' for item in fallbacks)}"
     if waits_s:
         raise JobParked(
-            said,
+            message,
             after_s=min(waits_s),
-            limit_s=asking.park_max_s,
-            remedy="Ask again then, or configure another provider.",
+            limit_s=options.park_max_s,
+            remedy="Retry then, or configure another provider.",
         )
-    # Of several, none is the one to follow.
+    # The remedy of one provider is of use only if it is the only one.
     own = remedies[0] if len(remedies) == 1 else ""
-    raise JobFailed(said, remedy="Try again later, or configure another provider." if own == "" else own)
+    raise JobFailed(message, remedy="Retry later, or configure another provider." if own == "" else own)
 
 
-def _ask(provider: Provider, request: AskRequest, asking: AskOptions, fallbacks: list[Fallback]) -> Answer:
+def _ask(provider: Provider, request: AskRequest, options: AskOptions, fallbacks: list[Fallback]) -> Answer:
     """Ask one provider.
 
     Raises:
-        ProviderUnavailable: It has said nothing at all.
+        ProviderUnavailable: It failed before it sent any text.
     """
-    claim = asking.budget.claim(provider, request)
-    collected = _AnswerBuffer(asking.write, asking.limit_bytes)
+    reservation = options.budget.reserve(provider, request)
+    buffer = _AnswerBuffer(options.write, options.limit_bytes)
     settled = False
     try:
-        # Closed here and now, so that an error on our side ends the exchange with the provider at once.
-        stream = cast("Generator[str | Usage]", provider.stream(claim.request))
+        # Closed here, so that an error on our side ends the exchange with the provider at once.
+        stream = cast("Generator[str | Usage]", provider.stream(reservation.request))
         with contextlib.closing(stream):
             for item in stream:
-                collected.take(item)
-        if collected.usage is None:
+                buffer.add(item)
+        if buffer.usage is None:
             raise LookupError(f"the provider {provider.name} ended without its usage")
-        cost = asking.budget.settle(claim, collected.usage, collected.text)
+        cost = options.budget.settle(reservation, buffer.usage, buffer.text)
         settled = True
     except ProviderUnavailable as error:
-        if collected.text != "":
-            # What has been shown stays on the screen; the next attempt must not seem its continuation.
-            asking.write("\n")
-            asking.note(f"3ox: {provider.name} broke off in the middle; this half is no answer.")
-            raise JobFailed(f"{provider.name} broke off in the middle: {error.message}") from error
+        if buffer.text != "":
+            # The text is on the user's screen already; the next attempt must not look like its continuation.
+            options.write("\n")
+            options.note(f"3ox: {provider.name} stopped in the middle; the answer above is incomplete.")
+            raise JobFailed(
+                f"{provider.name} stopped in the middle of its answer: {error.message}"
+            ) from error
         raise
     finally:
         if not settled:
-            asking.budget.settle(claim, None, collected.text)
+            options.budget.settle(reservation, None, buffer.text)
     answer = Answer(
-        text=collected.text,
+        text=buffer.text,
         provider=provider.name,
-        usage=collected.usage,
+        usage=buffer.usage,
         cost_usd=0.0 if provider.free else cost,
         note=provider.note,
         fallbacks=fallbacks,
     )
-    if claim.cut and collected.usage.finish_reason == "length":
-        refusal = asking.budget.refusal(claim)
-        refusal.answer = answer
-        raise refusal
+    if reservation.cut and buffer.usage.finish_reason == "length":
+        spent = options.budget.cut_off(reservation)
+        spent.answer = answer
+        raise spent
     return answer
 
 
 class _AnswerBuffer:
-    """What one provider has said so far."""
+    """The answer of one provider so far."""
 
     def __init__(self, write: Callable[[str], None], limit_bytes: int) -> None:
         self._write = write
@@ -184,7 +186,7 @@ class _AnswerBuffer:
     def text(self) -> str:
         return "".join(self._parts)
 
-    def take(self, item: str | Usage) -> None:
+    def add(self, item: str | Usage) -> None:
         if isinstance(item, Usage):
             self.usage = item
             return
@@ -192,7 +194,7 @@ class _AnswerBuffer:
         self._size_bytes += len(item.encode("utf-8", "replace"))
         if self._size_bytes > self._limit_bytes:
             raise JobRefused(
-                f"the answer is longer than {self._limit_bytes} bytes.",
-                remedy="Ask for a shorter one (max_tokens), or raise result_max_bytes.",
+                f"The answer is longer than {self._limit_bytes} bytes.",
+                remedy="Limit it with max_tokens, or raise result_max_bytes.",
             )
         self._write(item)

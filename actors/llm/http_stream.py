@@ -1,6 +1,6 @@
-"""One POST request whose answer is read as it comes, and which another thread can break off at once.
+"""One POST request with a streamed answer that another thread can abort at once.
 
-On the standard library: one request to one server needs no client library, and the import stays cheap.
+Built on the standard library: one request to one server needs no client library.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from urllib.parse import urlsplit
 from actors.llm.provider import ProviderUnavailable
 from ops.errors import JobRefused
 
-#: A server that is up accepts in milliseconds; behind this bound a fallback can still answer in time.
+#: Connect timeout: a running server accepts in milliseconds, and a fallback must still have time to answer.
 CONNECT_TIMEOUT_S = 10.0
 _PIECE_BYTES = 65_536
 
 
 class _Connection(http.client.HTTPConnection):
-    """An HTTP connection over a socket that has been opened elsewhere."""
+    """An HTTP connection over a socket that is already connected."""
 
     def __init__(self, host: str, port: int, opened: socket.socket) -> None:
         super().__init__(host, port)
@@ -38,20 +38,20 @@ class _Connection(http.client.HTTPConnection):
 
 
 class HttpStream:
-    """A POST request and its answer.
+    """A POST request and its response, as a context manager.
 
-    Use as a context manager; ``abort`` may be called from any thread at any time, and makes whatever is
-    waiting here raise ``ProviderUnavailable`` at once (the caller then asks its job why). Only the look-up of
-    the host's name cannot be broken off: the resolver has bounds of its own.
+    ``abort`` may be called from any thread at any time and makes any wait raise ``ProviderUnavailable`` at
+    once (the caller then checks whether its job was interrupted). Only name resolution cannot be aborted; the
+    resolver has its own timeout.
 
     Parameters:
-        url: ``http://`` or ``https://``.
-        silence_s: Bound on each wait for the server, in seconds.
-        connect_timeout_s: Bound on the connection to one address, in seconds.
+        url: ``http://`` or ``https://`` URL.
+        silence_s: Read timeout, in seconds.
+        connect_timeout_s: Timeout of the connection to one address, in seconds.
 
     Attributes:
         status: HTTP status, after ``post``.
-        headers: Headers of the answer, names in lower case, after ``post``.
+        headers: Response headers with lower-case names, after ``post``.
     """
 
     def __init__(self, url: str, *, silence_s: float, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
@@ -62,8 +62,8 @@ class HttpStream:
             port = -1
         if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
             raise JobRefused(
-                f"{url!r} is no base URL.",
-                remedy="Write the provider's base URL as https://host[:port] and a path, if it has one.",
+                f"The base URL {url!r} is not valid.",
+                remedy="Write the provider's base URL as https://host[:port][/path].",
             )
         self._host = parts.hostname
         self._secure = parts.scheme == "https"
@@ -72,7 +72,7 @@ class HttpStream:
         self._path = parts.path + (f"?{parts.query}" if parts.query else "")
         self._silence_s = silence_s
         self._connect_timeout_s = min(connect_timeout_s, silence_s)
-        # Re-entrant: a signal handler may call abort() in the very thread that is in here.
+        # Re-entrant: a signal handler may call abort() in the thread that holds the lock.
         self._lock = threading.RLock()
         self._aborted = False
         self._socket: socket.socket | None = None
@@ -84,7 +84,7 @@ class HttpStream:
 
     @property
     def address(self) -> str:
-        """Host and port, for messages."""
+        """``HOST:PORT``, for messages."""
         return f"{self._host}:{self._port}"
 
     def __enter__(self) -> Self:
@@ -109,26 +109,26 @@ class HttpStream:
             opened.close()
 
     def abort(self) -> None:
-        """Break the exchange off; safe from any thread, and after the end too."""
+        """Abort the exchange; safe from any thread, also after its end."""
         with self._lock:
             self._aborted = True
             if self._wake_write != -1:
                 os.write(self._wake_write, b"x")
             if self._socket is not None:
-                # The plain socket's method, since the one of a TLS socket takes the session away from
-                # under the thread that reads. It fails if the peer has gone: then nobody waits.
+                # The method of the plain socket: that of a TLS socket would drop the session under the
+                # reading thread. It fails if the peer has closed the connection; then no thread waits.
                 with contextlib.suppress(OSError):
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> None:
-        """Send the request and wait for the status and headers of the answer.
+        """Send the request and wait for status and headers of the response.
 
         Args:
-            body: What to send.
-            headers: Request headers; the length is added.
+            body: Request body.
+            headers: Request headers; ``Host`` and ``Content-Length`` are added.
 
         Raises:
-            ProviderUnavailable: No connection, silence, or no HTTP.
+            ProviderUnavailable: The connection failed, timed out, or does not speak HTTP.
             JobRefused: The server's certificate is not valid.
         """
         with self._failures("connecting"):
@@ -140,14 +140,14 @@ class HttpStream:
         self.headers = {name.lower(): value for name, value in self._response.getheaders()}
 
     def pieces(self) -> Iterator[bytes]:
-        """Give the answer's body as it comes, and end with it.
+        """Yield the response body as it arrives.
 
         Raises:
-            ProviderUnavailable: Silence for longer than ``silence_s``, or the connection was lost.
+            ProviderUnavailable: No data for longer than ``silence_s``, or the connection was lost.
         """
         response = self._response
         if response is None:
-            raise LookupError("post() comes first")
+            raise LookupError("call post() first")
         while True:
             with self._failures("reading the answer"):
                 piece = response.read1(_PIECE_BYTES)
@@ -156,24 +156,24 @@ class HttpStream:
             yield piece
 
     def read(self, limit_bytes: int) -> bytes:
-        """Read the rest of the body, cut at a limit."""
-        whole = b""
+        """Return the rest of the body, at most ``limit_bytes``."""
+        body = b""
         for piece in self.pieces():
-            whole += piece
-            if len(whole) >= limit_bytes:
+            body += piece
+            if len(body) >= limit_bytes:
                 break
-        return whole[:limit_bytes]
+        return body[:limit_bytes]
 
     @contextlib.contextmanager
     def _failures(self, doing: str) -> Iterator[None]:
-        """Turn every failure of the network into one of ours."""
+        """Convert network errors into ``ProviderUnavailable`` or ``JobRefused``."""
         try:
             yield
-            problem = "broken off" if self._aborted else ""
+            problem = "was aborted" if self._aborted else ""
             cause: Exception | None = None
         except ssl.SSLCertVerificationError as error:
             raise JobRefused(
-                f"the certificate of {self.address} is not valid: {error.verify_message}.",
+                f"The certificate of {self.address} is not valid: {error.verify_message}.",
                 remedy="Check the base URL, or set SSL_CERT_FILE to the authority that signed it.",
             ) from error
         except TimeoutError as error:
@@ -181,10 +181,10 @@ class HttpStream:
         except ConnectionRefusedError as error:
             problem, cause = "refused the connection", error
         except socket.gaierror as error:
-            problem, cause = f"cannot be found ({error.strerror})", error
+            problem, cause = f"cannot be resolved ({error.strerror})", error
         except UnicodeError as error:
             raise JobRefused(
-                f"{self._host!r} is no host name.", remedy="Correct the base URL of the provider."
+                f"The host name {self._host!r} is not valid.", remedy="Correct the base URL of the provider."
             ) from error
         except (OSError, http.client.HTTPException) as error:
             detail = str(error) or type(error).__name__
@@ -192,7 +192,7 @@ class HttpStream:
         if problem:
             raise ProviderUnavailable(
                 f"{self.address} {problem}.",
-                remedy="Check that the server runs and that the base URL is right.",
+                remedy="Check that the server runs and that the base URL is correct.",
             ) from cause
 
     def _open(self) -> socket.socket:
@@ -213,7 +213,7 @@ class HttpStream:
         raise failure
 
     def _connect(self, plain: socket.socket, address: Any) -> None:
-        """Connect without blocking, since a socket that is connecting cannot be shut from outside."""
+        """Connect without blocking, because a connecting socket cannot be shut down by another thread."""
         plain.setblocking(False)
         code = plain.connect_ex(address)
         if code in (errno.EINPROGRESS, errno.EWOULDBLOCK):
@@ -233,7 +233,7 @@ class HttpStream:
     def _register(self, plain: socket.socket) -> socket.socket:
         opened: socket.socket = plain
         if self._secure:
-            # The handshake waits for the server, so the socket has to be known to abort() before it.
+            # The handshake waits for the server, so abort() must know the socket before it.
             opened = ssl.create_default_context().wrap_socket(
                 plain, server_hostname=self._host, do_handshake_on_connect=False
             )

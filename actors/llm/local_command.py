@@ -1,4 +1,4 @@
-"""The provider for a local program that reads a prompt and prints an answer."""
+"""The provider that runs a local program: it reads the prompt and prints the answer."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from actors.process.output import OutputLimit, Tail
 from ops.errors import JobFailed
 from ops.settings.load import ENV_FOREIGN
 
-#: Of what a failed program wrote to standard error, so much goes into the message.
-_COMPLAINT_CHARS = 300
+#: Characters of a failed program's standard error (its end) in the error message.
+_ERROR_CHARS = 300
 
 
 class CommandProvider:
     """Asks a local program.
 
-    The prompt comes on its standard input, after the system text and an empty line if there is one. In its
-    arguments ``{model}`` is replaced by the model that was asked for (by nothing when none was). It inherits
-    what ``shell_env`` names, and the keys and addresses of model servers, which it may well need.
+    The program reads the prompt from standard input, after the system prompt and an empty line if there is
+    one. ``{model}`` in its arguments is replaced by the requested model (empty for none). It inherits the
+    variables in ``shell_env``, and the keys and base URLs of model servers.
 
     Parameters:
         argv: Program and arguments.
-        cwd: Where it runs.
-        timeout_s: Bound on one answer, beside the job's own time limit.
-        free: Its answers cost nothing.
+        cwd: Working directory.
+        timeout_s: Timeout of one answer, besides the job's own, in seconds.
+        free: Whether its answers cost nothing.
     """
 
     name = "command"
@@ -59,7 +59,7 @@ class CommandProvider:
             stdin=system + _as_text(request),
             timeout_s=self._timeout_s,
         )
-        complaint = Tail(_COMPLAINT_CHARS)
+        error_tail = Tail(_ERROR_CHARS)
         errors = OutputLimit(lambda text, stream: context.write(text, stream=stream), values.output_max_bytes)
         try:
             with contextlib.closing(child.pieces()) as pieces:
@@ -67,7 +67,7 @@ class CommandProvider:
                     if stream == "out":
                         yield text
                     else:
-                        complaint.write(text)
+                        error_tail.write(text)
                         errors.write(text, stream)
         except ChildTimedOut as error:
             raise ProviderUnavailable(error.message) from error
@@ -75,21 +75,21 @@ class CommandProvider:
             errors.close()
         if child.exit is None or child.exit.exit_status != 0:
             status = "no status" if child.exit is None else f"status {child.exit.exit_status}"
-            said = " ".join(str(complaint).split())
+            errors_text = " ".join(str(error_tail).split())
             raise JobFailed(
-                f"{self._argv[0]} ended with {status}{f': {said}' if said else ''}.",
+                f"{self._argv[0]} ended with {status}{f': {errors_text}' if errors_text else ''}.",
                 remedy="Run it by hand with the same prompt.",
             )
         yield Usage(model=model if model != "" else self.model)
 
 
 def program_name(argv: Sequence[str]) -> str:
-    """Give the name under which a program's price stands in the settings."""
+    """Return the name of a program in ``[ask.prices]``."""
     return Path(argv[0]).name
 
 
 def _as_text(request: AskRequest) -> str:
-    """Write a conversation as text; a single question stands for itself."""
+    """Return a conversation as text; a single message is returned as it is."""
     messages = request.messages
     if len(messages) == 1:
         text = messages[0].content

@@ -1,4 +1,4 @@
-"""The provider for the small model that is part of the bridge: no account, no network."""
+"""The provider for the offline model: no account, no network."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ops.errors import StartFailed
 from ops.local_model.client import ModelLease, model_name
 from ops.settings.load import LoadedSettings
 
-#: A model so small rambles at the temperature of 0.8 that engines use when none is named.
+#: A model this small rambles at the engine's default temperature of 0.8.
 _SAMPLING: dict[str, object] = {"temperature": 0.2, "top_p": 0.9, "repeat_penalty": 1.1}
 
 
 class LocalProvider:
-    """Asks the offline model of this host, which all workers share; it is started when it is needed.
+    """Asks the offline model of this host, which all workers share and which is started on demand.
 
-    It has one model: a model that the request names is another provider's, and is not looked at.
+    There is only one model: a model named by the request is ignored.
 
     Parameters:
         loaded: Settings.
-        path: Its weights.
+        path: File with the weights.
     """
 
     name = "local"
@@ -36,9 +36,9 @@ class LocalProvider:
         self.model = model_name(path)
         self.answer_max_tokens: int | None = loaded.settings.ask.local.max_tokens
         self.note = (
-            f"this is the answer of {self.model}, a small model that runs offline on this machine. For better"
-            " answers set OPENAI_API_KEY or ANTHROPIC_API_KEY where the workers are started, or see [ask] in"
-            " `3ox config`."
+            f"answered by {self.model}, a small offline model on this host. For better answers, set"
+            " OPENAI_API_KEY or ANTHROPIC_API_KEY in the environment of the workers, or see [ask] in"
+            " '3ox config'."
         )
 
     def stream(self, request: AskRequest) -> Iterator[str | Usage]:
@@ -47,22 +47,22 @@ class LocalProvider:
         lease = ModelLease(self._loaded)
         with context.on_interrupt(lambda _: lease.abort()):
             try:
-                hello = lease.open()
+                endpoint = lease.open()
             except StartFailed as error:
                 context.check_cancelled()
                 raise ProviderUnavailable(error.message, remedy=error.remedy) from error
         try:
             context.log(f"3ox: {self.note}", stream="err")
             server = OpenAIProvider(
-                base_url=hello.url,
-                model=hello.model,
-                key=hello.key,
+                base_url=endpoint.url,
+                model=endpoint.model,
+                key=endpoint.key,
                 silence_s=self._loaded.settings.ask.local.timeout_s,
                 name=self.name,
                 free=True,
                 extra=_SAMPLING,
             )
-            bound = self.answer_max_tokens if request.max_tokens is None else request.max_tokens
-            yield from server.stream(msgspec.structs.replace(request, model=None, max_tokens=bound))
+            limit = self.answer_max_tokens if request.max_tokens is None else request.max_tokens
+            yield from server.stream(msgspec.structs.replace(request, model=None, max_tokens=limit))
         finally:
             lease.close()

@@ -1,12 +1,12 @@
-"""What a conversation remembers: its last messages as context, and what is said into it.
+"""The memory of a session: its last messages as context for a prompt, and the writing of new ones.
 
     memory = recall(payload.prompt)
-    if memory.reply is not None: ...          # the question was about the conversation itself
-    ...                                       # ask a model with memory.messages before the question
+    if memory.reply is not None: ...          # the prompt asked about the session itself
+    ...                                       # ask a model with memory.messages before the prompt
     memory.remember(answer)
 
-Without a session all of it is empty and costs nothing. A job's question and answer are written in one step
-and once, while its worker still holds it; see ``remember.lua``.
+Without a session the memory is empty and costs nothing. Prompt and answer of a job are written in one atomic
+step, once, while its worker holds the job; see ``remember.lua``.
 """
 
 from __future__ import annotations
@@ -30,12 +30,11 @@ from ops.errors import JobFailed, SessionNotFound, StoreUnreachable
 from ops.logs import get_logger
 from ops.settings.load import LoadedSettings
 
-#: A store that goes away while a question is answered is waited for so long; without it the job cannot be
-#: settled anyway.
+#: Wait for a store that becomes unavailable during a job; without it the job cannot be settled anyway.
 PATIENCE_S = 60.0
-#: A token has about four bytes in English, fewer in most other languages, of which more are a letter.
+#: A token of English text has about four bytes.
 BYTES_PER_TOKEN = 4
-#: What a provider adds to each message.
+#: Tokens that a provider adds to each message.
 _TOKENS_PER_MESSAGE = 4
 
 T = TypeVar("T")
@@ -43,12 +42,11 @@ log = get_logger(__name__)
 
 
 class Memory:
-    """What one question knows of its session.
+    """The memory of a session for one prompt.
 
     Attributes:
-        messages: What was said before, oldest first, within ``session_context_tokens``; the first is the
-            user's.
-        reply: The answer, if the question is about the session itself and no model has to be asked.
+        messages: Earlier messages, oldest first, within ``session_context_tokens``; the first is a prompt.
+        reply: Answer to a prompt about the session itself, for which no model is needed; else None.
     """
 
     def __init__(
@@ -63,27 +61,27 @@ class Memory:
         self._write = write
 
     def remember(self, answer: str) -> None:
-        """Write the question and its answer into the session; to be called once the answer is whole.
+        """Write the prompt and its complete answer into the session.
 
-        A store that stays away for longer than ``PATIENCE_S`` is logged: the answer is worth more than the
-        memory of it.
+        If the store is unavailable for longer than ``PATIENCE_S``, that is logged and the job goes on: the
+        answer matters more than its memory.
 
         Raises:
-            JobInterrupted: The job has been cancelled or has run out of time meanwhile.
+            JobInterrupted: The job was cancelled or ran out of time.
         """
         if self._write is not None:
             self._write(answer)
 
 
 def recall(prompt: str) -> Memory:
-    """Look up what the current job's session remembers.
+    """Return the memory of the current job's session.
 
     Args:
-        prompt: The question.
+        prompt: The prompt.
 
     Raises:
-        JobFailed: The store went away and stayed away; worth another attempt.
-        JobInterrupted: The job has been cancelled or has run out of time meanwhile.
+        JobFailed: The store is unavailable; worth a retry.
+        JobInterrupted: The job was cancelled or ran out of time.
     """
     context = current_job()
     session_id = context.job.session_id
@@ -91,7 +89,7 @@ def recall(prompt: str) -> Memory:
         return Memory()
     if context.worker_id == IN_PROCESS:
         context.log(
-            f"3ox: session {session_id!r} is in the store, which is away: this is answered without it.",
+            f"3ox: the store is unavailable: answering without the session {session_id!r}.",
             stream="err",
         )
         return Memory()
@@ -108,12 +106,11 @@ def recall(prompt: str) -> Memory:
 
 
 def within(kept: list[SessionMessage], limit_tokens: int) -> list[Message]:
-    """Give as much of a conversation's end as fits, whole turns only.
+    """Return the latest complete turns of a conversation that fit into a limit.
 
     Args:
         kept: Its messages, oldest first.
-        limit_tokens: Bound on their length, by ``count_tokens``. If not even the last turn fits, its
-            beginnings do.
+        limit_tokens: Limit, by ``count_tokens``. If not even the last turn fits, it is cut.
     """
     taken: list[SessionMessage] = []
     left = limit_tokens
@@ -137,12 +134,12 @@ def within(kept: list[SessionMessage], limit_tokens: int) -> list[Message]:
 
 
 def count_tokens(text: str) -> int:
-    """Estimate how many tokens a message has; exact figures need the model's own vocabulary."""
+    """Return an estimate of a message's tokens; exact counts need the model's own tokenizer."""
     return -(-len(text.encode(errors="replace")) // BYTES_PER_TOKEN) + _TOKENS_PER_MESSAGE
 
 
 def _cut_turn(turn: list[SessionMessage], limit_tokens: int) -> list[SessionMessage]:
-    """Give a turn whose texts are cut to an equal share of the limit; nothing if that is too little."""
+    """Return a turn with each text cut to an equal share of the limit; empty if that is too small."""
     room = (limit_tokens // len(turn) - _TOKENS_PER_MESSAGE) * BYTES_PER_TOKEN
     if room < BYTES_PER_TOKEN * _TOKENS_PER_MESSAGE:
         return []
@@ -155,12 +152,12 @@ def _cut_turn(turn: list[SessionMessage], limit_tokens: int) -> list[SessionMess
 
 
 class _Session:
-    """A session as the current job sees it.
+    """Reads and writes the session of the current job.
 
     Args:
-        context: Of the job.
+        context: Context of the job.
         loaded: Settings of this process.
-        session_id: Which session.
+        session_id: Id of the session.
     """
 
     def __init__(self, context: JobContext, loaded: LoadedSettings, session_id: str) -> None:
@@ -172,7 +169,7 @@ class _Session:
 
     def read(self) -> list[SessionMessage]:
         found = self._look_up(lambda: self._sessions.messages(self._session_id))
-        # What an attempt of this very job has left, whose worker died before it could settle.
+        # Skip messages of an earlier attempt of this job whose worker died before it settled.
         return [message for message in found if message.job_id != self._context.job_id]
 
     def facts(self) -> SessionFacts | None:
@@ -187,14 +184,14 @@ class _Session:
         question = SessionMessage(
             job_id=job_id, role="user", at=asked_at, text=cut_text(prompt), source=context.job.source
         )
-        said = SessionMessage(job_id=job_id, role="assistant", at=utc_now(), text=cut_text(answer))
+        reply = SessionMessage(job_id=job_id, role="assistant", at=utc_now(), text=cut_text(answer))
 
         def act() -> bool:
             return remember(
                 self._scripts,
                 self._session_id,
                 question,
-                said,
+                reply,
                 worker_id=context.worker_id,
                 attempt=context.attempt,
                 messages_max=settings.session_messages_max,
@@ -214,16 +211,16 @@ class _Session:
             return _patiently(self._context, act)
         except StoreUnreachable as error:
             raise JobFailed(
-                f"the session {self._session_id!r} cannot be read: {error.message}", remedy=error.remedy
+                f"The session {self._session_id!r} cannot be read: {error.message}", remedy=error.remedy
             ) from error
 
 
 def _patiently(context: JobContext, act: Callable[[], T]) -> T:
-    """Try until the store answers.
+    """Repeat a call until the store answers.
 
     Raises:
-        StoreUnreachable: It did not within ``PATIENCE_S``.
-        JobInterrupted: The job is to stop.
+        StoreUnreachable: It did not answer within ``PATIENCE_S``.
+        JobInterrupted: The job was cancelled or ran out of time.
     """
     ends_at_s = time.monotonic() + PATIENCE_S
     stopped = threading.Event()

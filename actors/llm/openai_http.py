@@ -1,97 +1,62 @@
-"""The provider for every server that speaks the OpenAI chat completions protocol, streamed."""
+"""The provider for servers with the OpenAI chat completions protocol, streamed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from actors.llm.http_exchange import ModelServer, decode, events, read_document
-from actors.llm.http_stream import HttpStream
-from actors.llm.provider import AskRequest, ProviderUnavailable, Usage
+from actors.llm.http_exchange import ModelServer, decode
+from actors.llm.http_provider import HttpProvider, UsageCollector
+from actors.llm.provider import AskRequest, ProviderUnavailable
 from actors.llm.strict_schema import strict_schema
 
 OFFICIAL_BASE_URL = "https://api.openai.com/v1"
+_END_MARKER = "[DONE]"
 
 
-class _Delta(Struct):
-    content: str | None = None
-
-
-class _Message(Struct):
+class _ChatMessage(Struct):
     content: str | None = None
 
 
 class _Choice(Struct):
-    delta: _Delta | None = None
-    message: _Message | None = None
+    delta: _ChatMessage | None = None
+    message: _ChatMessage | None = None
     finish_reason: str | None = None
 
 
-class _Tokens(Struct):
+class _CompletionUsage(Struct):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
 
-class _Chunk(Struct):
-    """What we need of a ``chat.completion.chunk``, or of a whole ``chat.completion``; the rest is ignored."""
+class _Completion(Struct):
+    """The fields that we use of a ``chat.completion`` or ``chat.completion.chunk``."""
 
     model: str | None = None
     choices: list[_Choice] = []
-    usage: _Tokens | None = None
+    usage: _CompletionUsage | None = None
     error: Any = None
 
 
-class _Tally:
-    """What the chunks of one answer have said about it so far."""
-
-    def __init__(self, model: str) -> None:
-        self.model = model
-        self.tokens = _Tokens()
-        self.finish_reason: str | None = None
-
-    def take(self, chunk: _Chunk) -> str:
-        """Take a chunk and give the text in it."""
-        if chunk.model:
-            self.model = chunk.model
-        if chunk.usage is not None:
-            self.tokens = chunk.usage
-        text = ""
-        for choice in chunk.choices[:1]:
-            part = choice.delta if choice.delta is not None else choice.message
-            if part is not None and part.content is not None:
-                text += part.content
-            if choice.finish_reason is not None:
-                self.finish_reason = choice.finish_reason
-        return text
-
-    def usage(self) -> Usage:
-        return Usage(
-            model=self.model,
-            tokens_in=self.tokens.prompt_tokens,
-            tokens_out=self.tokens.completion_tokens,
-            finish_reason=self.finish_reason,
-        )
-
-
-class OpenAIProvider:
+class OpenAIProvider(HttpProvider):
     """Asks an OpenAI-compatible server.
 
     Parameters:
-        base_url: Up to and with ``/v1``.
-        model: Used when the request names none.
-        key: Sent as a bearer token; empty sends none, as local servers like it. Never in an error or log.
-        silence_s: Bound on each wait for the server, in seconds.
-        name: Of the provider.
-        free: Its answers cost nothing.
-        key_variable: Where the user sets the key, for remedies.
-        extra: Sent with every request: fields of the body that this server knows.
+        base_url: Base URL including ``/v1``.
+        model: Model to use when the request names none.
+        key: API key, sent as a bearer token; empty sends none, for local servers. Never logged.
+        silence_s: Read timeout, in seconds.
+        name: Name of the provider.
+        free: Whether its answers cost nothing.
+        key_variable: Environment variable of the key, for remedies.
+        extra: Additional fields of each request body.
     """
 
-    note = ""
     answer_max_tokens: int | None = None
+    needs_end_marker = False
 
     def __init__(
         self,
@@ -105,21 +70,16 @@ class OpenAIProvider:
         key_variable: str = "OPENAI_API_KEY",
         extra: Mapping[str, object] | None = None,
     ) -> None:
-        self.name = name
-        self.model = model
-        self.free = free
         self._base_url = base_url.rstrip("/")
+        url = f"{self._base_url}/chat/completions"
+        super().__init__(ModelServer(url, key=key, key_variable=key_variable, silence_s=silence_s), model)
+        self.name = name
+        self.free = free
         self._extra = {} if extra is None else dict(extra)
-        self._server = ModelServer(
-            f"{self._base_url}/chat/completions", key=key, key_variable=key_variable, silence_s=silence_s
-        )
 
-    def stream(self, request: AskRequest) -> Iterator[str | Usage]:
-        """Answer; see ``Provider.stream``."""
+    def _headers(self) -> Mapping[str, str]:
         key = self._server.key
-        headers = {} if key == "" else {"Authorization": f"Bearer {key}"}
-        with self._server.post(self._body(request), headers) as http:
-            yield from self._answer(http, request)
+        return {} if key == "" else {"Authorization": f"Bearer {key}"}
 
     def _body(self, request: AskRequest) -> bytes:
         messages = [{"role": item.role, "content": item.content} for item in request.messages]
@@ -133,7 +93,7 @@ class OpenAIProvider:
             **self._extra,
         }
         if request.max_tokens is not None:
-            # OpenAI's newer models refuse the old name, and other servers do not know the new one.
+            # OpenAI's newer models reject the old name, and other servers do not know the new one.
             official = self._base_url.startswith("https://api.openai.com/")
             body["max_completion_tokens" if official else "max_tokens"] = request.max_tokens
         if request.schema is not None:
@@ -141,31 +101,25 @@ class OpenAIProvider:
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return msgspec.json.encode(body)
 
-    def _answer(self, http: HttpStream, request: AskRequest) -> Iterator[str | Usage]:
-        tally = _Tally(self.model if request.model is None else request.model)
-        whole = read_document(http)
-        if whole is not None:
-            text = tally.take(self._chunk(whole))
-            if text != "":
-                yield text
-            yield tally.usage()
-            return
-        for data in events(http):
-            if data == "[DONE]":
-                yield tally.usage()
-                return
-            text = tally.take(self._chunk(data))
-            if text != "":
-                yield text
-        if tally.finish_reason is None:
-            raise ProviderUnavailable(f"{http.address} ended its answer in the middle.")
-        yield tally.usage()
+    def _document_text(self, data: bytes, usage: UsageCollector) -> str:
+        return self._completion_text(data, usage)
 
-    def _chunk(self, data: str | bytes) -> _Chunk:
-        remedy = "Check that the base URL names an OpenAI-compatible server."
-        chunk = decode(data, _Chunk, whose="OpenAI's", remedy=remedy)
-        if chunk.error is not None:
-            raise ProviderUnavailable(
-                f"the server failed in the middle of its answer: {self._server.said(chunk.error)}"
-            )
-        return chunk
+    def _event_text(self, data: str, usage: UsageCollector) -> str | None:
+        return None if data == _END_MARKER else self._completion_text(data, usage)
+
+    def _completion_text(self, data: str | bytes, usage: UsageCollector) -> str:
+        remedy = "Check that the base URL belongs to an OpenAI-compatible server."
+        completion = decode(data, _Completion, protocol="OpenAI's", remedy=remedy)
+        if completion.error is not None:
+            reason = self._server.error_text(completion.error)
+            raise ProviderUnavailable(f"The server failed in the middle of its answer: {reason}")
+        tokens = _CompletionUsage() if completion.usage is None else completion.usage
+        usage.update(
+            model=completion.model, tokens_in=tokens.prompt_tokens, tokens_out=tokens.completion_tokens
+        )
+        if not completion.choices:
+            return ""
+        choice = completion.choices[0]
+        usage.update(finish_reason=choice.finish_reason)
+        message = choice.message if choice.delta is None else choice.delta
+        return "" if message is None or message.content is None else message.content

@@ -1,4 +1,4 @@
-"""What a provider of answers is, and the two ways in which one can fail."""
+"""The interface of LLM providers, and the error on which the next one is tried."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Message(Struct, frozen=True):
     """One message of a conversation.
 
     Attributes:
-        role: Who said it.
-        content: What was said.
+        role: Its author.
+        content: Its text.
     """
 
     role: Literal["user", "assistant"]
@@ -23,15 +23,15 @@ class Message(Struct, frozen=True):
 
 
 class AskRequest(Struct, frozen=True, kw_only=True):
-    """One question, with what was said before it.
+    """A prompt with its conversation.
 
     Attributes:
-        messages: The conversation, oldest first; the last one is the question and the user's.
-        system: How to answer, for providers and models that know such a thing.
-        model: Model to use, of the provider that is asked first; its own when None.
-        max_tokens: Bound on the length of the answer.
-        schema: JSON schema that the answer has to follow; it is then one JSON document. A provider asks its
-            model for that as strictly as it can; whether the answer follows it is for the caller to check.
+        messages: The conversation, oldest first; the last message is the user's prompt.
+        system: System prompt.
+        model: Model of the first provider; its default when None.
+        max_tokens: Maximum length of the answer, in tokens.
+        schema: JSON schema of the answer, which is then one JSON document. The provider requests it as
+            strictly as its protocol allows; the caller must check the answer.
     """
 
     messages: Sequence[Message]
@@ -42,12 +42,12 @@ class AskRequest(Struct, frozen=True, kw_only=True):
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """What an answer took, as far as the provider says.
+    """Usage of an answer, as reported by the provider.
 
     Attributes:
-        model: The model that answered, by the provider's own account where it gives one.
-        tokens_in: Length of the question.
-        tokens_out: Length of the answer.
+        model: The model that answered.
+        tokens_in: Input tokens; None if not reported.
+        tokens_out: Output tokens; None if not reported.
         finish_reason: Why the answer ended: ``stop``, ``length``, ...
     """
 
@@ -58,51 +58,51 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 
 class Provider(Protocol):
-    """Answers questions."""
+    """An LLM provider."""
 
     @property
     def name(self) -> str:
-        """What ``--provider`` and ``[ask] providers`` call it."""
+        """Its name in ``--provider`` and ``[ask] providers``."""
 
     @property
     def model(self) -> str:
-        """The model that it asks when the request names none."""
+        """Model to use when the request names none."""
 
     @property
     def free(self) -> bool:
-        """Whether its answers cost nothing, so that no budget counts them."""
+        """Whether its answers cost nothing and are not counted in budgets."""
 
     @property
     def note(self) -> str:
-        """What whoever reads its answers should know about them; empty for nothing."""
+        """Hint for readers of its answers; empty for none."""
 
     @property
     def answer_max_tokens(self) -> int | None:
-        """Its own bound on an answer for which the request names none; None: the one of ``[ask]``."""
+        """Length limit of answers for requests without one; None uses that of ``[ask]``."""
 
     def stream(self, request: AskRequest) -> Iterator[str | Usage]:
-        """Answer, piece by piece, and end with the usage.
+        """Answer a request.
 
         Args:
-            request: The question.
+            request: The request.
 
         Yields:
-            Pieces of text as they come, and one ``Usage`` as the last item.
+            Pieces of text as they arrive, and one ``Usage`` as the last item.
 
         Raises:
-            ProviderUnavailable: Nothing wrong with the question; another provider may answer it.
-            JobRefused: The question or the configuration is at fault; no other provider is asked.
-            JobInterrupted: The job has been cancelled or has run out of time.
+            ProviderUnavailable: The provider is at fault; another one may answer.
+            JobRefused: The request or the settings are at fault; no other provider is tried.
+            JobInterrupted: The job was cancelled or ran out of time.
         """
 
 
 class ProviderUnavailable(JobFailed):
-    """The provider cannot be reached, is silent, is overloaded or has failed by itself.
+    """The provider cannot be reached, timed out, is overloaded or failed.
 
-    The only failure on which the next provider is asked.
+    The only error on which the next provider is tried.
 
     Parameters:
-        retry_after_s: When it says to come back, in seconds from now; None if it does not say.
+        retry_after_s: Time until a retry that the provider named, in seconds; None if it named none.
     """
 
     def __init__(self, message: str = "", *, remedy: str = "", retry_after_s: float | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Which providers are configured, and in which order they are asked."""
+"""Selects the configured providers and their order."""
 
 from __future__ import annotations
 
@@ -16,27 +16,30 @@ from ops.errors import JobRefused, SettingsError
 from ops.local_model.client import INSTALL, model_file
 from ops.settings.load import AnthropicSettings, LoadedSettings, OllamaSettings, OpenAISettings
 
-#: The order in which they are asked unless ``[ask] providers`` gives another; ``local`` only if none else is.
+#: The order unless ``[ask] providers`` sets another; ``local`` is used only if no other is configured.
 KNOWN = ("openai", "anthropic", "ollama", "command", "local")
 _OLLAMA_PORT = 11434
 
 
 class NoProvider(JobRefused):
-    """Nothing is configured that could answer."""
+    """No LLM provider is configured.
+
+    Set OPENAI_API_KEY or ANTHROPIC_API_KEY, or add [ask] to 3ox.toml.
+    """
 
 
 def choose(loaded: LoadedSettings, wanted: str | None, *, fit_to_decide: bool = False) -> list[Provider]:
-    """Give the providers to ask, in order; at least one.
+    """Return the providers to try, in order; at least one.
 
     Args:
-        loaded: Settings; keys and base URLs come from the environment where they are absent there.
-        wanted: The only provider to ask, by name; None asks those of ``[ask] providers``, or every
-            configured one when that is empty, or the offline model when there is none.
-        fit_to_decide: The answers are acted upon: the offline model is asked only if it is listed.
+        loaded: Settings; keys and base URLs that they lack come from the environment.
+        wanted: Name of the only provider to try. None tries those of ``[ask] providers``; when that is empty,
+            every configured one; when none is, the offline model.
+        fit_to_decide: Whether the answer will be acted upon: the offline model is then used only if listed.
 
     Raises:
-        JobRefused: A provider is unknown, or not configured.
-        NoProvider: None is configured.
+        JobRefused: A provider is unknown or not configured.
+        NoProvider: No provider is configured.
     """
     listed = [wanted] if wanted is not None else loaded.settings.ask.providers
     for name in listed:
@@ -48,14 +51,14 @@ def choose(loaded: LoadedSettings, wanted: str | None, *, fit_to_decide: bool = 
     missing = [name for name, provider in found if provider is None]
     if listed and missing:
         raise JobRefused(
-            f"the provider {missing[0]!r} is not configured.", remedy=_how_to(missing[0], loaded)
+            f"The provider {missing[0]!r} is not configured.", remedy=_how_to(missing[0], loaded)
         )
     if not providers and not fit_to_decide:
         local = _local(loaded)
         providers = [] if local is None else [local]
     if not providers:
         raise NoProvider(
-            "no provider of answers is configured.",
+            "No LLM provider is configured.",
             remedy=" Or: ".join(_how_to(name, loaded) for name in ("openai", "command", "local")),
         )
     if any(not provider.free for provider in providers):
@@ -64,7 +67,7 @@ def choose(loaded: LoadedSettings, wanted: str | None, *, fit_to_decide: bool = 
 
 
 class _Access(TypedDict):
-    """How a service with a key is reached."""
+    """Connection parameters of a service."""
 
     base_url: str
     model: str
@@ -76,7 +79,7 @@ class _Access(TypedDict):
 def _access(
     values: OpenAISettings | AnthropicSettings, url_variable: str, official_url: str
 ) -> _Access | None:
-    """Give how a service is reached; None if neither a key nor a base URL is set."""
+    """Return the connection parameters of a service; None if neither key nor base URL is set."""
     key, base_url = _environ(values.api_key_env), _first(values.base_url, _environ(url_variable))
     if key == "" and base_url == "":
         return None
@@ -121,13 +124,13 @@ def _ollama(loaded: LoadedSettings) -> Provider | None:
 
 
 def _ollama_url(host: str) -> str:
-    """Complete an OLLAMA_HOST, which may be a URL, ``host:port``, ``host`` or ``:port``."""
-    scheme, given, place = host.rpartition("://")
-    place = place.rstrip("/").removesuffix("/v1")
-    name, colon, port = place.rpartition(":") if not place.endswith("]") else (place, "", "")
+    """Return the URL for an OLLAMA_HOST, which may be a URL, ``host:port``, ``host`` or ``:port``."""
+    scheme, given, address = host.rpartition("://")
+    address = address.rstrip("/").removesuffix("/v1")
+    name, colon, port = address.rpartition(":") if not address.endswith("]") else (address, "", "")
     if not (colon and port.isdecimal()):
-        name, port = place, "" if given else str(_OLLAMA_PORT)
-    # An address to listen on, as the server's own OLLAMA_HOST may be, is none to call.
+        name, port = address, "" if given else str(_OLLAMA_PORT)
+    # OLLAMA_HOST of a server may be a wildcard address, which clients cannot use.
     name = "127.0.0.1" if name in ("", "0.0.0.0", "[::]") else name  # noqa: S104
     return f"{_first(scheme, 'http')}://{name}{':' if port else ''}{port}"
 
@@ -138,7 +141,7 @@ def _command(loaded: LoadedSettings) -> Provider | None:
         return None
     desk = loaded.workspace.workdesk
     desk.mkdir(parents=True, exist_ok=True)
-    # A program of this machine costs nothing, unless the operator says what it does: it may ask a service.
+    # A local program costs nothing unless 3ox.toml sets a price for it: it may call a paid service.
     free = program_name(values.argv) not in loaded.settings.ask.prices
     return CommandProvider(values.argv, cwd=desk, timeout_s=values.timeout_s, free=free)
 
@@ -165,17 +168,17 @@ def _environ(name: str) -> str:
 
 
 def _first(*texts: str) -> str:
-    """Give the first text that is not empty, or an empty one."""
+    """Return the first text that is not empty, or an empty one."""
     return next((text for text in texts if text != ""), "")
 
 
 def _how_to(name: str, loaded: LoadedSettings) -> str:
     file, ask = loaded.workspace.settings_file, loaded.settings.ask
     remedies = {
-        "openai": f"Set {ask.openai.api_key_env} (and OPENAI_BASE_URL for another server) where the workers"
-        " are started.",
-        "anthropic": f"Set {ask.anthropic.api_key_env} where the workers are started.",
-        "ollama": f"Set OLLAMA_HOST where the workers are started, or add [ask.ollama] to {file}.",
+        "openai": f"Set {ask.openai.api_key_env} (and OPENAI_BASE_URL for another server) in the environment"
+        " of the workers.",
+        "anthropic": f"Set {ask.anthropic.api_key_env} in the environment of the workers.",
+        "ollama": f"Set OLLAMA_HOST in the environment of the workers, or add [ask.ollama] to {file}.",
         "command": f'Add [ask.command] with argv = ["PROGRAM", ...] to {file}.',
         "local": f"Install the offline model: {INSTALL}.",
     }
@@ -185,4 +188,4 @@ def _how_to(name: str, loaded: LoadedSettings) -> str:
 def _refuse_unknown(name: str) -> NoReturn:
     near = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]!r}?" if near else f"Use one of: {', '.join(KNOWN)}."
-    raise JobRefused(f"there is no provider {name!r}.", remedy=hint)
+    raise JobRefused(f"Unknown provider {name!r}.", remedy=hint)

@@ -1,4 +1,4 @@
-"""Questions about the conversation itself, and their answers: no model knows better than the record."""
+"""Recognizes questions about the session itself and answers them from its messages, without a model."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 
 from middleware.job.sessions import SessionFacts, SessionMessage, cut_text
 
-#: A longer text asks for something else besides.
+#: Longer prompts ask for something else too.
 _QUESTION_MAX = 120
-#: So many of the last messages are told, and so much of each.
-_TOLD_MAX = 6
-_TOLD_CHARS = 200
+#: Number of messages that an answer quotes (the latest), and the characters of each.
+_QUOTED_MAX = 6
+_QUOTED_CHARS = 200
 
 _TALK = r"(?:talk|speak|chat|discuss)(?:ing|ed)?(?: about)?"
 _CONVERSATION = r"(?:conversation|session|chat|discussion)"
@@ -40,10 +40,10 @@ _PATTERNS = tuple(
 
 
 def is_session_question(prompt: str) -> bool:
-    """Tell whether a question asks about the conversation itself, and about nothing else.
+    """Return whether a prompt asks about the session itself, and about nothing else.
 
     Args:
-        prompt: The question; case, punctuation and spaces do not matter.
+        prompt: The prompt; case, punctuation and spaces are ignored.
     """
     if len(prompt) > _QUESTION_MAX:
         return False
@@ -56,11 +56,11 @@ def is_session_question(prompt: str) -> bool:
 
 
 def answer_session_question(session_id: str, facts: SessionFacts | None, kept: list[SessionMessage]) -> str:
-    """Say what a session holds: how many messages, since when, and the last of them.
+    """Return a summary of a session: number of messages, first and last time, and the latest messages.
 
     Args:
-        session_id: Its name.
-        facts: The session in numbers; None if nothing has been said in it.
+        session_id: Id of the session.
+        facts: Its statistics; None if it has no messages.
         kept: Its messages, oldest first.
     """
     if facts is None or not kept:
@@ -68,19 +68,19 @@ def answer_session_question(session_id: str, facts: SessionFacts | None, kept: l
     questions = sum(message.role == "user" for message in kept)
     dropped = facts.messages - len(kept)
     lines = [
-        f"Session {session_id} has {_count(facts.messages, 'message')}, from {_moment(facts.began_at)} to"
-        f" {_moment(facts.last_at)} (UTC)." + (f" The last {len(kept)} are kept." if dropped > 0 else ""),
+        f"Session {session_id} has {_count(facts.messages, 'message')}, from {_time(facts.began_at)} to"
+        f" {_time(facts.last_at)} (UTC)." + (f" The last {len(kept)} are kept." if dropped > 0 else ""),
         f"You asked {_count(questions, 'question')}"
         + (" in them" if dropped > 0 else "")
         + f" and got {_count(len(kept) - questions, 'answer')}. The last messages:",
         "",
     ]
-    if len(kept) > _TOLD_MAX:
-        lines[-1] = f"({len(kept) - _TOLD_MAX} earlier ones are shown by '3ox sessions show {session_id}'.)"
-    for message in kept[-_TOLD_MAX:]:
+    if len(kept) > _QUOTED_MAX:
+        lines[-1] = f"({len(kept) - _QUOTED_MAX} earlier ones are shown by '3ox sessions show {session_id}'.)"
+    for message in kept[-_QUOTED_MAX:]:
         who = "you" if message.role == "user" else "answer"
-        text = cut_text(" ".join(message.text.split()), _TOLD_CHARS)
-        lines.append(f"[{_moment(message.at)}] {who}: {text}")
+        text = cut_text(" ".join(message.text.split()), _QUOTED_CHARS)
+        lines.append(f"[{_time(message.at)}] {who}: {text}")
     return "\n".join(lines) + "\n"
 
 
@@ -88,5 +88,5 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _moment(at: str) -> str:
+def _time(at: str) -> str:
     return at[:19].replace("T", " ")

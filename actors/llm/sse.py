@@ -1,7 +1,4 @@
-"""ModelServer-sent events: from pieces of a byte stream to the data of each event.
-
-After the WHATWG HTML standard, "ModelServer-sent events", of which the data field is all that is needed here.
-"""
+"""Parser for server-sent events, as in the WHATWG HTML standard; only the data field is used."""
 
 from __future__ import annotations
 
@@ -9,14 +6,13 @@ from collections.abc import Iterator
 
 from actors.llm.provider import ProviderUnavailable
 
-#: One event of a language model is a few hundred bytes; a stream that has sent this much without an
-#: end of event is none, and would otherwise grow in memory for ever.
+#: Maximum size of an event; a typical one is a few hundred bytes. Bounds the memory for a broken stream.
 EVENT_MAX_BYTES = 1_048_576
 _BOM = b"\xef\xbb\xbf"
 
 
 class EventParser:
-    """Takes bytes as they come and gives the data of every event that they complete."""
+    """Parses a byte stream in pieces of any size."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -26,13 +22,10 @@ class EventParser:
         self._data_bytes = 0
 
     def feed(self, piece: bytes) -> Iterator[str]:
-        """Take a piece.
+        """Add a piece and yield the data of each event that it completes.
 
         Args:
-            piece: Any number of bytes; may end in the middle of a line or of a character.
-
-        Yields:
-            The data of each event that is complete now.
+            piece: Any number of bytes; may end within a line or a character.
 
         Raises:
             ProviderUnavailable: An event is longer than ``EVENT_MAX_BYTES``.
@@ -50,7 +43,7 @@ class EventParser:
             self._check_size()
 
     def _lines(self, piece: bytes) -> Iterator[bytes]:
-        # A CR at the end of the last piece has ended its line already: an LF that follows belongs to it.
+        # A CR at the end of the last piece has ended its line; an LF that follows belongs to it.
         if self._after_cr and piece != b"":
             piece = piece.removeprefix(b"\n")
             self._after_cr = False
@@ -71,6 +64,6 @@ class EventParser:
     def _check_size(self) -> None:
         if len(self._rest) + self._data_bytes > EVENT_MAX_BYTES:
             raise ProviderUnavailable(
-                f"the answer holds an event of more than {EVENT_MAX_BYTES} bytes.",
-                remedy="Check that the base URL names an OpenAI-compatible server.",
+                f"The answer contains an event of more than {EVENT_MAX_BYTES} bytes.",
+                remedy="Check that the base URL belongs to a model server.",
             )

@@ -1,19 +1,19 @@
-"""JSON schemas as OpenAI's strict mode takes them; other servers take those too."""
+"""JSON schemas in the form of OpenAI's strict mode, which other servers accept too."""
 
 from __future__ import annotations
 
 from typing import Any
 
-#: Keywords that strict mode refuses, or of which it is not known for every server; what they demand is
-#: checked when the answer is there.
+#: Keywords that strict mode rejects, or may reject on some servers; their constraints are checked when the
+#: answer is decoded.
 _DROPPED = frozenset({"default", "title", "minLength", "maxLength", "minItems", "maxItems", "uniqueItems"})
 
 
 def strict_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """Give a schema in which each object requires all of its properties and takes no others.
+    """Return a copy of a schema in which each object requires all its properties and allows no others.
 
     Args:
-        schema: Of an object; not changed.
+        schema: Schema of an object.
     """
     strict: dict[str, Any] = _strict(schema)
     return strict

@@ -1,10 +1,10 @@
-"""Decisions: an answer of a fixed form, checked before anybody acts on it.
+"""Structured answers: a model's answer is decoded into a struct and validated.
 
 class ModelDecision(msgspec.Struct):
     action: Literal["keep", "drop"]
     reason: Annotated[str, Meta(max_length=200)]
 
-found = decide(Verdict, "The file is empty. What shall be done with it?", system="You keep files in order.")
+found = ask_structured(Verdict, "The file is empty. Keep or drop it?", system="You keep files in order.")
 found.value.action
 """
 
@@ -21,29 +21,32 @@ from actors.llm.provider import AskRequest, Message, Provider
 from actors.llm.provider_selection import choose
 from ops.errors import JobFailed
 
-#: Of a wrong answer, so much is shown to the model again, and told in the error.
-_SHOWN_CHARS = 2_000
-_TOLD_CHARS = 120
+#: Characters of an invalid answer that are sent to the model again, and that an error quotes.
+_REPEATED_CHARS = 2_000
+_EXCERPT_CHARS = 120
 
 S = TypeVar("S", bound=Struct)
 
 
 class InvalidAnswer(JobFailed):
-    """The model's answer did not have the right form, not even when it was told what was wrong."""
+    """The model's answer did not match the schema, even after its error was sent back.
+
+    Use a better model (``[ask]`` in 3ox.toml), or decide without one.
+    """
 
 
-class Decision(Struct, Generic[S], frozen=True, kw_only=True):
-    """A decision, and who made it.
+class StructuredAnswer(Struct, Generic[S], frozen=True, kw_only=True):
+    """A validated answer.
 
     Attributes:
-        value: What was decided: valid as far as its type says.
-        provider: Who decided.
-        model: With which model.
-        tokens_in: Length of the questions, all tries together, if the provider says.
-        tokens_out: Length of the answers, likewise.
-        cost_usd: What they cost, in dollars; None if the price is not known.
-        repaired: The first answer was not valid, the second was.
-        fallbacks: Providers that were asked before and did not answer.
+        value: The decoded answer; it satisfies the constraints of its type.
+        provider: Name of the provider.
+        model: Name of the model.
+        tokens_in: Input tokens of all requests together; None if not reported.
+        tokens_out: Output tokens of all answers together; None if not reported.
+        cost_usd: Cost of all answers in US dollars; None if the price is unknown.
+        repaired: Whether the first answer was not valid and the second was.
+        fallbacks: Providers that were tried before and did not answer.
     """
 
     value: S
@@ -56,7 +59,7 @@ class Decision(Struct, Generic[S], frozen=True, kw_only=True):
     fallbacks: list[Fallback] = []
 
 
-def decide(
+def ask_structured(
     kind: type[S],
     prompt: str,
     *,
@@ -64,36 +67,33 @@ def decide(
     provider: str | None = None,
     model: str | None = None,
     max_tokens: int | None = None,
-) -> Decision[S]:
-    """Have a model decide, within a job: its answer is bound to a schema, checked, and repaired once.
+) -> StructuredAnswer[S]:
+    """Ask a model, within a job, for an answer that matches a type; an invalid answer is repaired once.
 
-    The providers are those of ``ask``, in their order, with its fallback, budgets and parking; the offline
-    model is asked only if ``[ask] providers`` lists it, since its decisions are worth little. Nothing is
-    written to the job's output. What the prompt quotes may be hostile: the schema bounds what can be
-    answered, not what is sensible, so paths and the like have to be checked by whoever acts.
+    Uses the providers of ``ask`` with their order, fallback, budgets and rate limits. The offline model is
+    used only if ``[ask] providers`` lists it, because its answers are unreliable. Nothing is written to the
+    job's output. The prompt may quote untrusted text: the schema limits the form of the answer, not its
+    sense, so the caller must check paths and the like before acting on them.
 
     Args:
-        kind: What is to be decided; its JSON schema goes to the model, constraints and all.
-        prompt: The question.
-        system: How to answer.
-        provider: The only provider to ask.
-        model: Model to use; the provider's own when None.
-        max_tokens: Bound on each answer.
-
-    Returns:
-        The decision.
+        kind: Type of the answer; its JSON schema, with all constraints, is sent to the model.
+        prompt: The prompt.
+        system: System prompt.
+        provider: Name of the only provider to ask.
+        model: Model to use; the provider's default when None.
+        max_tokens: Maximum length of each answer, in tokens.
 
     Raises:
-        NoProvider: No model is configured (``actors.llm.provider_selection``); decide without one.
+        NoProvider: No provider is configured (``actors.llm.provider_selection``); decide without one.
         InvalidAnswer: The answer was not valid twice; decide without a model.
-        BudgetSpent: The budget does not cover it (``actors.llm.budget``).
-        JobRefused: A provider is not configured, or refuses the question.
-        JobParked: No provider answers, and one says when to come back; let it pass.
-        JobFailed: No provider answers; worth another attempt.
-        JobInterrupted: The job has been cancelled or has run out of time.
+        BudgetSpent: The budget does not cover the request (``actors.llm.budget``).
+        JobRefused: A provider is not configured, or rejects the request.
+        JobParked: No provider answers, and one named the time to retry; let it propagate.
+        JobFailed: No provider answers; worth a retry.
+        JobInterrupted: The job was cancelled or ran out of time.
     """
     providers = choose(settings(), provider, fit_to_decide=True)
-    asking = job_ask_options(write=lambda _: None)
+    options = job_ask_options(write=lambda _: None)
     request = AskRequest(
         messages=[Message("user", prompt)],
         system=system,
@@ -101,37 +101,37 @@ def decide(
         max_tokens=max_tokens,
         schema=schema_of(kind),
     )
-    first = ask_in_order(providers, request, asking)
-    value, complaint = _read(kind, first.text)
+    first = ask_in_order(providers, request, options)
+    value, fault = _decode(kind, first.text)
     if value is not None:
-        return _decision(value, [first])
-    second = _ask_again(providers, request, asking, first, complaint)
-    value, complaint = _read(kind, second.text)
+        return _structured(value, [first])
+    second = _repair(providers, request, options, first, fault)
+    value, fault = _decode(kind, second.text)
     if value is not None:
-        return _decision(value, [first, second])
-    said = " ".join(second.text.split())[:_TOLD_CHARS]
+        return _structured(value, [first, second])
+    excerpt = " ".join(second.text.split())[:_EXCERPT_CHARS]
     raise InvalidAnswer(
-        f"{second.provider} gave no valid decision, twice: {complaint}; it said {said!r}.",
+        f"{second.provider} gave two answers that are not valid: {fault} in {excerpt!r}.",
         remedy="Use a better model ([ask] in 3ox.toml).",
     )
 
 
-def _ask_again(
-    providers: list[Provider], request: AskRequest, asking: AskOptions, first: Answer, complaint: str
+def _repair(
+    providers: list[Provider], request: AskRequest, options: AskOptions, first: Answer, fault: str
 ) -> Answer:
-    """Ask the one that answered wrongly once more: it is there, and knows what it said."""
+    """Send an invalid answer back to its provider with its error, and return the second answer."""
     same = [item for item in providers if item.name == first.provider]
-    again = [
+    messages = [
         *request.messages,
-        Message("assistant", first.text[:_SHOWN_CHARS] or "{}"),
-        Message("user", f"That is not valid: {complaint}. Answer again, with the JSON document alone."),
+        Message("assistant", first.text[:_REPEATED_CHARS] or "{}"),
+        Message("user", f"That is not valid: {fault}. Answer again, with the JSON document alone."),
     ]
     named = request.model if first.provider == providers[0].name else None
-    return ask_in_order(same, msgspec.structs.replace(request, messages=again, model=named), asking)
+    return ask_in_order(same, msgspec.structs.replace(request, messages=messages, model=named), options)
 
 
 def schema_of(kind: type[Struct]) -> dict[str, Any]:
-    """Give the JSON schema of a struct, itself an object and not a reference to one.
+    """Return the JSON schema of a struct as an object, not as a reference to one.
 
     Args:
         kind: The struct.
@@ -148,23 +148,23 @@ def schema_of(kind: type[Struct]) -> dict[str, Any]:
     return {**top, "$defs": defs} if defs else top
 
 
-def _read(kind: type[S], text: str) -> tuple[S | None, str]:
-    """Read an answer; gives the value, or None and what is wrong."""
+def _decode(kind: type[S], text: str) -> tuple[S | None, str]:
+    """Return the value of an answer, or None and its fault."""
     start, end = text.find("{"), text.rfind("}")
     if start == -1 or end < start:
-        return None, "it holds no JSON object"
-    # Some models put their JSON into a fence or an explanation, however often they are asked not to.
+        return None, "there is no JSON object"
+    # Some models wrap their JSON in a code fence or an explanation, whatever the prompt says.
     try:
         return msgspec.json.decode(text[start : end + 1].encode("utf-8", "replace"), type=kind), ""
     except msgspec.ValidationError as error:
         return None, str(error)
     except msgspec.DecodeError as error:
-        return None, f"it is no JSON ({error})"
+        return None, f"invalid JSON ({error})"
 
 
-def _decision(value: S, answers: list[Answer]) -> Decision[S]:
+def _structured(value: S, answers: list[Answer]) -> StructuredAnswer[S]:
     last = answers[-1]
-    return Decision(
+    return StructuredAnswer(
         value=value,
         provider=last.provider,
         model=last.usage.model,
@@ -180,6 +180,6 @@ N = TypeVar("N", int, float)
 
 
 def _sum(parts: list[N | None]) -> N | None:
-    """Add up; None if one of them is not known."""
+    """Return the sum; None if one part is unknown."""
     known = [part for part in parts if part is not None]
     return sum(known) if len(known) == len(parts) else None

@@ -149,7 +149,7 @@ def test_a_server_without_a_key_gets_none(
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
-        (refuses(429, "slow down", retry_after_s=7), "slow down. It asks to wait for 7 s."),
+        (refuses(429, "slow down", retry_after_s=7), "slow down. It asks to retry in 7 s."),
         (refuses(500, "oops"), "500: oops."),
         (refuses(503, "busy"), "503"),
         (refuses(408, "late"), "408"),
@@ -217,11 +217,11 @@ def test_no_second_half_from_somebody_else(configure: Configure, openai: FakeOpe
     configure(COMMAND)
     openai.plan(drops("half"))
     run = ask()
-    with pytest.raises(JobFailed, match="broke off in the middle") as caught:
+    with pytest.raises(JobFailed, match="stopped in the middle") as caught:
         run.run()
     assert not isinstance(caught.value, JobRefused)
     assert run.sink.text("out") == "half\n"
-    assert "this half is no answer" in run.sink.text("err")
+    assert "the answer above is incomplete" in run.sink.text("err")
 
 
 @pytest.mark.parametrize("key", [KEY, "hush.0123456789"])
@@ -269,7 +269,7 @@ def test_order_of_providers_is_a_setting(configure: Configure, openai: FakeOpenA
     assert ask("hi").run().provider == "command"
     assert ask("hi", provider="openai").run().provider == "openai"
     openai.plan(refuses(503, "busy"))
-    with pytest.raises(JobFailed, match="no provider answers: openai"):
+    with pytest.raises(JobFailed, match="No provider answers: openai"):
         ask("hi", provider="openai").run()
 
 
@@ -277,7 +277,7 @@ def test_nothing_configured(configure: Configure, monkeypatch: pytest.MonkeyPatc
     """Without even the offline model, the refusal says how to configure any of them."""
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
     configure()
-    with pytest.raises(JobRefused, match="no provider") as caught:
+    with pytest.raises(JobRefused, match="No LLM provider") as caught:
         ask().run()
     assert "OPENAI_API_KEY" in caught.value.remedy
     assert "[ask.command]" in caught.value.remedy
@@ -302,15 +302,15 @@ def test_unknown_and_missing_providers(configure: Configure) -> None:
 def test_a_base_url_that_is_none(configure: Configure, url: str) -> None:
     """The refusal shows how to write one."""
     configure(f"[ask.openai]\nbase_url = '{url}'\n")
-    with pytest.raises(JobRefused, match="is no base URL") as caught:
+    with pytest.raises(JobRefused, match="is not valid") as caught:
         ask().run()
     assert "https://" in caught.value.remedy
 
 
 def test_a_host_that_does_not_exist(configure: Configure) -> None:
-    """A name that cannot be found counts as unreachable."""
+    """A name that cannot be resolved counts as unreachable."""
     configure("[ask.openai]\nbase_url = 'http://nowhere.invalid/v1'\n")
-    with pytest.raises(JobFailed, match=r"nowhere\.invalid:80 cannot be found"):
+    with pytest.raises(JobFailed, match=r"nowhere\.invalid:80 cannot be resolved"):
         ask().run()
 
 

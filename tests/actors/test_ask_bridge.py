@@ -188,7 +188,9 @@ def test_too_long_a_wait_fails_at_once(place: Place) -> None:
     place.anthropic.plan(refuses(429, "tomorrow", retry_after_s=7100))
     record = place.ended(place.queue(timeout_seconds=60))
     assert (record.status, record.attempt) == ("failed", 1)
-    assert record.reason.startswith("failed: it would have to wait 7100 s, of 60 s: no provider answers")
+    assert record.reason.startswith(
+        "failed: it would have to wait 7100 s; the limit is 60 s: No provider answers"
+    )
     assert record.error is not None
     assert record.error.type == "JobParked"
 

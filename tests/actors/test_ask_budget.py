@@ -78,7 +78,7 @@ def test_a_broken_answer_is_counted_by_its_length(counting: Counting, openai: Fa
     """What was said before the connection broke has been paid for."""
     loaded = counting("")
     openai.plan(drops("half an answer"))
-    with pytest.raises(JobFailed, match="broke off"):
+    with pytest.raises(JobFailed, match="stopped in the middle"):
         ask().run()
     answered, tokens, _ = used(loaded)
     assert answered == 1
@@ -92,7 +92,7 @@ def test_budget_of_the_day_in_tokens(counting: Counting, openai: FakeOpenAI) -> 
     ask().run()
     assert used(loaded)[1] == 95
     with pytest.raises(
-        BudgetSpent, match=r"of the day does not cover .*: 95 of 100 tokens are used"
+        BudgetSpent, match=r"of the day does not cover .*: 95 of 100 tokens are spent"
     ) as caught:
         ask().run()
     assert "day_tokens in [ask.budget]" in caught.value.remedy
@@ -103,7 +103,7 @@ def test_the_rest_of_the_budget_bounds_the_answer(counting: Counting, openai: Fa
     """The provider is told how long the answer may be; an answer that is cut off by that says so."""
     counting("[ask.budget]\nday_tokens = 60\n")
     openai.plan(answers("a", "b", finish_reason="length"))
-    with pytest.raises(BudgetSpent, match=r"cut off: the budget leaves it 51 tokens") as caught:
+    with pytest.raises(BudgetSpent, match=r"cut off: the budget allows 51 tokens") as caught:
         ask("hi", max_tokens=1000).run()
     assert openai.requests[0].body["max_tokens"] == 51  # 60 less the 9 that "hi" is taken for
     assert caught.value.result.text == "ab"
@@ -121,12 +121,12 @@ def test_budget_in_money(counting: Counting, openai: FakeOpenAI) -> None:
     prices = "[ask.prices.mine]\ninput_usd = 1\noutput_usd = 2\n"
     loaded = counting(f"[ask.budget]\nday_usd = 0.0001\n{prices}")
     openai.plan(answers(*"x" * 40, finish_reason="length"))
-    with pytest.raises(BudgetSpent, match="leaves it 45 tokens"):
+    with pytest.raises(BudgetSpent, match="allows 45 tokens"):
         ask("hi", model="mine").run()
     assert used(loaded) == (1, 45, 5 * 1000 + 40 * 2000)
-    with pytest.raises(BudgetSpent, match=r"\$0\.000085 of \$0\.0001 are used"):
+    with pytest.raises(BudgetSpent, match=r"\$0\.000085 of \$0\.0001 are spent"):
         ask("hi", model="mine").run()
-    with pytest.raises(JobRefused, match="the price of the model 'odd' is not known") as caught:
+    with pytest.raises(JobRefused, match="the price of the model 'odd' is unknown") as caught:
         ask("hi", model="odd").run()
     assert '[ask.prices."odd"]' in caught.value.remedy
 
@@ -137,7 +137,7 @@ def test_budget_of_a_job(counting: Counting, openai: FakeOpenAI) -> None:
     openai.plan(answers(*"x" * 80), answers("y"))
     run = ask()
     run.run()
-    with pytest.raises(BudgetSpent, match=r"the budget of the job does not cover .*: 85 of 100"):
+    with pytest.raises(BudgetSpent, match=r"The budget of the job does not cover .*: 85 of 100"):
         run.run()
     assert ask().run().text == "y"
 
@@ -186,7 +186,9 @@ def test_who_waits_for_others_says_so(counting: Counting, openai: FakeOpenAI) ->
     openai.plan(dataclasses.replace(answers("x"), delay_s=0.5), answers("y"))
     first = ask("hi", max_tokens=80).start()
     eventually(lambda: openai.requests)
-    with pytest.raises(JobParked, match="other jobs hold what is left of the budget day_tokens") as caught:
+    with pytest.raises(
+        JobParked, match="Other jobs have reserved the rest of the budget day_tokens"
+    ) as caught:
         ask("hi", max_tokens=80).run()
     assert caught.value.after_s == 2.0
     first.finish()
@@ -226,6 +228,6 @@ def test_a_hold_without_an_end_is_spent(counting: Counting) -> None:
 def test_a_budget_needs_the_store(configure: Configure, openai: FakeOpenAI) -> None:
     """Without the store that counts, a budget cannot be kept: nobody is asked."""
     configure("[ask.budget]\nday_tokens = 100\n")
-    with pytest.raises(JobFailed, match=r"the budget of \[ask.budget\] cannot be kept: the store"):
+    with pytest.raises(JobFailed, match=r"The budget of \[ask.budget\] cannot be checked: The store"):
         ask().run()
     assert openai.requests == []

@@ -74,7 +74,7 @@ def test_it_answers_when_nothing_else_is_configured(configure: Configure, worksp
     assert (result.provider, result.model, result.cost_usd) == ("local", "SmolLM2-135M-Instruct", 0.0)
     assert result.tokens_in > 0
     assert 0 < result.tokens_out <= 8
-    assert "small model that runs offline" in result.note
+    assert "small offline model" in result.note
     assert "OPENAI_API_KEY" in result.note
     assert result.note in run.sink.text("err")
     assert result.note not in result.text
@@ -140,7 +140,7 @@ def test_killed_in_the_middle(configure: Configure, workspace: Workspace) -> Non
     eventually(lambda: len(run.sink.pieces) > 3, 30)
     pid = model_pid(workspace)
     os.kill(pid, signal.SIGKILL)
-    with pytest.raises(JobFailed, match="local broke off in the middle") as caught:
+    with pytest.raises(JobFailed, match="local stopped in the middle") as caught:
         run.finish()
     assert not isinstance(caught.value, JobRefused)
     assert wait_ended([pid], 10)
@@ -198,7 +198,7 @@ def test_it_is_nobodys_fallback_unless_listed(configure: Configure, openai: Fake
     """With a provider configured, a small model does not answer in its place; in the order it does."""
     configure()
     openai.plan(refuses(503, "busy"), refuses(503, "busy"))
-    with pytest.raises(JobFailed, match="no provider answers: openai"):
+    with pytest.raises(JobFailed, match="No provider answers: openai"):
         ask().run()
     configure("[ask]\nproviders = ['openai', 'local']\n")
     result = ask().run()
@@ -215,7 +215,7 @@ def test_the_first_question_on_a_fresh_machine(workspace: Workspace) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() != ""
-    assert "SmolLM2-135M-Instruct, a small model that runs offline" in done.stderr
+    assert "SmolLM2-135M-Instruct, a small offline model" in done.stderr
     eventually(lambda: not servers(workspace))
 
 

@@ -72,7 +72,7 @@ def test_anthropic_as_one_document(configure: Configure, anthropic: FakeAnthropi
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
-        (refuses(429, "slow down", retry_after_s=7), "slow down. It asks to wait for 7 s."),
+        (refuses(429, "slow down", retry_after_s=7), "slow down. It asks to retry in 7 s."),
         (refuses(500, "oops"), "500: oops."),
         (refuses(529, "overloaded"), "529: overloaded."),
         (drops(), "lost the connection"),
@@ -196,7 +196,7 @@ def test_all_are_limited(configure: Configure, openai: FakeOpenAI, anthropic: Fa
     configure("[ask]\npark_max_s = 99\n")
     openai.plan(refuses(429, "slow", headers={"x-ratelimit-reset-tokens": "1m1s"}))
     anthropic.plan(refuses(429, "slow", retry_after_s=5))
-    with pytest.raises(JobParked, match=r"no provider answers: openai: .*anthropic: ") as caught:
+    with pytest.raises(JobParked, match=r"No provider answers: openai: .*anthropic: ") as caught:
         ask().run()
     assert (caught.value.after_s, caught.value.limit_s) == (5.0, 99.0)
 

@@ -264,7 +264,7 @@ def test_a_wrong_answer_twice_leads_to_the_desk(configure: Configure, openai: Fa
     openai.plan(answers('{"action": "BURN", "reason": "x"}'), answers("I would rather not."))
     result = run(claimed(workspace, "a.txt", b"x"))
     assert (result.action, result.by, len(openai.requests)) == ("EDIT", "default", 2)
-    assert "no valid decision, twice" in result.remarks[0]
+    assert "two answers that are not valid" in result.remarks[0]
 
 
 def test_a_move_to_nowhere_leads_to_the_desk(configure: Configure, openai: FakeOpenAI) -> None:

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from actors.context import current_job
 from actors.llm.provider_selection import NoProvider
-from actors.llm.structured_answer import Decision, InvalidAnswer, decide, schema_of
+from actors.llm.structured_answer import InvalidAnswer, StructuredAnswer, ask_structured, schema_of
 from middleware.context import set_current_job
 from ops.errors import JobRefused
 from tests.actors.conftest import Configure
@@ -27,7 +27,7 @@ class Link(Struct):
     to: str
 
 
-class ModelDecision(Struct, forbid_unknown_fields=True):
+class Verdict(Struct, forbid_unknown_fields=True):
     """What is decided in these tests."""
 
     action: Literal["keep", "drop"]
@@ -35,12 +35,12 @@ class ModelDecision(Struct, forbid_unknown_fields=True):
     links: list[Link] = []
 
 
-def run(prompt: str = "Keep it?", *, system: str | None = None) -> Decision[ModelDecision]:
+def run(prompt: str = "Keep it?", *, system: str | None = None) -> StructuredAnswer[Verdict]:
     """Decide within a job, as an actor does."""
     made = JobRun("ask", {"prompt": "-"})
     set_current_job(made.context)
     try:
-        found = decide(ModelDecision, prompt, system=system)
+        found = ask_structured(Verdict, prompt, system=system)
         assert current_job() is made.context
         assert made.sink.text("out") == ""
         return found
@@ -53,7 +53,7 @@ def test_openai_is_bound_to_the_schema(configure: Configure, openai: FakeOpenAI)
     configure()
     openai.plan(answers('{"action": "keep", ', '"reason": "new", "links": [{"to": "a"}]}'))
     found = run(system="You judge.")
-    assert found.value == ModelDecision("keep", "new", [Link("a")])
+    assert found.value == Verdict("keep", "new", [Link("a")])
     assert (found.provider, found.model, found.tokens_in, found.tokens_out, found.repaired) == (
         "openai",
         "gpt-4o-mini",
@@ -79,7 +79,7 @@ def test_anthropic_is_bound_by_a_tool(configure: Configure, anthropic: FakeAnthr
     assert (found.value.action, found.provider) == ("drop", "anthropic")
     body = anthropic.requests[0].body
     assert body["tool_choice"] == {"type": "tool", "name": "answer"}
-    assert body["tools"][0]["input_schema"] == schema_of(ModelDecision)
+    assert body["tools"][0]["input_schema"] == schema_of(Verdict)
 
 
 def test_a_program_is_asked_in_words(configure: Configure) -> None:
@@ -98,7 +98,7 @@ def test_a_program_is_asked_in_words(configure: Configure) -> None:
         ('{"action": "burn"}', r"\$.action"),
         ('{"action": "keep", "reason": "' + "x" * 30 + '"}', "length <= 20"),
         ('{"action": "keep", "path": "../../etc"}', "unknown field"),
-        ("{oops}", "no JSON"),
+        ("{oops}", "invalid JSON"),
     ],
 )
 def test_a_wrong_answer_is_repaired(
