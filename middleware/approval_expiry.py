@@ -9,7 +9,7 @@ from middleware.periodic import PeriodicMiddleware
 
 
 class ApprovalExpiry(PeriodicMiddleware):
-    """Cancels jobs that nobody approved in time, see ``approve.lua``.
+    """Cancels jobs that were not approved in time, see ``approve.lua``.
 
     Where no worker runs, a late approval is refused all the same: the store function checks the time itself.
 

@@ -1,7 +1,7 @@
 """The context of a running job: what it may report, and how it is asked to stop.
 
 The context of the job that the current thread runs is set by the ``CurrentJob`` middleware in a worker, and
-by the in-process fallback where there is no store.
+by the in-process fallback where no store is available.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from middleware.job.records import StreamName
 from middleware.job.schema import Job
 from middleware.job.trust import set_running_trust
 
-#: Worker id of a job that runs in the submitting process because there is no store.
+#: Worker id of a job that runs in the submitting process because no store is available.
 IN_PROCESS = "in-process"
 
 

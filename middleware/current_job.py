@@ -1,4 +1,4 @@
-"""Give the running job its context, and let other threads stop it."""
+"""Set the context of the running job, and let other threads stop it."""
 
 from __future__ import annotations
 

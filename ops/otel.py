@@ -1,4 +1,4 @@
-"""The only module that needs the extra ``otel``: spans with ids of our choice, sent in batches."""
+"""Spans with ids of our choice, sent in batches; the only module that needs the extra ``otel``."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ from opentelemetry.trace import (
 
 from ops.trace_ids import parent_of, span_number, trace_number
 
-#: A collector that does not answer costs a batch of spans, and a stopping worker at most this.
+#: A collector that does not answer costs a batch of spans, and delays a stopping worker by _CLOSE_TIMEOUT_S.
 _EXPORT_TIMEOUT_S = 5.0
 _CLOSE_TIMEOUT_S = 3.0
 
 
 class _Ids(RandomIdGenerator):
-    """Random ids, but for the span that a thread is about to start with ids of its own."""
+    """Random ids, except for a span for which the thread has chosen its ids."""
 
     def __init__(self) -> None:
         self._next = threading.local()
 
     def choose(self, trace: int, span: int) -> None:
-        """Have the next span of this thread bear these numbers; the trace's only if it has no parent."""
+        """Set the ids of the next span of this thread; that of the trace counts only if it has no parent."""
         self._next.trace, self._next.span = trace, span
 
     def done(self) -> None:
-        """Go back to random ones."""
+        """Use random ids again."""
         self._next.trace = self._next.span = 0
 
     def generate_trace_id(self) -> int:
-        """Give the next trace's number."""
+        """Return the id of the next trace."""
         chosen: int = getattr(self._next, "trace", 0)
         return chosen if chosen else super().generate_trace_id()
 
     def generate_span_id(self) -> int:
-        """Give the next span's number."""
+        """Return the id of the next span."""
         chosen: int = getattr(self._next, "span", 0)
         return chosen if chosen else super().generate_span_id()
 
 
 class Spans:
-    """Makes the spans of jobs and sends them; bounded in memory and time by the SDK's own limits.
+    """Creates the spans of jobs and sends them; the SDK's limits bound memory and time.
 
     Args:
         endpoint: OTLP over HTTP.
@@ -65,8 +65,8 @@ class Spans:
 
     def __init__(self, endpoint: str) -> None:
         self._ids = _Ids()
-        # Variables of OpenTelemetry (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS, ...)
-        # go on working: the SDK reads them.
+        # OpenTelemetry's environment variables (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER,
+        # OTEL_EXPORTER_OTLP_HEADERS, ...) still work: the SDK reads them.
         about = {"host.name": socket.gethostname()}
         if "OTEL_SERVICE_NAME" not in os.environ:
             about["service.name"] = "cmd-bridge"
@@ -77,17 +77,20 @@ class Spans:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("cmd-bridge")
 
-    def job(self, trace_id: str, job_id: str, name: str, begun_ns: int, said: Mapping[str, str]) -> Span:
-        """Start the span of a whole job, which lasts from the door to the worker's hands.
+    def job(
+        self, trace_id: str, job_id: str, name: str, begun_ns: int, attributes: Mapping[str, str]
+    ) -> Span:
+        """Start the span of a job, which lasts from its submission to its first start.
 
-        Whoever starts it again, for a second attempt, has to leave it unended: it is known already.
+        For a later attempt it is started again, as the parent, and must not be ended: it has been sent
+        already.
 
         Args:
-            trace_id: The job's.
-            job_id: The job's.
-            name: Of the span.
-            begun_ns: When the job was accepted, since 1970.
-            said: Attributes.
+            trace_id: Trace id of the job.
+            job_id: Id of the job.
+            name: Name of the span.
+            begun_ns: When the job was accepted, in nanoseconds since 1970.
+            attributes: Attributes of the span.
         """
         parent = parent_of(trace_id)
         context = Context()
@@ -99,33 +102,33 @@ class Spans:
         self._ids.choose(trace_number(trace_id), span_number(job_id))
         try:
             return self._tracer.start_span(
-                name, context, SpanKind.PRODUCER, attributes=dict(said), start_time=begun_ns
+                name, context, SpanKind.PRODUCER, attributes=dict(attributes), start_time=begun_ns
             )
         finally:
             self._ids.done()
 
-    def attempt(self, job: Span, name: str, begun_ns: int, said: Mapping[str, str | int]) -> Span:
+    def attempt(self, job: Span, name: str, begun_ns: int, attributes: Mapping[str, str | int]) -> Span:
         """Start the span of an attempt.
 
         Args:
-            job: Of the job.
-            name: Of the span.
-            begun_ns: When the attempt began, since 1970.
-            said: Attributes.
+            job: The span of the job.
+            name: Name of the span.
+            begun_ns: When the attempt began, in nanoseconds since 1970.
+            attributes: Attributes of the span.
         """
         context = set_span_in_context(job, Context())
         return self._tracer.start_span(
-            name, context, SpanKind.CONSUMER, attributes=dict(said), start_time=begun_ns
+            name, context, SpanKind.CONSUMER, attributes=dict(attributes), start_time=begun_ns
         )
 
     @staticmethod
     def enter(span: Span) -> None:
-        """Make a span the current one of this thread, so that what the actor calls can join it."""
+        """Make a span the current one of this thread, so that instrumented libraries can join it."""
         contexts.attach(set_span_in_context(span))
 
     @staticmethod
     def leave() -> None:
-        """Have no current span in this thread: a thread that runs jobs never has one in between."""
+        """Clear the current span of this thread."""
         contexts.attach(Context())
 
     @staticmethod
@@ -133,9 +136,9 @@ class Spans:
         """End the span of an attempt.
 
         Args:
-            span: From ``attempt``.
-            outcome: What the attempt came to.
-            reason: One sentence, if there is something to say.
+            span: The span, from ``attempt``.
+            outcome: Outcome of the attempt.
+            reason: Its reason in one sentence; may be empty.
         """
         span.set_attribute("bridge.outcome", outcome)
         if outcome in {"failed", "retrying"}:
@@ -143,7 +146,7 @@ class Spans:
         span.end()
 
     def close(self) -> None:
-        """Send what is left, for a few seconds at most."""
+        """Send what is left; takes at most 3 s."""
         sending = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
         sending.start()
         sending.join(_CLOSE_TIMEOUT_S)

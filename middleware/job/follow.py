@@ -1,7 +1,7 @@
 """Follow jobs: one job to its end, its output, or the events of all jobs. Woken by the store, never polling.
 
-One job is followed on its channel, all jobs on the event stream. On a channel, messages are lost while nobody
-is subscribed; so each (re)connection subscribes first and then reads the job's state.
+One job is followed on its channel, all jobs on the event stream. On a channel, messages are lost without
+a subscriber; so each (re)connection subscribes first and then reads the job's state.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Subscriptions to the channels of the store: one connection each, reconnected by ``ChannelListener``.
 
-A message that is published while nobody is subscribed is lost. So every user subscribes first, waits for the
+A message that is published without a subscriber is lost. So every user subscribes first, waits for the
 confirmation and then reads the state that the messages are about.
 """
 

@@ -1,4 +1,4 @@
-"""A bridge whose ledger the test seals itself, with no clock running; and one whose history it fills."""
+"""A bridge whose ledger or history the test writes itself, without a scheduler."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support import RunningValkey
 
 
 class Scribe:
-    """A leader that seals when it is told to.
+    """A leader that seals when the test calls it.
 
     Args:
         bridge: Whose jobs.
@@ -43,14 +43,14 @@ class Scribe:
         self.term: Term = term
 
     def seal(self) -> int:
-        """Seal all that there is; gives how many rounds that took."""
+        """Seal everything; return how many rounds that took."""
         rounds = 0
         while self.sealer.seal(self.term):
             rounds += 1
         return rounds
 
     def successor(self, name: str) -> Scribe:
-        """Have another process take over, as after a crash: the lease is gone, nothing has been said."""
+        """Return another leader that takes over, as after a crash: the lease has ended, nothing was noted."""
         self.bridge.store.call("HSET", f"{self.bridge.scripts.prefix}lead", "until", 0)
         return Scribe(self.bridge, name)
 
@@ -60,19 +60,19 @@ class Scribe:
         return day_files(self.folder)[-1]
 
     def lines(self) -> list[LedgerLine]:
-        """Read all lines."""
+        """Return all lines."""
         return [read_line(raw) for file in day_files(self.folder) for raw in file.read_bytes().splitlines()]
 
     def transitions(self) -> list[tuple[str, int]]:
-        """Give whose transitions are sealed, sorted."""
+        """Return job id and index of each sealed transition, sorted."""
         return sorted((line.job_id, line.index) for line in self.lines())
 
     def verify(self, day: str | None = None) -> Verdict:
-        """Prove it."""
+        """Verify the ledger."""
         return verify_ledger(self.bridge, day=day)
 
     def key(self, name: str) -> str:
-        """Give the name of a key in the store."""
+        """Return the name of a key in the store."""
         return f"{self.bridge.scripts.prefix}{name}"
 
 
@@ -84,7 +84,7 @@ def own(loaded: LoadedSettings) -> Bridge:
 
 @pytest.fixture
 def scribe(own: Bridge) -> Scribe:
-    """The one who seals."""
+    """The leader that seals this bridge's ledger."""
     return Scribe(own)
 
 
@@ -101,7 +101,7 @@ def bridge(tmp_path: Path) -> Iterator[Bridge]:
 
 @pytest.fixture
 def history(bridge: Bridge) -> Iterator[History]:
-    """Its history."""
+    """The history of this bridge."""
     made = History(bridge.loaded.workspace.history_db, writable=True)
     yield made
     made.close()
@@ -109,5 +109,5 @@ def history(bridge: Bridge) -> Iterator[History]:
 
 @pytest.fixture
 def archivist(bridge: Bridge, history: History) -> Archivist:
-    """Who fills it."""
+    """The archivist that writes this history."""
     return Archivist(bridge.reader, history, retention_s=3600, rows_max=1000, output_max_bytes=1000)

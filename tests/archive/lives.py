@@ -1,4 +1,4 @@
-"""Lives of jobs without a worker: dispatched, cancelled, carried out, forgotten."""
+"""Jobs without a worker: submitted, cancelled, run by the test, removed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from middleware.job.schema import make_job
 
 
 def some_jobs(bridge: Bridge, count: int = 3) -> list[str]:
-    """Dispatch jobs, and cancel every second one: one or two transitions each."""
+    """Submit jobs and cancel every second one: one or two transitions each."""
     jobs = [dispatch("heartbeat", {}, actor="eve").job_id for _ in range(count)]
     for job_id in jobs[::2]:
         control.cancel(bridge, job_id, f"not needed: {job_id}")
@@ -19,7 +19,7 @@ def some_jobs(bridge: Bridge, count: int = 3) -> list[str]:
 def carry_out(
     bridge: Bridge, task: str = "x", outcome: str = "completed", result: bytes = b'{"text":"y"}'
 ) -> str:
-    """Take a job through its life without a worker; gives its id."""
+    """Submit and complete a job without a worker; return its id."""
     job = make_job("ask", {"prompt": task}, source="rest")
     bridge.submit(job)
     fetched = bridge.scripts.fetch("w1", "jobs", room=1, delivery=job.job_id, lease_ms=60_000)
@@ -37,6 +37,6 @@ def carry_out(
 
 
 def forget(bridge: Bridge) -> None:
-    """Let all ended jobs expire from the store."""
+    """Remove all final jobs from the store."""
     for state in ("completed", "failed", "cancelled"):
         bridge.scripts.purge(state, 1000)

@@ -1,4 +1,4 @@
-"""Ended jobs go from the store into the history, each as it was, and once."""
+"""Final jobs are copied from the store to the history, unchanged and once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_job_looks_the_same_before_and_after_it_moved(bridge: Bridge, archivis
 def test_each_job_is_archived_once_and_a_retried_one_anew(
     bridge: Bridge, archivist: Archivist, history: History
 ) -> None:
-    """A second round finds nothing; a job that ended again replaces its row."""
+    """A second round finds nothing; a job that became final again replaces its row."""
     job_id = carry_out(bridge, outcome="failed")
     assert archivist.archive() == 1
     assert archivist.archive() == 0
@@ -61,7 +61,7 @@ def test_each_job_is_archived_once_and_a_retried_one_anew(
 
 
 def test_a_crash_in_the_middle_leaves_no_gap(bridge: Bridge, archivist: Archivist, history: History) -> None:
-    """Rows and place are one transaction: what was not committed is read again."""
+    """Rows and position are one transaction: what was not committed is read again."""
     ids = [carry_out(bridge, str(number)) for number in range(3)]
     places = history.places()
     archivist.archive()
@@ -76,7 +76,7 @@ def test_a_crash_in_the_middle_leaves_no_gap(bridge: Bridge, archivist: Archivis
 def test_a_result_that_arrives_later_is_in_the_history_too(
     bridge: Bridge, archivist: Archivist, history: History
 ) -> None:
-    """The job is archived at its end, and once more when its delivery has ended."""
+    """The job is archived when it is final, and again when its delivery is."""
     job = make_job("ask", {"prompt": "x"})
     bridge.submit(job)
     assert bridge.admission.request(bridge.admission.prepare(job)).sinks
@@ -106,7 +106,7 @@ def test_a_result_that_arrives_later_is_in_the_history_too(
 def test_deliveries_that_failed_long_before_others_arrived_are_written_once(
     bridge: Bridge, archivist: Archivist
 ) -> None:
-    """Each set has a place of its own: what is new in one is no reason to read the others again."""
+    """Each set has its own position: a new member of one does not cause the others to be read again."""
     for at, outcome in enumerate(["failed", "completed"]):
         bridge.submit(make_job("ask", {"prompt": "x"}))
         (job,) = bridge.scripts.fetch("w1", "jobs", room=1, delivery=f"d{at}", lease_ms=60_000).jobs
@@ -122,7 +122,7 @@ def test_deliveries_that_failed_long_before_others_arrived_are_written_once(
 
 
 def test_the_end_of_a_long_output_is_kept(bridge: Bridge, archivist: Archivist) -> None:
-    """Of its last pieces so many bytes, on which stream each, and never half a letter."""
+    """The last bytes are kept with their streams, without half a character."""
     job = make_job("ask", {"prompt": "x"})
     bridge.submit(job)
     bridge.scripts.fetch("w1", "jobs", room=1, delivery="d", lease_ms=60_000)
@@ -159,7 +159,7 @@ def test_what_another_version_wrote_does_not_hold_up_the_others(bridge: Bridge, 
 def test_a_store_whose_clock_went_back_is_archived(
     bridge: Bridge, archivist: Archivist, history: History
 ) -> None:
-    """A place in the future counts as now."""
+    """A position in the future counts as now."""
     history.put([], {"completed": (int(time.time()) + 3600) * 1000})
     job_id = carry_out(bridge)
     assert archivist.archive() == 1
@@ -170,7 +170,7 @@ def test_a_store_whose_clock_went_back_is_archived(
 def test_more_than_a_batch_is_archived_batch_by_batch(
     bridge: Bridge, archivist: Archivist, history: History
 ) -> None:
-    """All of them in the end, each counted once, although many ended in the same millisecond."""
+    """All are archived, each counted once, although many became final in the same millisecond."""
     jobs = [make_job("ask", {"prompt": str(number)}) for number in range(2 * BATCH + 50)]
     bridge.admission.submit(jobs)
     for job in jobs:

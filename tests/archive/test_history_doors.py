@@ -1,4 +1,4 @@
-"""The history behind every door: a clock archives, and commands and routes show what the store forgot."""
+"""The history through every interface: a scheduler archives, commands and routes show removed jobs."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ class Desk:
         return run_3ox(*arguments, environ=self.environ)
 
     def json(self, *arguments: str) -> Any:
-        """Run a command that gives JSON."""
+        """Run a command and return its JSON."""
         done = self.run(*arguments, "--json")
         assert done.returncode == 0, done.stderr
         return msgspec.json.decode(done.stdout)
 
     def archived(self, job_id: str) -> bool:
-        """Tell whether the history has the job just as the store does, with its deliveries."""
+        """Return whether the history has the job exactly as the store does, with its deliveries."""
         with History(self.bridge.loaded.workspace.history_db) as history:
             return history.job(job_id) == self.bridge.reader.job(job_id)
 
     def forget(self) -> None:
-        """Delete all ended jobs from the store, as a user does."""
+        """Remove all final jobs from the store, as a user does."""
         for status in ("completed", "failed", "cancelled"):
             assert self.run("jobs", "purge", "--status", status).returncode == 0
 
@@ -74,7 +74,7 @@ def desk(environ: dict[str, str]) -> Iterator[Desk]:
 
 
 def test_commands_show_a_job_as_before_when_only_the_history_has_it(desk: Desk) -> None:
-    """List, search, job, receipt, output and export give the same before and after, waiting too."""
+    """List, search, job, receipt, output, export and wait return the same before and after."""
     done = desk.run("sh", "--", "sh", "-c", "echo apple; echo pear >&2")
     assert (done.returncode, done.stdout, done.stderr) == (0, "apple\n", "pear\n")
     assert desk.run("sh", "--", "false").returncode == 1
@@ -108,7 +108,7 @@ def test_commands_show_a_job_as_before_when_only_the_history_has_it(desk: Desk) 
 
 
 def test_sqlite_is_not_loaded_for_what_the_store_has() -> None:
-    """Whoever types waits for it: lists, jobs and receipts of the store come without."""
+    """Lists, jobs and receipts of the store do not load SQLite, which would delay the command."""
     code = (
         "import sys, ingress.cli.jobs, ingress.cli.export, ingress.cli.actions\n"
         "print('sqlite3' in sys.modules)"
@@ -117,7 +117,7 @@ def test_sqlite_is_not_loaded_for_what_the_store_has() -> None:
 
 
 def test_export_is_narrowed_and_replaces_its_file_at_the_end(desk: Desk, tmp_path: Path) -> None:
-    """One job a line, those that the filters name; what cannot be is refused and leaves the file alone."""
+    """One job per line, those that match the filters; an invalid filter leaves the file unchanged."""
     for word in ("red", "green"):
         assert desk.run("sh", "--", "echo", word).returncode == 0
     assert desk.run("run", "none", "x").returncode == 2
@@ -137,7 +137,7 @@ def test_export_is_narrowed_and_replaces_its_file_at_the_end(desk: Desk, tmp_pat
 
 
 def test_rest_pages_through_both(desk: Desk) -> None:
-    """Job, receipt, result and output come from the history; lists run through both, each job once."""
+    """Job, receipt, result and output come from the history; lists cover both, each job once."""
     desk.run("sh", "--", "echo", "apple")
     (job,) = all_jobs(limit=10).jobs
     eventually(lambda: all(item.status == "completed" for item in get_job(job.job_id).deliveries))

@@ -1,4 +1,4 @@
-"""Lists and searches run through store and history as if they were one."""
+"""Lists and searches cover store and history as one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.archive.lives import carry_out, forget
 
 
 def test_pages_run_through_store_and_history_as_one_list(bridge: Bridge, archivist: Archivist) -> None:
-    """Every job comes once, in one order, whichever of the two it is in."""
+    """Every job is listed once, in one order, wherever it is."""
     ids = [carry_out(bridge, str(number)) for number in range(7)]
     archivist.archive()
     forget(bridge)
@@ -40,8 +40,8 @@ def test_pages_run_through_store_and_history_as_one_list(bridge: Bridge, archivi
     assert len(list(catalog.every(JobFilter()))) == 14
 
 
-def test_lists_are_narrowed(bridge: Bridge, archivist: Archivist) -> None:
-    """By state, type, door, day and words; words are taken as they stand."""
+def test_lists_are_filtered(bridge: Bridge, archivist: Archivist) -> None:
+    """By state, type, source, day and words; words are matched literally."""
     good = carry_out(bridge, 'fix the "login" button')
     bad = carry_out(bridge, "other thing", outcome="failed")
     archivist.archive()
@@ -69,7 +69,7 @@ def test_lists_are_narrowed(bridge: Bridge, archivist: Archivist) -> None:
 
 
 def test_search_has_pages(bridge: Bridge, archivist: Archivist) -> None:
-    """Each match comes once."""
+    """Each match is listed once."""
     ids = [carry_out(bridge, f"apple {number}") for number in range(5)]
     archivist.archive()
     forget(bridge)
@@ -86,7 +86,7 @@ def test_search_has_pages(bridge: Bridge, archivist: Archivist) -> None:
 
 
 def test_a_job_that_runs_again_is_listed_as_it_is_now(bridge: Bridge, archivist: Archivist) -> None:
-    """In no list does it stand as it was, and in none twice."""
+    """No list has its old state, and none has it twice."""
     again, other = carry_out(bridge, "apple", outcome="failed"), carry_out(bridge, "apple", outcome="failed")
     archivist.archive()
     bridge.scripts.requeue(again, "again")
@@ -111,7 +111,7 @@ def test_a_job_that_runs_again_is_listed_as_it_is_now(bridge: Bridge, archivist:
 
 
 def test_words_are_the_same_in_store_and_history(bridge: Bridge, archivist: Archivist) -> None:
-    """What a search finds before a job is archived it finds afterwards, and nothing else."""
+    """A search finds the same before and after a job is archived."""
     job_id = carry_out(bridge, "Fix the «Login-Button», naïve approach: 50%")
     words = ["login", "LOGIN-button", "naive", "50", "the fix", "- login", "butt", "login fix -", "zebra"]
     catalog = Catalog(bridge)
@@ -131,7 +131,7 @@ def test_words_are_the_same_in_store_and_history(bridge: Bridge, archivist: Arch
 
 
 def test_a_search_gives_those_first_that_only_the_store_has(bridge: Bridge, archivist: Archivist) -> None:
-    """Page by page, each once, also when one is archived between two pages."""
+    """Page by page, each job once, also if one is archived between two pages."""
     past = [carry_out(bridge, f"apple {number}") for number in range(3)]
     archivist.archive()
     live = sorted(bridge.submit(make_job("ask", {"prompt": "apple"})).job_id for _ in range(3))
@@ -145,11 +145,11 @@ def test_a_search_gives_those_first_that_only_the_store_has(bridge: Bridge, arch
     assert sorted(job.job_id for job in rest[1:]) == sorted(past)
 
 
-def every(catalog: Catalog, narrowing: JobFilter, limit: int, cursor: str | None = None) -> list[JobRecord]:
-    """Page through a list to its end."""
+def every(catalog: Catalog, filters: JobFilter, limit: int, cursor: str | None = None) -> list[JobRecord]:
+    """Return all pages of a list as one list."""
     seen: list[JobRecord] = []
     while True:
-        page = catalog.page(narrowing, limit=limit, cursor=cursor)
+        page = catalog.page(filters, limit=limit, cursor=cursor)
         assert len(page.jobs) <= limit
         seen += page.jobs
         cursor = page.next
@@ -158,5 +158,5 @@ def every(catalog: Catalog, narrowing: JobFilter, limit: int, cursor: str | None
 
 
 def today() -> str:
-    """Give the day, UTC."""
+    """Return the current day, UTC."""
     return time.strftime("%Y-%m-%d", time.gmtime())

@@ -1,4 +1,4 @@
-"""The history by itself: its rows, its queries, what it lets go of."""
+"""The history by itself: its rows, its queries, its retention."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ops.errors import HistoryBroken
 
 
 def some_row(number: int, ended_ms: int) -> HistoryRow:
-    """A row as a job leaves it."""
+    """Return the row of a job."""
     job = make_job("task.custom", {"task": f"task {number}"}, project=f"p{number % 10}")
     receipt = first_receipt(job, status="completed", at_ms=ended_ms, input_sha256="0" * 64)
     record = JobRecord(
@@ -39,7 +39,7 @@ def some_row(number: int, ended_ms: int) -> HistoryRow:
 
 
 def test_old_and_excess_rows_go(tmp_path: Path) -> None:
-    """By age and by number, some at a time; their words go with them."""
+    """By age and by number, in portions; their words are removed with them."""
     history = History(tmp_path / "h.db", writable=True)
     history.put([some_row(number, 1000 + number) for number in range(20)], {})
     assert history.expire(until_ms=1005, rows_max=100) == 5
@@ -51,7 +51,7 @@ def test_old_and_excess_rows_go(tmp_path: Path) -> None:
 
 
 def test_a_history_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
-    """The older program says so instead of spoiling it; what is no database is named too."""
+    """An older program reports it and changes nothing; a file that is not a database is reported too."""
     with sqlite3.connect(tmp_path / "h.db") as db:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(HistoryBroken, match="version 99"):
@@ -66,12 +66,12 @@ FILTERS = {"status": "failed", "job_type": "ask", "project": "p3", "source": "cl
 
 @pytest.mark.parametrize("count", range(6))
 def test_no_combination_of_filters_walks_over_rows_or_sorts_them(tmp_path: Path, count: int) -> None:
-    """Each query of a page reads one index from where it begins, already in order."""
+    """Each query of a page reads one index in order, from its starting point."""
     with History(tmp_path / "h.db", writable=True) as history:
         history.put([some_row(number, 1000 + number) for number in range(20)], {})
         for names in itertools.combinations(FILTERS, count):
-            narrowing = JobFilter(**{name: FILTERS[name] for name in names})
-            for query, values in id_queries(narrowing, [1]):
+            filters = JobFilter(**{name: FILTERS[name] for name in names})
+            for query, values in id_queries(filters, [1]):
                 plan = history._db.execute(f"EXPLAIN QUERY PLAN {query}", (*values, "~", 50)).fetchall()
                 (step,) = [row[3] for row in plan]
                 assert step.startswith("SEARCH jobs USING COVERING INDEX"), (names, step)
@@ -80,7 +80,7 @@ def test_no_combination_of_filters_walks_over_rows_or_sorts_them(tmp_path: Path,
 
 @pytest.mark.parametrize("seed", range(3))
 def test_pages_of_the_history_are_what_a_filter_over_all_gives(tmp_path: Path, seed: int) -> None:
-    """Whatever the filters, the pages together are the rows that fit, the latest id first."""
+    """With any filters, the pages together are the matching rows, latest id first."""
     draw = random.Random(seed)  # noqa: S311 (the same rows each time)
     rows = []
     for number in range(200):
@@ -99,20 +99,20 @@ def test_pages_of_the_history_are_what_a_filter_over_all_gives(tmp_path: Path, s
         history.put(rows, {})
         for count in range(6):
             for names in itertools.combinations(FILTERS, count):
-                narrowing = JobFilter(**{name: FILTERS[name] for name in names})
-                fitting = [row.record for row in rows if narrowing.matches(row.record)]
+                filters = JobFilter(**{name: FILTERS[name] for name in names})
+                fitting = [row.record for row in rows if filters.matches(row.record)]
                 seen: list[JobRecord] = []
                 below: str | None = None
-                while page := history.page(narrowing, limit=7, below=below):
+                while page := history.page(filters, limit=7, below=below):
                     seen += [past.record for past in page]
                     below = page[-1].record.job_id
                 assert seen == sorted(fitting, key=lambda record: record.job_id, reverse=True), names
-                found = history.search(msgspec.structs.replace(narrowing, text="task"), limit=300, below=1000)
+                found = history.search(msgspec.structs.replace(filters, text="task"), limit=300, below=1000)
                 assert {past.record.job_id for past in found} == {record.job_id for record in fitting}, names
 
 
-def test_what_is_written_anew_uses_up_no_room(tmp_path: Path) -> None:
-    """As many rows are kept as may be, however often they were written."""
+def test_a_row_that_is_written_again_counts_once(tmp_path: Path) -> None:
+    """Rows that are written several times count once."""
     with History(tmp_path / "h.db", writable=True) as history:
         rows = [some_row(number, 1000 + number) for number in range(10)]
         for _ in range(5):

@@ -1,4 +1,4 @@
-"""Sealing, step by step: each transition once, in one chain, whatever dies in between."""
+"""Sealing step by step: each transition once, in one chain, whatever crashes in between."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DAY_S = 86_400.0
 
 
 def test_every_transition_is_sealed_once_in_a_signed_chain(own: Bridge, scribe: Scribe) -> None:
-    """In the order of time, with what the job is on its first line; and the store forgets its marks."""
+    """In order of time, with the job's facts on its first line; the store's marks are removed."""
     jobs = some_jobs(own)
     scribe.seal()
     assert scribe.transitions() == sorted(
@@ -51,7 +51,7 @@ def test_every_transition_is_sealed_once_in_a_signed_chain(own: Bridge, scribe: 
 
 
 def test_a_reason_of_any_length_leaves_the_ledger_provable(own: Bridge, scribe: Scribe) -> None:
-    """What an actor raised, and what somebody gave as a reason, is cut; no line is longer than one may be."""
+    """Errors of actors and reasons of users are cut, so no line exceeds the limit."""
     endless = "no " * LINE_MAX_BYTES
     failing, cancelled = (dispatch("heartbeat", {}).job_id for _ in range(2))
     own.scripts.fetch("w1", "jobs", room=1, delivery="d", lease_ms=60_000)
@@ -68,7 +68,7 @@ def test_a_reason_of_any_length_leaves_the_ledger_provable(own: Bridge, scribe: 
 
 
 def test_more_than_one_batch_is_sealed_whole(own: Bridge, scribe: Scribe) -> None:
-    """Nothing is left, nothing is doubled."""
+    """No transition is missing or repeated."""
     jobs = [make_job("heartbeat", {}) for _ in range(BATCH + 100)]
     own.admission.submit(jobs)
     assert scribe.seal() >= 2
@@ -77,7 +77,7 @@ def test_more_than_one_batch_is_sealed_whole(own: Bridge, scribe: Scribe) -> Non
 
 
 def test_a_job_that_goes_on_is_sealed_on(own: Bridge, scribe: Scribe) -> None:
-    """Only what is new is written; a retry by hand continues the chain."""
+    """Only new transitions are written; a retry by hand continues the chain."""
     job_id = dispatch("heartbeat", {}).job_id
     scribe.seal()
     control.cancel(own, job_id, "first")
@@ -102,7 +102,7 @@ def test_a_transition_that_comes_meanwhile_is_not_forgotten(own: Bridge, scribe:
 
 @pytest.mark.parametrize("kept", [0, 1, 30, -1])
 def test_a_crash_in_the_middle_of_a_line_is_repaired(own: Bridge, scribe: Scribe, kept: int) -> None:
-    """Whatever was written of the last line: it is cut off, sealed anew, and the chain has no gap."""
+    """However much of the last line was written: it is cut off and sealed again, without a gap."""
     some_jobs(own)
     scribe.seal()
     whole = scribe.file.read_bytes()
@@ -122,7 +122,7 @@ def test_a_crash_in_the_middle_of_a_line_is_repaired(own: Bridge, scribe: Scribe
 
 
 def test_a_first_line_that_was_never_whole_is_repaired(own: Bridge, scribe: Scribe) -> None:
-    """The file has no end of line at all."""
+    """The file has no line end."""
     some_jobs(own)
     scribe.folder.mkdir(exist_ok=True)
     (scribe.folder / "2026-11-22.jsonl").write_bytes(b'{"v":1,')
@@ -133,7 +133,7 @@ def test_a_first_line_that_was_never_whole_is_repaired(own: Bridge, scribe: Scri
 
 
 def test_lines_that_were_written_and_not_noted_are_not_written_again(own: Bridge, scribe: Scribe) -> None:
-    """The leader lost its lease in between, or died: the next one finds them at the end of the file."""
+    """The leader lost its lease in between, or crashed: the next one finds them at the end of the file."""
     some_jobs(own)
     scribe.seal()
     jobs = some_jobs(own)
@@ -151,7 +151,7 @@ def test_lines_that_were_written_and_not_noted_are_not_written_again(own: Bridge
 
 
 def test_none_of_many_lines_that_were_not_noted_is_written_again(own: Bridge, scribe: Scribe) -> None:
-    """More jobs wait than one round takes, and a whole round was written before the leader died."""
+    """More jobs wait than one round seals, and a whole round was written before the leader crashed."""
     own.admission.submit([make_job("heartbeat", {}) for _ in range(3 * BATCH)])
     heir = scribe.successor("heir")
     with pytest.raises(LeadershipLost):
@@ -163,7 +163,7 @@ def test_none_of_many_lines_that_were_not_noted_is_written_again(own: Bridge, sc
 
 
 def test_leaders_that_take_turns_continue_one_chain(own: Bridge, scribe: Scribe) -> None:
-    """Each finds the end that the other left."""
+    """Each finds the end of what the other wrote."""
     writer = scribe
     for turn in range(6):
         some_jobs(own, 2)
@@ -175,7 +175,7 @@ def test_leaders_that_take_turns_continue_one_chain(own: Bridge, scribe: Scribe)
 
 
 def test_a_store_that_lost_its_last_moments_is_told_from_a_forged_ledger(own: Bridge, scribe: Scribe) -> None:
-    """What was sealed and is lost stays; what took its place is sealed with a mark; all of it holds."""
+    """Sealed lines stay; transitions that replace lost ones are sealed with a mark; the ledger is valid."""
     job_id = dispatch("heartbeat", {}).job_id
     scribe.seal()
     head = own.store.call("HGET", scribe.key("ledgers"), scribe.ledger.name)
@@ -200,7 +200,7 @@ def test_a_store_that_lost_its_last_moments_is_told_from_a_forged_ledger(own: Br
 
 
 def test_a_job_that_has_lost_transitions_goes_on_later(own: Bridge, scribe: Scribe) -> None:
-    """The store comes back without a job's last transition; only after a round of sealing does it go on."""
+    """The store has lost a job's last transition; the job continues only after a round of sealing."""
     job_id = dispatch("heartbeat", {}).job_id
     scribe.seal()
     head = own.store.call("HGET", scribe.key("ledgers"), scribe.ledger.name)
@@ -230,8 +230,8 @@ def test_a_job_that_has_lost_transitions_goes_on_later(own: Bridge, scribe: Scri
     assert verify_receipt(own, job_id).ok
 
 
-def test_a_job_that_the_store_has_lost_is_taken_once_more(own: Bridge, scribe: Scribe) -> None:
-    """Its id comes again from the spool, or from a schedule whose run is repeated."""
+def test_a_lost_job_can_be_submitted_again(own: Bridge, scribe: Scribe) -> None:
+    """Its id is submitted again, from the spool or by a repeated run of a schedule."""
     dispatch("heartbeat", {})
     scribe.seal()
     head = own.store.call("HGET", scribe.key("ledgers"), scribe.ledger.name)
@@ -257,7 +257,7 @@ def test_a_job_that_the_store_has_lost_is_taken_once_more(own: Bridge, scribe: S
 
 
 def test_days_are_files_of_one_chain(own: Bridge, scribe: Scribe) -> None:
-    """Each can be proven alone, and that it joins the others; a clock that is set back opens no older day."""
+    """Each day can be verified alone, with its links; after the clock is set back, no older day is begun."""
     for days in (0, 1, -3, 2):
         some_jobs(own)
         scribe.now_s = 1_795_348_800.0 + days * DAY_S
@@ -282,10 +282,10 @@ def test_days_are_files_of_one_chain(own: Bridge, scribe: Scribe) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(lines=st.lists(st.integers(0, 200_000), max_size=6), tail=st.integers(0, 70_000))
-def test_lines_are_read_backwards_as_they_stand(
+def test_lines_are_read_backwards(
     tmp_path_factory: pytest.TempPathFactory, lines: list[int], tail: int
 ) -> None:
-    """Whatever their lengths; what follows the last end of line is none."""
+    """With any lengths; text after the last line end is not a line."""
     folder = tmp_path_factory.mktemp("ledger")
     texts = [str(at).encode() + b"x" * length for at, length in enumerate(lines)]
     (folder / "2026-11-22.jsonl").write_bytes(b"".join(text + b"\n" for text in texts) + b"y" * tail)
@@ -293,7 +293,7 @@ def test_lines_are_read_backwards_as_they_stand(
 
 
 def test_a_ledger_that_cannot_be_opened_says_so(own: Bridge, scribe: Scribe) -> None:
-    """A read-only disk, or something else in its place: one line with a remedy, and it goes on afterwards."""
+    """A read-only disk, or another file in its place: an error with a remedy; sealing continues later."""
     some_jobs(own)
     (scribe.folder / ".lock").mkdir()
     with pytest.raises(LedgerBroken, match="cannot be written: Is a directory"):

@@ -1,4 +1,4 @@
-"""One job is missing: what the commands say of jobs that were deleted, with and without a history of them."""
+"""Jobs that were removed from the store: what commands show, with and without a history."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def own(environ: dict[str, str]) -> Bridge:
 
 @pytest.fixture
 def archivist(own: Bridge) -> Iterator[Archivist]:
-    """Who fills its history."""
+    """The archivist of that bridge."""
     with History(own.loaded.workspace.history_db, writable=True) as history:
         yield Archivist(own.reader, history, retention_s=3600, rows_max=1000, output_max_bytes=1000)
 
@@ -42,14 +42,14 @@ def cli(environ: dict[str, str]) -> Cli:
 
 
 def end(bridge: Bridge) -> str:
-    """Take a job and have it end without a worker; give its id."""
+    """Submit and cancel a job; return its id."""
     job_id = bridge.submit(make_job("shell.cmd", {"argv": ["true"]})).job_id
     control.cancel(bridge, job_id, "cancelled by a test")
     return job_id
 
 
 def test_a_deleted_job_is_known_by_the_ledger(own: Bridge, scribe: Scribe, cli: Cli) -> None:
-    """Neither store nor history has it: exit code 4, with the last that was sealed; the log says who."""
+    """Neither store nor history has it: exit code 4 and the last sealed state; the log says who purged it."""
     job_id = end(own)
     scribe.seal()
     purged = cli("jobs", "purge", "--status", "cancelled")
@@ -69,7 +69,7 @@ def test_a_deleted_job_is_known_by_the_ledger(own: Bridge, scribe: Scribe, cli: 
     assert "Job '01m80ebxp4nhqap3sz8m' not found." in never.err
 
 
-def test_a_deleted_job_is_shown_as_the_historys(own: Bridge, archivist: Archivist, cli: Cli) -> None:
+def test_a_removed_job_is_shown_from_the_history(own: Bridge, archivist: Archivist, cli: Cli) -> None:
     """The text says that it is no longer in the store; JSON is as before."""
     job_id = end(own)
     before = cli("jobs", job_id, "--json").out
@@ -87,7 +87,7 @@ def test_a_deleted_job_is_shown_as_the_historys(own: Bridge, archivist: Archivis
 def test_what_became_of_a_delivery_is_said_after_its_job_was_deleted(
     own: Bridge, archivist: Archivist, cli: Cli
 ) -> None:
-    """Archived while it was on the way, given up since: found, listed and explained, not tried in vain."""
+    """Archived while it was pending, cancelled since: found, listed and explained, not retried."""
     job_id = end(own)
     while archivist.archive():
         pass

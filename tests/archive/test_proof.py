@@ -1,4 +1,4 @@
-"""Proving, step by step: no change of the ledger unseen, and a receipt proven by its lines."""
+"""Verification: every change of the ledger is found, and a receipt is proven by its lines."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.archive.lives import some_jobs
 
 
 def swapped(lines: list[bytes]) -> list[bytes]:
-    """Two lines change places."""
+    """Return the lines with two of them swapped."""
     return [*lines[:2], lines[3], lines[2], *lines[4:]]
 
 
 def altered(lines: list[bytes]) -> list[bytes]:
-    """One letter of a reason is another."""
+    """Return the lines with one letter of a reason changed."""
     at = next(number for number, raw in enumerate(lines) if b"not needed" in raw)
     return [*lines[:at], lines[at].replace(b"not needed", b"not Needed"), *lines[at + 1 :]]
 
@@ -52,7 +52,7 @@ def altered(lines: list[bytes]) -> list[bytes]:
 def test_a_change_is_found_and_its_line_is_named(
     own: Bridge, scribe: Scribe, change: Callable[[list[bytes]], list[bytes]], line: int | None
 ) -> None:
-    """The first bad one; the end that was cut off is missed by the store."""
+    """The first bad line is named; if the end was cut off, the store knows of it."""
     some_jobs(own, 5)
     scribe.seal()
     lines = scribe.file.read_bytes().splitlines(keepends=True)
@@ -67,7 +67,7 @@ def test_a_change_is_found_and_its_line_is_named(
 
 
 def test_any_byte_that_is_changed_is_found(own: Bridge, scribe: Scribe) -> None:
-    """Every eleventh of a few lines, each alone, and the first and last ones."""
+    """Every eleventh byte of a few lines, each alone, and the first and last ones."""
     some_jobs(own, 2)
     scribe.seal()
     whole = scribe.file.read_bytes()
@@ -81,7 +81,7 @@ def test_any_byte_that_is_changed_is_found(own: Bridge, scribe: Scribe) -> None:
 
 
 def test_a_line_that_another_key_signed_is_found(own: Bridge, scribe: Scribe, tmp_path: Path) -> None:
-    """Whole, chained, and not ours."""
+    """The line is well-formed and chained, but the key is not one of this ledger."""
     some_jobs(own)
     scribe.seal()
     forger = Ledger(scribe.folder, KeyRing(tmp_path / "keys"))
@@ -100,7 +100,7 @@ def test_a_line_that_another_key_signed_is_found(own: Bridge, scribe: Scribe, tm
 def test_a_ledger_without_a_line_does_not_hold_if_there_were_some(
     own: Bridge, scribe: Scribe, *, removed: bool
 ) -> None:
-    """Nothing sealed is fine; nothing left is not."""
+    """An empty ledger is valid only if nothing was sealed."""
     assert scribe.verify().ok
     some_jobs(own)
     scribe.seal()
@@ -114,7 +114,7 @@ def test_a_ledger_without_a_line_does_not_hold_if_there_were_some(
 
 
 def test_lines_that_are_gone_leave_a_gap_for_ever(own: Bridge, scribe: Scribe) -> None:
-    """A ledger restored from an old copy goes on with the number that the store knows, for all to see."""
+    """A ledger restored from an old copy continues with the number in the store, which leaves a gap."""
     some_jobs(own)
     scribe.seal()
     old = scribe.file.read_bytes()
@@ -129,7 +129,7 @@ def test_lines_that_are_gone_leave_a_gap_for_ever(own: Bridge, scribe: Scribe) -
 
 
 def test_a_transition_that_the_ledger_was_never_given_is_found(own: Bridge, scribe: Scribe) -> None:
-    """The store has more than the ledger, and no mark for it."""
+    """The store has more transitions than the ledger, and no mark for them."""
     jobs = some_jobs(own)
     scribe.seal()
     control.cancel(own, jobs[1], "unseen")
@@ -141,7 +141,7 @@ def test_a_transition_that_the_ledger_was_never_given_is_found(own: Bridge, scri
 
 
 def test_jobs_that_another_host_sealed_are_no_gap_here(own: Bridge, scribe: Scribe, tmp_path: Path) -> None:
-    """Two ledgers at one store: each holds by itself, and neither is blamed for the other's lines."""
+    """Two ledgers at one store: each is valid by itself, without the other's lines."""
     jobs = some_jobs(own)
     scribe.seal()
     there = scribe.successor("other host")
@@ -159,7 +159,7 @@ def test_jobs_that_another_host_sealed_are_no_gap_here(own: Bridge, scribe: Scri
 
 
 def test_a_receipt_is_proven_by_its_lines(own: Bridge, scribe: Scribe) -> None:
-    """And not when it says something else than what was sealed."""
+    """And fails if it differs from the sealed lines."""
     jobs = some_jobs(own)
     scribe.seal()
     proof = verify_receipt(own, jobs[0])
@@ -184,7 +184,7 @@ def test_a_receipt_is_proven_by_its_lines(own: Bridge, scribe: Scribe) -> None:
 def test_a_receipt_of_the_history_is_proven_too(
     own: Bridge, scribe: Scribe, change: dict[str, Any], fault: str | None
 ) -> None:
-    """It has no chain any more: what it says is compared, and its two hashes."""
+    """Without a receipt chain, its transitions and its two hashes are compared."""
     (job_id,) = some_jobs(own, 1)
     scribe.seal()
     receipt = own.reader.receipt(job_id)
@@ -203,7 +203,7 @@ def test_a_receipt_of_the_history_is_proven_too(
     number=st.integers(-(2**53), 2**53),
 )
 def test_the_standard_library_writes_the_same_canonical_form(reason: str, number: int) -> None:
-    """Whoever checks a line needs nothing of ours."""
+    """A line can be checked without our code."""
     value = {"z": {"reason": reason, "at": number}, "a": [None, True, reason]}
     ours = canonical(value)
     theirs = json.dumps(json.loads(ours), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

@@ -1,4 +1,4 @@
-"""The ledger of a running bridge: sealed in time, through killed leaders, and proven from outside."""
+"""The ledger of a running bridge: sealed in time, with killed leaders, verified without our code."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def served(environ: dict[str, str]) -> Iterator[dict[str, str]]:
 
 
 def unsealed(bridge: Bridge) -> int:
-    """Count the jobs that are to be sealed."""
+    """Return the number of jobs that are to be sealed."""
     return int(bridge.store.call("SCARD", bridge.reader.keys.unsealed))
 
 
@@ -54,7 +54,7 @@ def get(environ: dict[str, str], path: str) -> Any:
 
 
 def test_every_transition_is_sealed_within_two_seconds(own: Bridge, served: dict[str, str]) -> None:
-    """And its receipt is proven, by the command and by whoever has the public key alone."""
+    """Its receipt is proven, by the command and with the public key alone."""
     rest = subprocess.Popen(
         threeox("rest"),
         env=served,
@@ -92,7 +92,7 @@ def test_every_transition_is_sealed_within_two_seconds(own: Bridge, served: dict
 
 
 def check_alone(home: Path, source: str) -> subprocess.CompletedProcess[str]:
-    """Run the check of docs/reference/ledger.md, with nothing of ours within its reach."""
+    """Run the check of docs/reference/ledger.md without access to our code."""
     snippet = re.search(r"```python\n(.*?)```", (ROOT / "docs/reference/ledger.md").read_text(), re.DOTALL)
     assert snippet is not None
     assert len(snippet[1].splitlines()) <= 20
@@ -150,7 +150,7 @@ def test_the_ledger_holds_after_killed_leaders(environ: dict[str, str], own: Bri
 
 
 def test_without_a_store_the_files_are_proven_all_the_same(environ: dict[str, str], own: Bridge) -> None:
-    """And the user is told that this was all."""
+    """And the output says that only the files were verified."""
     dispatch("heartbeat", {})
     with running_clocks(environ, own):
         eventually(lambda: unsealed(own) == 0, 10.0)
@@ -161,7 +161,7 @@ def test_without_a_store_the_files_are_proven_all_the_same(environ: dict[str, st
 
 
 def test_wrong_use_is_refused(environ: dict[str, str]) -> None:
-    """A day that is none, and one of which there is no ledger."""
+    """An invalid day, and a day that the ledger does not have."""
     connect(load_settings(environ=environ))
     assert run_3ox("verify", "--day", "yesterday", environ=environ).returncode == 2
     missing = run_3ox("verify", "--day", "2001-01-01", environ=environ)

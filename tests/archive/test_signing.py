@@ -16,7 +16,7 @@ DAY_S = 86_400.0
 
 
 def private_parts(folder: Path) -> dict[str, bool]:
-    """Tell which keys still have their private part."""
+    """Return, by key, whether its private part exists."""
     keys = [msgspec.json.decode(file.read_bytes()) for file in folder.glob("ledger-*.json")]
     return {key["kid"]: bool(key.get("private")) for key in keys}
 
@@ -38,7 +38,7 @@ def test_the_first_key_is_made_on_first_use_and_kept(tmp_path: Path) -> None:
 
 
 def test_a_key_that_is_open_to_others_is_not_used(tmp_path: Path) -> None:
-    """The error names the file and the command that closes it."""
+    """The error names the file and the command that corrects its mode."""
     ring = KeyRing(tmp_path)
     ring.signer(NOON_S)
     file = next(tmp_path.iterdir())
@@ -49,7 +49,7 @@ def test_a_key_that_is_open_to_others_is_not_used(tmp_path: Path) -> None:
 
 
 def test_a_key_is_replaced_with_an_overlap(tmp_path: Path) -> None:
-    """The next one is published for a day before it signs; a day after that the old one can sign no more."""
+    """The next key is published for a day before it signs; a day later the old one can no longer sign."""
     ring = KeyRing(tmp_path, lifetime_s=10 * DAY_S)
     first = ring.signer(NOON_S)
     assert ring.signer(NOON_S + 10 * DAY_S).kid == first.kid
@@ -68,7 +68,7 @@ def test_a_key_is_replaced_with_an_overlap(tmp_path: Path) -> None:
 
 
 def test_a_key_can_be_replaced_by_hand(tmp_path: Path) -> None:
-    """With the same overlap; the very first one signs at once."""
+    """With the same overlap; the first key signs at once."""
     ring = KeyRing(tmp_path)
     first = ring.rotate(NOON_S)
     assert first.signs
@@ -78,13 +78,13 @@ def test_a_key_can_be_replaced_by_hand(tmp_path: Path) -> None:
 
 
 def test_a_clock_that_was_set_back_still_has_a_key(tmp_path: Path) -> None:
-    """Before the first one was made, the first one signs."""
+    """At a time before its creation, the first key signs."""
     ring = KeyRing(tmp_path)
     assert ring.signer(NOON_S).kid == ring.signer(NOON_S - 365 * DAY_S).kid
 
 
 def test_a_key_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
-    """Not a new key: the old one's lines would no longer be ours."""
+    """It is not replaced: lines signed with it would become invalid."""
     ring = KeyRing(tmp_path)
     ring.signer(NOON_S)
     next(tmp_path.iterdir()).write_text("{")

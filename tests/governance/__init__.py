@@ -1,1 +1,1 @@
-"""Tests of who may have what done: policy, approvals."""
+"""Tests of policy and approvals."""

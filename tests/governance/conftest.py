@@ -1,4 +1,4 @@
-"""A bridge of the test's own with the policy that it writes, and the scripts under a prefix of their own."""
+"""A bridge with the policy that a test writes, and the store functions under a prefix of the test's own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Governed = Callable[[str], Bridge]
 
 @pytest.fixture
 def governed(environ: dict[str, str]) -> Iterator[Governed]:
-    """Write 3ox.toml and give the bridge that keeps to it; what runs in its workspace is swept away."""
+    """Return a function that writes 3ox.toml and returns its bridge; processes of the workspace are ended."""
 
     def write(settings: str) -> Bridge:
         (Path(environ["BRIDGE_HOME"]) / "3ox.toml").write_text(settings)

@@ -1,4 +1,4 @@
-"""Jobs that wait for approval: what the scripts do to them."""
+"""Jobs that wait for approval: the store function."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def hold(driver: Driver, **fields: object) -> str:
 
 
 def test_an_approved_job_runs(driver: Driver, approvals: Approvals) -> None:
-    """It goes to the ready queue, rings, and its receipt says who let it go."""
+    """It is queued, wakes a consumer, and its receipt names who approved it."""
     job_id = hold(driver)
     assert driver.fetch() == []
     assert approvals.approve(job_id, "bob", "looks fine") == ApprovalOutcome("approved", "queued")
@@ -50,7 +50,7 @@ def test_an_approved_job_runs(driver: Driver, approvals: Approvals) -> None:
 
 
 def test_a_denied_job_never_starts(driver: Driver, approvals: Approvals) -> None:
-    """It is cancelled, with whoever denied it on the receipt, and what depends on it is skipped."""
+    """It is cancelled, its receipt names who denied it, and its dependents are skipped."""
     job_id = hold(driver)
     other = driver.add(depends_on=[job_id])
     assert approvals.deny(job_id, "bob") == ApprovalOutcome("denied", "cancelled")
@@ -64,7 +64,7 @@ def test_a_denied_job_never_starts(driver: Driver, approvals: Approvals) -> None
 
 
 def test_the_same_decision_again_does_no_harm(driver: Driver, approvals: Approvals) -> None:
-    """The other one is refused, and says how it was decided."""
+    """The opposite decision is refused with the first one."""
     yes, no = hold(driver), hold(driver)
     approvals.approve(yes, "bob")
     approvals.deny(no, "bob")
@@ -91,7 +91,7 @@ def test_only_what_waits_for_approval_is_decided(driver: Driver, approvals: Appr
 
 
 def test_an_approved_job_still_waits_for_what_it_depends_on(driver: Driver, approvals: Approvals) -> None:
-    """It starts when both have been given, in whichever order."""
+    """It starts after both, in any order."""
     first, second = driver.add(), driver.add()
     job_id = hold(driver, depends_on=[first, second])
     driver.settle(driver.take())
@@ -106,7 +106,7 @@ def test_an_approved_job_still_waits_for_what_it_depends_on(driver: Driver, appr
 
 
 def test_a_payload_may_speak_of_dependencies(driver: Driver, approvals: Approvals) -> None:
-    """A field of that name in the job's own data is none of the job's."""
+    """A field of that name in the job's data does not count."""
     request = driver.request(approval=WHY)
     job = msgspec.structs.replace(decode_job(request.spec), metadata={"depends_on": "x"})
     driver.offer(msgspec.structs.replace(request, spec=encode_job(job)))
@@ -114,7 +114,7 @@ def test_a_payload_may_speak_of_dependencies(driver: Driver, approvals: Approval
 
 
 def test_an_approval_comes_too_late_for_a_broken_dependency(driver: Driver, approvals: Approvals) -> None:
-    """What it depends on has failed meanwhile: it is skipped."""
+    """Its dependency has failed meanwhile: it is skipped."""
     first = driver.add()
     job_id = hold(driver, depends_on=[first])
     driver.settle(driver.take(), "failed")
@@ -134,7 +134,7 @@ def test_a_delay_counts_from_the_dispatch(driver: Driver, approvals: Approvals) 
 
 
 def test_an_approved_job_keeps_to_limits(driver: Driver, approvals: Approvals) -> None:
-    """Held again for a slot, it is not asked about again."""
+    """If it is held for a slot, no second approval is needed."""
     driver.add(limits="gpu=1/1")
     running = driver.take()
     job_id = hold(driver, limits="gpu=1/1")
@@ -147,8 +147,8 @@ def test_an_approved_job_keeps_to_limits(driver: Driver, approvals: Approvals) -
     assert driver.take().job_id == job_id
 
 
-def test_what_nobody_approves_expires(driver: Driver, approvals: Approvals) -> None:
-    """After its time it is cancelled; a decision that comes later is refused, by the script itself too."""
+def test_an_approval_expires(driver: Driver, approvals: Approvals) -> None:
+    """After that time it is cancelled; a later decision is refused, also by the store function itself."""
     swept, late = hold(driver), hold(driver)
     assert approvals.expire() == []
     hour_ago = driver.now_ms() - 3_600_001
@@ -166,7 +166,7 @@ def test_what_nobody_approves_expires(driver: Driver, approvals: Approvals) -> N
 
 
 def test_expiry_leaves_what_was_decided_alone(driver: Driver, approvals: Approvals) -> None:
-    """An entry that stands for nothing, or for a job that went on, is dropped without an effect."""
+    """An entry for an unknown job, or for one that is no longer held, is removed without effect."""
     job_id = hold(driver)
     approvals.approve(job_id, "bob")
     driver.store.call("ZADD", driver.keys.approvals, 1, job_id, 2, "nosuchjob")
@@ -176,7 +176,7 @@ def test_expiry_leaves_what_was_decided_alone(driver: Driver, approvals: Approva
 
 
 def test_the_list_is_the_oldest_first_and_bounded(driver: Driver, approvals: Approvals) -> None:
-    """It holds those that wait now, and no cancelled one."""
+    """It has the jobs that wait now, without cancelled ones."""
     ids = [hold(driver) for _ in range(5)]
     for at, job_id in enumerate(ids):
         driver.store.call("ZADD", driver.keys.approvals, 1000 + at, job_id)
@@ -208,7 +208,7 @@ def link(valkey: str, tmp_path: Path) -> Iterator[LossyLink]:
 
 
 def test_a_decision_whose_reply_is_lost_is_made_once(driver: Driver, link: LossyLink, prefix: str) -> None:
-    """It is sent again by itself; the receipt has one line of it."""
+    """It is sent again automatically; the receipt has one line for it."""
     lossy = Store(link.url)
     lossy.call("PING")
     over = Approvals(Scripts(lossy, prefix), ttl_s=3600)

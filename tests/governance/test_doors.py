@@ -1,4 +1,4 @@
-"""The policy at the doors: what is refused, held, listed and decided, in Python and on the command line."""
+"""The policy at submission: what is refused, held, listed and decided, in Python and on the command line."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ effect = "allow"
 
 
 def command(**fields: object) -> Job:
-    """Make a command that came by REST."""
+    """Return a job as if submitted over REST."""
     return make_job("shell.cmd", {"argv": ["true"]}, source="rest", trust="member", **fields)
 
 
 def test_a_denied_job_is_not_taken(governed: Governed) -> None:
-    """Nothing of it is kept, and of a sequence nothing at all."""
+    """Nothing is stored; of a sequence, no job at all."""
     bridge = governed("")
     with pytest.raises(PolicyDenied):
         bridge.submit(command())
@@ -47,7 +47,7 @@ def test_a_denied_job_is_not_taken(governed: Governed) -> None:
 
 
 def test_a_denied_job_is_not_spooled(governed: Governed) -> None:
-    """A daemon refuses it also while the store is away; one that was spooled before is set aside."""
+    """A daemon refuses it also while the store is unavailable; one in the spool is quarantined."""
     bridge = governed("")
     acceptance = Acceptance(bridge)
     with pytest.raises(PolicyDenied):
@@ -59,7 +59,7 @@ def test_a_denied_job_is_not_spooled(governed: Governed) -> None:
 
 
 def test_a_job_that_needs_approval_waits(governed: Governed) -> None:
-    """It is held, listed with its reason, and goes on when somebody says so; the receipt tells all of it."""
+    """It is held, listed with its reason, and runs when approved; the receipt records each step."""
     bridge = governed(ASK_FIRST)
     receipt = bridge.submit(command(actor="ci-1"))
     assert (receipt.status, receipt.policy) == ("held", "rule 1: approve")
@@ -76,7 +76,7 @@ def test_a_job_that_needs_approval_waits(governed: Governed) -> None:
 
 
 def test_a_denial_by_hand_is_an_end(governed: Governed) -> None:
-    """It cannot be approved any more; unknown jobs are unknown."""
+    """It can no longer be approved; unknown jobs are not found."""
     bridge = governed(ASK_FIRST)
     job_id = bridge.submit(command()).job_id
     assert deny(job_id, actor="bob", reason="no").status == "cancelled"
@@ -87,7 +87,7 @@ def test_a_denial_by_hand_is_an_end(governed: Governed) -> None:
 
 
 def test_the_rule_that_allowed_a_job_is_on_its_receipt(governed: Governed) -> None:
-    """Where no rule was needed it says nothing, whatever the door wrote there."""
+    """If no rule matched it is empty, whatever the interface wrote there."""
     governed(ASK_FIRST)
     assert dispatch("heartbeat", {}, actor="ci").policy == "rule 3: allow"
     free = dispatch("heartbeat", {}, actor="bob", metadata={"policy": "rule 9: allow", "a": "b"})
@@ -98,7 +98,7 @@ def test_the_rule_that_allowed_a_job_is_on_its_receipt(governed: Governed) -> No
 
 
 def test_a_job_cannot_give_more_trust_than_it_has(governed: Governed) -> None:
-    """What a job dispatches while it runs is trusted as that job is, at most."""
+    """A job that is submitted by a running job has at most that job's trust."""
     governed("")
 
     class Nowhere:
@@ -117,7 +117,7 @@ def test_a_job_cannot_give_more_trust_than_it_has(governed: Governed) -> None:
 
 
 def test_the_command_line_approves_and_denies(governed: Governed, environ: dict[str, str]) -> None:
-    """``approve`` without ID lists what waits; the login name stands on the receipt."""
+    """``approve`` without an ID lists what waits; the login name is recorded in the receipt."""
     bridge = governed(ASK_FIRST)
     cli = Cli(environ)
     yes, no = bridge.submit(command(actor="ci-1")).job_id, bridge.submit(command()).job_id
@@ -139,7 +139,7 @@ def test_the_command_line_approves_and_denies(governed: Governed, environ: dict[
 
 
 def test_a_denied_command_line_says_who_can_change_it(governed: Governed, environ: dict[str, str]) -> None:
-    """Exit code 2, one line on stderr; without a store too, where nobody could approve anything."""
+    """Exit code 2, one line on stderr; also without a store, where no approval is possible."""
     governed('[[policy]]\njob_type = "shell.cmd"\neffect = "deny"\n')
     away = Cli({**environ, "BRIDGE_REDIS_URL": f"unix://{environ['BRIDGE_HOME']}/none.sock"})
     for cli in (Cli(environ), away):

@@ -58,7 +58,7 @@ def test_an_approved_command_runs_and_others_do_not(governed: Governed, environ:
 def test_a_worker_ends_what_nobody_approves(
     governed: Governed, environ: dict[str, str], ttl_s: float
 ) -> None:
-    """Nobody has to look for it: the job is cancelled and says why."""
+    """Without anyone looking at it, the job is cancelled with a reason."""
     bridge = governed(f"approval_ttl_s = {ttl_s}\n{APPROVE}")
     job = make_job("shell.cmd", {"argv": ["true"]}, source="rest", trust="member")
     with running_worker(bridge, environ):

@@ -1,4 +1,4 @@
-"""Parked attempts: read off the receipt chain, and how long each wait is."""
+"""Parked attempts: read from the receipt chain, and how long each wait is."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from middleware.parked_attempts import PARKED, parked_wait_s, read_parked_attemp
 
 
 def line(at: int, status: str, attempt: int = 0, reason: str = "") -> bytes:
-    """Return a line as the functions write it."""
+    """Return a line as the store functions write it."""
     return f'{{"at":{at},"status":"{status}","attempt":{attempt},"worker":"w","reason":"{reason}"}}'.encode()
 
 
 def test_only_parked_attempts_of_this_life_count() -> None:
-    """Failures are no parks, and what came before a retry by hand is forgotten."""
+    """Failures do not count, nor do attempts before a retry by hand."""
     chain = [
         line(1_000, "queued"),
         line(1_100, "processing", 1),

@@ -28,6 +28,10 @@ LATE: dict[tuple[str, str], str] = {
         "ingress.core.run_and_follow",
         "actors.in_process",
     ): "dramatiq and the actors take 250 ms, and are needed only without a store",
+    (
+        "middleware.tracing",
+        "ops.otel",
+    ): "loads OpenTelemetry, which is an extra and takes 300 ms; only a worker with an endpoint needs it",
 }
 
 
