@@ -6,6 +6,7 @@ A job is authorized by the policy, checked against the settings, completed with 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
@@ -162,7 +163,7 @@ class Admission:
         checked: Iterable[tuple[AdmissionRules, Prepared]]
         if isinstance(jobs, Sequence):
             rules = self._current()
-            checked = [(rules, rules.prepare(job)) for job in jobs]
+            checked = zip(itertools.repeat(rules), [rules.prepare(job) for job in jobs], strict=False)
         else:
             checked = self._prepare_each(jobs)
         sent: list[tuple[Job, EnqueueRequest]] = []
@@ -190,6 +191,7 @@ class Admission:
             yield rules, rules.prepare(job)
 
     def _receipt(self, job: Job, request: EnqueueRequest, reply: Enqueued) -> Receipt:
+        """Return the receipt for a reply of ``enqueue``; raise an error if the job was refused."""
         if reply.outcome == "full":
             raise queue_full(reply.waiting)
         if reply.outcome == "dependency" and reply.status == "itself":

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from middleware.broker.scripts import EnqueueRequest
 from middleware.destinations import Destinations
@@ -18,9 +19,12 @@ from ops.settings.load import ProjectSettings, Settings, TypeSettings
 
 #: The store's JSON parser stops at 1000 (``cjson.decode_max_depth``), in the middle of a transition.
 PAYLOAD_DEPTH_MAX = 200
+#: Up to this size it is faster to encode a payload again than to copy its JSON into the job: 0.16 us, not
+#: 0.28 us, for 100 bytes. For 1 MB, copying takes 0.04 ms instead of 0.29 ms.
+_SPLICE_BYTES = 1_000
 
 
-class Prepared(NamedTuple):
+class Prepared(Struct, frozen=True, gc=False):
     """A job that has passed all checks.
 
     Attributes:
@@ -93,27 +97,27 @@ class AdmissionRules:
 
     def _defaults(self, job: Job) -> dict[str, Any]:
         """Return values for the fields that the job leaves open: its project's, else its type's."""
-        project = None if job.project is None else self.settings.projects.get(job.project)
-        task = None
-        if job.job_type == "task.custom" and job.project is not None:
-            project = task = self.project(job.project)
+        project = task = None
+        job_type = job.job_type
+        if job.project is not None:
+            if job_type == "task.custom":
+                project = task = self.project(job.project)
+            else:
+                project = self.settings.projects.get(job.project)
+        kind = self._types.get(job_type)
+        if kind is None:
+            kind = self._types[job_type] = JOB_TYPES.limits(job_type, self.settings)
         defaults: dict[str, Any] = {}
         if job.priority is None:
             own = None if project is None else project.priority
             defaults["priority"] = DEFAULT_PRIORITY if own is None else own
         if job.timeout_seconds is None:
             limit_s = None if task is None else task.timeout_s
-            defaults["timeout_seconds"] = self._type(job.job_type).timeout_s if limit_s is None else limit_s
+            defaults["timeout_seconds"] = kind.timeout_s if limit_s is None else limit_s
         if job.max_retries is None:
             retries = None if task is None else task.max_retries
-            defaults["max_retries"] = self._type(job.job_type).max_retries if retries is None else retries
+            defaults["max_retries"] = kind.max_retries if retries is None else retries
         return defaults
-
-    def _type(self, job_type: str) -> TypeSettings:
-        known = self._types.get(job_type)
-        if known is None:
-            known = self._types[job_type] = JOB_TYPES.limits(job_type, self.settings)
-        return known
 
     def _encode_payload(self, job: Job) -> bytes:
         try:
@@ -161,11 +165,10 @@ class AdmissionRules:
 
     def request(self, prepared: Prepared, *, delay_ms: int) -> EnqueueRequest:
         """Build the request that enqueues a job; see ``Admission.request``."""
-        job, payload, limits, approval = prepared
+        job, payload = prepared.job, prepared.payload
         spec = job
-        if payload.count(b"{") <= 1:
-            # Encoded already. Not so where a mapping may be inside: its keys keep their order, for instance
-            # those of a request's query.
+        if len(payload) > _SPLICE_BYTES and payload.count(b"{") == 1:
+            # Not where a mapping may be inside: its keys keep their order, for instance those of a query.
             spec = msgspec.structs.replace(job, payload=msgspec.Raw(payload))
         return EnqueueRequest(
             job_id=job.job_id,
@@ -176,9 +179,9 @@ class AdmissionRules:
             project="" if job.project is None else job.project,
             delay_ms=max(0, delay_ms),
             idempotency_key="" if job.idempotency_key is None else job.idempotency_key,
-            limits=limits,
+            limits=prepared.limits,
             depends_on=job.depends_on,
-            approval=approval,
+            approval=prepared.approval,
             sinks=self._destinations.of(job),
         )
 

@@ -37,6 +37,9 @@ Resources = dict[Name, Annotated[int, Meta(ge=1)]]
 Metadata = dict[Short, Short]
 
 
+_names: dict[type[Struct], str] = {}
+
+
 class Job(
     Struct,
     frozen=True,
@@ -88,7 +91,12 @@ class Job(
     @property
     def job_type(self) -> str:
         """Name of the job type: ``ask``, ``shell.cmd``, ..."""
-        return str(type(self).__struct_config__.tag)
+        kind = type(self)
+        name = _names.get(kind)
+        if name is None:
+            # Asked several times for each job that is submitted.
+            name = _names[kind] = str(kind.__struct_config__.tag)
+        return name
 
     @property
     def rank(self) -> int:
