@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,9 +11,10 @@ from actors.process.command import run_command
 from actors.process.git import GitFailed
 from actors.process.track import TrackResult, follow_process, tracked_process
 from actors.process.worktree import Changes, Worktree, prune
+from middleware.broker.admission_rules import find_project
 from middleware.context import JobInterrupted, WorkerStopping
 from middleware.job.types import TaskCustomPayload
-from ops.errors import JobRefused
+from ops.errors import JobRefused, UnknownProject
 from ops.logs import get_logger
 from ops.settings.load import ProjectSettings
 from ops.workspace import Workspace
@@ -50,7 +50,11 @@ def task_custom(payload: TaskCustomPayload) -> CommandResult | TrackResult:
     process = tracked_process(job)
     if process is not None:
         return follow_process(process)
-    project = _find(job.project)
+    try:
+        project = find_project(settings().settings, str(job.project))
+    except UnknownProject as error:
+        # It was removed from 3ox.toml since the job was submitted, or this host has another 3ox.toml.
+        raise JobRefused(error.message, remedy=error.remedy) from error
     if project.worktree:
         return _in_worktree(project, str(job.project), payload.task)
     return _run(project, Path(project.path), payload.task)
@@ -140,17 +144,4 @@ def _task_result(result: CommandResult, changes: Changes | None) -> TaskResult:
         duration_s=result.duration_s,
         truncated=result.truncated,
         changes=changes,
-    )
-
-
-def _find(name: str | None) -> ProjectSettings:
-    loaded = settings()
-    projects = loaded.settings.projects
-    if name is not None and name in projects:
-        return projects[name]
-    near = difflib.get_close_matches(name or "", projects, n=1, cutoff=0.5)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
-    raise JobRefused(
-        f"Unknown project {name!r}.",
-        remedy=f"{hint}Add it as [projects.NAME] with path and command to {loaded.workspace.settings_file}.",
     )

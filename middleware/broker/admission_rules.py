@@ -40,6 +40,25 @@ class Prepared(Struct, frozen=True, gc=False):
     approval: str
 
 
+def find_project(settings: Settings, name: str) -> ProjectSettings:
+    """Return the settings of a project.
+
+    Raises:
+        UnknownProject: The remedy names the nearest project.
+    """
+    project = settings.projects.get(name)
+    if project is not None:
+        return project
+    import difflib
+
+    near = difflib.get_close_matches(name, settings.projects, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    raise UnknownProject(
+        f"Unknown project {name!r}.",
+        remedy=f"{hint}Define it in 3ox.toml under [projects.{name}] with path and command.",
+    )
+
+
 class AdmissionRules:
     """The settings of one moment, and what follows from them.
 
@@ -54,22 +73,8 @@ class AdmissionRules:
         self._types: dict[str, TypeSettings] = {}
 
     def project(self, name: str) -> ProjectSettings:
-        """Return the settings of a project.
-
-        Raises:
-            UnknownProject: Names the nearest one.
-        """
-        project = self.settings.projects.get(name)
-        if project is not None:
-            return project
-        import difflib
-
-        near = difflib.get_close_matches(name, self.settings.projects, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise UnknownProject(
-            f"Unknown project {name!r}.",
-            remedy=f"{hint}Define it in 3ox.toml under [projects.{name}] with path and command.",
-        )
+        """Return the settings of a project; see ``find_project``."""
+        return find_project(self.settings, name)
 
     def prepare(self, job: Job) -> Prepared:
         """Check, authorize and complete a job; see ``Admission.prepare``."""
