@@ -98,7 +98,7 @@ def test_unknown_project_names_the_nearest(configure: Configure, tmp_path: Path)
     assert "3ox.toml" in caught.value.remedy
     with pytest.raises(JobRefused) as caught:
         task("go", "zzz").run()
-    assert "[projects.NAME]" in caught.value.remedy
+    assert "[projects.zzz]" in caught.value.remedy
     assert "mean" not in caught.value.remedy
 
 
