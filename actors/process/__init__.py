@@ -1,1 +1,1 @@
-"""Child processes of jobs: commands, their groups, pipes, output, and worktrees."""
+"""Child processes of jobs: commands, process groups, pipes, output, and git worktrees."""

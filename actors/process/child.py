@@ -1,8 +1,8 @@
-"""One supervised child process, and everything that it starts.
+"""A supervised child process and its descendants.
 
-The child gets a session of its own and the job's id in its environment. Its output is read as it comes,
-from whichever pipe has some; cancellation and time limits wake the same wait. However it ends, nothing of it
-is left: what has not ended by itself is asked to (SIGTERM) and then made to (SIGKILL) before the job goes on.
+The child has its own session and the job's id in its environment. One wait covers its output, cancellation
+and timeouts. However it ends, none of its processes is left: those still running get SIGTERM, then SIGKILL,
+before the job goes on.
 """
 
 from __future__ import annotations
@@ -25,24 +25,23 @@ from actors.process.pipes import ChildPipes, Piece, WakePipe
 from actors.process.process_group import GroupTermination, ProcessGroup
 from ops.errors import JobFailed, JobParked, JobRefused
 
-#: A command that has ended may have left helpers that are about to end too (``tee`` at the end of a pipe):
-#: they have so long before they are stopped.
+#: Time for helper processes to end by themselves after the command (``tee`` at the end of a pipe).
 LEFTOVER_GRACE_S = 0.5
 _SIGNALLED_STATUS = 128
-#: The machine's doing, not the command's: too few descriptors, processes, or too little memory.
-_LACKING = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
-#: A command that could not be started for such a reason is put off for so long, and for so long in all.
-_PUT_OFF_S = 2.0
-_PUT_OFF_MAX_S = 3600.0
+#: Errors for which the host lacks descriptors, processes or memory; the command is not at fault.
+_NO_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
+#: Delay before such a command is started again, and the limit of all such delays of a job.
+_RESOURCES_WAIT_S = 2.0
+_RESOURCES_WAIT_MAX_S = 3600.0
 
 
 class ChildExit(Struct, frozen=True, kw_only=True):
     """How a child ended.
 
     Attributes:
-        exit_status: Its exit status; 128 + the signal's number if a signal ended it, as in a shell.
+        exit_status: Its exit status; 128 + signal number if a signal ended it, as in a shell.
         signal: Name of that signal, or None.
-        duration_s: From its start to the end of everything it had started, in seconds.
+        duration_s: Time from its start to the end of its last process, in seconds.
     """
 
     exit_status: int
@@ -51,15 +50,15 @@ class ChildExit(Struct, frozen=True, kw_only=True):
 
 
 class CommandResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a command left behind: the result of ``shell.cmd`` and ``task.custom``.
+    """Result of ``shell.cmd`` and ``task.custom``.
 
     Attributes:
-        exit_status: Its exit status; 128 + the signal's number if a signal ended it.
+        exit_status: Exit status of the command; 128 + signal number if a signal ended it.
         signal: Name of that signal, or None.
-        stdout_tail: End of what it wrote to standard output; the whole is in the job's output.
-        stderr_tail: The same of standard error.
-        duration_s: How long it ran, in seconds.
-        truncated: Whether the job's output lacks a part, since it was longer than ``output_max_bytes``.
+        stdout_tail: End of its standard output; the job's output has all of it.
+        stderr_tail: End of its standard error.
+        duration_s: Its run time, in seconds.
+        truncated: Whether a part of the job's output is missing because of ``output_max_bytes``.
     """
 
     exit_status: int
@@ -71,10 +70,10 @@ class CommandResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class CommandFailed(JobFailed):
-    """The command ended with a status other than 0.
+    """The exit status of the command is not 0.
 
     Parameters:
-        result: What it left behind; stored with the failed job.
+        result: Result of the command; stored with the failed job.
     """
 
     def __init__(self, message: str, *, result: CommandResult, remedy: str = "") -> None:
@@ -83,14 +82,14 @@ class CommandFailed(JobFailed):
 
 
 class ChildTimedOut(JobFailed):
-    """The child ran for longer than it was given, and was stopped."""
+    """The child exceeded its timeout and was stopped."""
 
 
 def job_marks(context: JobContext) -> dict[str, str]:
-    """Give the variables by which every process that a job has started is found, wherever it hides."""
+    """Return the environment variables by which all processes of a job are found, even detached ones."""
     marks = {"BRIDGE_JOB_ID": context.job_id, "BRIDGE_WORKER_ID": context.worker_id}
     if "BRIDGE_SUPERVISED" in os.environ:
-        # By this mark the next `3ox up` finds what a killed supervisor has left behind.
+        # By this mark, the next `3ox up` finds the processes that a killed supervisor has left.
         marks["BRIDGE_SUPERVISED"] = os.environ["BRIDGE_SUPERVISED"]
     return {name: value for name, value in marks.items() if value != ""}
 
@@ -99,15 +98,15 @@ class Child:
     """A child process of the current job.
 
     Parameters:
-        argv: Program and arguments; no shell sees them.
-        cwd: Where it runs.
-        env: Its whole environment, the marks of the job excepted.
-        kill_grace_s: Time between SIGTERM and SIGKILL.
-        stdin: Text for its standard input; without it, it reads an empty file.
-        timeout_s: Bound on its run, beside the job's own time limit.
+        argv: Program and arguments; no shell parses them.
+        cwd: Working directory.
+        env: Its whole environment except the marks of the job.
+        kill_grace_s: Time between SIGTERM and SIGKILL, in seconds.
+        stdin: Text for its standard input; empty when None.
+        timeout_s: Timeout of its run, besides the job's own, in seconds.
 
     Attributes:
-        exit: How it ended; None until ``pieces`` has ended.
+        exit: How it ended; None until ``pieces`` is exhausted.
     """
 
     def __init__(
@@ -131,17 +130,17 @@ class Child:
         self.exit: ChildExit | None = None
 
     def pieces(self) -> Generator[Piece]:
-        """Run the child and give its output as it comes; closing the generator stops the child.
+        """Run the child and yield its output as it arrives; closing the generator stops the child.
 
         Yields:
-            The stream's name and some text, in the order in which it was read.
+            Name of the stream and a piece of text, in the order of reading.
 
         Raises:
-            JobRefused: The program or the directory does not exist, or cannot be used.
-            JobParked: The machine lacks what it takes to start it; nothing was started.
-            JobFailed: Something of the child could not be stopped.
-            ChildTimedOut: ``timeout_s`` ran out.
-            JobInterrupted: The job was cancelled or ran out of time; nothing of the child is left.
+            JobRefused: The program or the directory does not exist or cannot be used; or a process of the
+                child could not be stopped.
+            JobParked: The host lacks the resources to start it; nothing was started.
+            ChildTimedOut: ``timeout_s`` expired.
+            JobInterrupted: The job was cancelled or ran out of time; no process of the child is left.
         """
         self._context.check_cancelled()
         started = time.monotonic()
@@ -152,51 +151,52 @@ class Child:
                 self._explain(error)
             stack.enter_context(self._context.on_interrupt(lambda _: wake.set()))
             popen = self._start()
-            family = ProcessGroup(
+            group = ProcessGroup(
                 popen,
                 job_id=self._context.job_id,
                 worker_id=self._context.worker_id,
                 kill_grace_s=self._kill_grace_s,
             )
-            # Also when the reader of the pieces gives up, or an exception is thrown into this thread.
-            stack.callback(family.stop)
-            streams = stack.enter_context(ChildPipes(popen, self._stdin, wake))
-            yield from self._until_ended(popen, streams, started)
+            # Also when the generator is closed, or an exception is raised in this thread.
+            stack.callback(group.stop)
+            pipes = stack.enter_context(ChildPipes(popen, self._stdin, wake))
+            yield from self._until_ended(popen, pipes, started)
             by_itself = popen.poll() is not None and not self._timed_out
-            if family.members():
-                patience_s = LEFTOVER_GRACE_S if by_itself else 0.0
-                sweep = stack.enter_context(GroupTermination(family, patience_s, wake))
-                # Read on: what has been asked to end may have something to say, and must not be blocked.
-                while not sweep.ended:
-                    yield from streams.read(None)
-                if by_itself and sweep.stopped > 0:
-                    yield "err", _leftover_note(sweep.stopped)
-            yield from streams.rest()
-            family.require_gone()
+            if group.members():
+                grace_s = LEFTOVER_GRACE_S if by_itself else 0.0
+                termination = stack.enter_context(GroupTermination(group, grace_s, wake))
+                # Keep reading: processes that are ending may write, and must not block on a full pipe.
+                while not termination.ended:
+                    yield from pipes.read(None)
+                if by_itself and termination.stopped > 0:
+                    yield "err", _leftover_note(termination.stopped)
+            yield from pipes.rest()
+            group.require_gone()
             if not by_itself:
-                self._context.stopped = family.how_stopped()
+                self._context.stopped = group.how_stopped()
         self._context.check_cancelled()
         if self._timed_out:
             raise ChildTimedOut(f"{self._argv[0]} ran for more than {self._timeout_s:g} s and was stopped.")
         self.exit = _exit_of(popen.wait(), time.monotonic() - started)
 
     def _until_ended(
-        self, popen: subprocess.Popen[bytes], streams: ChildPipes, started: float
+        self, popen: subprocess.Popen[bytes], pipes: ChildPipes, started: float
     ) -> Generator[Piece]:
-        """Read until the child itself ends, its time is up, or its job is interrupted."""
+        """Read until the child ends, its timeout expires, or its job is interrupted."""
         deadline = math.inf if self._timeout_s is None else started + self._timeout_s
         while popen.poll() is None and self._context.interrupt_requested is None:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 self._timed_out = True
                 return
-            yield from streams.read(None if left_s == math.inf else left_s)
+            yield from pipes.read(None if left_s == math.inf else left_s)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # Unlike Path.is_dir, this answers False to every path that cannot be looked at.
+        # Unlike Path.is_dir, this returns False for every path that cannot be examined.
         if not os.path.isdir(self._cwd):  # noqa: PTH112
             raise JobRefused(
-                f"the directory {str(self._cwd)!r} does not exist.", remedy="Make it, or name another one."
+                f"The directory {str(self._cwd)!r} does not exist.",
+                remedy="Create it, or use another directory.",
             )
         try:
             return subprocess.Popen(
@@ -214,35 +214,37 @@ class Child:
 
     def _explain(self, error: OSError | ValueError) -> NoReturn:
         program = self._argv[0]
-        if isinstance(error, OSError) and error.errno in _LACKING:
+        if isinstance(error, OSError) and error.errno in _NO_RESOURCES:
             raise JobParked(
-                f"{program!r} could not be started: {error.strerror}.",
-                after_s=_PUT_OFF_S,
-                limit_s=_PUT_OFF_MAX_S,
+                f"The program {program!r} could not be started: {error.strerror}.",
+                after_s=_RESOURCES_WAIT_S,
+                limit_s=_RESOURCES_WAIT_MAX_S,
                 remedy="Raise the worker's limits (ulimit -n, ulimit -u), or run fewer threads.",
             ) from error
         if isinstance(error, PermissionError) and str(error.filename) == str(self._cwd):
             raise JobRefused(
-                f"the directory {str(self._cwd)!r} may not be entered.",
-                remedy="Give the worker's user access to it, or name another one.",
+                f"The directory {str(self._cwd)!r} is not accessible.",
+                remedy="Give the worker's user access to it, or use another directory.",
             ) from error
         if isinstance(error, FileNotFoundError):
             raise JobRefused(
-                f"there is no program {program!r}.",
+                f"The program {program!r} does not exist.",
                 remedy="Check its name, the PATH of the worker, and the interpreter in its first line.",
             ) from error
         if isinstance(error, PermissionError):
             raise JobRefused(
-                f"{program!r} may not be run.",
+                f"The program {program!r} is not executable.",
                 remedy="Make it executable, and its directory and interpreter accessible.",
             ) from error
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise JobRefused(f"{program!r} cannot be run: {reason}.", remedy="Correct the command.") from error
+        raise JobRefused(
+            f"The program {program!r} cannot be run: {reason}.", remedy="Correct the command."
+        ) from error
 
 
 def _leftover_note(count: int) -> str:
     what = "a process" if count == 1 else f"{count} processes"
-    return f"3ox: the command ended and left {what} behind; stopped.\n"
+    return f"3ox: the command ended and left {what} running; stopped.\n"
 
 
 def _exit_of(code: int, duration_s: float) -> ChildExit:

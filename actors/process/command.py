@@ -1,4 +1,4 @@
-"""Run one command as the whole of a job; shared by ``shell.cmd`` and ``task.custom``."""
+"""Runs the command of a job; shared by ``shell.cmd`` and ``task.custom``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from actors.process.output import OutputLimit, ProgressLines, Tail
 
 
 def inherited_env(*more: str) -> dict[str, str]:
-    """Give what a command inherits of our environment: the names in ``shell_env``, and no other.
+    """Return the environment that commands inherit: the variables in ``shell_env``, and no others.
 
     Args:
-        *more: Names allowed in addition.
+        *more: Names of further variables.
     """
     names = (*settings().settings.shell_env, *more)
     return {name: os.environ[name] for name in names if name in os.environ}
@@ -30,19 +30,19 @@ def run_command(
     stdin: str | None = None,
     progress: bool = False,
 ) -> CommandResult:
-    """Run a command to its end, its output going to the job's output as it comes.
+    """Run a command to its end and stream its output to the job's output.
 
     Args:
         argv: Program and arguments.
-        cwd: Where it runs.
-        env: Added to what every command inherits.
+        cwd: Working directory.
+        env: Variables added to those that every command inherits.
         stdin: Text for its standard input.
-        progress: Take lines ``::progress NN message`` on its standard output for progress reports.
+        progress: Whether lines ``::progress NN message`` on its standard output are progress reports.
 
     Raises:
-        CommandFailed: It ended with a status other than 0.
-        JobRefused: It cannot be run at all.
-        JobInterrupted: The job was cancelled or ran out of time; nothing of the command is left.
+        CommandFailed: Its exit status is not 0.
+        JobRefused: It cannot be run.
+        JobInterrupted: The job was cancelled or ran out of time; no process of the command is left.
     """
     context = current_job()
     values = settings().settings
@@ -56,7 +56,7 @@ def run_command(
     limit = OutputLimit(lambda text, stream: context.write(text, stream=stream), values.output_max_bytes)
     tails: dict[StreamName, Tail] = {"out": Tail(), "err": Tail()}
 
-    def take(text: str, stream: StreamName) -> None:
+    def record(text: str, stream: StreamName) -> None:
         if text != "":
             tails[stream].write(text)
             limit.write(text, stream)
@@ -65,22 +65,22 @@ def run_command(
     try:
         with contextlib.closing(child.pieces()) as pieces:
             for stream, text in pieces:
-                take(lines.feed(text) if lines is not None and stream == "out" else text, stream)
+                record(lines.feed(text) if lines is not None and stream == "out" else text, stream)
     finally:
         if lines is not None:
-            take(lines.finish(), "out")
+            record(lines.finish(), "out")
         limit.close()
-    return _judge(child, tails, truncated=limit.truncated)
+    return _result(child, tails, truncated=limit.truncated)
 
 
 def _report(percent: float, message: str) -> None:
     context = current_job()
-    # A report from a command that is being stopped must not break into its orderly end.
+    # While the command is being stopped, progress() would raise the interrupt a second time.
     if context.interrupt_requested is None:
         context.progress(percent, message)
 
 
-def _judge(child: Child, tails: Mapping[StreamName, Tail], *, truncated: bool) -> CommandResult:
+def _result(child: Child, tails: Mapping[StreamName, Tail], *, truncated: bool) -> CommandResult:
     if child.exit is None:
         raise LookupError("the child has not ended")
     result = CommandResult(
@@ -92,7 +92,8 @@ def _judge(child: Child, tails: Mapping[StreamName, Tail], *, truncated: bool) -
         truncated=truncated,
     )
     if result.signal is not None:
-        raise CommandFailed(f"the command was ended by {result.signal}", result=result)
+        raise CommandFailed(f"The command was ended by {result.signal}.", result=result)
     if result.exit_status != 0:
+        # Without a sentence around it: lists and receipts show it as the reason.
         raise CommandFailed(f"exit status {result.exit_status}", result=result)
     return result

@@ -1,4 +1,4 @@
-"""Runs git for a job: bounded, stopped when the job is, deaf to what the repository would have it run."""
+"""Runs git for a job: with a timeout, stopped with the job, and without running hooks of the repository."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 from ops.errors import JobFailed, JobRefused
 
-#: A checkout of a large repository takes minutes, never this long.
+#: Timeout of a git command; the checkout of a large repository takes minutes.
 TIMEOUT_S = 600.0
 _GRACE_S = 5.0
-_TOLD_MAX_CHARS = 500
-#: Hooks and monitors of the repository are programs that a task may have put there; a signature asks for a
-#: passphrase; a collection of garbage takes its time when nobody expects it.
-_DEAF = (
+_ERROR_MAX_CHARS = 500
+#: Disables hooks and file system monitors (programs that a task may have put there), signatures (which may
+#: ask for a passphrase) and automatic garbage collection.
+_SAFE_OPTIONS = (
     "-c",
     "core.hooksPath=/dev/null",
     "-c",
@@ -27,20 +27,20 @@ _DEAF = (
     "-c",
     "gc.auto=0",
 )
-#: A repository that the caller stands in must not be taken for the one that is meant.
+#: Variables passed to git. GIT_DIR and the like are not: they would select the repository of the caller.
 _INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "XDG_CONFIG_HOME")
 
 
 class GitFailed(JobFailed):
-    """Git ended with a status other than 0."""
+    """A git command failed."""
 
 
 class Git:
     """Git in one directory.
 
     Parameters:
-        directory: Where it runs.
-        marks: Variables that mark the processes of a job, see ``actors.process.child.job_marks``.
+        directory: Working directory.
+        marks: Environment variables that mark the processes of a job, see ``actors.process.child.job_marks``.
     """
 
     def __init__(self, directory: Path, marks: Mapping[str, str] | None = None) -> None:
@@ -50,46 +50,46 @@ class Git:
         self._stopped = False
 
     def stop(self) -> None:
-        """End what runs; called from another thread. What is run later is not affected."""
+        """Stop the running command, from another thread; later commands are not affected."""
         running = self._running
         if running is not None:
             self._stopped = True
-            # Git removes its lock files when it is asked to end.
+            # Git removes its lock files on SIGTERM.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(running.pid, signal.SIGTERM)
 
     def __call__(self, *arguments: str | Path, environ: Mapping[str, str] | None = None) -> str:
-        """Run git and give its output without the line end.
+        """Run git and return its output without the final newline.
 
         Args:
-            *arguments: After ``git``.
-            environ: Variables in addition.
+            *arguments: Arguments of ``git``.
+            environ: Additional environment variables.
 
         Raises:
-            GitFailed: It did not succeed, or took longer than ``TIMEOUT_S``.
-            JobRefused: There is no git.
+            GitFailed: The command failed, or took longer than ``TIMEOUT_S``.
+            JobRefused: Git is not installed, or the directory does not exist.
         """
         return self.raw(*arguments, environ=environ).decode(errors="replace").removesuffix("\n")
 
     def raw(
         self, *arguments: str | Path, environ: Mapping[str, str] | None = None, limit_bytes: int | None = None
     ) -> bytes:
-        """Run git and give its output, of which ``limit_bytes`` at most are read; see ``__call__``."""
+        """Run git and return at most ``limit_bytes`` of its output; see ``__call__``."""
         with self._start(arguments, environ) as process:
             if limit_bytes is not None and process.stdout is not None:
-                begun = process.stdout.read(limit_bytes)
-                if len(begun) == limit_bytes:
-                    return begun
+                head = process.stdout.read(limit_bytes)
+                if len(head) == limit_bytes:
+                    return head
             try:
                 out, err = process.communicate(timeout=TIMEOUT_S)
             except subprocess.TimeoutExpired as error:
                 raise GitFailed(f"git {arguments[0]} took more than {TIMEOUT_S:g} s.") from error
         if process.returncode != 0:
             raise self._failed(str(arguments[0]), process.returncode, err.decode(errors="replace"))
-        return out if limit_bytes is None else begun + out
+        return out if limit_bytes is None else head + out
 
-    def answers(self, *arguments: str | Path) -> bool:
-        """Run git for its exit status alone."""
+    def succeeds(self, *arguments: str | Path) -> bool:
+        """Run git and return whether its exit status is 0."""
         try:
             self(*arguments)
         except GitFailed:
@@ -103,7 +103,7 @@ class Git:
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         try:
             process = subprocess.Popen(
-                ["git", *_DEAF, *map(str, arguments)],
+                ["git", *_SAFE_OPTIONS, *map(str, arguments)],
                 cwd=self.directory,
                 env={
                     **inherited,
@@ -119,7 +119,7 @@ class Git:
             )
         except FileNotFoundError as error:
             raise JobRefused(
-                f"git cannot be run in {str(self.directory)!r}: {error.strerror} ({error.filename}).",
+                f"Git cannot be run in {str(self.directory)!r}: {error.strerror} ({error.filename}).",
                 remedy="Install git on the worker's host, and check the project's path.",
             ) from error
         self._running, self._stopped = process, False
@@ -129,15 +129,15 @@ class Git:
             self._running = None
             _end(process)
 
-    def _failed(self, command: str, status: int, said: str) -> GitFailed:
+    def _failed(self, command: str, status: int, errors: str) -> GitFailed:
         if self._stopped:
             return GitFailed(f"git {command} was stopped with its job.")
-        told = " ".join(said.split())[:_TOLD_MAX_CHARS]
-        return GitFailed(f"git {command} failed in {self.directory} ({status}): {told}")
+        excerpt = " ".join(errors.split())[:_ERROR_MAX_CHARS]
+        return GitFailed(f"git {command} failed in {self.directory} ({status}): {excerpt}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Leave nothing of it running and no pipe open."""
+    """Stop the process if it is running, and close its pipes."""
     if process.poll() is None:
         process.terminate()
         try:

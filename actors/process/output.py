@@ -1,4 +1,4 @@
-"""What happens to the output of a command on its way to the job: limit, tail, progress lines."""
+"""Processing of a command's output: size limit, tail, and progress lines."""
 
 from __future__ import annotations
 
@@ -10,30 +10,29 @@ from middleware.job.records import StreamName
 
 Write = Callable[[str, StreamName], None]
 
-#: Characters of each stream that a result keeps: enough for the last error, small beside the output itself.
+#: Characters of each stream (its end) that a result keeps.
 TAIL_CHARS = 2048
-#: Room for the line that says what is missing.
+#: Bytes reserved for the line that reports what is missing.
 NOTE_BYTES = 100
-#: Small pieces of the held-back end are joined up to this size, so that a trickle does not cost memory.
+#: Size up to which small buffered pieces are joined, to bound the memory per piece.
 _JOIN_BYTES = 4096
 
 _PROGRESS_MARK = "::progress "
 _PROGRESS = re.compile(r"::progress +(\d+(?:\.\d+)?)%?(?:[ \t]+(.*?))?\s*")
-#: A line that begins like a report and is longer than this is taken for output.
+#: Longer lines are never progress reports.
 _PROGRESS_MAX_CHARS = 1024
 
 
 class OutputLimit:
-    """Passes on the first part of a job's output at once, and the last part when it ends.
+    """Limits a job's output: the beginning is written at once, the end when the output is complete.
 
-    Three quarters of the room go through as they come. What follows is held back, and of it the last quarter
-    of the room is passed on by ``close``, after one line on ``err`` that says how much is missing if anything
-    is. Both streams share the room, so that their order stays as it was.
+    The first three quarters of the limit are written as they arrive. Of what follows, the last quarter is
+    buffered and written by ``close``, after a line on ``err`` that reports how much is missing, if anything.
+    Both streams share the limit, so that their order is kept.
 
     Parameters:
-        write: Takes what is passed on.
-        limit_bytes: Bound on what is passed on, that line included, in bytes of UTF-8. The room is what is
-            left beside the line, and at least half of the limit.
+        write: Receives the output.
+        limit_bytes: Maximum size of the output including that line, in bytes of UTF-8.
     """
 
     def __init__(self, write: Write, limit_bytes: int) -> None:
@@ -48,18 +47,18 @@ class OutputLimit:
 
     @property
     def truncated(self) -> bool:
-        """Whether something has been dropped."""
+        """Whether output was dropped."""
         return self._dropped_bytes > 0
 
     def write(self, text: str, stream: StreamName) -> None:
-        """Take a piece of output."""
+        """Write a piece of output."""
         data = text.encode("utf-8", "replace")
         if len(data) <= self._head_left_bytes:
             self._head_left_bytes -= len(data)
             self._write(text, stream)
             return
         if self._head_left_bytes > 0:
-            # Cut between characters: the rest of a cut one belongs to the part that is held back.
+            # Cut between characters: the rest belongs to the buffered part.
             first = data[: self._head_left_bytes].decode("utf-8", "ignore")
             data = data[len(first.encode()) :]
             self._end_bytes += self._head_left_bytes - len(first.encode())
@@ -69,9 +68,9 @@ class OutputLimit:
         self._hold(data, stream)
 
     def close(self) -> None:
-        """Pass on what was held back."""
+        """Write the buffered end."""
         if self._dropped_bytes > 0:
-            note = f"3ox: {self._dropped_bytes} bytes of output left out here (limit {self._limit_bytes}).\n"
+            note = f"3ox: {self._dropped_bytes} bytes of output omitted here (limit {self._limit_bytes}).\n"
             self._write(note, "err")
         while self._held:
             stream, data = self._held.popleft()
@@ -99,7 +98,7 @@ class Tail:
     """Keeps the end of a text.
 
     Parameters:
-        limit_chars: How much of it.
+        limit_chars: Number of characters to keep.
     """
 
     def __init__(self, limit_chars: int = TAIL_CHARS) -> None:
@@ -107,7 +106,7 @@ class Tail:
         self._text = ""
 
     def write(self, text: str) -> None:
-        """Take a piece."""
+        """Append a piece."""
         self._text = (self._text + text)[-self._limit_chars :]
 
     def __str__(self) -> str:
@@ -115,12 +114,12 @@ class Tail:
 
 
 class ProgressLines:
-    """Lifts lines ``::progress NN message`` out of a text that comes in pieces.
+    """Extracts lines ``::progress NN message`` from a text that arrives in pieces.
 
-    Everything else passes at once, partial lines too, unless a line so far could still become a report.
+    All other text is returned at once, except the beginning of a line that may become a report.
 
     Parameters:
-        report: Takes percent and message of each report.
+        report: Called with percent and message of each report.
     """
 
     def __init__(self, report: Callable[[float, str], None]) -> None:
@@ -129,7 +128,7 @@ class ProgressLines:
         self._in_line = False
 
     def feed(self, piece: str) -> str:
-        """Take a piece and give what of it is output."""
+        """Add a piece and return the output in it."""
         output: list[str] = []
         lines = (self._held + piece).split("\n")
         self._held = ""
@@ -146,7 +145,7 @@ class ProgressLines:
         return "".join(output)
 
     def finish(self) -> str:
-        """Give what was held back, if it is no report: the text has ended."""
+        """Return the buffered rest at the end of the text, unless it is a report."""
         held, self._held = self._held, ""
         return "" if self._is_report(held) else held
 

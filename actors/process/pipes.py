@@ -1,4 +1,4 @@
-"""The pipes of a child process, and one wait for all that can happen to it."""
+"""The pipes of a child process, and one wait for its output, its exit and interrupts."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from actors.context import StreamName
 Piece = tuple[StreamName, str]
 
 _READ_BYTES = 65_536
-#: A pipe holds 64 kB, a few times as much where somebody has asked for it; more than this comes from a
-#: process that has escaped and goes on writing.
+#: Reads of the rest after the end; a pipe holds 64 kB by default. More data would come from an escaped
+#: process that is still writing.
 _REST_READS = 16
 
 
 class WakePipe:
-    """A pipe through which other threads end a wait of this one."""
+    """A pipe through which other threads wake the waiting thread."""
 
     def __enter__(self) -> Self:
-        # Re-entrant: a signal handler may call set() in the very thread that is in here.
+        # Re-entrant: a signal handler may call set() in the thread that holds the lock.
         self._lock = threading.RLock()
         self.fd, self._write_fd = os.pipe()
         os.set_blocking(self.fd, False)
@@ -39,19 +39,19 @@ class WakePipe:
             os.close(self.fd)
 
     def set(self) -> None:
-        """End the wait; may come late, and more often than anybody waits."""
+        """Wake the waiting thread; may be called at any time, also without one."""
         with self._lock, contextlib.suppress(BlockingIOError):
             if self._write_fd != -1:
                 os.write(self._write_fd, b"x")
 
     def clear(self) -> None:
-        """Take note of the calls so far."""
+        """Reset after a wake-up."""
         with contextlib.suppress(BlockingIOError):
             os.read(self.fd, _READ_BYTES)
 
 
 class ChildPipes:
-    """The child's three pipes, and one wait for all that can happen to it."""
+    """The child's three pipes, with one wait for output, exit and wake-ups."""
 
     def __init__(self, popen: subprocess.Popen[bytes], stdin: bytes, wake: WakePipe) -> None:
         self._popen = popen
@@ -88,7 +88,7 @@ class ChildPipes:
             self._decoders["out" if name == "out" else "err"] = decoder
 
     def _watch_exit(self) -> None:
-        """Have the wait end when the child does: by its pidfd, or by a thread where there is none."""
+        """Wake the wait when the child exits: by its pidfd, or by a thread where there is none (macOS)."""
         try:
             self._pidfd = os.pidfd_open(self._popen.pid)
         except (AttributeError, OSError):
@@ -97,7 +97,7 @@ class ChildPipes:
             self._selector.register(self._pidfd, selectors.EVENT_READ, "exit")
 
     def read(self, timeout_s: float | None) -> Generator[Piece]:
-        """Wait until something happens, and give what output there is."""
+        """Wait for the next event and yield the available output."""
         for key, _ in self._selector.select(timeout_s):
             if key.data is None:
                 self._wake.clear()
@@ -107,23 +107,23 @@ class ChildPipes:
             elif key.data == "in":
                 self._feed()
             else:
-                yield from self._take(key.data)
+                yield from self._read_stream(key.data)
 
     def rest(self) -> Generator[Piece]:
-        """Give what is in the pipes still; whoever may hold them open is no longer waited for."""
+        """Yield the rest of the output without waiting for processes that keep a pipe open."""
         for name in tuple(self._decoders):
             for _ in range(_REST_READS):
                 if name not in self._decoders:
                     break
-                yield from self._take(name)
+                yield from self._read_stream(name)
         for name, decoder in self._decoders.items():
             text = decoder.decode(b"", final=True)
             if text != "":
                 yield name, text
 
-    def _take(self, name: StreamName) -> Generator[Piece]:
+    def _read_stream(self, name: StreamName) -> Generator[Piece]:
         stream = self._popen.stdout if name == "out" else self._popen.stderr
-        assert stream is not None  # noqa: S101 (_open has made sure)
+        assert stream is not None  # noqa: S101 (checked by _open)
         try:
             data = os.read(stream.fileno(), _READ_BYTES)
         except BlockingIOError:
@@ -137,14 +137,14 @@ class ChildPipes:
 
     def _feed(self) -> None:
         stream = self._popen.stdin
-        assert stream is not None  # noqa: S101 (_open has made sure)
+        assert stream is not None  # noqa: S101 (checked by _open)
         try:
             written = os.write(stream.fileno(), self._stdin[:_READ_BYTES])
             self._stdin = self._stdin[written:]
         except BlockingIOError:
             return
         except BrokenPipeError:
-            # A program need not read what it is given.
+            # The program has closed its standard input.
             self._stdin = memoryview(b"")
         if not self._stdin:
             self._selector.unregister(stream)
@@ -152,7 +152,7 @@ class ChildPipes:
 
 
 class _ExitWaiter(threading.Thread):
-    """Waits for the child where the system has no pidfd (macOS)."""
+    """Waits for the child's exit where the system has no pidfd (macOS)."""
 
     def __init__(self, popen: subprocess.Popen[bytes], wake: WakePipe) -> None:
         super().__init__(name=f"wait-{popen.pid}", daemon=True)

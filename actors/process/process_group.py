@@ -1,4 +1,4 @@
-"""Everything that a child has started: how it is found, and how it is ended."""
+"""A child and its descendants: finding and stopping them."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from ops.processes import (
 class ProcessGroup:
     """A child and its descendants.
 
-    They are found in three ways, since each has a gap: by their marks (a program can drop its environment),
-    by the process group (``setsid`` leaves it), by parentage (an orphan has none). What has been seen once is
-    remembered.
+    They are found in three ways, because each has a gap: by their marks (a program can clear its
+    environment), by process group (``setsid`` leaves it), and by parent (an orphan has none). Processes found
+    once are remembered.
 
     Parameters:
-        popen: The child; leads a session of its own.
-        job_id: In their environment.
-        worker_id: Likewise: if the job has meanwhile been given to another worker of this host, what it has
-            started there is none of ours. Empty for a job that no worker runs.
-        kill_grace_s: Time between SIGTERM and SIGKILL.
+        popen: The child; it leads its own session.
+        job_id: Id of the job, in their environment.
+        worker_id: Id of the worker, in their environment. If the job was recovered by another worker of this
+            host, the processes there belong to that one. Empty for a job that no worker runs.
+        kill_grace_s: Time between SIGTERM and SIGKILL, in seconds.
 
     Attributes:
-        killed: Whether one of them did not end when it was asked to.
+        killed: Whether one of them had to be killed with SIGKILL.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class ProcessGroup:
         self.killed = False
 
     def members(self) -> list[int]:
-        """Give those that are alive."""
+        """Return the pids of those that are running."""
         child_runs = self._popen.poll() is None
         found = set(find_marked("BRIDGE_JOB_ID", self._job_id, also=self._worker_mark))
         found.update(group_members(self._popen.pid))
-        # What bears no mark and left the group is found through its parents, and as a parent itself.
+        # Processes without mark that have left the group are found as descendants of known ones.
         roots = self._known.keys() - found
         if child_runs:
             roots.add(self._popen.pid)
@@ -68,51 +68,51 @@ class ProcessGroup:
         self._gone = not alive and not child_runs
         return alive
 
-    def end(self, patience_s: float) -> int:
-        """Wait for all to end by themselves, and stop those that have not.
+    def end(self, grace_s: float) -> int:
+        """Wait for all to end by themselves, then stop the others.
 
         Args:
-            patience_s: How long to wait for them first.
+            grace_s: Time to end by themselves, in seconds.
 
         Returns:
-            How many had to be stopped.
+            How many were stopped.
         """
         left = self.members()
-        if left and patience_s > 0:
-            wait_ended(left, patience_s)
+        if left and grace_s > 0:
+            wait_ended(left, grace_s)
             left = self.members()
         self.stop()
         return len(left)
 
     def stop(self) -> None:
-        """Stop what is left: SIGTERM, then SIGKILL; bounded."""
+        """Stop the remaining ones: SIGTERM, then SIGKILL; returns within a limited time."""
         if not self._gone:
-            stop_processes(self._ours, grace_s=self._kill_grace_s, on_force=self._note_force)
+            stop_processes(self._signalable, grace_s=self._kill_grace_s, on_force=self._set_killed)
             self.members()
 
-    def _note_force(self) -> None:
+    def _set_killed(self) -> None:
         self.killed = True
 
     def how_stopped(self) -> str:
-        """Say how they were ended, a few words."""
+        """Return how they were stopped, in a few words."""
         if self.killed:
-            return f"killed, since it did not end within {self._kill_grace_s:g} s of SIGTERM"
+            return f"killed, because it did not end within {self._kill_grace_s:g} s of SIGTERM"
         return "stopped after SIGTERM"
 
-    def _ours(self) -> list[int]:
-        """Give those members that we may signal; there is no use in waiting for the others."""
+    def _signalable(self) -> list[int]:
+        """Return the members that we may signal; it is useless to wait for the others."""
         return [pid for pid in self.members() if _may_signal(pid)]
 
     def require_gone(self) -> None:
-        """Make sure that nothing is left.
+        """Return if no process is left.
 
         Raises:
-            JobRefused: Something is, since it belongs to another user or hangs in the kernel.
+            JobRefused: A process is left: it belongs to another user, or hangs in the kernel.
         """
         left = self.members() if not self._gone else []
         if left:
             raise JobRefused(
-                f"processes of the job could not be stopped: {', '.join(map(str, sorted(left)))}.",
+                f"Processes of the job could not be stopped: {', '.join(map(str, sorted(left)))}.",
                 remedy="Stop them by hand; they may belong to another user.",
             )
 
@@ -128,28 +128,28 @@ def _may_signal(pid: int) -> bool:
 
 
 class GroupTermination(threading.Thread):
-    """Ends a family in the background, while its output is read on.
+    """Ends a process group in the background, while its output is still read.
 
     Parameters:
-        family: Whom to end.
-        patience_s: How long they may take to end by themselves.
-        wake: Told when all is done.
+        group: The process group.
+        grace_s: Time to end by themselves, in seconds.
+        wake: Set when all have ended.
 
     Attributes:
-        stopped: How many had to be stopped, when it has ended.
+        stopped: How many were stopped, after it has ended.
     """
 
-    def __init__(self, family: ProcessGroup, patience_s: float, wake: WakePipe) -> None:
-        super().__init__(name="sweep", daemon=True)
-        self._family = family
-        self._patience_s = patience_s
+    def __init__(self, group: ProcessGroup, grace_s: float, wake: WakePipe) -> None:
+        super().__init__(name="group-termination", daemon=True)
+        self._group = group
+        self._grace_s = grace_s
         self._wake = wake
         self._done = threading.Event()
         self.stopped = 0
 
     @property
     def ended(self) -> bool:
-        """Whether it is done."""
+        """Whether all processes have ended."""
         return self._done.is_set()
 
     def __enter__(self) -> Self:
@@ -160,9 +160,9 @@ class GroupTermination(threading.Thread):
         self.join()
 
     def run(self) -> None:
-        """End the family."""
+        """End the process group."""
         try:
-            self.stopped = self._family.end(self._patience_s)
+            self.stopped = self._group.end(self._grace_s)
         finally:
             self._done.set()
             self._wake.set()

@@ -1,7 +1,7 @@
-"""Follow a process that runs already, as a job, until it ends; what ``3ox track`` makes.
+"""Track a running process as a job until it ends; see ``3ox track``.
 
-Such a job can be carried out only on the host on which the process runs. A process of the command's own
-begins with it there (``ingress.cli.track_process``); if that is lost, any worker of the same host goes on.
+Such a job can run only on the host of the process. ``3ox track`` starts a process there that runs it
+(``ingress.cli.track_process``); if that one is lost, any worker of the host continues.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from middleware.job.schema import Job
 from ops.errors import JobRefused
 from ops.processes import LINUX, pid_alive, process_start_time
 
-#: Keys of the job's metadata that say which process it follows.
+#: Keys of the job's metadata that identify the process.
 PID, HOST, STARTED = "track_pid", "track_host", "track_started"
-#: A process is looked at so often; more would cost it more than the figures are worth.
-_LOOK_EVERY_S = 2.0
-#: Where the kernel does not tell of the end of a process (macOS), it is asked for so often.
-_ASK_EVERY_S = 0.5
+#: Interval of the measurements.
+_MEASURE_INTERVAL_S = 2.0
+#: Polling interval for the end of the process where the kernel has no pidfd (macOS).
+_POLL_INTERVAL_S = 0.5
 _MEGABYTE = 1_048_576
 
 
 class TrackedProcess(Struct, frozen=True, kw_only=True):
-    """A process, on its host.
+    """A process and its host.
 
     Attributes:
-        pid: Its id.
-        host: Where it runs.
-        started: When it started, see ``ops.processes.process_start_time``: a pid is used again.
+        pid: Its pid.
+        host: Its host.
+        started: Its start time, see ``ops.processes.process_start_time``; pids are reused.
     """
 
     pid: int
@@ -44,20 +44,20 @@ class TrackedProcess(Struct, frozen=True, kw_only=True):
     started: int
 
     def metadata(self) -> dict[str, str]:
-        """Give what a job's metadata says of it."""
+        """Return the job metadata that identify it."""
         return {PID: str(self.pid), HOST: self.host, STARTED: str(self.started)}
 
 
 class TrackResult(Struct, frozen=True, kw_only=True):
-    """Result of a job that followed a process.
+    """Result of a job that tracked a process.
 
     Attributes:
-        pid: Its id.
-        host: Where it ran.
-        ended: Always true: its exit status is told to its parent only, and to nobody else.
-        followed_s: For how long it was followed, in seconds.
-        cpu_s: Processor time it had used when it was last looked at; None if it never was.
-        rss_max_bytes: Most memory it was seen with.
+        pid: Its pid.
+        host: Its host.
+        ended: Always true; the exit status is available to the parent of the process only.
+        followed_s: How long it was tracked, in seconds.
+        cpu_s: CPU time at the last measurement, in seconds; None if it was never measured.
+        rss_max_bytes: Highest resident memory that was measured.
     """
 
     pid: int
@@ -69,14 +69,14 @@ class TrackResult(Struct, frozen=True, kw_only=True):
 
 
 class _ProcessUsage(Struct, frozen=True):
-    """What a look at a process shows."""
+    """One measurement of a process."""
 
     cpu_s: float
     rss_bytes: int
 
 
 def find_process(pid: int) -> TrackedProcess | None:
-    """Give a process of this host, None if there is none."""
+    """Return a running process of this host, or None."""
     started = process_start_time(pid)
     if started is None or not pid_alive(pid, started):
         return None
@@ -84,9 +84,9 @@ def find_process(pid: int) -> TrackedProcess | None:
 
 
 def tracked_process(job: Job) -> TrackedProcess | None:
-    """Give the process that a job is to follow; None for any other job.
+    """Return the process that a job tracks; None for any other job.
 
-    Only who may log in on a host may have its processes looked at: of others the marks mean nothing.
+    The metadata count only for jobs of operators, who may log in on the host anyway.
     """
     marks = job.metadata
     if job.trust != "operator" or PID not in marks:
@@ -95,40 +95,40 @@ def tracked_process(job: Job) -> TrackedProcess | None:
         return TrackedProcess(pid=int(marks[PID]), host=marks[HOST], started=int(marks[STARTED]))
     except (KeyError, ValueError) as error:
         raise JobRefused(
-            "the job does not say which process it follows.", remedy="Use '3ox track PID'."
+            "The metadata of the job do not identify a process.", remedy="Use '3ox track PID'."
         ) from error
 
 
 def follow_process(process: TrackedProcess) -> TrackResult:
-    """Follow a process to its end; processor time and memory become the job's progress message.
+    """Track a process to its end; CPU usage and memory become the job's progress message.
 
     Raises:
-        JobRefused: It runs on another host.
-        JobInterrupted: The job was cancelled or ran out of time; the process goes on.
+        JobRefused: The process runs on another host.
+        JobInterrupted: The job was cancelled or ran out of time; the process continues.
     """
     context = current_job()
     here = socket.gethostname()
     if process.host != here:
         raise JobRefused(
-            f"process {process.pid} runs on {process.host}, and whoever followed it there is gone.",
-            remedy=f"If it still runs, use '3ox track {process.pid}' on {process.host}.",
+            f"Process {process.pid} runs on {process.host}, where no '3ox track' and no worker tracks it.",
+            remedy=f"If it is still running, use '3ox track {process.pid}' on {process.host}.",
         )
     began_s, peak_bytes = time.monotonic(), 0
     last: _ProcessUsage | None = None
-    said = ""
+    reported = ""
     with WakePipe() as wake, context.on_interrupt(lambda _: wake.set()):
         for elapsed_s in _until_ended(process, wake):
             context.check_cancelled()
-            now = _look(process.pid)
+            now = _measure(process.pid)
             if now is None:
                 continue
             peak_bytes = max(peak_bytes, now.rss_bytes)
             busy = 0.0 if last is None else 100 * max(0.0, now.cpu_s - last.cpu_s) / max(elapsed_s, 0.001)
             last = now
             message = f"pid {process.pid}: cpu {busy:.0f}%, {now.rss_bytes / _MEGABYTE:.0f} MB"
-            if message != said:
+            if message != reported:
                 context.progress(0, message)
-                said = message
+                reported = message
     return TrackResult(
         pid=process.pid,
         host=process.host,
@@ -139,10 +139,10 @@ def follow_process(process: TrackedProcess) -> TrackResult:
 
 
 def _until_ended(process: TrackedProcess, wake: WakePipe) -> Iterator[float]:
-    """Yield the seconds since the last time, now and then while it runs and whenever ``wake`` is set."""
+    """Yield the seconds since the last measurement, at intervals and when ``wake`` is set."""
     with _exit_of(process) as exit_fd:
         watched = [wake.fd] if exit_fd is None else [wake.fd, exit_fd]
-        pause_s = _ASK_EVERY_S if exit_fd is None else _LOOK_EVERY_S
+        pause_s = _POLL_INTERVAL_S if exit_fd is None else _MEASURE_INTERVAL_S
         last_s = time.monotonic() - pause_s
         while pid_alive(process.pid, process.started):
             now_s = time.monotonic()
@@ -157,9 +157,9 @@ def _until_ended(process: TrackedProcess, wake: WakePipe) -> Iterator[float]:
 
 @contextlib.contextmanager
 def _exit_of(process: TrackedProcess) -> Iterator[int | None]:
-    """Give a descriptor that is readable when the process has ended, None if the system has none."""
+    """Yield a descriptor that becomes readable when the process ends; None if the system has none."""
     pidfd: int | None = None
-    # Gone before it could be opened, or a thread: then it is asked for now and then.
+    # Without pidfd (macOS), or if the process has just ended, the caller polls.
     with contextlib.suppress(AttributeError, OSError):
         pidfd = os.pidfd_open(process.pid)
     try:
@@ -169,8 +169,8 @@ def _exit_of(process: TrackedProcess) -> Iterator[int | None]:
             os.close(pidfd)
 
 
-def _look(pid: int) -> _ProcessUsage | None:
-    """Read a process's figures; None if it has ended, or the system does not show them (macOS)."""
+def _measure(pid: int) -> _ProcessUsage | None:
+    """Return a measurement of a process; None if it has ended, or on macOS."""
     if not LINUX:
         return None
     try:
@@ -178,7 +178,7 @@ def _look(pid: int) -> _ProcessUsage | None:
             stat = file.read()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The name, in brackets, may itself hold spaces and brackets; the rest is in proc_pid_stat(5).
+    # The process name, in brackets, may contain spaces and brackets itself; see proc_pid_stat(5).
     fields = stat[stat.rindex(b")") + 2 :].split()
     ticks = int(fields[11]) + int(fields[12])
     return _ProcessUsage(

@@ -1,12 +1,12 @@
-"""A git worktree and branch of its own for each task of a project.
+"""A git worktree and branch for each task of a project.
 
     .3ox/worktrees/PROJECT/JOB_ID         the files, while the task runs and after it has failed
     .3ox/worktrees/PROJECT/JOB_ID.base    the commit it started from
-    .3ox/worktrees/PROJECT/JOB_ID.lock    held by the process that runs the task
+    .3ox/worktrees/PROJECT/JOB_ID.lock    locked by the process that runs the task
     3ox/JOB_ID                            the branch; after success the changes are committed to it
 
-The files are compared with the commit they started from by writing them to the repository through an index
-of our own: the task's own index, commits and branches are left as they are, and untracked files count.
+The files are compared with their base commit through a separate index: the task's own index, commits and
+branches are not touched, and untracked files count.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from middleware.job.ids import ID_LENGTH
 from ops.errors import JobFailed, JobRefused
 from ops.lockfile import try_lock
 
-#: The author of what a task leaves uncommitted, unless git knows one on this host.
+#: Author of the commit of uncommitted changes, unless git has one configured on this host.
 _NAME, _EMAIL = "CMD.BRIDGE", "3ox@localhost"
 _SUBJECT_MAX_CHARS = 72
-#: Tasks of one repository that start at the same moment may fail over each other so often.
+#: Attempts of ``git worktree add``, which fails when tasks of one repository start at the same moment.
 _ADD_TRIES = 5
 
 
 class Changes(Struct, frozen=True, kw_only=True):
-    """What a task has changed; part of the result of ``task.custom``.
+    """The changes of a task; part of the result of ``task.custom``.
 
     Attributes:
-        branch: That the changes are committed to; None if there are none, or they are not committed.
+        branch: Branch with the changes; None if there are none or they are not committed.
         base: The commit that the task started from.
-        commit: Head of the branch; None if nothing was committed by us.
-        path: Of the worktree, if it was kept.
-        host: Where branch and worktree are.
-        files: How many files differ.
-        insertions: Lines.
-        deletions: Lines.
-        diff: As ``git apply`` takes it; its beginning if ``diff_truncated``.
-        diff_truncated: Whether a part is missing, since it was longer than ``diff_max_bytes``.
+        commit: Head of the branch; None if nothing was committed.
+        path: Path of the worktree if it was kept.
+        host: Host of branch and worktree.
+        files: Number of changed files.
+        insertions: Number of added lines.
+        deletions: Number of removed lines.
+        diff: Patch for ``git apply``; its beginning if ``diff_truncated``.
+        diff_truncated: Whether a part of the diff is missing because of ``diff_max_bytes``.
     """
 
     branch: str | None
@@ -65,9 +65,9 @@ class Worktree:
     """The worktree of one job.
 
     Parameters:
-        repository: The project's directory, somewhere in a git repository.
-        folder: Where the worktrees of this project lie.
-        job_id: Gives worktree and branch their names.
+        repository: The project's directory in a git repository.
+        folder: Folder of the project's worktrees.
+        job_id: Name of worktree and branch.
         marks: See ``Git``.
     """
 
@@ -83,23 +83,23 @@ class Worktree:
         self._folder = folder
 
     def stop(self) -> None:
-        """End the git that runs; called from another thread."""
+        """Stop the running git command; called from another thread."""
         self.repository.stop()
         self.inside.stop()
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Within this block no other process uses or removes this worktree.
+        """Hold the lock of the worktree: within this block, no other process uses or removes it.
 
         Raises:
-            JobFailed: Another process does.
+            JobFailed: Another process holds it.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = try_lock(self._lock_file)
         if fd is None:
             raise JobFailed(
-                f"another attempt of this job still uses {self.path}.",
-                remedy="Retry the job when that one has ended.",
+                f"Another attempt of this job is still using {self.path}.",
+                remedy="Retry the job when that attempt has ended.",
             )
         try:
             yield
@@ -108,7 +108,7 @@ class Worktree:
             os.close(fd)
 
     def in_use(self) -> bool:
-        """Tell whether a process holds it."""
+        """Return whether a process holds the lock."""
         if not self._lock_file.exists():
             return False
         fd = try_lock(self._lock_file)
@@ -117,29 +117,29 @@ class Worktree:
         return fd is None
 
     def begin(self, base: str) -> Path:
-        """Make the worktree, clean, on a new branch; what an earlier attempt left is removed.
+        """Create a clean worktree on a new branch; that of an earlier attempt is removed.
 
         Args:
-            base: Branch, tag or commit that it starts from.
+            base: Branch, tag or commit to start from.
 
         Returns:
             The directory in it that corresponds to the project's.
 
         Raises:
-            JobRefused: The project is in no repository, or there is no such base.
-            GitFailed: Git did not succeed.
+            JobRefused: The project is not in a git repository, or the base does not exist.
+            GitFailed: A git command failed.
         """
         prefix = self._prefix()
         try:
             commit = self.repository("rev-parse", "--verify", "--end-of-options", f"{base}^{{commit}}")
         except GitFailed as error:
             raise JobRefused(
-                f"the worktree cannot start from {base!r}: there is no such commit"
-                f" in {self.repository.directory}.",
-                remedy="Make a first commit, or correct base of the project in 3ox.toml.",
+                f"The worktree cannot start from {base!r}: {self.repository.directory} has no such commit.",
+                remedy="Create a first commit, or correct 'base' of the project in 3ox.toml.",
             ) from error
         self.remove()
-        # A git that was killed while it wrote the branch leaves this; nobody else writes that branch.
+        # A git that was killed while writing the branch leaves this lock; no other process writes that
+        # branch.
         ref = Path(self.repository("rev-parse", "--path-format=absolute", "--git-path", self._ref()))
         ref.with_name(ref.name + ".lock").unlink(missing_ok=True)
         self._base_file.write_text(commit)
@@ -152,7 +152,7 @@ class Worktree:
             try:
                 self.repository(*add, "-B", self.branch, self.path, commit)
             except GitFailed as error:
-                # Git takes no lock: it fails over what another `git worktree` has half written.
+                # Git takes no lock: it fails on the partly written data of another `git worktree`.
                 if left == 0 or "/worktrees/" not in error.message:
                     raise
             else:
@@ -166,23 +166,23 @@ class Worktree:
             return self.repository("rev-parse", "--show-prefix")
         except GitFailed as error:
             raise JobRefused(
-                f"{str(self.repository.directory)!r} is in no git repository: {error.message}",
-                remedy="Run 'git init' and make a first commit there, or remove worktree = true.",
+                f"{str(self.repository.directory)!r} is not in a git repository: {error.message}",
+                remedy="Run 'git init' and create a first commit there, or remove worktree = true.",
             ) from error
 
     @property
     def base(self) -> str | None:
-        """The commit that the worktree started from, None if there is no worktree."""
+        """The commit that the worktree started from; None without a worktree."""
         try:
             return self._base_file.read_text() if self.path.is_dir() else None
         except FileNotFoundError:
             return None
 
     def diff(self, limit_bytes: int | None = None) -> bytes:
-        """Give the difference between the commit it started from and the files as they are now.
+        """Return the difference between the base commit and the current files.
 
         Args:
-            limit_bytes: Read so much of it at most.
+            limit_bytes: Maximum number of bytes to read.
         """
         return self._diff(self._base(), self._written(), limit_bytes)
 
@@ -190,7 +190,7 @@ class Worktree:
         base = self.base
         if base is None:
             raise JobFailed(
-                f"there is no worktree {self.path} any more.", remedy="The task must not remove it."
+                f"The worktree {self.path} no longer exists.", remedy="The task must not remove it."
             )
         return base
 
@@ -198,10 +198,10 @@ class Worktree:
         return self.inside.raw(*DIFF, base, tree, limit_bytes=limit_bytes)
 
     def _written(self) -> str:
-        """Write the files into the repository and give the tree's id."""
+        """Write the current files to the repository as a tree, and return its id."""
         with tempfile.TemporaryDirectory(prefix="index-", dir=self._folder) as own:
             index = Path(own) / "index"
-            # With what the worktree's index knows already, unchanged files are not read again.
+            # With a copy of the worktree's index, unchanged files are not read again.
             with contextlib.suppress(OSError):
                 known = self.inside("rev-parse", "--path-format=absolute", "--git-path", "index")
                 shutil.copyfile(known, index)
@@ -210,12 +210,12 @@ class Worktree:
             return self.inside("write-tree", environ=environ)
 
     def describe(self, limit_bytes: int, *, kept: bool, commit: str | None = None) -> Changes:
-        """Describe the changes.
+        """Return the changes.
 
         Args:
-            limit_bytes: Bound on the diff as a JSON text.
-            kept: The worktree stays.
-            commit: What the changes are committed as.
+            limit_bytes: Maximum size of the diff as JSON text.
+            kept: Whether the worktree is kept.
+            commit: The commit of the changes.
         """
         base, tree = self._base(), self._written()
         files = insertions = deletions = 0
@@ -239,10 +239,10 @@ class Worktree:
         )
 
     def commit(self, task: str, job_id: str) -> str | None:
-        """Commit all changes to the branch, whatever branch the task has checked out in the meantime.
+        """Commit all changes to the branch, whatever branch the task has checked out.
 
         Returns:
-            The head of the branch; None if nothing differs from the commit it started from.
+            Head of the branch; None if nothing differs from the base commit.
         """
         tree, head = self._written(), self.inside("rev-parse", "HEAD")
         if tree != self.inside("rev-parse", f"{head}^{{tree}}"):
@@ -255,19 +255,18 @@ class Worktree:
         return head
 
     def _author(self) -> dict[str, str]:
-        known = self.inside.answers("config", "user.email")
-        if known:
+        if self.inside.succeeds("config", "user.email"):
             return {}
         who = ("GIT_AUTHOR", "GIT_COMMITTER")
         return {f"{one}_NAME": _NAME for one in who} | {f"{one}_EMAIL": _EMAIL for one in who}
 
     def remove(self, *, branch: bool = False) -> None:
-        """Remove the worktree, whatever state it is in; with ``branch``, the branch too."""
+        """Remove the worktree in whatever state it is; with ``branch``, the branch too."""
         with contextlib.suppress(GitFailed):
             self.repository("worktree", "remove", "--force", "--force", self.path)
         if os.path.lexists(self.path):
             shutil.rmtree(self.path, onerror=_insist)
-            # A worktree that another task is adding just now may look stale, too: no more often than needed.
+            # Only when needed: a worktree that another task is adding right now may look stale too.
             with contextlib.suppress(GitFailed):
                 self.repository("worktree", "prune")
         self._base_file.unlink(missing_ok=True)
@@ -276,7 +275,7 @@ class Worktree:
                 self.repository("update-ref", "-d", self._ref())
 
     def forget(self) -> None:
-        """Remove the worktree, and the branch unless there are commits that nothing else leads to."""
+        """Remove the worktree, and the branch too unless it has commits that no other reference reaches."""
         unique: str | None = None
         with contextlib.suppress(GitFailed):
             others = ("--single-worktree", f"--exclude={self._ref()}", "--all")
@@ -284,7 +283,7 @@ class Worktree:
         self.remove(branch=unique == "")
 
 
-#: What it prints can be applied anywhere, and no program of the repository's choice is run for it.
+#: A diff that can be applied anywhere, made without running programs configured in the repository.
 DIFF = (
     "diff",
     "--no-ext-diff",
@@ -298,12 +297,12 @@ DIFF = (
 
 
 def bounded(diff: bytes, limit_bytes: int) -> tuple[str, bool]:
-    """Give as many whole lines of a diff as fit into ``limit_bytes`` of JSON, and whether it is cut."""
+    """Return the complete lines of a diff that fit into ``limit_bytes`` of JSON, and whether it was cut."""
     import msgspec
 
     text, cut = diff.decode(errors="replace"), False
     while (excess := len(msgspec.json.encode(text)) - 2 - limit_bytes) > 0:
-        # A control character takes up to six bytes in JSON: what is cut off may be as little as a sixth.
+        # A control character takes up to six bytes in JSON, so a sixth of the excess may suffice.
         text, cut = text[: max(0, len(text) - max(1, excess // 6))], True
     return (text[: text.rfind("\n") + 1], True) if cut else (text, False)
 
@@ -313,8 +312,8 @@ def prune(repository: Path, folder: Path, keep: int) -> int:
 
     Args:
         repository: The project's directory.
-        folder: Where its worktrees lie.
-        keep: How many of them stay.
+        folder: Folder of its worktrees.
+        keep: Number of unused worktrees to keep.
 
     Returns:
         How many were removed.
@@ -322,7 +321,7 @@ def prune(repository: Path, folder: Path, keep: int) -> int:
     found: list[tuple[float, Path]] = []
     for path in folder.iterdir():
         if len(path.name) == ID_LENGTH:
-            # It may be removed by another process meanwhile.
+            # Another process may remove it at this moment.
             with contextlib.suppress(OSError):
                 found.append((path.stat().st_mtime, path))
     kept = removed = 0
@@ -345,7 +344,7 @@ def _subject(task: str) -> str:
 
 
 def _insist(function: object, path: str, error: object) -> None:
-    """Make a read-only directory writable and try once more; caches of build tools have such."""
+    """Make a read-only directory writable and retry; caches of build tools contain such directories."""
     del error
     with contextlib.suppress(OSError):
         Path(path).parent.chmod(0o700)

@@ -195,7 +195,7 @@ def test_output_limit_keeps_both_ends(configure: Configure) -> None:
     assert out.startswith("first\ny\n")
     assert out.endswith("y\nlast\n")
     missing = len("first\nlast\n") + 3_000_000 - len(out)
-    assert err == f"3ox: {missing} bytes of output left out here (limit 10000).\n"
+    assert err == f"3ox: {missing} bytes of output omitted here (limit 10000).\n"
     assert result.truncated
     assert result.stdout_tail.endswith("y\nlast\n")
 
@@ -281,4 +281,4 @@ def test_a_directory_that_may_not_be_entered_is_refused(tmp_path: Path) -> None:
         argv = [require_tool("setpriv"), "--bounding-set=-dac_override,-dac_read_search", *argv]
     environ = clean_environ({"BRIDGE_HOME": str(tmp_path / "home")})
     ran = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=30, check=False)
-    assert (ran.stdout, ran.stderr) == (f"the directory {str(closed)!r} may not be entered.\n", "")
+    assert (ran.stdout, ran.stderr) == (f"The directory {str(closed)!r} is not accessible.\n", "")

@@ -144,7 +144,7 @@ def test_what_a_command_leaves_behind_is_stopped_and_told(way: str, tmp_path: Pa
     assert result.exit_status == 0
     assert run.sink.text("out") == "done\n"
     assert "left" in run.sink.text("err")
-    assert "behind; stopped" in run.sink.text("err")
+    assert "running; stopped" in run.sink.text("err")
     assert not pid_alive(started(tmp_path / "pid"))
     assert run.processes() == []
     assert time.monotonic() - begun < 5

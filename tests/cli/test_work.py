@@ -129,7 +129,7 @@ def test_sh_that_cannot_start_says_why(bridge: Cli) -> None:
     """A program that does not exist fails the job, with a remedy."""
     code, out, err = bridge("sh", "--", "no-such-program")
     assert (code, out) == (1, "")
-    assert "there is no program 'no-such-program'. Check its name" in err
+    assert "The program 'no-such-program' does not exist. Check its name" in err
 
 
 def test_sh_time_limit_ends_the_command(bridge: Cli) -> None:

@@ -121,7 +121,7 @@ def test_what_can_never_succeed_is_not_retried() -> None:
     receipt = dispatch("shell.cmd", {"argv": ["no-such-program-3ox"]}, max_retries=5)
     record = ended(receipt.job_id)
     assert (record.status, record.attempt) == ("failed", 1)
-    assert record.reason.startswith("refused: there is no program 'no-such-program-3ox'")
+    assert record.reason.startswith("refused: The program 'no-such-program-3ox' does not exist")
     assert record.error is not None
     assert record.error.remedy
 

@@ -59,13 +59,13 @@ def test_what_runs_is_asked_first_and_then_made_to(bridge: Site) -> None:
         for job_id in (polite, stubborn):
             eventually(partial(_is_ready, job_id))
         assert how(bridge, polite) == "stopped after SIGTERM"
-        assert how(bridge, stubborn) == "killed, since it did not end within 0.5 s of SIGTERM"
+        assert how(bridge, stubborn) == "killed, because it did not end within 0.5 s of SIGTERM"
         eventually(lambda: get_job(retrying).status == "retrying")
         assert how(bridge, retrying) == "it was retrying"
         answer = bridge.cli("cancel", stubborn, "--json").json["jobs"][0]
     assert answer["outcome"] == "cancelled"
     assert "killed" in answer["how"]
-    assert "killed, since" in get_job(stubborn).reason
+    assert "killed, because" in get_job(stubborn).reason
 
 
 def test_a_time_limit_says_how_it_was_enforced(bridge: Site) -> None:
@@ -73,7 +73,7 @@ def test_a_time_limit_says_how_it_was_enforced(bridge: Site) -> None:
     with bridge.workers():
         polite = bridge.add(POLITE, timeout_seconds=0.3)
         stubborn = bridge.add(STUBBORN, timeout_seconds=0.3)
-        for job_id, word in ((polite, "stopped after SIGTERM"), (stubborn, "killed, since")):
+        for job_id, word in ((polite, "stopped after SIGTERM"), (stubborn, "killed, because")):
             found = wait_for(job_id, timeout_s=10)
             assert found.status == "failed"
             assert found.error is not None

@@ -164,7 +164,7 @@ def test_what_has_no_repository_or_commit_is_refused(trees: Trees, tmp_path: Pat
     empty.mkdir()
     git(empty, "init", "--quiet")
     trees.set(path=plain)
-    with pytest.raises(JobRefused, match="no git repository") as caught:
+    with pytest.raises(JobRefused, match="is not in a git repository") as caught:
         trees.task("true").run()
     assert "git init" in caught.value.remedy
     trees.set(path=empty)
