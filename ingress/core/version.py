@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 
+
+@cache
 def version() -> str:
     """Return the version of the installed distribution, or of the source checkout."""
     # Here: importlib.metadata costs 30 ms, and each start of the command line imports this module.

@@ -74,7 +74,7 @@ async def show_sign_in(request: AnyRequest, dashboard: DashboardDependency) -> R
 
 
 def _sign_in_page(request: AnyRequest, wanted: str, fault: str = "", status: int = 200) -> Response[Any]:
-    # There is no session yet, so the CSRF token is kept in a cookie that only our pages can set.
+    # Before the session exists, the CSRF token is kept in a cookie that only our pages can set.
     known = request.cookies.get(FORM_COOKIE)
     form_token = secrets.token_urlsafe(32) if known is None else known
     answer = page(

@@ -98,7 +98,7 @@ def choices(dashboard: DashboardState) -> list[tuple[str, str, list[str]]]:
 
 
 def _by_id(dashboard: DashboardState, word: str) -> JobRecord | None:
-    """Return the only job whose id starts or ends with a word, None if there is no single one."""
+    """Return the only job whose id starts or ends with a word, None if there are none or several."""
     part = word.lower()
     if len(part) < _ID_PART_MIN or not is_id_part(part):
         return None

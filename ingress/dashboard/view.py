@@ -153,7 +153,7 @@ def static_file(name: str) -> tuple[bytes, str]:
     """Return the content of a static file and its version.
 
     Raises:
-        KeyError: There is no such file.
+        KeyError: The file does not exist.
     """
     if name not in MEDIA_TYPES:
         raise KeyError(name)

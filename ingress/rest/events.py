@@ -55,8 +55,8 @@ _PING_S = 15.0
 #: Delay of a client's reconnect, in ms.
 _RECONNECT_MS = 1000
 _PAGE = 500
-#: Interval at which the stream of a spooled job checks the names in the spool: there is no event when a job
-#: is quarantined there.
+#: Interval at which the stream of a spooled job checks the names in the spool: quarantining a job causes no
+#: event.
 _SPOOL_CHECK_S = 2.0
 
 LastEventId = Annotated[

@@ -28,7 +28,7 @@ from ops.store.client import Store
 from ops.store.resp import Connection, as_error
 from ops.threads import start_duty
 
-#: Interval at which reports are processed while nobody reads, or they would pile up in the store. To wake up
+#: Interval at which reports are processed without reads, or they would pile up in the store. To wake up
 #: for each would cost thousands of wake-ups a second on a busy bridge.
 _DRAIN_INTERVAL_S = 1.0
 #: Without a read for this long the connection is closed: each write of the bridge costs the store 0.4 us more

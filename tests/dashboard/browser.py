@@ -20,7 +20,7 @@ _VERSION_WITHIN_S = 30
 
 
 def find_chromium(playwright: Playwright) -> str:
-    """Give the program of a browser, after installing one if there is none.
+    """Return the path of a browser; installs one if needed.
 
     Raises:
         StartFailed: There is none, and none can be installed; the remedy is a command.
@@ -52,7 +52,7 @@ def _present(playwright: Playwright) -> str | None:
 
 
 def _starts(playwright: Playwright, program: str) -> bool:
-    """Tell whether a browser that was just put there has all it needs."""
+    """Return whether an installed browser has all its libraries."""
     try:
         playwright.chromium.launch(executable_path=program, args=ARGUMENTS).close()
     except Error:

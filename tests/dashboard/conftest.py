@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(900))
 
 
-class Desk:
+class DashboardClient:
     """The dashboard under test.
 
     Args:
@@ -133,7 +133,7 @@ class Desk:
 
 
 def own_environ(store_url: str, home: Path) -> dict[str, str]:
-    """Give the environment of a bridge of its own, with our settings."""
+    """Return the environment of a separate bridge with these settings."""
     return bridge_environ(home, store_url, SETTINGS)
 
 
@@ -158,24 +158,24 @@ def dashboard_api(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture
-def desk(dashboard_api: Api, browser: Browser) -> Iterator[Desk]:
+def dashboard(dashboard_api: Api, browser: Browser) -> Iterator[DashboardClient]:
     """The shared dashboard; the test fails if a page of it complains or asks another host for anything."""
     assert dashboard_api.process is not None
     assert dashboard_api.process.poll() is None, dashboard_api.output.read_text()
-    made = Desk(dashboard_api, browser)
+    made = DashboardClient(dashboard_api, browser)
     yield made
     made.close()
 
 
 @pytest.fixture
-def open_desk(browser: Browser) -> Iterator[Callable[[Api], Desk]]:
+def open_dashboard(browser: Browser) -> Iterator[Callable[[Api], DashboardClient]]:
     """Makes the dashboard of a bridge of the test's own."""
-    made: list[Desk] = []
+    made: list[DashboardClient] = []
 
-    def make(api: Api) -> Desk:
-        made.append(Desk(api, browser))
+    def make(api: Api) -> DashboardClient:
+        made.append(DashboardClient(api, browser))
         return made[-1]
 
     yield make
-    for desk in made:
-        desk.close()
+    for dashboard in made:
+        dashboard.close()

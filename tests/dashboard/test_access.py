@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from ingress.core import control
 from ops.tokens import Scope
-from tests.dashboard.conftest import Desk
+from tests.dashboard.conftest import DashboardClient
 
 
 def post(page: Page, path: str, **form: str | float | bool) -> int:
@@ -17,20 +17,20 @@ def post(page: Page, path: str, **form: str | float | bool) -> int:
 
 
 def csrf_of(page: Page) -> str:
-    """Give the token of the session."""
+    """Return the CSRF token of the session."""
     return str(page.locator('input[name="csrf"]').first.input_value())
 
 
-def test_sign_in_and_out(desk: Desk) -> None:
-    """A wrong token is told so; no script and no other site gets the cookie; signing out ends it."""
-    page = desk.window().new_page()
-    page.goto(f"{desk.url}/jobs?type=heartbeat")
+def test_sign_in_and_out(dashboard: DashboardClient) -> None:
+    """A wrong token is reported; no script or other site gets the cookie; signing out ends the session."""
+    page = dashboard.window().new_page()
+    page.goto(f"{dashboard.url}/jobs?type=heartbeat")
     expect(page.get_by_label("API token")).to_be_focused()
     page.get_by_label("API token").fill("3ox_wrong")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("not valid")
-    desk.expect_complaint("401")
-    page.get_by_label("API token").fill(desk.token()[1])
+    dashboard.expect_complaint("401")
+    page.get_by_label("API token").fill(dashboard.token()[1])
     page.keyboard.press("Enter")
     page.wait_for_url("**/jobs?type=heartbeat")
     cookie = next(item for item in page.context.cookies() if item["name"] == "3ox_session")
@@ -38,28 +38,28 @@ def test_sign_in_and_out(desk: Desk) -> None:
     assert cookie["sameSite"] == "Strict"
     page.get_by_role("button", name="Sign out").click()
     page.wait_for_url("**/sign-in")
-    page.goto(f"{desk.url}/jobs")
+    page.goto(f"{dashboard.url}/jobs")
     assert "/sign-in?next=/jobs" in page.url
 
 
-def test_session_ends_with_its_token(desk: Desk) -> None:
+def test_session_ends_with_its_token(dashboard: DashboardClient) -> None:
     """A revoked token ends the session, also of a page that is open."""
-    name, token = desk.token()
-    page = desk.window().new_page()
-    page.goto(desk.url)
+    name, token = dashboard.token()
+    page = dashboard.window().new_page()
+    page.goto(dashboard.url)
     page.get_by_label("API token").fill(token)
     page.keyboard.press("Enter")
     page.wait_for_selector('[data-live-state="on"]')
-    desk.api.tokens.revoke(name)
-    desk.submit("true")
+    dashboard.api.tokens.revoke(name)
+    dashboard.submit("true")
     page.wait_for_url("**/sign-in**")
-    desk.expect_complaint("401")
+    dashboard.expect_complaint("401")
 
 
-def test_headers(desk: Desk) -> None:
+def test_headers(dashboard: DashboardClient) -> None:
     """Pages allow no inline code, no foreign content and no frame."""
-    page = desk.enter("/")
-    answer = page.request.get(f"{desk.url}/")
+    page = dashboard.enter("/")
+    answer = page.request.get(f"{dashboard.url}/")
     policy = answer.headers["content-security-policy"]
     assert "unsafe" not in policy
     assert "default-src 'none'" in policy
@@ -71,45 +71,45 @@ def test_headers(desk: Desk) -> None:
     assert " on" + "click" not in source
 
 
-def test_forms_need_the_token_of_their_session(desk: Desk) -> None:
-    """Without the token of the session nothing is done, whoever sends it."""
-    job = desk.submit("sleep", "60")
-    page = desk.enter(f"/jobs/{job.job_id}")
+def test_forms_need_the_token_of_their_session(dashboard: DashboardClient) -> None:
+    """Without the CSRF token of the session nothing is done."""
+    job = dashboard.submit("sleep", "60")
+    page = dashboard.enter(f"/jobs/{job.job_id}")
     assert post(page, f"/jobs/{job.job_id}/cancel") == 403
     assert post(page, f"/jobs/{job.job_id}/cancel", csrf="guessed") == 403
-    assert not desk.bridge.reader.job(job.job_id).is_final
+    assert not dashboard.bridge.reader.job(job.job_id).is_final
     assert post(page, f"/jobs/{job.job_id}/explode", csrf=csrf_of(page)) == 404
     assert post(page, f"/jobs/{job.job_id}/cancel", csrf=csrf_of(page)) == 303
-    desk.bridge.follower.wait(job.job_id, timeout_s=10.0)
+    dashboard.bridge.follower.wait(job.job_id, timeout_s=10.0)
 
 
-def test_the_cookie_commands_no_api(desk: Desk) -> None:
+def test_the_cookie_commands_no_api(dashboard: DashboardClient) -> None:
     """The session counts for the dashboard's own pages only."""
-    page = desk.enter("/")
-    assert page.request.get(f"{desk.url}/v1/jobs").status == 401
-    assert page.request.get(f"{desk.url}/ui/jobs").status == 200
+    page = dashboard.enter("/")
+    assert page.request.get(f"{dashboard.url}/v1/jobs").status == 401
+    assert page.request.get(f"{dashboard.url}/ui/jobs").status == 200
 
 
 @pytest.mark.parametrize("scope", ["view", "submit"])
-def test_lower_scopes_only_look(desk: Desk, scope: Scope) -> None:
+def test_lower_scopes_only_look(dashboard: DashboardClient, scope: Scope) -> None:
     """View and submit see no buttons that act, and are refused if they send them all the same."""
-    job = desk.submit("touch", "never")
-    page = desk.enter("/", scope=scope)
+    job = dashboard.submit("touch", "never")
+    page = dashboard.enter("/", scope=scope)
     expect(page.locator(f'.approvals li[data-key="{job.job_id}"]')).to_be_visible()
     assert page.locator("[data-action]").count() == 0
     token = csrf_of(page)
-    page.goto(f"{desk.url}/jobs/{job.job_id}")
+    page.goto(f"{dashboard.url}/jobs/{job.job_id}")
     assert page.locator("[data-action]").count() == 0
     for act in ("approve", "deny", "cancel", "retry"):
         assert post(page, f"/jobs/{job.job_id}/{act}", csrf=token) == 403
-    assert desk.bridge.reader.job(job.job_id).status == "held"
-    control.deny(desk.bridge, job.job_id, "test")
+    assert dashboard.bridge.reader.job(job.job_id).status == "held"
+    control.deny(dashboard.bridge, job.job_id, "test")
 
 
-def test_without_script(desk: Desk) -> None:
+def test_without_script(dashboard: DashboardClient) -> None:
     """Every page works by hand: sign in, filter, look, verify, act, choose a theme."""
-    job = desk.submit("sleep", "61")
-    page = desk.enter("/", java_script_enabled=False)
+    job = dashboard.submit("sleep", "61")
+    page = dashboard.enter("/", java_script_enabled=False)
     page.get_by_role("link", name="Jobs", exact=True).click()
     page.get_by_label("Search").fill("sleep 61")
     page.get_by_label("Type").select_option("shell.cmd")
@@ -117,7 +117,7 @@ def test_without_script(desk: Desk) -> None:
     assert page.locator("tbody tr").count() == 1
     page.get_by_role("link", name="sleep 61").click()
     page.get_by_role("button", name="Cancel").click()
-    desk.bridge.follower.wait(job.job_id, timeout_s=10.0)
+    dashboard.bridge.follower.wait(job.job_id, timeout_s=10.0)
     page.reload()
     expect(page.locator('[data-part="head"] .state')).to_have_text("cancelled")
     page.get_by_role("button", name="Verify").click()
@@ -127,11 +127,11 @@ def test_without_script(desk: Desk) -> None:
     assert "verify=1" in page.url
 
 
-def test_errors_are_pages(desk: Desk) -> None:
-    """A job that there is not is said so in words, with what to do."""
-    page = desk.enter("/jobs/zzzzzzzz", live=False)
+def test_errors_are_pages(dashboard: DashboardClient) -> None:
+    """An unknown job is an error page with a remedy."""
+    page = dashboard.enter("/jobs/zzzzzzzz", live=False)
     expect(page.get_by_role("heading", level=1)).to_have_text("Not Found")
     expect(page.locator("main")).to_contain_text("Job 'zzzzzzzz' not found")
-    desk.expect_complaint("404")
-    page.goto(f"{desk.url}/jobs?day=yesterday")
+    dashboard.expect_complaint("404")
+    page.goto(f"{dashboard.url}/jobs?day=yesterday")
     expect(page.get_by_role("alert")).to_contain_text("is not a valid day")

@@ -17,7 +17,7 @@ from middleware.job.ids import new_job_id
 from middleware.job.records import JobRecord, OutputChunk, Receipt, Transition, utc
 from middleware.job.schema import make_job
 from ops.settings.load import load_settings
-from tests.dashboard.conftest import Desk, own_environ
+from tests.dashboard.conftest import DashboardClient, own_environ
 from tests.rest.conftest import Api, running_api
 from tests.workers import sweep
 
@@ -134,10 +134,10 @@ def took_ms(page: Page, act: Callable[[], object]) -> float:
 
 
 @pytest.mark.serial
-def test_filters_are_quick(full_api: Api, open_desk: Callable[[Api], Desk]) -> None:
+def test_filters_are_quick(full_api: Api, open_dashboard: Callable[[Api], DashboardClient]) -> None:
     """Each filter and each search shows its result within 200 ms of the input."""
-    desk = open_desk(full_api)
-    page = desk.enter("/jobs")
+    dashboard = open_dashboard(full_api)
+    page = dashboard.enter("/jobs")
     rows = page.locator("tbody tr")
     assert rows.count() == 50
     figures: dict[str, float] = {}
@@ -162,9 +162,9 @@ def test_filters_are_quick(full_api: Api, open_desk: Callable[[Api], Desk]) -> N
     assert max(figures.values()) < 2 * _LIMIT_MS, figures
 
 
-def test_older_pages(full_api: Api, open_desk: Callable[[Api], Desk]) -> None:
+def test_older_pages(full_api: Api, open_dashboard: Callable[[Api], DashboardClient]) -> None:
     """The list goes on from page to page, each job once, from the store into the history."""
-    page = open_desk(full_api).enter("/jobs?type=heartbeat")
+    page = open_dashboard(full_api).enter("/jobs?type=heartbeat")
     seen: list[str] = []
     for _ in range(4):
         seen += page.locator("tbody tr").evaluate_all("rows => rows.map(row => row.dataset.key)")
@@ -178,14 +178,14 @@ def test_older_pages(full_api: Api, open_desk: Callable[[Api], Desk]) -> None:
     assert page.locator("tbody tr").first.get_attribute("data-key") == seen[0]
 
 
-def test_a_job_of_long_ago(full_api: Api, open_desk: Callable[[Api], Desk]) -> None:
+def test_a_job_of_long_ago(full_api: Api, open_dashboard: Callable[[Api], DashboardClient]) -> None:
     """A job that only the history has is shown with its output; its proof says what it cannot say."""
     past = past_job(0)
     output = [OutputChunk("1-0", "out", "of old\n"), OutputChunk("2-0", "err", "and red\n")]
     history = History(full_api.loaded.workspace.history_db, writable=True)
     history.put([msgspec.structs.replace(past, output=output)], {})
     history.close()
-    page = open_desk(full_api).enter(f"/jobs/{past.record.job_id}")
+    page = open_dashboard(full_api).enter(f"/jobs/{past.record.job_id}")
     expect(page.locator("[data-output]")).to_have_text("of old\nand red\n")
     expect(page.locator("[data-output] .err")).to_have_text("and red\n")
     expect(page.locator(".proof")).to_contain_text("Not sealed yet")

@@ -43,7 +43,7 @@ class Clock:
     now_s = 1000.0
 
     def __call__(self) -> float:
-        """Give the time."""
+        """Return the time."""
         return self.now_s
 
 
@@ -54,7 +54,7 @@ def tokens(workspace: Workspace) -> Tokens:
 
 
 def test_session_ends_by_itself(tokens: Tokens) -> None:
-    """One that nobody uses ends after twelve hours, any after a week."""
+    """An unused session ends after twelve hours, any session after a week."""
     clock = Clock()
     sessions = Sessions(tokens, clock_s=clock)
     token = tokens.make("me", "view")
@@ -110,7 +110,7 @@ def test_failed_tries_wait() -> None:
     "path", ["//evil.example", "/\\evil.example", "https://evil.example", "", "/a\nb", None]
 )
 def test_next_page_is_ours(path: str | None) -> None:
-    """After signing in nobody is sent elsewhere."""
+    """Signing in never redirects to another site."""
     assert safe_next(path) == "/"
 
 

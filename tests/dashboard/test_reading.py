@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from ingress.core import control
 from middleware.job.schema import make_job
-from tests.dashboard.conftest import Desk
+from tests.dashboard.conftest import DashboardClient
 from tests.rest.conftest import Api
 
 AUDIT = (Path(__file__).parent / "audit.js").read_text()
@@ -19,38 +19,38 @@ AUDIT = (Path(__file__).parent / "audit.js").read_text()
 @pytest.fixture(scope="module")
 def places(dashboard_api: Api, browser: Browser) -> Iterator[list[str]]:
     """The pages with something of everything on them."""
-    desk = Desk(dashboard_api, browser)
-    failed = desk.submit("sh", "-c", "echo out; echo err >&2; exit 3", max_retries=0)
-    done = desk.submit("echo", "fine")
-    running = desk.submit("sh", "-c", "echo working; exec sleep 90")
-    held = desk.submit("touch", "held")
-    late = desk.submit("true", depends_on=[running.job_id])
+    dashboard = DashboardClient(dashboard_api, browser)
+    failed = dashboard.submit("sh", "-c", "echo out; echo err >&2; exit 3", max_retries=0)
+    done = dashboard.submit("echo", "fine")
+    running = dashboard.submit("sh", "-c", "echo working; exec sleep 90")
+    held = dashboard.submit("touch", "held")
+    late = dashboard.submit("true", depends_on=[running.job_id])
     for job in (failed, done):
-        desk.bridge.follower.wait(job.job_id, timeout_s=10.0)
-    desk.bridge.scripts.cancel(desk.submit("touch", "gone").job_id, "by the test")
+        dashboard.bridge.follower.wait(job.job_id, timeout_s=10.0)
+    dashboard.bridge.scripts.cancel(dashboard.submit("touch", "gone").job_id, "by the test")
     yield ["/", "/jobs", *(f"/jobs/{job.job_id}" for job in (failed, done, running, held, late))]
     for job in (late, running, held):
-        control.cancel(desk.bridge, job.job_id, "the test is over")
+        control.cancel(dashboard.bridge, job.job_id, "the test is over")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_names_headings_contrast(desk: Desk, places: list[str], theme: str) -> None:
+def test_names_headings_contrast(dashboard: DashboardClient, places: list[str], theme: str) -> None:
     """Every control has a name, headings go down by one, every text has a contrast of AA."""
-    outside = desk.window(theme=theme).new_page()
-    outside.goto(f"{desk.url}/sign-in")
+    outside = dashboard.window(theme=theme).new_page()
+    outside.goto(f"{dashboard.url}/sign-in")
     assert outside.evaluate(AUDIT) == []
-    page = desk.enter("/", theme=theme)
+    page = dashboard.enter("/", theme=theme)
     for place in places:
-        page.goto(f"{desk.url}{place}")
+        page.goto(f"{dashboard.url}{place}")
         page.wait_for_selector('[data-live-state="on"]')
         for details in page.locator("details").all():
             details.evaluate("node => { node.open = true; }")
         assert page.evaluate(AUDIT) == [], place
 
 
-def test_audit_finds_faults(desk: Desk) -> None:
+def test_audit_finds_faults(dashboard: DashboardClient) -> None:
     """The audit itself sees a control without a name, a pale text and a heading out of order."""
-    page = desk.enter("/jobs")
+    page = dashboard.enter("/jobs")
     page.evaluate(
         """() => document.querySelector("main").insertAdjacentHTML("beforeend",
         "<button></button><p class='pale'>pale</p><h4>deep</h4>")"""
@@ -62,31 +62,31 @@ def test_audit_finds_faults(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("width", [1440, 768, 390])
-def test_nothing_sticks_out(desk: Desk, places: list[str], width: int) -> None:
+def test_nothing_sticks_out(dashboard: DashboardClient, places: list[str], width: int) -> None:
     """No page has to be scrolled sideways, and nothing is cut off at the right."""
-    page = desk.enter("/", width=width)
+    page = dashboard.enter("/", width=width)
     for place in places:
-        page.goto(f"{desk.url}{place}")
+        page.goto(f"{dashboard.url}{place}")
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width, place
 
 
-def test_the_percentage_stays_in_one_line(desk: Desk) -> None:
+def test_the_percentage_stays_in_one_line(dashboard: DashboardClient) -> None:
     """Beside a long message, on a phone."""
     task = {"task": "::progress 99 step 99 of what takes so many steps that its message is long"}
-    job = desk.bridge.submit(make_job("task.custom", task, project="site", source="cli"))
-    desk.bridge.follower.wait(job.job_id, timeout_s=10.0)
-    page = desk.enter(f"/jobs/{job.job_id}", width=390)
+    job = dashboard.bridge.submit(make_job("task.custom", task, project="site", source="cli"))
+    dashboard.bridge.follower.wait(job.job_id, timeout_s=10.0)
+    page = dashboard.enter(f"/jobs/{job.job_id}", width=390)
     number = page.locator(".job-progress .num")
     expect(number).to_have_text("100 %")
     lines = "node => node.getClientRects()[0].height / parseFloat(getComputedStyle(node).lineHeight)"
     assert number.evaluate(lines) < 1.5
 
 
-def test_fingers_can_hit(desk: Desk, places: list[str]) -> None:
+def test_fingers_can_hit(dashboard: DashboardClient, places: list[str]) -> None:
     """On a phone everything that acts is large enough for a finger."""
-    page = desk.enter("/", width=390)
+    page = dashboard.enter("/", width=390)
     for place in places:
-        page.goto(f"{desk.url}{place}")
+        page.goto(f"{dashboard.url}{place}")
         small = page.locator("button, select, input:not([type=hidden]), .top nav a").evaluate_all(
             "nodes => nodes.filter(n => n.checkVisibility() && n.getBoundingClientRect().height < 38)"
             ".map(n => n.outerHTML.slice(0, 90))"
@@ -106,11 +106,11 @@ def focused(page: Page) -> str:
     return str(found[0])
 
 
-def test_keyboard(desk: Desk) -> None:
+def test_keyboard(dashboard: DashboardClient) -> None:
     """Tab leads through the page in order, visibly; / leads to the search; Enter opens a job."""
-    job = desk.submit("echo", "by keyboard")
-    desk.bridge.follower.wait(job.job_id, timeout_s=10.0)
-    page = desk.enter("/jobs")
+    job = dashboard.submit("echo", "by keyboard")
+    dashboard.bridge.follower.wait(job.job_id, timeout_s=10.0)
+    page = dashboard.enter("/jobs")
     order = []
     for _ in range(6):
         page.keyboard.press("Tab")
@@ -127,9 +127,9 @@ def test_keyboard(desk: Desk) -> None:
     page.wait_for_url(f"**/jobs/{job.job_id}")
 
 
-def test_theme_is_kept(desk: Desk) -> None:
+def test_theme_is_kept(dashboard: DashboardClient) -> None:
     """The switch changes the theme at once, and the next page has it from its first byte."""
-    page = desk.enter("/", theme="light")
+    page = dashboard.enter("/", theme="light")
     ground = "() => getComputedStyle(document.documentElement).backgroundColor"
     before = page.evaluate(ground)
     switch = page.get_by_role("button", name="theme")
@@ -138,4 +138,4 @@ def test_theme_is_kept(desk: Desk) -> None:
     switch.click()
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     assert page.evaluate(ground) != before
-    assert 'data-theme="dark"' in page.request.get(f"{desk.url}/jobs").text()
+    assert 'data-theme="dark"' in page.request.get(f"{dashboard.url}/jobs").text()

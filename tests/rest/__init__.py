@@ -1,1 +1,1 @@
-"""The REST door, as a real process, over real HTTP."""
+"""The REST API as a real process over real HTTP."""

@@ -120,7 +120,7 @@ class Api:
         self.process.wait(10.0)
 
     def client(self, scope: str | None = "admin") -> Client:
-        """Give a client with a token of its own; None for one without."""
+        """Return a client with a new token of a scope; without a token for None."""
         if scope is None:
             return Client(self.url)
         self._made += 1

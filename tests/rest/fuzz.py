@@ -19,7 +19,7 @@ from tests.rest.client import Client
 from tests.rest.conftest import running_api
 from tests.support import RunningValkey, clean_environ
 
-#: Streams and waits end soon, so that a request is a matter of milliseconds; nobody is held up by the rate.
+#: Streams and waits end soon, so that a request takes milliseconds; the rate is not limited.
 SETTINGS = """
 [rest]
 stream_max_s = 0.02
@@ -42,7 +42,7 @@ def fuzz(environ: Mapping[str, str], *, examples: int, seed: int | None = None) 
         seed: Of the random numbers.
 
     Returns:
-        Its exit code (0: no fault), how many requests it made, and what it said.
+        Exit code (0: no fault), number of requests, and output.
     """
     home = Path(environ["BRIDGE_HOME"])
     home.mkdir(parents=True, exist_ok=True)
@@ -60,18 +60,18 @@ def fuzz(environ: Mapping[str, str], *, examples: int, seed: int | None = None) 
         ran = subprocess.run(
             command, capture_output=True, text=True, check=False, cwd=home, env=clean_environ()
         )
-        said = (ran.stdout + ran.stderr).replace(token, "TOKEN")
+        report = (ran.stdout + ran.stderr).replace(token, "TOKEN")
         faults = [line for line in api.log().splitlines() if '"rest.fault"' in line]
         assert api.process is not None
-        assert api.process.poll() is None, said
+        assert api.process.poll() is None, report
         if faults:
-            return 1, cases_of(said), said + "\n".join(faults)
-        return ran.returncode, cases_of(said), said
+            return 1, cases_of(report), report + "\n".join(faults)
+        return ran.returncode, cases_of(report), report
 
 
-def cases_of(said: str) -> int:
+def cases_of(report: str) -> int:
     """Read how many requests were made."""
-    found = _CASES.search(said)
+    found = _CASES.search(report)
     return 0 if found is None else int(found[1])
 
 
@@ -97,12 +97,12 @@ def main() -> int:
                         "BRIDGE_API_PORT": "0",
                     }
                 )
-                code, cases, said = fuzz(environ, examples=wanted.examples, seed=number)
+                code, cases, report = fuzz(environ, examples=wanted.examples, seed=number)
                 made += cases
                 sys.stdout.write(f"round {number}: {cases} cases, exit code {code}, {made} in all\n")
                 sys.stdout.flush()
                 if code != 0 or cases == 0:
-                    sys.stdout.write(said)
+                    sys.stdout.write(report)
                     return 1
                 if made >= wanted.cases:
                     return 0

@@ -60,7 +60,7 @@ def routes(loaded: LoadedSettings) -> list[tuple[str, str, str | None]]:
 
 
 def test_without_a_token_every_route_and_method_is_closed(api: Api, loaded: LoadedSettings) -> None:
-    """401 before anything is said of the route: also for methods and paths that there are not."""
+    """401 for every route and method, including unknown ones, before anything else is checked."""
     anybody = api.client(None)
     paths = {path for _, path, _ in routes(loaded)} | {"/nowhere", "/v1", "/v1/jobs/x/y/z"}
     assert len(paths) > 15
@@ -139,7 +139,7 @@ def test_a_revoked_token_ends_under_load(api: Api) -> None:
     """Eight clients use it all the time: within a second all are refused for good, an open stream ends."""
     name = "busy"
     token = api.tokens.make(name, "submit")
-    told: list[dict[str, str]] = []
+    received: list[dict[str, str]] = []
     stopped = threading.Event()
     last_ok_s = [0.0] * 8
     refused_s = [0.0] * 8
@@ -156,7 +156,7 @@ def test_a_revoked_token_ends_under_load(api: Api) -> None:
                 refused_s[number] = asked_s
 
     def listen() -> None:
-        told.extend(Client(api.url, token).stream("/v1/events", timeout_s=60.0))
+        received.extend(Client(api.url, token).stream("/v1/events", timeout_s=60.0))
 
     listener = threading.Thread(target=listen)
     listener.start()
@@ -166,7 +166,7 @@ def test_a_revoked_token_ends_under_load(api: Api) -> None:
             busy = [pool.submit(hammer, number) for number in range(8)]
             eventually(lambda: all(last_ok_s))
             assert admin("POST", "/v1/jobs", {"job_type": "heartbeat", "payload": {}}).status == 202
-            eventually(lambda: told)
+            eventually(lambda: received)
             Tokens(api.loaded.workspace).revoke(name)
             revoked_s = time.monotonic()
             eventually(lambda: all(refused_s))
@@ -226,7 +226,7 @@ def test_our_own_host_and_origin_pass(call: Client) -> None:
 
 
 def test_health_and_version_are_open(api: Api) -> None:
-    """They tell anybody that it lives and serves, and nothing else."""
+    """Both answer without a token, and reveal liveness, readiness and version only."""
     anybody = api.client(None)
     health = anybody("GET", "/health").json
     assert (health["status"], health["live"], health["ready"], health["store"]) == ("ok", True, True, "ok")
@@ -235,7 +235,7 @@ def test_health_and_version_are_open(api: Api) -> None:
 
 
 def test_too_many_requests(own_environ: dict[str, str]) -> None:
-    """Beyond the burst a token gets 429 and is told when to come back; another one is not held up."""
+    """Beyond the burst a token gets 429 with Retry-After; other tokens are not affected."""
     from pathlib import Path
 
     from tests.rest.conftest import running_api

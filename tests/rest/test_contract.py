@@ -12,7 +12,7 @@ from middleware.job.schema import JOB_TYPES, Job
 from tests.rest.client import Client
 from tests.rest.fuzz import fuzz
 
-#: Said by the door, never by a caller.
+#: Set by the API, never by a caller.
 DOOR_FIELDS = {"job_id", "source", "actor", "trust", "version"}
 ROUTES = {
     "/health": {"get"},
@@ -61,7 +61,7 @@ def test_the_document_is_complete(call: Client) -> None:
 
 
 def test_every_job_type_can_be_asked_for() -> None:
-    """The requests are the job types, field by field, without what the door says."""
+    """The requests are the job types, field by field, without the fields that the API sets."""
     assert {str(kind.__struct_config__.tag) for kind in get_args(AnyJobRequest)} == set(JOB_TYPES)
     assert set(get_args(TypeName)) == set(JOB_TYPES)
     asked = {field.name for field in msgspec.structs.fields(JobRequest)}
@@ -71,6 +71,6 @@ def test_every_job_type_can_be_asked_for() -> None:
 
 def test_schemathesis_finds_no_fault(environ: dict[str, str]) -> None:
     """All its checks, some hundred requests; ``python -m tests.rest.fuzz`` makes 5,000."""
-    code, cases, said = fuzz({**environ, "BRIDGE_API_PORT": "0"}, examples=3, seed=1)
-    assert code == 0, said[-8000:]
+    code, cases, report = fuzz({**environ, "BRIDGE_API_PORT": "0"}, examples=3, seed=1)
+    assert code == 0, report[-8000:]
     assert cases > 200

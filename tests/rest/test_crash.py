@@ -47,7 +47,7 @@ def bridge_environ(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 def rest_pid(workspace: Workspace, other_than: int | None = None) -> int:
-    """Give the process id of the API, once it serves."""
+    """Return the process id of the API, once it serves."""
 
     def find() -> int | None:
         state = read_state(workspace)
@@ -113,7 +113,7 @@ def test_killed_under_five_hundred_requests(bridge_environ: dict[str, str]) -> N
 
 
 def is_up(client: Client) -> bool:
-    """Tell whether the API answers."""
+    """Return whether the API answers."""
     try:
         return client("GET", "/health", timeout_s=5.0).status == 200
     except (OSError, http.client.HTTPException):

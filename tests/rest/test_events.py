@@ -17,7 +17,7 @@ from tests.support import eventually
 
 
 def states(events: list[dict[str, str]]) -> list[str]:
-    """Give the states that the events tell of."""
+    """Return the states in the events."""
     return [json.loads(event["data"])["status"] for event in events if event["event"] == "state"]
 
 
@@ -26,17 +26,17 @@ def test_a_job_is_followed_to_its_end(call: Client) -> None:
     script = "for n in 1 2 3; do sleep 0.1; done"
     place = call("POST", "/v1/jobs", shell(script, delay_s=0.5)).headers["location"]
     events = list(call.stream(f"{place}/events"))
-    told = states(events)
-    assert told[0] == "scheduled"
-    assert told[-1] == "completed"
-    assert "processing" in told
+    received = states(events)
+    assert received[0] == "scheduled"
+    assert received[-1] == "completed"
+    assert "processing" in received
     ids = [event["id"] for event in events]
     assert ids == sorted(ids, key=lambda item: tuple(map(int, item.split("-"))))
     assert states(list(call.stream(f"{place}/events"))) == ["completed"]
 
 
 def test_resumed_where_it_broke_off(call: Client) -> None:
-    """With Last-Event-ID what came after is told, once; after the end there is 204."""
+    """With Last-Event-ID later events are sent, once; after the end the answer is 204."""
     place = call("POST", "/v1/jobs", beat(delay_s=0.3)).headers["location"]
     events = list(call.stream(f"{place}/events"))
     for at, event in enumerate(events[:-1]):
@@ -46,8 +46,8 @@ def test_resumed_where_it_broke_off(call: Client) -> None:
     assert (gone.status, gone.body) == (204, b"")
 
 
-def test_output_is_told_as_it_is_written_and_resumed(call: Client) -> None:
-    """Every piece once and in order, before the end is told; after a break from where it broke off."""
+def test_output_is_received_as_it_is_written_and_resumed(call: Client) -> None:
+    """Each chunk once and in order, before the final state; a new connection resumes after the last one."""
     script = "for n in 1 2 3 4; do echo line $n; sleep 0.15; done"
     place = call("POST", "/v1/jobs", shell(script)).headers["location"]
     events = list(call.stream(f"{place}/events?output=true"))
@@ -65,12 +65,12 @@ def test_output_is_told_as_it_is_written_and_resumed(call: Client) -> None:
 
 
 def written(events: list[dict[str, str]]) -> str:
-    """Give the output that the events tell."""
+    """Return the output in the events."""
     return "".join(json.loads(event["data"])["text"] for event in events if event["event"] == "output")
 
 
 def test_an_event_that_is_not_known(call: Client) -> None:
-    """Whoever asks for what is not there any more is told to read the state again."""
+    """A client that asks for events that no longer exist gets a reset."""
     place = call("POST", "/v1/jobs", beat()).headers["location"]
     assert call("GET", f"{place}?wait=20").json["status"] == "completed"
     for last in ("0-1", "nonsense"):
@@ -80,29 +80,29 @@ def test_an_event_that_is_not_known(call: Client) -> None:
 
 
 def test_everything_that_happens(call: Client) -> None:
-    """The stream of all jobs tells of jobs that came after it was opened, and resumes without a gap."""
-    told: list[dict[str, Any]] = []
+    """The stream of all jobs has jobs submitted after it was opened, and resumes without a gap."""
+    received: list[dict[str, Any]] = []
     ids: list[str] = []
     opened = threading.Event()
 
     def listen() -> None:
         for event in call.stream("/v1/events"):
             opened.set()
-            told.append(json.loads(event["data"]))
+            received.append(json.loads(event["data"]))
             ids.append(event.get("id", ""))
-            if told[-1]["status"] == "completed" and told[-1]["job_id"] == wanted[-1]:
+            if received[-1]["status"] == "completed" and received[-1]["job_id"] == wanted[-1]:
                 return
 
     wanted = [""]
     listening = threading.Thread(target=listen)
     listening.start()
-    # Until the stream is open, each further job may or may not be told of.
+    # Before the stream is open, events of further jobs may be missing.
     eventually(lambda: call("POST", "/v1/jobs", beat()) and opened.wait(0.05))
     wanted += [call("POST", "/v1/jobs", beat()).json["job_id"] for _ in range(5)]
     listening.join(20.0)
     assert not listening.is_alive()
     for job_id in wanted[1:]:
-        own = [event["status"] for event in told if event["job_id"] == job_id]
+        own = [event["status"] for event in received if event["job_id"] == job_id]
         assert own == ["queued", "processing", "completed"] or job_id != wanted[-1]
     middle = len(ids) // 2
     again: list[str] = []
@@ -122,7 +122,7 @@ def open_stream(call: Client, path: str) -> http.client.HTTPConnection:
 
 
 def test_no_more_streams_than_allowed(api: Api) -> None:
-    """Beyond streams_max there is 429; a client that goes away gives its place back."""
+    """Beyond streams_max there is 429; a client that disconnects frees its slot."""
     call = api.client("view")
     admin = api.client()
     place = admin("POST", "/v1/jobs", beat(delay_s=300)).headers["location"]

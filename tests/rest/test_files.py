@@ -43,7 +43,7 @@ def names(folder: Path) -> list[str]:
 
 @pytest.fixture
 def inbox(api: Api) -> Iterator[Path]:
-    """The drop folder, empty before and after; nobody takes files out of it here."""
+    """The drop folder, empty before and after; no station runs in this test."""
     folder = api.loaded.workspace.inbox
     yield folder
     assert [name for name in names(folder) if name.endswith(".part")] == []

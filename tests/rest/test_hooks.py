@@ -39,7 +39,7 @@ def send(
 
 
 def child_of(call: Client, place: str) -> dict[str, Any]:
-    """Give the job that a request has turned into, ended."""
+    """Return the finished job of a request."""
     parent = call("GET", f"{place}?wait=20").json
     assert parent["status"] == "completed", parent
     child: dict[str, Any] = call("GET", f"/v1/jobs/{parent['result']['job_id']}?wait=20").json
@@ -53,7 +53,7 @@ def child_of(call: Client, place: str) -> dict[str, Any]:
 
 
 def test_a_signed_webhook_becomes_the_job_of_its_endpoint(api: Api, call: Client) -> None:
-    """202 with a receipt whose source tells the door; the job it makes shares its trace."""
+    """202 with a receipt of source webhook; the job that it submits has the same trace."""
     ref = uuid.uuid4().hex
     taken = send(api, {"ref": ref})
     assert taken.status == 202, taken.body
@@ -112,7 +112,7 @@ def test_the_timestamp_is_signed_and_of_this_time(api: Api) -> None:
 
 
 def test_a_body_that_is_none(api: Api) -> None:
-    """Signed rightly, but no JSON: said to whoever knows the secret only."""
+    """Correctly signed but not JSON: reported only to a sender that knows the secret."""
     body = b"{"
     signature = "sha256=" + hmac.new(HOOK_SECRET.encode(), body, hashlib.sha256).hexdigest()
     headers = {"X-Hub-Signature-256": signature, "Content-Type": "application/json"}
@@ -158,7 +158,7 @@ def test_requests_that_cannot_be_carried_out(call: Client) -> None:
 
 
 def test_no_secret_reaches_the_log(api: Api) -> None:
-    """Neither the secrets of webhooks nor any token stands in 3ox.log after all these tests."""
+    """After all these tests 3ox.log has neither webhook secrets nor tokens."""
     log = api.log()
     assert HOOK_SECRET not in log
     assert "Bearer 3ox_" not in log

@@ -1,4 +1,4 @@
-"""Jobs over REST: taken, listed, waited for, acted on; what is wrong is said."""
+"""Jobs over REST: submit, list, wait, act; errors."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tests.support import eventually
 
 
 def key() -> dict[str, str]:
-    """Give a new idempotency key, as a header."""
+    """Return a new idempotency key, as a header."""
     return {"Idempotency-Key": uuid.uuid4().hex}
 
 
 def beat(nonce: str = "n", **fields: Any) -> dict[str, Any]:
-    """Give the body of a harmless job."""
+    """Return the body of a harmless job."""
     return {"job_type": "heartbeat", "payload": {"nonce": nonce}, **fields}
 
 
 def shell(script: str, **fields: Any) -> dict[str, Any]:
-    """Give the body of a command that the policy of these tests allows."""
+    """Return the body of a command that the policy of these tests allows."""
     return {"job_type": "shell.cmd", "payload": {"argv": ["sh", "-c", script]}, **fields}
 
 
@@ -211,7 +211,7 @@ def test_a_wait_that_runs_out(call: Client) -> None:
 
 
 def test_pages(call: Client) -> None:
-    """Every job once, newest first, by cursor; filters narrow, and what is no filter is refused."""
+    """Every job once, newest first, by cursor; filters apply, and unknown filters are refused."""
     mine = [
         call("POST", "/v1/jobs", beat(delay_s=900 + number, project="pages")).json["job_id"]
         for number in range(5)
@@ -283,7 +283,7 @@ def test_head_of_a_stream_ends(api: Api, call: Client) -> None:
 
 
 def test_a_parameter_is_named_as_in_the_url(call: Client) -> None:
-    """What is wrong in a query is told by the name that was sent."""
+    """An error in a query has the name of the parameter as sent."""
     for query, field in (("type=nosuch", "type"), ("all=perhaps", "all"), ("limit=0", "limit")):
         problem = assert_problem(call("GET", f"/v1/jobs?{query}"), 400)
         assert problem["field"] == field
@@ -304,7 +304,7 @@ def test_metrics(api: Api, call: Client) -> None:
     """What ended is counted by type, source and state, and how long it waited and ran."""
     place = call("POST", "/v1/jobs", beat()).headers["location"]
     assert call("GET", f"{place}?wait=20").json["status"] == "completed"
-    # The source of this one is left out in the store, as what it is unless something else is said.
+    # The store omits the source of this one, because it is the default.
     assert api.bridge.submit(make_job("heartbeat", {})).status == "queued"
 
     def counted() -> bool:

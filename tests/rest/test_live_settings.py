@@ -16,7 +16,7 @@ DENIED = SETTINGS.replace('effect = "allow"', 'effect = "deny"')
 
 
 def task(**fields: Any) -> dict[str, Any]:
-    """Give the body of a task for the project that comes late."""
+    """Return the body of a task for the project that is added later."""
     return {"job_type": "task.custom", "project": "late", "payload": {"task": "see"}, **fields}
 
 

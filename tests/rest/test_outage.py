@@ -1,4 +1,4 @@
-"""The store is away: jobs go to the spool and are said to, reads say when to come back, nothing is lost."""
+"""The store is unavailable: jobs go to the spool, reads answer 503 with Retry-After, nothing is lost."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_spooled_and_handed_over(lonely: Api, own_store: RunningValkey) -> None:
 
 
 def test_a_job_on_its_way_out_of_the_spool(lonely: Api, own_store: RunningValkey) -> None:
-    """Whoever asks for it is told that it is there at every moment, in the spool or in the store."""
+    """The job is found at every moment, in the spool or in the store."""
     call = lonely.client()
     own_store.kill()
     jobs = [call("POST", "/v1/jobs", beat(str(number))).json["job_id"] for number in range(30)]
@@ -149,7 +149,7 @@ def test_reads_of_a_store_that_stands_still_do_not_wait_long(lonely: Api, own_st
 
 
 def test_a_stream_outlives_the_store(lonely: Api, own_store: RunningValkey) -> None:
-    """It stays open, and tells what happens after the store is back."""
+    """It stays open, and has the events after the store is back."""
     call = lonely.client()
     place = call("POST", "/v1/jobs", beat(delay_s=600)).headers["location"]
     stream = call.stream(f"{place}/events", timeout_s=60)
@@ -162,15 +162,15 @@ def test_a_stream_outlives_the_store(lonely: Api, own_store: RunningValkey) -> N
 
 
 def test_a_stream_goes_on_from_the_spool(lonely: Api, own_store: RunningValkey) -> None:
-    """It tells that the job is spooled, then what happens to it in the store; also when it is resumed."""
+    """It has the state spooled, then the events of the store; also when it is resumed."""
     call = lonely.client()
     own_store.kill()
     place = call("POST", "/v1/jobs", beat(delay_s=600)).headers["location"]
     stream = call.stream(f"{place}/events?output=true", timeout_s=60)
     first = next(stream)
-    told = json.loads(first["data"])
-    assert (first["event"], told["status"]) == ("state", "spooled")
-    assert "waiting for the store" in told["message"]
+    data = json.loads(first["data"])
+    assert (first["event"], data["status"]) == ("state", "spooled")
+    assert "waiting for the store" in data["message"]
     assert first["id"] == "0-0~0-0"
     own_store.start()
     assert json.loads(next(stream)["data"])["status"] == "scheduled"
@@ -210,10 +210,10 @@ def test_the_dashboard_shows_a_spooled_job(lonely: Api, own_store: RunningValkey
         assert "in the spool since 20" in page
         assert "waiting for the store" in page
         assert f"<code>{before}</code>" in page
-        assert "not known while the store is away" in page
+        assert "not known while the store is unavailable" in page
     proof = call("GET", f"/ui/jobs/{job_id}/proof")
     assert proof.status == 200
-    assert "the ledger begins when the store takes a job" in proof.body.decode()
+    assert "the ledger starts when the store accepts the job" in proof.body.decode()
     assert call("GET", f"/jobs/{before}").status == 503
     heard = call.stream(f"/ui/events?job={job_id}", timeout_s=60)
     assert next(heard)["event"] == "change"

@@ -1,4 +1,4 @@
-"""Parts of the REST door that need no server: the rate, the slots, the fan-out's bounds, the socket."""
+"""Parts of the API that need no server: rate limit, stream limit, bounds of the event broadcast, socket."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Extension(Struct, frozen=True, kw_only=True):
         routes: Litestar handlers and routers.
         is_open: Returns whether a method and path need no authentication.
         identify: Returns the caller from the path and the request's headers (names in lower case), by a
-            cookie for instance; called when there is no bearer token. It must accept a cookie for the
+            cookie for instance; called for requests without a bearer token. It must accept a cookie for the
             extension's own paths only: the API has no defence against cross-site forms.
     """
 

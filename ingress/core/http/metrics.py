@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
@@ -17,13 +17,12 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from ingress.core.bridge import Bridge
+from ingress.core.status_report import overview
 from middleware.job.records import JobEvent
 from middleware.job.states import FINAL
 from ops.errors import BridgeError
+from ops.store.resp import Reply
 from ops.threads import start_duty
-
-if TYPE_CHECKING:
-    from ops.store.resp import Reply
 
 #: Jobs that ended and whose times are not read yet, at most.
 _BACKLOG_MAX = 10_000
@@ -187,8 +186,6 @@ class _StateCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Read the state from the store."""
-        from ingress.core.status_report import overview
-
         yield GaugeMetricFamily("bridge_http_streams", "Open event streams and waits.", self._open_streams())
         yield GaugeMetricFamily(
             "bridge_spool_jobs",

@@ -187,7 +187,7 @@
       isOpen = false;
       live("off");
       if (stream.readyState === EventSource.CLOSED) {
-        // The session may have ended; the fragment request will tell.
+        // The session may have ended; then the fragment request is answered with 401.
         stream = null;
         refresh();
         setTimeout(listen, 3000);
