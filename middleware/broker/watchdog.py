@@ -48,7 +48,6 @@ _LAST_CLEAN_UP_S = 2.0
 #: What a dead worker has sent is processed by the store within this time.
 _STRAGGLER_S = 0.1
 
-#: Its events keep the name that version 0.1.0 gave them, ``warden.*``: alerts may match it.
 log = get_logger("watchdog")
 
 
@@ -101,7 +100,7 @@ class Watchdog:
         self._selector.register(self._sleeper, selectors.EVENT_READ, lambda link: link.recv(64))
         self._adopt()
         ticker = start_duty("ticker", self._tick, ended=self._stopping.is_set)
-        log.info("warden.started", workers=len(self._workers))
+        log.info("watchdog.started", workers=len(self._workers))
         try:
             while not self._stop_requested:
                 for key, _ in self._selector.select(_TICK_S):
@@ -114,7 +113,7 @@ class Watchdog:
             self._await_clean_ups()
             self._stopping.set()
             ticker.join(timeout=3.0)
-            log.info("warden.stopped")
+            log.info("watchdog.stopped")
 
     def stop(self) -> None:
         """Exit soon; may be called from a signal handler."""
@@ -172,7 +171,7 @@ class Watchdog:
         except (OSError, ValueError):  # no such file, or not a valid file name
             return
         except StartFailed as error:
-            log.warning("warden.bad_file", path=str(path), reason=str(error))
+            log.warning("watchdog.bad_file", path=str(path), reason=str(error))
             path.unlink(missing_ok=True)
             return
         worker = WatchedWorker(worker_id, reading.pid, path)
