@@ -1,4 +1,4 @@
-"""Runs one job in the submitting process when there is no store: the same actor, the same receipt."""
+"""Runs one job in the submitting process, without a store: the same actor, the same receipt."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def endpoint_settings(name: str) -> EndpointSettings:
     """Return an endpoint's settings from the current 3ox.toml.
 
     Raises:
-        JobRefused: There is no endpoint of this name.
+        JobRefused: The endpoint does not exist.
     """
     endpoints = settings().settings.rest.endpoints
     found = endpoints.get(name)

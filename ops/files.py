@@ -254,7 +254,7 @@ def require_free_space(folder: Path, needed_bytes: int) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise JobFailed(
             f"The folder {str(folder)!r} is not writable.",
-            remedy="Give the worker's user write access to it.",
+            remedy="Grant the worker's user write access to it.",
         )
     found = os.statvfs(folder)
     free_bytes = found.f_bavail * found.f_frsize

@@ -92,7 +92,7 @@ class Spool:
         return sum(1 for _ in self._found())
 
     def is_empty(self) -> bool:
-        """Return whether there is no entry."""
+        """Return whether the spool is empty."""
         return next(self._found(), None) is None
 
     def _found(self, suffix: str = _SUFFIX, *, folder: Path | None = None) -> Iterator[Path]:

@@ -144,7 +144,7 @@ class Tokens:
             return self._add(name, scope)
 
     def make_first(self) -> str | None:
-        """Create a token of scope admin if there is no token at all.
+        """Create a token of scope admin if there are no tokens.
 
         Returns:
             The token, or None if there is one already.
@@ -180,7 +180,7 @@ class Tokens:
             name: Its name or id.
 
         Raises:
-            UsageProblem: There is no such token.
+            UsageProblem: The token does not exist.
         """
         with self._changing():
             entries = self.entries()

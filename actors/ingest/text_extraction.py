@@ -38,7 +38,7 @@ class Extract(NamedTuple):
     Attributes:
         text: Its text, or the beginning of it; empty if there is none.
         truncated: Whether there is more.
-        remark: Why there is no text, one sentence; empty if there is text, or the type has no text.
+        remark: Why the text is missing, one sentence; empty if there is text, or the type has none.
     """
 
     text: str
@@ -76,7 +76,7 @@ def text_of(path: Path, payload: IngestFilePayload) -> Extract:
 
 
 def _found(text: str, *, truncated: bool, hint: str = "") -> Extract:
-    """Return the extract; for white space only, one that says that there is no text."""
+    """Return the extract; text of white space only counts as none."""
     if text.strip():
         return Extract(text, truncated=truncated)
     where = "the part of the file that was read" if truncated else "the file"

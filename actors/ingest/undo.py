@@ -49,7 +49,7 @@ def undo(workspace: Workspace, job_id: str, *, ended: bool = False) -> UndoResul
         ended: Whether the job is known to have ended; its unfinished action is undone then too.
 
     Raises:
-        JobNotFound: There is no journal of this job.
+        JobNotFound: This job has no journal here.
         WrongState: The job is running, the action was undone before, or something has changed since.
         BridgeError: A file operation failed.
     """

@@ -109,7 +109,7 @@ class AnthropicProvider(HttpProvider):
         if request.system is not None:
             body["system"] = request.system
         if request.schema is not None:
-            tool = {"name": _TOOL, "description": "Give the answer.", "input_schema": request.schema}
+            tool = {"name": _TOOL, "description": "The answer.", "input_schema": request.schema}
             body["tools"] = [tool]
             body["tool_choice"] = {"type": "tool", "name": _TOOL}
         return msgspec.json.encode(body)

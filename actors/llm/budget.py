@@ -197,7 +197,7 @@ class JobBudget:
             log.warning("ask.not_counted", job_id=spender.job_id, reason=str(error))
 
     def _prices(self, provider: str, model: str) -> tuple[int, int]:
-        """Give the prices of a token of question and of answer, in 10^-9 dollars."""
+        """Return the prices of an input and an output token, in 10^-9 US dollars."""
         if self._limits.day_nano_usd is None and self._limits.job_nano_usd is None:
             return 0, 0
         prices = token_prices_usd(self._loaded, provider, model)
@@ -215,7 +215,7 @@ class JobBudget:
         return int((kind.timeout_s if asked_s is None else asked_s) * 1000) + _RESERVATION_GRACE_MS
 
     def _with_store(self, ask: Callable[[], Claimed]) -> Claimed | None:
-        """Return the store's answer; None if it is unavailable and there is no budget to enforce."""
+        """Return the store's answer; None if it is unavailable and no budget has to be enforced."""
         try:
             return ask()
         except StoreUnreachable as error:

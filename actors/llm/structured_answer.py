@@ -152,7 +152,7 @@ def _decode(kind: type[S], text: str) -> tuple[S | None, str]:
     """Return the value of an answer, or None and its fault."""
     start, end = text.find("{"), text.rfind("}")
     if start == -1 or end < start:
-        return None, "there is no JSON object"
+        return None, "it contains no JSON object"
     # Some models wrap their JSON in a code fence or an explanation, whatever the prompt says.
     try:
         return msgspec.json.decode(text[start : end + 1].encode("utf-8", "replace"), type=kind), ""

@@ -224,7 +224,7 @@ class Child:
         if isinstance(error, PermissionError) and str(error.filename) == str(self._cwd):
             raise JobRefused(
                 f"The directory {str(self._cwd)!r} is not accessible.",
-                remedy="Give the worker's user access to it, or use another directory.",
+                remedy="Grant the worker's user access to it, or use another directory.",
             ) from error
         if isinstance(error, FileNotFoundError):
             raise JobRefused(

@@ -118,7 +118,7 @@ class LiveSettings:
             return self._started.workspace.settings_file.read_bytes()
         except FileNotFoundError:
             return None
-        except OSError:  # why it cannot be read is said when the settings are loaded
+        except OSError:  # load_settings reports why it cannot be read
             return b""
 
     def _load(self, content: bytes | None) -> bool:

