@@ -13,6 +13,16 @@ def test_no_import_cycles() -> None:
     assert imports.cycles(product()) == []
 
 
+def test_no_late_imports_of_our_own_modules() -> None:
+    """An import within a function keeps an expensive library off the start; the reasons are in one table."""
+    assert imports.late_imports(product()) == []
+
+
+def test_a_class_name_is_unique_within_its_layer() -> None:
+    """Private and nested classes count."""
+    assert names.repeated_classes(product()) == {}
+
+
 def test_no_module_is_too_long() -> None:
     """A module has one duty, and at most 400 lines."""
     assert names.long_modules(product()) == []
