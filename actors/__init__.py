@@ -9,9 +9,13 @@ import cmd_bridge
 # Before anything is imported that another package of such a name would lack.
 cmd_bridge.require_own("ops", "middleware")
 
+from actors.plugin_modules import load_actor_modules  # noqa: E402
 from actors.registry import ACTORS, build_broker  # noqa: E402
 from ops.settings.load import load_settings  # noqa: E402
 
 __all__ = ["ACTORS", "broker"]
 
-broker = build_broker(load_settings())
+_loaded = load_settings()
+broker = build_broker(_loaded)
+# These modules import the broker from here.
+load_actor_modules(broker, _loaded)

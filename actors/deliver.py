@@ -12,10 +12,10 @@ from typing import Final
 import msgspec
 
 from actors.context import current_job, settings
-from actors.egress import notify, outbox, telegram, webhook
+from actors.egress import notify, outbox, plugin, telegram, webhook
 from actors.egress.outcome import Delivered, Outcome
 from actors.egress.retry_delay import CircuitBreaker
-from middleware.destinations import NOTIFY, OUTBOX, TELEGRAM, WEBHOOK
+from middleware.destinations import NOTIFY, OUTBOX, PLUGIN, TELEGRAM, WEBHOOK
 from middleware.job.reader import Reader
 from middleware.job.types import DeliverPayload
 from ops.errors import JobFailed, JobNotFound, JobRefused
@@ -30,6 +30,7 @@ DESTINATIONS: Final[dict[str, _Destination]] = {
     WEBHOOK: webhook.deliver,
     NOTIFY: notify.deliver,
     TELEGRAM: telegram.deliver,
+    PLUGIN: plugin.deliver,
 }
 
 

@@ -12,8 +12,10 @@ from actors.ask import ask, telegram
 from actors.context import current_job, set_settings
 from actors.context import settings as settings_now
 from actors.deliver import Deliver
+from actors.egress.plugin import destination_plugins
 from actors.heartbeat import heartbeat
 from actors.ingest_file import ingest_file
+from actors.llm.plugin_providers import provider_plugins
 from actors.rest_request import rest_request
 from actors.shell_cmd import shell_cmd
 from actors.task_custom import task_custom
@@ -29,6 +31,7 @@ from middleware.job.keys import DELIVER_QUEUE, QUEUE
 from middleware.job.reader import Reader
 from middleware.job.types import DELIVER, JOB_TYPES
 from middleware.lifecycle import Lifecycle
+from middleware.plugin_order import add_plugin_middleware
 from middleware.policy import AttemptPolicy
 from middleware.progress import Progress
 from middleware.receipts import Receipts
@@ -40,6 +43,7 @@ from middleware.tracing import Tracing
 from middleware.watchdog_client import WatchdogClient
 from ops.errors import JobFailed
 from ops.logs import configure_logging
+from ops.plugins import log_broken_plugins
 from ops.settings.load import LoadedSettings, Settings
 from ops.store.client import Store
 
@@ -70,6 +74,14 @@ def _attempt(name: str, function: Callable[[Any], Any], policy: AttemptPolicy) -
 
     run.__name__ = run.__qualname__ = name
     return run
+
+
+def _boot(loaded: LoadedSettings, unit: str) -> None:
+    """Set up the logging of a worker process, and load the plug-ins that its actors use."""
+    configure_logging(loaded, process=unit)
+    provider_plugins()
+    destination_plugins()
+    log_broken_plugins()
 
 
 def build_broker(loaded: LoadedSettings) -> BridgeBroker:
@@ -103,7 +115,7 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
             Lifecycle(
                 current,
                 shutdown_timeout_s=settings.worker_shutdown_timeout_s,
-                on_boot=lambda: configure_logging(loaded, process=unit),
+                on_boot=lambda: _boot(loaded, unit),
             ),
             WatchdogClient(watchdog_paths(loaded), settings),
             Receipts(result_max_bytes=settings.result_max_bytes),
@@ -118,6 +130,7 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
             Cancellation(current),
         ],
     )
+    add_plugin_middleware(broker)
     _declare(broker, policy, settings, Reader(store, settings.key_prefix))
     dramatiq.set_broker(broker)
     return broker

@@ -9,9 +9,10 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 from middleware.job.schema import JOB_TYPES, Job
+from ops.settings.results import destination_route
 from ops.settings.table import Settings
 
-OUTBOX, WEBHOOK, NOTIFY, TELEGRAM = "outbox", "webhook", "notify", "telegram"
+OUTBOX, WEBHOOK, NOTIFY, TELEGRAM, PLUGIN = "outbox", "webhook", "notify", "telegram", "plugin"
 #: Metadata of a job whose reply to a chat is a delivery. The bot answers its own jobs itself, because it
 #: shows their progress in the same message.
 REPLY_MARK, REPLY_BY_EGRESS = "reply", "egress"
@@ -21,7 +22,7 @@ class Destinations:
     """Determines the destinations of jobs.
 
     Args:
-        settings: ``[deliver]``, ``[[webhook]]`` and ``[[notify]]`` count.
+        settings: ``[deliver]``, ``[[webhook]]``, ``[[notify]]`` and ``[destinations]`` count.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -54,6 +55,10 @@ class Destinations:
                     for number in range(1, len(entry.urls) + 1)
                     for state in dict.fromkeys(entry.when)
                 ]
+        for name, table in settings.destinations.items():
+            route = destination_route(table)
+            if _matches(job_type, route.types):
+                found += [f"{PLUGIN}:{name}/{state}" for state in dict.fromkeys(route.when)]
         return found
 
     def _is_delivered(self, job_type: str) -> bool:

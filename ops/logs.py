@@ -23,6 +23,7 @@ import msgspec
 
 from ops.import_shim import without
 from ops.logfile import LINE_MAX_BYTES, LogFile
+from ops.settings.kinds import is_secret_name, secrets_in
 from ops.settings.load import LoadedSettings
 from ops.store.url import passwords_in
 
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
 
 _MASK = "********"
-#: Fields whose values are always masked.
-_SECRET_FIELD = re.compile(r"token|password|passwd|secret|api_?key|authorization|credential", re.IGNORECASE)
 #: Shorter values are not masked: that would mask ordinary words.
 _SECRET_MIN_LENGTH = 6
 #: Attributes of every ``logging`` record; all others were passed as ``extra``.
@@ -252,7 +251,7 @@ def _formatter(process: str, renderer: Processor) -> logging.Formatter:
             "at": at.replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             **named,
-            **{name: _MASK if _SECRET_FIELD.search(name) else value for name, value in event.items()},
+            **{name: _MASK if is_secret_name(name) else value for name, value in event.items()},
             "logger": record.name,
             "process": process,
             "pid": record.process,
@@ -311,6 +310,8 @@ def _known_secrets(loaded: LoadedSettings, environ: Mapping[str, str]) -> list[s
         settings.telegram_token,
         *(environ.get(name, "") for name in named),
         *notify_urls,
+        *secrets_in(settings.destinations),
+        *secrets_in(settings.ask.plugins),
     ]
     values += [endpoint.secret for endpoint in endpoints]
     ask = settings.ask

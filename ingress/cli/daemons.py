@@ -86,6 +86,18 @@ def telegram() -> int:
 
 
 @click.command()
+@click.argument("name")
+def ingress(*, name: str) -> int:
+    """Run the ingress adapter NAME of an installed package; '3ox up' runs all of them."""
+    from ingress.core.daemon import run_daemon
+    from ingress.core.plugin_adapters import require_ingress_plugin
+    from ops.settings.load import load_settings
+
+    loaded = load_settings()
+    return run_daemon(name, loaded, require_ingress_plugin(name))
+
+
+@click.command()
 def demo() -> int:
     """Run a tour: one job through each interface, in a temporary workspace.
 
@@ -99,4 +111,4 @@ def demo() -> int:
         return run_tour(load_settings())
 
 
-COMMANDS: list[click.Command] = [serve, rest, telegram, clock, shell, demo]
+COMMANDS: list[click.Command] = [serve, rest, telegram, clock, shell, ingress, demo]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from ingress.cli.plugin_checks import check_plugins
 from middleware.job.keys import Keys
 from ops.errors import BridgeError, StoreUnreachable
 from ops.local_model.client import load_engine, model_file, model_name
@@ -25,6 +26,13 @@ Verdict = Literal["ok", "note", "bad"]
 PYTHON_MIN = (3, 11)
 #: Needed for streams with blocked readers, ZADD GT and the replies of functions.
 STORE_MAJOR_MIN = 7
+_PLUGIN_LABELS = {
+    "actors": "actors",
+    "ingress": "ingress adapter",
+    "destinations": "destination",
+    "providers": "provider",
+    "middleware": "middleware",
+}
 DISK_FREE_MIN_BYTES = 256 * 1024 * 1024
 
 
@@ -64,6 +72,7 @@ def run_checks(environ: Mapping[str, str]) -> Iterator[Finding]:
         _log,
         _projects,
         _model,
+        _plugins,
         _store,
     )
     for check in checks:
@@ -152,6 +161,23 @@ def _model(loaded: LoadedSettings) -> Iterator[Finding]:
         yield Finding("offline model", "note", error.message, error.remedy)
         return
     yield Finding("offline model", "ok", model_name(path))
+
+
+def _plugins(loaded: LoadedSettings) -> Iterator[Finding]:
+    for plugin in check_plugins(loaded):
+        label = f"{_PLUGIN_LABELS[plugin.group]} {plugin.name}"
+        if not plugin.reason:
+            yield Finding(label, "ok", plugin.distribution)
+        else:
+            package = f"{plugin.distribution}: " if plugin.distribution else ""
+            remedy = (
+                f"Correct the module, or remove it from actors in {loaded.workspace.settings_file}."
+                if plugin.distribution == loaded.workspace.settings_file.name
+                else "Upgrade or uninstall its package."
+                if plugin.distribution
+                else "Install the package that has it, or correct the name."
+            )
+            yield Finding(label, "bad" if plugin.needed else "note", f"{package}{plugin.reason}", remedy)
 
 
 def _store(loaded: LoadedSettings) -> Iterator[Finding]:

@@ -45,6 +45,7 @@ MODULES = {
     "telegram": "daemons",
     "clock": "daemons",
     "shell": "daemons",
+    "ingress": "daemons",
     "config": "services",
     "token": "token",
     "doctor": "services",

@@ -8,9 +8,11 @@ import socket
 import sys
 
 from cmd_bridge import own_argv
+from ingress.cli.plugin_checks import check_plugins
 from ingress.core.daemon import ready_file
 from middleware.job.keys import Keys
 from ops.errors import SettingsError, StoreUnreachable
+from ops.plugins import BrokenPlugin, log_broken
 from ops.processes import descendants
 from ops.settings.load import LoadedSettings
 from ops.store.client import Store
@@ -36,7 +38,8 @@ def bridge_programs(loaded: LoadedSettings, store: EmbeddedValkey | None) -> lis
     programs += [
         worker_program(loaded, f"worker-{number}") for number in range(1, loaded.settings.workers + 1)
     ]
-    return programs + [daemon_program(loaded, name, command) for name, command in daemon_commands(loaded)]
+    programs += [daemon_program(loaded, name, command) for name, command in daemon_commands(loaded)]
+    return programs + plugin_programs(loaded)
 
 
 def daemon_commands(loaded: LoadedSettings) -> list[tuple[str, str]]:
@@ -46,6 +49,17 @@ def daemon_commands(loaded: LoadedSettings) -> list[tuple[str, str]]:
         require_telegram(loaded)
         commands.append(("telegram", "telegram"))
     return commands
+
+
+def plugin_programs(loaded: LoadedSettings) -> list[Program]:
+    """Return the programs of the ingress adapters of installed packages; log those that are broken."""
+    programs = []
+    for plugin in check_plugins(loaded, ["ingress"]):
+        if plugin.reason:
+            log_broken(BrokenPlugin(plugin.group, plugin.name, plugin.distribution, plugin.reason))
+        else:
+            programs.append(daemon_program(loaded, plugin.name, "ingress", plugin.name, optional=True))
+    return programs
 
 
 def require_telegram(loaded: LoadedSettings) -> None:
@@ -67,13 +81,14 @@ def require_telegram(loaded: LoadedSettings) -> None:
         )
 
 
-def daemon_program(loaded: LoadedSettings, name: str, command: str) -> Program:
+def daemon_program(loaded: LoadedSettings, name: str, *command: str, optional: bool = False) -> Program:
     """Return the program of an interface daemon, ``3ox COMMAND``.
 
     Args:
         loaded: Settings and workspace.
         name: The daemon's name, see ``ingress.core.daemon``.
-        command: Command of ``3ox`` that runs it.
+        *command: Command of ``3ox`` that runs it.
+        optional: Whether the bridge is ready without it.
     """
     file = ready_file(loaded.workspace, name)
 
@@ -86,10 +101,11 @@ def daemon_program(loaded: LoadedSettings, name: str, command: str) -> Program:
 
     return Program(
         name=name,
-        argv=own_argv(command),
+        argv=own_argv(*command),
         env=_environment(loaded),
         cwd=loaded.workspace.run_dir,
         ready=ready,
+        optional=optional,
     )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, field
 
-from ops.settings.kinds import Seconds, Table
+from ops.settings.kinds import Name, Seconds, Table
 
 NotNegative = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
@@ -141,6 +141,10 @@ class AskSettings(Table, frozen=True, kw_only=True):
         float,
         Meta(description="Longest total wait of a job for rate-limited providers, in seconds.", ge=0),
     ] = 3600.0
+    plugins: Annotated[
+        dict[Name, dict[str, Any]],
+        Meta(description="Providers of plug-ins: [ask.plugins.NAME] and the plug-in's own keys."),
+    ] = field(default_factory=dict)
     openai: OpenAISettings = OpenAISettings()
     anthropic: AnthropicSettings = AnthropicSettings()
     ollama: OllamaSettings | None = None

@@ -4,11 +4,17 @@ The table modules (``ops.settings.ask``, ``ops.settings.station``, ...) use post
 evaluated when a table is first read from a file: most commands never need them.
 """
 
+import re
 import types
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from msgspec import Meta, Struct
 
+#: Names of keys whose text is a secret, in tables and log lines whose keys we do not define. The name of an
+#: environment variable (``token_env``) is none.
+_SECRET_NAME = re.compile(
+    r"(token|password|passwd|secret|api_?key|authorization|credential)(?!.*_env$)", re.IGNORECASE
+)
 #: Marks a setting that is masked in listings and never logged.
 SECRET = {"secret": True}
 
@@ -27,6 +33,20 @@ Name = Annotated[
 
 class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of all settings tables: immutable, unknown keys are errors."""
+
+
+def is_secret_name(name: str) -> bool:
+    """Return whether the text under a key of this name is a secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
+def secrets_in(value: Any, name: str = "") -> list[str]:
+    """Return the secrets in a table whose keys we do not define, such as ``[destinations.NAME]``."""
+    if isinstance(value, dict):
+        return [secret for key, item in value.items() for secret in secrets_in(item, str(key))]
+    if isinstance(value, list):
+        return [secret for item in value for secret in secrets_in(item, name)]
+    return [value] if isinstance(value, str) and is_secret_name(name) else []
 
 
 def bare(kind: Any) -> Any:

@@ -22,6 +22,7 @@ from ops.settings.ask import (
     OpenAISettings,
 )
 from ops.settings.kinds import SECRET, bare, meta_of, plain, table_type
+from ops.settings.results import destination_route
 from ops.settings.table import Settings
 from ops.settings.work import ProjectSettings, ScheduleSettings, TypeOverrides, TypeSettings
 from ops.workspace import Workspace, default_home
@@ -263,6 +264,11 @@ def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
                 remedy=f"Lower {low} or raise {high}.",
             )
     _require_unique([hook.name for hook in settings.webhook], "[[webhook]]")
+    for name, table in settings.destinations.items():
+        try:
+            destination_route(table)
+        except msgspec.ValidationError as error:
+            _fail(f"[destinations.{name}] of 3ox.toml", f"is not valid: {error}", "Correct the value.")
     _require_unique([entry.name for entry in settings.notify if entry.name], "[[notify]]")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import Meta, field
+import msgspec
+from msgspec import Meta, Struct, field
 
 from ops.settings.kinds import SECRET, Name, Seconds, Table
 
@@ -78,3 +79,31 @@ class NotifySettings(Table, frozen=True, kw_only=True):
     types: Annotated[
         list[str], Meta(description="Job types that trigger it; patterns such as * are allowed.")
     ] = field(default_factory=lambda: ["*"])
+
+
+class DestinationRoute(Struct, frozen=True, kw_only=True):
+    """The keys of ``[destinations.NAME]`` that the bridge uses; all others are the plug-in's.
+
+    Attributes:
+        plugin: Name of the plug-in; NAME when empty.
+        types: Job types whose results it receives; patterns such as * are allowed.
+        when: Final states that trigger it.
+    """
+
+    plugin: str = ""
+    types: list[str] = field(default_factory=lambda: ["*"])
+    when: Annotated[list[FinalState], Meta(min_length=1)] = field(
+        default_factory=lambda: ["completed", "failed", "cancelled"]
+    )
+
+
+def destination_route(table: dict[str, Any]) -> DestinationRoute:
+    """Return which results a destination receives.
+
+    Args:
+        table: The table ``[destinations.NAME]``.
+
+    Raises:
+        msgspec.ValidationError: A value is not valid.
+    """
+    return msgspec.convert(table, DestinationRoute)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 
-from ops.settings.kinds import SECRET, meta_of, table_type
+from ops.settings.kinds import SECRET, meta_of, secrets_in, table_type
 from ops.settings.load import ENV_FOREIGN, LoadedSettings
 from ops.store.url import mask_password
 
@@ -80,7 +80,10 @@ def _shown(field: msgspec.structs.FieldInfo, value: Any) -> Any:
 def _without_secrets(value: Any) -> Any:
     """Return a value with its secrets masked, in nested tables and in URLs too."""
     if isinstance(value, dict):
-        return {name: _without_secrets(item) for name, item in value.items()}
+        return {
+            name: _without_secrets(item) if isinstance(item, dict) or not secrets_in(item, name) else _MASK
+            for name, item in value.items()
+        }
     if isinstance(value, list):
         return [_without_secrets(item) for item in value]
     if isinstance(value, str):

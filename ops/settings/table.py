@@ -5,7 +5,7 @@ A scalar is a top-level key of ``3ox.toml``, or the environment variable ``BRIDG
 or ``[[policy]]``, is defined in one of the modules imported here.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, field
 
@@ -287,6 +287,13 @@ class Settings(Table, frozen=True, kw_only=True):
         list[NotifySettings],
         Meta(description="Notifications of finished jobs: [[notify]] urls, when, types."),
     ] = field(default_factory=list)
+    destinations: Annotated[
+        dict[Name, dict[str, Any]],
+        Meta(
+            description="Destinations of plug-ins: [destinations.NAME] plugin, types, when, and the plug-in's"
+            " own keys."
+        ),
+    ] = field(default_factory=dict)
     approval_ttl_s: Annotated[
         Seconds,
         Meta(description="Time after which a pending approval expires and its job is cancelled, in seconds."),
@@ -328,6 +335,21 @@ class Settings(Table, frozen=True, kw_only=True):
         int,
         Meta(description="Days after which the ledger's signing key is rotated; 0 never rotates it.", ge=0),
     ] = 365
+    actors: Annotated[
+        list[
+            Annotated[
+                str,
+                Meta(
+                    description="Write a module as Python imports it, such as my_jobs or my_package.jobs.",
+                    pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$",
+                ),
+            ]
+        ],
+        Meta(
+            description="Modules that declare actors; workers import them, also from the directory of"
+            " 3ox.toml."
+        ),
+    ] = field(default_factory=list)
     types: Annotated[
         dict[str, TypeOverrides],
         Meta(

@@ -63,6 +63,7 @@ class Program:
         gate: Whether the programs after it start only when it is ready, and stop before it.
         restart: Whether it is restarted when it ends; if not, its end stops the supervisor.
         pass_fds: File descriptors that it inherits.
+        optional: Whether the start neither waits for it nor fails when it ends early.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Program:
     gate: bool = False
     restart: bool = True
     pass_fds: tuple[int, ...] = ()
+    optional: bool = False
 
 
 class RunningProgram:

@@ -187,7 +187,7 @@ class Supervisor:
     async def _ready(self, programs: Sequence[Program]) -> None:
         """Wait until all of these are ready or the supervisor is stopping."""
         while not self._stopping.is_set():
-            if all(self._states[program.name].ready for program in programs):
+            if all(self._states[program.name].ready or program.optional for program in programs):
                 return
             self._changed.clear()
             await either(self._stopping.wait(), self._changed.wait())
@@ -201,7 +201,7 @@ class Supervisor:
             try:
                 running = self._start(program)
             except StartFailed as failure:
-                if not was_ready:
+                if not was_ready and not program.optional:
                     self._fail(failure)
                     return
                 await self._delay_restart(program, failure, backoff.next_s())
@@ -225,7 +225,7 @@ class Supervisor:
                 backoff.reset()
             wait_s = backoff.next_s()
             log.error("program.ended", program=program.name, exit_code=exit_code, restart_in_s=wait_s)
-            if not was_ready and backoff.failures >= EARLY_ENDS_MAX:
+            if not was_ready and not program.optional and backoff.failures >= EARLY_ENDS_MAX:
                 self._fail(_never_ready(running, exit_code))
                 return
             state.restarts += 1

@@ -1,0 +1,93 @@
+"""Modules that declare actors: entry point group ``cmd_bridge.actors``, and ``actors = [...]`` in 3ox.toml.
+
+An entry point is a module; importing it declares its actors on the bridge's broker::
+
+    import dramatiq
+    from actors import broker
+
+    @dramatiq.actor(queue_name="media")
+    def thumbnail(path: str, size: int = 128) -> dict: ...
+
+A module of 3ox.toml needs no package: the directory of 3ox.toml is on Python's path, after everything that is
+installed. A module there must not have the name of an installed one.
+
+A module that cannot be imported, or declares no actor on this broker, is skipped and its actors are removed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import dramatiq
+
+import cmd_bridge
+from ops.plugins import PluginError, add_broken, load_plugins
+from ops.settings.load import LoadedSettings
+
+
+def load_actor_modules(broker: dramatiq.Broker, loaded: LoadedSettings) -> list[str]:
+    """Import the modules of packages and of 3ox.toml that declare actors, and return their names.
+
+    Args:
+        broker: The bridge's broker, which ``from actors import broker`` already finds.
+        loaded: ``actors`` of the settings, and the workspace.
+    """
+    plugins = load_plugins("actors", _check, load=lambda point: _declaring(broker, point.load))
+    names = [plugin.use.__name__ for plugin in plugins.values()]
+    if loaded.settings.actors:
+        folder = str(loaded.workspace.home)
+        if folder not in sys.path:
+            sys.path.append(folder)
+    for name in loaded.settings.actors:
+        try:
+            _declaring(broker, partial(_import, name))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever a user's module raises)
+            add_broken("actors", name, "3ox.toml", error)
+        else:
+            names.append(name)
+    return names
+
+
+def _check(name: str, found: ModuleType) -> ModuleType:
+    del name
+    return found
+
+
+def _import(name: str) -> ModuleType:
+    if name.partition(".")[0] in cmd_bridge.OWN:
+        raise PluginError("the bridge has a package of this name; rename the module")
+    return import_module(name)
+
+
+def _declaring(broker: dramatiq.Broker, load: Callable[[], Any]) -> ModuleType:
+    """Import a module, and check that it declares actors on this broker.
+
+    Raises:
+        PluginError: It declares none, or replaces the broker.
+    """
+    before, imported = set(broker.actors), set(sys.modules)
+    try:
+        module = load()
+        _require_actors(module, broker, declared=set(broker.actors) != before, imported=imported)
+    except BaseException:
+        for name in set(broker.actors) - before:
+            del broker.actors[name]
+        dramatiq.set_broker(broker)
+        raise
+    checked: ModuleType = module
+    return checked
+
+
+def _require_actors(module: Any, broker: dramatiq.Broker, *, declared: bool, imported: set[str]) -> None:
+    if not isinstance(module, ModuleType):
+        raise PluginError(f"{module!r} is not a module")
+    if dramatiq.get_broker() is not broker:
+        raise PluginError("it sets another broker; use 'from actors import broker' instead")
+    # The module that `dramatiq my_jobs` imports, and which imports us, is not finished yet.
+    if not declared and module.__name__ not in imported:
+        raise PluginError("it declares no actor on the bridge's broker; use 'from actors import broker'")
