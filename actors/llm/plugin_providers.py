@@ -20,8 +20,8 @@ from ops.errors import JobRefused
 from ops.plugins import PluginError, load_plugins, require_callable
 from ops.settings.load import LoadedSettings
 
-#: Our own providers, in the order in which they are tried unless ``[ask] providers`` sets another; ``local`` is
-#: used only if no other is configured.
+#: Our own providers, in the order in which they are tried unless ``[ask] providers`` sets another; ``local``
+#: is used only if no other is configured.
 OWN_PROVIDERS = ("openai", "anthropic", "ollama", "command", "local")
 _ATTRIBUTES = ("name", "model", "free", "note", "answer_max_tokens", "stream")
 
