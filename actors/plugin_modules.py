@@ -70,10 +70,10 @@ def _declaring(broker: dramatiq.Broker, load: Callable[[], Any]) -> ModuleType:
     Raises:
         PluginError: It declares none, or replaces the broker.
     """
-    before, imported = set(broker.actors), set(sys.modules)
+    before = set(broker.actors)
     try:
         module = load()
-        _require_actors(module, broker, declared=set(broker.actors) != before, imported=imported)
+        _require_actors(module, broker, declared=set(broker.actors) != before)
     except BaseException:
         for name in set(broker.actors) - before:
             del broker.actors[name]
@@ -83,11 +83,12 @@ def _declaring(broker: dramatiq.Broker, load: Callable[[], Any]) -> ModuleType:
     return checked
 
 
-def _require_actors(module: Any, broker: dramatiq.Broker, *, declared: bool, imported: set[str]) -> None:
+def _require_actors(module: Any, broker: dramatiq.Broker, *, declared: bool) -> None:
     if not isinstance(module, ModuleType):
         raise PluginError(f"{module!r} is not a module")
     if dramatiq.get_broker() is not broker:
         raise PluginError("it sets another broker; use 'from actors import broker' instead")
-    # The module that `dramatiq my_jobs` imports, and which imports us, is not finished yet.
-    if not declared and module.__name__ not in imported:
+    # It may be imported already, or, as the module of `dramatiq my_jobs`, which imports us, partly.
+    spec, own = module.__spec__, (actor.fn.__module__ for actor in broker.actors.values())
+    if not declared and module.__name__ not in own and not getattr(spec, "_initializing", False):
         raise PluginError("it declares no actor on the bridge's broker; use 'from actors import broker'")

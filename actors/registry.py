@@ -81,7 +81,8 @@ def _boot(loaded: LoadedSettings, unit: str) -> None:
     configure_logging(loaded, process=unit)
     provider_plugins()
     destination_plugins()
-    log_broken_plugins()
+    if "BRIDGE_PLUGINS_LOGGED" not in os.environ:
+        log_broken_plugins()
 
 
 def build_broker(loaded: LoadedSettings) -> BridgeBroker:

@@ -70,7 +70,7 @@ class BrokenPlugin(NamedTuple):
     reason: str
 
 
-class _Process:
+class _PluginState:
     """What this process has loaded, and what it has logged."""
 
     lock: ClassVar[threading.RLock] = threading.RLock()
@@ -109,8 +109,8 @@ def load_plugins(
     Returns:
         The plug-ins by name. The others are in ``broken_plugins``.
     """
-    with _Process.lock:
-        if group not in _Process.loaded:
+    with _PluginState.lock:
+        if group not in _PluginState.loaded:
             plugins: dict[str, Plugin] = {}
             for point in find_plugins(group):
                 try:
@@ -120,8 +120,8 @@ def load_plugins(
                     add_broken(group, point.name, distribution_of(point), error)
                 else:
                     plugins[point.name] = Plugin(point.name, distribution_of(point), use)
-            _Process.loaded[group] = plugins
-        return _Process.loaded[group]
+            _PluginState.loaded[group] = plugins
+        return _PluginState.loaded[group]
 
 
 def _check_name(name: str, plugins: dict[str, Plugin], reserved: Collection[str]) -> None:
@@ -145,13 +145,13 @@ def require_callable(found: Any, *arguments: str) -> None:
     """
     import inspect
 
-    call = f"({', '.join(arguments)})"
+    name, call = getattr(found, "__qualname__", repr(found)), f"({', '.join(arguments)})"
     if not callable(found):
-        raise PluginError(f"{found!r} must be a function {call}")
+        raise PluginError(f"{name} must be a function {call}")
     try:
         inspect.signature(found).bind(*arguments)
     except TypeError as error:
-        raise PluginError(f"{found!r} must take {call}: {error}") from error
+        raise PluginError(f"{name} must take {call}: {error}") from error
 
 
 def add_broken(group: Group, name: str, distribution: str, error: BaseException) -> None:
@@ -165,20 +165,20 @@ def add_broken(group: Group, name: str, distribution: str, error: BaseException)
     """
     text = " ".join(str(error).split())
     reason = text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
-    with _Process.lock:
-        _Process.broken.append(BrokenPlugin(group, name, distribution, reason))
+    with _PluginState.lock:
+        _PluginState.broken.append(BrokenPlugin(group, name, distribution, reason))
 
 
 def loaded_plugins(group: Group) -> Sequence[Plugin]:
     """Return the plug-ins of a group that this process has loaded, by name."""
-    with _Process.lock:
-        return list(_Process.loaded.get(group, {}).values())
+    with _PluginState.lock:
+        return list(_PluginState.loaded.get(group, {}).values())
 
 
 def broken_plugins(group: Group | None = None) -> Sequence[BrokenPlugin]:
     """Return the plug-ins that were skipped in this process, of one group or of all."""
-    with _Process.lock:
-        return [broken for broken in _Process.broken if group in (None, broken.group)]
+    with _PluginState.lock:
+        return [broken for broken in _PluginState.broken if group in (None, broken.group)]
 
 
 def why_broken(group: Group, name: str) -> str:
@@ -191,8 +191,8 @@ def why_broken(group: Group, name: str) -> str:
 
 def log_broken_plugins() -> None:
     """Log each plug-in that was skipped in this process, once; logging must be configured."""
-    with _Process.lock:
-        new, _Process.logged = _Process.broken[_Process.logged :], len(_Process.broken)
+    with _PluginState.lock:
+        new, _PluginState.logged = _PluginState.broken[_PluginState.logged :], len(_PluginState.broken)
     for broken in new:
         log_broken(broken)
 

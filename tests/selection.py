@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 
 #: Files that a quick check does without, with their seconds on two cores.
 SLOW: dict[str, int] = {
+    "tests/deploy/test_plugins.py": 75,
     "tests/cli/test_services.py": 68,
     "tests/faults/test_watchdog.py": 64,
     "tests/chaos/test_short.py": 35,

@@ -36,7 +36,8 @@ def bridge_programs(loaded: LoadedSettings, store: EmbeddedValkey | None) -> lis
     programs = [] if store is None else [store_program(store)]
     programs.append(watchdog_program(loaded))
     programs += [
-        worker_program(loaded, f"worker-{number}") for number in range(1, loaded.settings.workers + 1)
+        worker_program(loaded, f"worker-{number}", first=number == 1)
+        for number in range(1, loaded.settings.workers + 1)
     ]
     programs += [daemon_program(loaded, name, command) for name, command in daemon_commands(loaded)]
     return programs + plugin_programs(loaded)
@@ -138,7 +139,7 @@ def watchdog_program(loaded: LoadedSettings) -> Program:
     )
 
 
-def worker_program(loaded: LoadedSettings, name: str, *, restart: bool = True) -> Program:
+def worker_program(loaded: LoadedSettings, name: str, *, restart: bool = True, first: bool = True) -> Program:
     """Return the program of one worker unit: Dramatiq's command with one worker process.
 
     The command shuts down as a whole when one of its worker processes dies, hence one process each.
@@ -147,6 +148,7 @@ def worker_program(loaded: LoadedSettings, name: str, *, restart: bool = True) -
         loaded: Settings and workspace.
         name: Name of the unit.
         restart: Whether the supervisor restarts it when it ends.
+        first: Whether it logs the plug-ins that are broken; the others of a bridge have the same.
     """
     settings = loaded.settings
     registry = WorkerRegistry(loaded)
@@ -158,7 +160,7 @@ def worker_program(loaded: LoadedSettings, name: str, *, restart: bool = True) -
             *("--worker-fork-timeout", "2000"),
             *("--worker-shutdown-timeout", str(round(settings.worker_shutdown_timeout_s * 1000))),
         ],
-        env=_environment(loaded),
+        env=_environment(loaded) | ({} if first else {"BRIDGE_PLUGINS_LOGGED": "1"}),
         # Dramatiq puts the working directory first on Python's path: it must be one that only we write to.
         cwd=loaded.workspace.run_dir,
         ready=registry.ready,

@@ -50,6 +50,7 @@ ENV_MARKS = frozenset(
         "BRIDGE_HOME",
         "BRIDGE_SUPERVISED",
         "BRIDGE_UNIT",
+        "BRIDGE_PLUGINS_LOGGED",
         "BRIDGE_WORKER_ID",
         "BRIDGE_JOB_ID",
         "BRIDGE_PROJECT",
