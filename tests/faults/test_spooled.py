@@ -196,7 +196,7 @@ def test_a_job_whose_key_was_taken_meanwhile_names_the_other(
     assert acceptance.submit_spooled() == 1
     found = cli("jobs", second, "--json").json
     assert (found["status"], found["error"]) == ("cancelled", None)
-    assert f"its idempotency key stands for {first.job_id}" in found["reason"]
+    assert f"duplicate of {first.job_id}, which has the same idempotency key" in found["reason"]
 
 
 def test_set_aside_entries_are_bounded(acceptance: Acceptance, monkeypatch: pytest.MonkeyPatch) -> None:
