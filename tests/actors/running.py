@@ -1,4 +1,4 @@
-"""Run one job as a worker does: a real context, a sink that records, interrupts from another thread."""
+"""Run one job as a worker does: a real context, a reporter that records, interrupts from another thread."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ ACTORS: dict[str, Callable[..., Any]] = {
 }
 
 
-class RecordingSink:
-    """A sink that keeps what it is given.
+class RecordingReporter:
+    """A reporter that keeps all reports.
 
     Attributes:
         pieces: Output, in order.
@@ -53,7 +53,7 @@ class RecordingSink:
         """Nothing is buffered."""
 
     def text(self, stream: StreamName) -> str:
-        """Give all output of one stream."""
+        """Return all output of one stream."""
         return "".join(text for name, text in self.pieces if name == stream)
 
 
@@ -67,15 +67,15 @@ class JobRun:
     """
 
     def __init__(self, job_type: str, payload: dict[str, Any], **fields: Any) -> None:
-        self.sink = RecordingSink()
+        self.reporter = RecordingReporter()
         self.job = make_job(job_type, payload, **fields)
-        self.context = JobContext(self.job, self.sink, worker_id="test-worker-1")
+        self.context = JobContext(self.job, self.reporter, worker_id="test-worker-1")
         self._thread: threading.Thread | None = None
         self._result: Any = None
         self._error: BaseException | None = None
 
     def run(self) -> Any:
-        """Run it in this thread and give its result."""
+        """Run it in this thread and return its result."""
         set_current_job(self.context)
         try:
             return ACTORS[self.job.job_type](self.job.payload)
@@ -95,7 +95,7 @@ class JobRun:
             self._error = error
 
     def finish(self, timeout_s: float = 15.0) -> Any:
-        """Wait for the end of the thread and give the result, or raise what the actor raised."""
+        """Wait for the end of the thread and return the result, or raise the actor's exception."""
         assert self._thread is not None
         self._thread.join(timeout_s)
         assert not self._thread.is_alive(), "the actor does not end"
@@ -104,9 +104,9 @@ class JobRun:
         return self._result
 
     def interrupt(self, kind: type[JobInterrupted]) -> None:
-        """Interrupt it from this thread, as a worker does; somebody has to listen."""
-        assert self.context.interrupt(kind), "nobody listens"
+        """Interrupt it from this thread, as a worker does; the actor must have registered a listener."""
+        assert self.context.interrupt(kind), "no listener is registered"
 
     def processes(self) -> list[int]:
-        """Give the living processes that bear the job's mark."""
+        """Return the living processes with the job's mark."""
         return find_marked("BRIDGE_JOB_ID", self.job.job_id)

@@ -33,7 +33,7 @@ def ask(prompt: str = "What is up?", **payload: object) -> JobRun:
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port on which nobody listens; kept so that nobody else gets it."""
+    """A port without a listener, reserved by the test."""
     with socket.socket() as kept:
         kept.bind(("127.0.0.1", 0))
         yield kept.getsockname()[1]
@@ -45,7 +45,7 @@ def test_answer_streams_and_is_the_result(configure: Configure, openai: FakeOpen
     openai.plan(answers("Hel", "lo", " wörld"))
     run = ask(system="Be brief.", model="tiny", max_tokens=9)
     result = run.run()
-    assert run.sink.pieces == [("out", "Hel"), ("out", "lo"), ("out", " wörld")]
+    assert run.reporter.pieces == [("out", "Hel"), ("out", "lo"), ("out", " wörld")]
     assert msgspec.to_builtins(result) == {
         "text": "Hello wörld",
         "provider": "openai",
@@ -74,7 +74,7 @@ def test_pieces_are_passed_on_before_the_answer_ends(configure: Configure, opena
     configure()
     openai.plan(hangs("Well"))
     run = ask().start()
-    eventually(lambda: run.sink.text("out") == "Well")
+    eventually(lambda: run.reporter.text("out") == "Well")
     begun = time.monotonic()
     run.interrupt(JobCancelled)
     with pytest.raises(JobCancelled):
@@ -84,7 +84,7 @@ def test_pieces_are_passed_on_before_the_answer_ends(configure: Configure, opena
 
 
 def test_cancel_while_the_server_says_nothing(configure: Configure, openai: FakeOpenAI) -> None:
-    """A wait for the status is broken off too, and no other provider is asked for a cancelled job."""
+    """A wait for the status is aborted too, and no other provider is tried for a cancelled job."""
     configure(COMMAND)
     openai.plan(hangs())
     run = ask().start()
@@ -92,11 +92,11 @@ def test_cancel_while_the_server_says_nothing(configure: Configure, openai: Fake
     run.interrupt(TimeLimitExceeded)
     with pytest.raises(TimeLimitExceeded):
         run.finish(2)
-    assert run.sink.pieces == []
+    assert run.reporter.pieces == []
 
 
 def test_cancel_while_connecting(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that nobody accepts is broken off at once."""
+    """A connection that is not accepted is aborted at once."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -172,14 +172,14 @@ def test_fallback_when_the_provider_is_at_fault(
     assert (result.text, result.provider) == ("local: hi", "command")
     assert [item.provider for item in result.fallbacks] == ["openai"]
     assert reason in result.fallbacks[0].reason
-    assert result.fallbacks[0].reason in run.sink.text("err")
-    assert run.sink.text("out") == "local: hi"
+    assert result.fallbacks[0].reason in run.reporter.text("err")
+    assert run.reporter.text("out") == "local: hi"
 
 
 def test_fallback_on_a_refused_connection(
     configure: Configure, closed_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody listening is a reason to ask the next one."""
+    """A port without a listener is a reason to try the next provider."""
     monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{closed_port}/v1")
     configure(COMMAND)
     result = ask("hi").run()
@@ -212,16 +212,16 @@ def test_no_provider_answers(configure: Configure, openai: FakeOpenAI) -> None:
     assert run.processes() == []
 
 
-def test_no_second_half_from_somebody_else(configure: Configure, openai: FakeOpenAI) -> None:
-    """A provider that breaks off in the middle fails the attempt; two halves are no answer."""
+def test_an_answer_never_continues_with_another_provider(configure: Configure, openai: FakeOpenAI) -> None:
+    """A provider that stops in the middle fails the attempt; two halves make no answer."""
     configure(COMMAND)
     openai.plan(drops("half"))
     run = ask()
     with pytest.raises(JobFailed, match="stopped in the middle") as caught:
         run.run()
     assert not isinstance(caught.value, JobRefused)
-    assert run.sink.text("out") == "half\n"
-    assert "the answer above is incomplete" in run.sink.text("err")
+    assert run.reporter.text("out") == "half\n"
+    assert "the answer above is incomplete" in run.reporter.text("err")
 
 
 @pytest.mark.parametrize("key", [KEY, "hush.0123456789"])
@@ -237,7 +237,7 @@ def test_the_key_is_never_told(
     run = ask()
     with pytest.raises(JobFailed) as failed:
         run.run()
-    for text in (str(refused.value), str(failed.value), run.sink.text("err")):
+    for text in (str(refused.value), str(failed.value), run.reporter.text("err")):
         assert key not in text
         assert "sk-test" not in text
         assert "***" in text
@@ -246,7 +246,7 @@ def test_the_key_is_never_told(
 def test_a_key_that_is_no_header_is_refused_untold(
     configure: Configure, openai: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pasted line end in the key is told without the key."""
+    """A line break pasted into the key is reported without quoting the key."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-one\nsk-two")
     configure()
     with pytest.raises(JobRefused, match="characters") as caught:
@@ -264,7 +264,7 @@ def test_an_answer_is_bounded(configure: Configure, openai: FakeOpenAI) -> None:
 
 
 def test_order_of_providers_is_a_setting(configure: Configure, openai: FakeOpenAI) -> None:
-    """``[ask] providers`` says who is asked first; ``--provider`` asks nobody else."""
+    """``[ask] providers`` sets the order; ``--provider`` tries that provider only."""
     configure(f"[ask]\nproviders = ['command', 'openai']\n{COMMAND}")
     assert ask("hi").run().provider == "command"
     assert ask("hi", provider="openai").run().provider == "openai"
@@ -323,12 +323,12 @@ def test_command_gets_system_prompt_and_model(configure: Configure) -> None:
     result = run.run()
     assert result.text == "-mtiny\nBe brief.\n\nhi"
     assert (result.provider, result.model, result.tokens_in) == ("command", "tiny", None)
-    assert run.sink.text("err") == "thinking\n"
+    assert run.reporter.text("err") == "thinking\n"
     assert ask("hi").run().model == "sh"
 
 
 def test_command_that_fails(configure: Configure, openai: FakeOpenAI) -> None:
-    """Its status and last words are the error, and nobody else is asked."""
+    """Its status and error output are the error, and no other provider is tried."""
     configure(
         "[ask]\nproviders = ['command', 'openai']\n"
         "[ask.command]\nargv = ['sh', '-c', 'echo no >&2; exit 2']\n"

@@ -43,7 +43,7 @@ class Place:
         self.bridge = Bridge(load_settings(environ=environ))
 
     def queue(self, prompt: str = "What is up?", **fields: Any) -> str:
-        """Queue a question and give its job id."""
+        """Queue a prompt and return its job id."""
         job = make_job("ask", {"prompt": prompt, **fields.pop("payload", {})}, source="python", **fields)
         return self.bridge.submit(job).job_id
 
@@ -52,7 +52,7 @@ class Place:
         return self.bridge.follower.wait(job_id, timeout_s=30.0)
 
     def job(self, job_id: str) -> JobRecord:
-        """Give a job as it is."""
+        """Return a job as it is."""
         return self.bridge.reader.job(job_id)
 
 
@@ -89,7 +89,7 @@ def place(running: Place) -> Place:
 
 
 def took_s(record: JobRecord) -> float:
-    """Give how long the last attempt took."""
+    """Return how long the last attempt took."""
     assert record.started_at is not None
     assert record.completed_at is not None
     ends = datetime.fromisoformat(record.completed_at)
@@ -168,7 +168,7 @@ def test_limited_everywhere_parks(place: Place) -> None:
     assert parked.due_at is not None
     record = place.ended(job_id)
     assert (record.status, record.attempt, record.result["text"]) == ("completed", 3, "at last")
-    assert time.monotonic() - begun_s > 3  # 1 s as told, then 2 s: whoever says 1 s again is believed less
+    assert time.monotonic() - begun_s > 3  # 1 s as named, then 2 s: a repeated 1 s is doubled
     assert [attempt.status for attempt in record.attempts] == ["retrying", "retrying", "completed"]
     assert len(place.openai.requests) == 3
 
@@ -183,7 +183,7 @@ def test_a_failure_after_a_park_is_the_first(place: Place) -> None:
 
 
 def test_too_long_a_wait_fails_at_once(place: Place) -> None:
-    """A wait beyond the job's own time limit is no use; the reason says how long it would be."""
+    """A wait beyond the job's own timeout fails the job; the reason names the wait."""
     place.openai.plan(refuses(429, "tomorrow", retry_after_s=7200))
     place.anthropic.plan(refuses(429, "tomorrow", retry_after_s=7100))
     record = place.ended(place.queue(timeout_seconds=60))

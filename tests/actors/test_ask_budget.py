@@ -36,7 +36,7 @@ def ask(prompt: str = "What is up?", **payload: object) -> JobRun:
 
 
 def used(loaded: LoadedSettings) -> tuple[int, int, int]:
-    """Give today's answers, tokens and billionths of a dollar."""
+    """Return today's answers, tokens and billionths of a dollar."""
     scripts = bridge_scripts(loaded)
     use = read_day_use(scripts.store.call(*day_use_command(scripts.prefix, utc_now()[:10])))
     return use.answers, use.tokens, use.nano_usd
@@ -75,7 +75,7 @@ def test_a_program_of_this_machine_is_counted_only_with_a_price(counting: Counti
 
 
 def test_a_broken_answer_is_counted_by_its_length(counting: Counting, openai: FakeOpenAI) -> None:
-    """What was said before the connection broke has been paid for."""
+    """Text received before the connection broke is charged."""
     loaded = counting("")
     openai.plan(drops("half an answer"))
     with pytest.raises(JobFailed, match="stopped in the middle"):
@@ -86,7 +86,7 @@ def test_a_broken_answer_is_counted_by_its_length(counting: Counting, openai: Fa
 
 
 def test_budget_of_the_day_in_tokens(counting: Counting, openai: FakeOpenAI) -> None:
-    """When it is used up nobody is asked any more, and the refusal says so."""
+    """When it is spent, no provider is asked, and the error says so."""
     loaded = counting("[ask.budget]\nday_tokens = 100\n")
     openai.plan(answers(*"x" * 90))
     ask().run()
@@ -100,7 +100,7 @@ def test_budget_of_the_day_in_tokens(counting: Counting, openai: FakeOpenAI) -> 
 
 
 def test_the_rest_of_the_budget_bounds_the_answer(counting: Counting, openai: FakeOpenAI) -> None:
-    """The provider is told how long the answer may be; an answer that is cut off by that says so."""
+    """The request limits the length of the answer; an answer cut off by it fails with that reason."""
     counting("[ask.budget]\nday_tokens = 60\n")
     openai.plan(answers("a", "b", finish_reason="length"))
     with pytest.raises(BudgetSpent, match=r"cut off: the budget allows 51 tokens") as caught:
@@ -117,7 +117,7 @@ def test_an_answer_within_the_budget_is_whole(counting: Counting, openai: FakeOp
 
 
 def test_budget_in_money(counting: Counting, openai: FakeOpenAI) -> None:
-    """Prices of 3ox.toml are kept to the billionth; without a price there is no answer."""
+    """Prices of 3ox.toml are exact to a billionth; without a price the request is refused."""
     prices = "[ask.prices.mine]\ninput_usd = 1\noutput_usd = 2\n"
     loaded = counting(f"[ask.budget]\nday_usd = 0.0001\n{prices}")
     openai.plan(answers(*"x" * 40, finish_reason="length"))
@@ -226,7 +226,7 @@ def test_a_hold_without_an_end_is_spent(counting: Counting) -> None:
 
 
 def test_a_budget_needs_the_store(configure: Configure, openai: FakeOpenAI) -> None:
-    """Without the store that counts, a budget cannot be kept: nobody is asked."""
+    """Without the store a budget cannot be checked: no provider is asked."""
     configure("[ask.budget]\nday_tokens = 100\n")
     with pytest.raises(JobFailed, match=r"The budget of \[ask.budget\] cannot be checked: The store"):
         ask().run()

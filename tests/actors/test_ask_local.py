@@ -1,4 +1,4 @@
-"""The offline model, the real one: one process a host, started on demand, gone when nobody needs it."""
+"""The offline model, the real one: one process per host, started on demand, stopped when unused."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def no_model_left(workspace: Workspace) -> Iterator[None]:
 
 
 def servers(workspace: Workspace) -> list[int]:
-    """Give the processes that serve a model for this workspace."""
+    """Return the processes that serve a model for this workspace."""
     found = []
     for pid in find_marked("BRIDGE_HOME", str(workspace.home)):
         with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123 (as ps does)
@@ -57,26 +57,26 @@ def ask(prompt: str = "Say hello.", **payload: object) -> JobRun:
 
 
 def model_pid(workspace: Workspace) -> int:
-    """Give the one process there is."""
+    """Return the one process there is."""
     (model,) = running_models(workspace)
     assert servers(workspace) == [model["pid"]]
     return int(model["pid"])
 
 
 def test_it_answers_when_nothing_else_is_configured(configure: Configure, workspace: Workspace) -> None:
-    """The answer streams; the result names the model; what it is worth is said beside it, not in it."""
+    """The answer streams; the result names the model; a hint about its quality is not part of the answer."""
     configure()
     run = ask("Say hello in five words.")
     result = run.run()
     assert result.text != ""
-    assert run.sink.text("out") == result.text
-    assert len(run.sink.pieces) > 2
+    assert run.reporter.text("out") == result.text
+    assert len(run.reporter.pieces) > 2
     assert (result.provider, result.model, result.cost_usd) == ("local", "SmolLM2-135M-Instruct", 0.0)
     assert result.tokens_in > 0
     assert 0 < result.tokens_out <= 8
     assert "small offline model" in result.note
     assert "OPENAI_API_KEY" in result.note
-    assert result.note in run.sink.text("err")
+    assert result.note in run.reporter.text("err")
     assert result.note not in result.text
     (model,) = running_models(workspace)
     assert model["name"] == "SmolLM2-135M-Instruct"
@@ -84,7 +84,7 @@ def test_it_answers_when_nothing_else_is_configured(configure: Configure, worksp
 
 
 def test_one_process_serves_all(configure: Configure, workspace: Workspace) -> None:
-    """Questions that come at once start one process, and later ones find it; it keeps nobody's marks."""
+    """Concurrent prompts start one process, later ones find it; it carries no marks of a job."""
     configure()
     runs = [ask(f"What is {number} and one?").start() for number in range(4)]
     assert all(run.finish(60).text for run in runs)
@@ -124,7 +124,7 @@ def test_it_ends_with_its_last_user(configure: Configure, workspace: Workspace) 
 
 
 def test_it_ends_when_it_is_idle(configure: Configure, workspace: Workspace) -> None:
-    """Nobody has asked for a while: its memory is given back; the next question starts it anew."""
+    """After the idle time it exits and frees its memory; the next prompt starts it again."""
     configure("[ask.local]\nidle_s = 0.3\n")
     ask().run()
     (model,) = running_models(workspace) or [{"pid": 0}]
@@ -134,10 +134,10 @@ def test_it_ends_when_it_is_idle(configure: Configure, workspace: Workspace) -> 
 
 
 def test_killed_in_the_middle(configure: Configure, workspace: Workspace) -> None:
-    """An answer that breaks off fails its attempt, which is worth another; that one starts the model anew."""
+    """A killed model fails the attempt, which is worth a retry; the retry starts it again."""
     configure()
     run = ask("Tell me a very long story.", max_tokens=500).start()
-    eventually(lambda: len(run.sink.pieces) > 3, 30)
+    eventually(lambda: len(run.reporter.pieces) > 3, 30)
     pid = model_pid(workspace)
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(JobFailed, match="local stopped in the middle") as caught:
@@ -154,7 +154,7 @@ def test_cancel(configure: Configure, workspace: Workspace) -> None:
     """Cancel ends the answer at once, and the model is free for the next one."""
     configure()
     run = ask("Tell me a very long story.", max_tokens=500).start()
-    eventually(lambda: len(run.sink.pieces) > 3, 30)
+    eventually(lambda: len(run.reporter.pieces) > 3, 30)
     run.interrupt(JobCancelled)
     with pytest.raises(JobCancelled):
         run.finish(2)

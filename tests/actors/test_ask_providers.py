@@ -29,7 +29,7 @@ def test_anthropic_streams_and_is_the_result(configure: Configure, anthropic: Fa
     anthropic.plan(answers("Hel", "lo", finish_reason="end_turn"))
     run = ask(system="Be brief.", max_tokens=9)
     result = run.run()
-    assert run.sink.pieces == [("out", "Hel"), ("out", "lo")]
+    assert run.reporter.pieces == [("out", "Hel"), ("out", "lo")]
     assert msgspec.to_builtins(result) == {
         "text": "Hello",
         "provider": "anthropic",
@@ -99,7 +99,7 @@ def test_from_anthropic_to_openai(
 def test_a_bad_request_is_nobody_elses(
     configure: Configure, anthropic: FakeAnthropic, openai: FakeOpenAI, status: int
 ) -> None:
-    """A refusal is final: nobody else is asked, and nobody twice."""
+    """A refusal is final: no other provider is tried, and none twice."""
     configure("[ask]\nproviders = ['anthropic', 'openai']\n")
     anthropic.plan(refuses(status, "that is wrong"))
     with pytest.raises(JobRefused, match=f"{status}: that is wrong"):

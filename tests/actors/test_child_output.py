@@ -47,7 +47,7 @@ def test_limit_passes_the_beginning_and_the_end(pieces: Pieces, limit_bytes: int
 
 
 def test_limit_passes_the_first_part_at_once() -> None:
-    """What lies within the first three quarters is not held back."""
+    """Output within the first three quarters is written at once."""
     passed: Pieces = []
     limit = OutputLimit(lambda text, stream: passed.append((stream, text)), 100 + NOTE_BYTES)
     limit.write("a" * 75, "out")
@@ -59,7 +59,7 @@ def test_limit_passes_the_first_part_at_once() -> None:
 
 
 def test_limit_counts_the_line_about_what_is_missing() -> None:
-    """Whoever has the same limit further on need not cut again, however much is missing."""
+    """The result, note included, fits into the same limit, however much is missing."""
     passed: Pieces = []
     limit = OutputLimit(lambda text, stream: passed.append((stream, text)), 10_000_000)
     for _ in range(3000):

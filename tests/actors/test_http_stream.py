@@ -1,4 +1,4 @@
-"""The HTTP exchange under an answer: TLS, time-outs, and being broken off at any moment."""
+"""The HTTP exchange of an answer: TLS, timeouts, and aborts at any moment."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_tls_with_a_trusted_certificate(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_tls_with_an_unknown_certificate_is_refused() -> None:
-    """A certificate that nobody vouches for is a matter of configuration, not of another try."""
+    """An untrusted certificate is a configuration error and is not retried."""
     with (
         listening(secure=True) as server,
         HttpStream(f"https://localhost:{server.port}/", silence_s=5) as stream,
@@ -209,7 +209,7 @@ def test_a_silent_connection_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_no_http_is_unavailable() -> None:
-    """A server of another kind is told as a lost connection."""
+    """A server of another protocol is reported as a lost connection."""
     with (
         listening(reply=b"220 mail.example.org ESMTP\r\n") as server,
         HttpStream(f"http://127.0.0.1:{server.port}/", silence_s=5) as stream,

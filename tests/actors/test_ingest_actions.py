@@ -44,13 +44,13 @@ EXPECTED = {
 
 
 def rule(action: str) -> str:
-    """Give a 3ox.toml that has this done with every file."""
+    """Return a 3ox.toml that has this done with every file."""
     to = "" if action == "EDIT" else 'to = "there"\n'
     return RULE.format(action=action, to=to)
 
 
 def claimed(workspace: Workspace, content: bytes = CONTENT, **fields: Any) -> dict[str, Any]:
-    """Lay a file down as the station claims it, and give the payload of its job."""
+    """Create a file as the station claims it, and return the payload of its job."""
     workspace.create()
     payload = {"name": "plan.txt", "folder": "in", "note": NOTE, "media_type": "text/plain", **fields}
     place = workspace.inbox / ".claimed" / JOB_ID / payload["folder"] / payload["name"]
@@ -66,7 +66,7 @@ def ingest(payload: dict[str, Any]) -> Any:
 
 
 def tree(workspace: Workspace) -> dict[str, bytes]:
-    """Give all that the job may have made: path and content; empty folders with a slash at the end."""
+    """Return all that the job may have made: path and content; empty folders with a slash at the end."""
     inner = {workspace.state_dir, workspace.inbox, workspace.settings_file}
     found: dict[str, bytes] = {}
     for top in sorted(workspace.home.iterdir()):
@@ -137,7 +137,7 @@ def _without_links(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_rerun_after_the_end_changes_nothing(action: str, configure: Configure) -> None:
-    """The commit of the result was lost: the second attempt gives the same result and the same tree."""
+    """The commit of the result was lost: the second attempt has the same result and the same tree."""
     workspace = configure(rule(action)).workspace
     payload = claimed(workspace)
     first = ingest(payload)
@@ -155,9 +155,9 @@ def test_nothing_is_overwritten(action: str, configure: Configure) -> None:
     for name in others:
         place = workspace.home / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(b"of somebody else")
+        place.write_bytes(b"of another user")
     result = ingest(payload)
-    assert all((workspace.home / name).read_bytes() == b"of somebody else" for name in others)
+    assert all((workspace.home / name).read_bytes() == b"of another user" for name in others)
     assert JOB_ID in result.path
     assert (workspace.home / result.path).read_bytes() == CONTENT
     assert not [name for name in tree(workspace) if name.endswith(".part")]
@@ -165,7 +165,7 @@ def test_nothing_is_overwritten(action: str, configure: Configure) -> None:
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_undo_takes_everything_back(action: str, configure: Configure) -> None:
-    """The workspace is as before, and the file lies in ``undone/``; a second undo is refused."""
+    """The workspace is as before, and the file is in ``undone/``; a second undo is refused."""
     workspace = configure(rule(action)).workspace
     payload = claimed(workspace)
     before = tree(workspace)
@@ -275,7 +275,7 @@ def test_a_location_outside_is_refused(to: str, configure: Configure) -> None:
 
 
 def test_a_link_on_the_way_does_not_lead_out(configure: Configure, tmp_path: Path) -> None:
-    """A folder of the workspace that is a link to another place is no way out."""
+    """A folder of the workspace that is a link leading out is refused."""
     workspace = configure(rule("MOVE")).workspace
     payload = claimed(workspace)
     outside = tmp_path / "outside"
@@ -350,7 +350,7 @@ def test_a_full_disk_is_a_reason_to_try_again(configure: Configure, monkeypatch:
 
 
 def test_a_second_file_joins_a_project(configure: Configure) -> None:
-    """The README of the first stays; both files lie in support/."""
+    """The README of the first stays; both files are in support/."""
     workspace = configure(rule("PROJECT")).workspace
     ingest(claimed(workspace, note=None))
     readme = (workspace.home / "PROJECTS/there/README.md").read_bytes()

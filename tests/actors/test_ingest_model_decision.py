@@ -1,4 +1,4 @@
-"""What a model is shown of a file, what of its answer is believed, and what happens without one."""
+"""Decisions by a model: what the prompt contains, which answers are accepted, and the default."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ FILES: dict[str, tuple[Callable[[], bytes], str, str | None]] = {
 
 
 def claimed(workspace: Workspace, name: str, content: bytes, note: str | None = None) -> dict[str, Any]:
-    """Lay a file down as the station claims it, and give the payload of its job."""
+    """Create a file as the station claims it, and return the payload of its job."""
     workspace.create()
     place = workspace.inbox / ".claimed" / JOB_ID / name
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ def run(payload: dict[str, Any]) -> Any:
 
 
 def verdict(action: str, location: str | None = None, **more: Any) -> str:
-    """Give what a model answers."""
+    """Return what a model answers."""
     return json.dumps({"action": action, "reason": "it looks like it", "location": location, **more})
 
 
@@ -166,7 +166,7 @@ def test_a_model_decides_about_every_kind_of_file(
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "remark"),
     [
         ("scan.pdf", pdf(b""), "No text was found in the file. It may be a scan"),
         ("blank.txt", b" \n\n", "No text was found in the file."),
@@ -174,15 +174,15 @@ def test_a_model_decides_about_every_kind_of_file(
     ],
 )
 def test_a_file_without_words_says_so(
-    name: str, content: bytes, said: str, configure: Configure, openai: FakeOpenAI
+    name: str, content: bytes, remark: str, configure: Configure, openai: FakeOpenAI
 ) -> None:
-    """The model is told and the result says it, also where no model comes to a decision."""
+    """The prompt and the result contain the remark, also without a decision of a model."""
     workspace = configure().workspace
     payload = claimed(workspace, name, content)
     openai.plan(answers(verdict("REFERENCE")))
     result = run(payload)
-    assert (result.action, result.remarks[0][: len(said)]) == ("REFERENCE", said)
-    assert f"No text is shown. {said}" in openai.requests[0].body["messages"][-1]["content"]
+    assert (result.action, result.remarks[0][: len(remark)]) == ("REFERENCE", remark)
+    assert f"No text is shown. {remark}" in openai.requests[0].body["messages"][-1]["content"]
 
 
 def test_what_was_not_understood_is_said_without_a_decision_too(
@@ -198,7 +198,7 @@ def test_what_was_not_understood_is_said_without_a_decision_too(
 
 
 def test_a_document_that_cannot_be_read_says_so(configure: Configure, openai: FakeOpenAI) -> None:
-    """The remark stands in the result; the decision is made without the text."""
+    """The result contains the remark; the decision is made without the text."""
     workspace = configure().workspace
     openai.plan(answers(verdict("REFERENCE")))
     result = run(claimed(workspace, "broken.pdf", BROKEN))
@@ -245,7 +245,7 @@ def test_what_the_file_says_stands_between_marks(configure: Configure, openai: F
         prompt = openai.requests[-1].body["messages"][-1]["content"]
         marks.append(prompt.split("lines with ")[1].split(".")[0])
         assert prompt.count(marks[-1]) == 5
-        # Otherwise it is a rerun, which asks nobody.
+        # Otherwise it is a retry, which does not ask a model.
         for journal in workspace.undo_dir.rglob("0*"):
             journal.unlink()
     assert marks[0] != marks[1]

@@ -1,4 +1,4 @@
-"""When a server says to come back: every dialect, and nonsense."""
+"""Retry times in headers: every format, and nonsense."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ NOW_S = NOW.timestamp()
     ],
 )
 def test_dialects(headers: dict[str, str], wait_s: float | None) -> None:
-    """Each vendor's own form gives the same thing: seconds from now."""
+    """Each vendor's format is converted to seconds from now."""
     assert reset_after_s(headers, now_s=NOW_S) == (None if wait_s is None else pytest.approx(wait_s))
 
 

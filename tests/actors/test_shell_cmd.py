@@ -34,7 +34,7 @@ def test_output_and_result_of_a_command() -> None:
     """Both streams go to the job's output, and their ends into the result."""
     run = shell("echo hi; echo oops >&2")
     result = run.run()
-    assert (run.sink.text("out"), run.sink.text("err")) == ("hi\n", "oops\n")
+    assert (run.reporter.text("out"), run.reporter.text("err")) == ("hi\n", "oops\n")
     assert (result.exit_status, result.signal, result.truncated) == (0, None, False)
     assert (result.stdout_tail, result.stderr_tail) == ("hi\n", "oops\n")
     assert 0 < result.duration_s < 5
@@ -48,7 +48,7 @@ def test_status_other_than_0_is_a_failure_that_keeps_the_result() -> None:
     assert caught.value.message == "exit status 3"
     assert caught.value.result.exit_status == 3
     assert caught.value.result.stdout_tail == "hi\n"
-    assert run.sink.text("out") == "hi\n"
+    assert run.reporter.text("out") == "hi\n"
 
 
 def test_a_signal_is_named_and_becomes_a_status_as_in_a_shell() -> None:
@@ -62,7 +62,7 @@ def test_stdin_larger_than_a_pipe_arrives_whole() -> None:
     """Text for standard input is written as fast as the command reads it."""
     run = shell("wc -c", stdin="x" * 1_000_000)
     run.run()
-    assert run.sink.text("out").strip() == "1000000"
+    assert run.reporter.text("out").strip() == "1000000"
 
 
 @pytest.mark.parametrize("spare", [0, 1, 3, 5])
@@ -89,7 +89,7 @@ def test_a_command_for_which_there_are_too_few_descriptors_is_put_off(spare: int
 
 
 def test_a_command_need_not_read_its_stdin() -> None:
-    """A command that ends without reading is no failure."""
+    """A command that ends without reading its input succeeds."""
     assert shell("exit 0", stdin="x" * 1_000_000).run().exit_status == 0
 
 
@@ -97,7 +97,7 @@ def test_without_stdin_the_command_reads_an_empty_file() -> None:
     """A command that reads gets the end of the file at once, not the worker's terminal."""
     run = shell("cat; echo end")
     run.run()
-    assert run.sink.text("out") == "end\n"
+    assert run.reporter.text("out") == "end\n"
 
 
 def test_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LANG", "C.UTF-8")
     run = JobRun("shell.cmd", {"argv": ["env"], "env": {"GREETING": "hello"}})
     run.run()
-    seen = dict(line.split("=", 1) for line in run.sink.text("out").splitlines())
+    seen = dict(line.split("=", 1) for line in run.reporter.text("out").splitlines())
     assert seen["GREETING"] == "hello"
     assert seen["LANG"] == "C.UTF-8"
     assert seen["BRIDGE_JOB_ID"] == run.job.job_id
@@ -118,18 +118,18 @@ def test_marks_cannot_be_overridden_by_the_payload() -> None:
     """A command cannot hide from cancellation by giving itself another mark."""
     run = JobRun("shell.cmd", {"argv": ["env"], "env": {"BRIDGE_JOB_ID": "other"}})
     run.run()
-    assert f"BRIDGE_JOB_ID={run.job.job_id}\n" in run.sink.text("out")
+    assert f"BRIDGE_JOB_ID={run.job.job_id}\n" in run.reporter.text("out")
 
 
 def test_directory_is_workdesk_or_what_the_payload_says(plain: LoadedSettings, tmp_path: Path) -> None:
-    """No directory means WORKDESK, a relative one lies in it, an absolute one is taken as it is."""
+    """No directory means WORKDESK, a relative one is inside it, an absolute one is taken as it is."""
     desk = plain.workspace.workdesk
     (desk / "inner").mkdir()
     for given, expected in ((None, desk), ("inner", desk / "inner"), (str(tmp_path), tmp_path)):
         payload = {"argv": ["pwd"]} if given is None else {"argv": ["pwd"], "cwd": given}
         run = JobRun("shell.cmd", payload)
         run.run()
-        assert run.sink.text("out").strip() == str(expected.resolve())
+        assert run.reporter.text("out").strip() == str(expected.resolve())
 
 
 def test_missing_directory_is_refused(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_missing_program_is_refused() -> None:
 
 
 def test_what_cannot_be_executed_is_refused(tmp_path: Path) -> None:
-    """A file that may not be run, one that is no program, and an argument with a zero byte."""
+    """A file without execute permission, one that is not a program, an argument with a zero byte."""
     plain_file = tmp_path / "plain"
     plain_file.write_text("no program")
     binary = tmp_path / "binary"
@@ -165,10 +165,10 @@ def test_a_partial_line_is_passed_on_at_once(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     run = shell(f"printf 'name? '; read answer < {gate}; echo $answer").start()
-    eventually(lambda: run.sink.text("out") == "name? ")
+    eventually(lambda: run.reporter.text("out") == "name? ")
     gate.write_text("Ada\n")
     run.finish()
-    assert run.sink.text("out") == "name? Ada\n"
+    assert run.reporter.text("out") == "name? Ada\n"
 
 
 def test_a_character_cut_in_two_is_put_together(tmp_path: Path) -> None:
@@ -179,10 +179,10 @@ def test_a_character_cut_in_two_is_put_together(tmp_path: Path) -> None:
         "import os, sys; os.write(1, b'a\\xe2\\x82'); open(sys.argv[1]).read(); os.write(1, b'\\xac\\xff!')"
     )
     run = JobRun("shell.cmd", {"argv": [sys.executable, "-S", "-c", script, str(gate)]}).start()
-    eventually(lambda: run.sink.text("out") == "a")
+    eventually(lambda: run.reporter.text("out") == "a")
     gate.write_text("go")
     run.finish()
-    assert run.sink.text("out") == "a€\ufffd!"
+    assert run.reporter.text("out") == "a€\ufffd!"
 
 
 def test_output_limit_keeps_both_ends(configure: Configure) -> None:
@@ -190,7 +190,7 @@ def test_output_limit_keeps_both_ends(configure: Configure) -> None:
     configure(output_max_bytes=10_000)
     run = shell("echo first; yes | head -c 3000000; echo last")
     result = run.run()
-    out, err = run.sink.text("out"), run.sink.text("err")
+    out, err = run.reporter.text("out"), run.reporter.text("err")
     assert len(out) == 10_000 - NOTE_BYTES
     assert out.startswith("first\ny\n")
     assert out.endswith("y\nlast\n")
@@ -205,18 +205,18 @@ def test_output_just_inside_the_limit_is_whole(configure: Configure) -> None:
     configure(output_max_bytes=10_000)
     run = shell(f"yes | head -c {10_000 - NOTE_BYTES}")
     assert not run.run().truncated
-    assert run.sink.text("out") == "y\n" * ((10_000 - NOTE_BYTES) // 2)
-    assert run.sink.text("err") == ""
+    assert run.reporter.text("out") == "y\n" * ((10_000 - NOTE_BYTES) // 2)
+    assert run.reporter.text("err") == ""
 
 
-def test_a_failing_sink_stops_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the output cannot be handed on, the actor fails and leaves no process behind."""
+def test_a_failing_reporter_stops_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the output cannot be written, the actor fails and leaves no process running."""
     run = shell("echo hi; sleep 300")
 
     def broken(text: str, stream: str) -> None:
         raise JobFailed(f"no room for {text!r} on {stream}")
 
-    monkeypatch.setattr(run.sink, "output", broken)
+    monkeypatch.setattr(run.reporter, "output", broken)
     with pytest.raises(JobFailed, match="no room"):
         run.run()
     assert run.processes() == []
@@ -239,7 +239,7 @@ def test_nothing_of_a_run_stays_in_the_worker() -> None:
 
 
 def test_works_where_the_system_has_no_pidfd(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end of a command that holds no pipe is noticed by a thread where there is no pidfd."""
+    """The end of a command that holds no pipe is noticed by a thread where pidfd is missing."""
     monkeypatch.delattr(os, "pidfd_open")
     started = time.monotonic()
     run = shell("exec >/dev/null 2>&1; exec sleep 0.1")

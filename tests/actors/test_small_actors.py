@@ -64,6 +64,6 @@ def test_a_new_project_is_there_for_every_thread_at_once(plain: LoadedSettings) 
 
 
 def test_outside_a_job_there_is_no_current_job() -> None:
-    """current_job() tells so instead of giving somebody else's job."""
+    """current_job() raises instead of returning the job of another thread."""
     with pytest.raises(LookupError, match="does not run a job"):
         current_job()

@@ -24,7 +24,7 @@ EVENTS = ["one", "two\n three", "", "wörld €\u2028\x85 😀", "[DONE]"]
 
 @given(st.sampled_from(["\n", "\r\n", "\r"]), st.lists(st.integers(1, 20), max_size=40))
 def test_events_do_not_depend_on_line_ends_and_cuts(end: str, cuts: list[int]) -> None:
-    """All three line ends, cut anywhere, give the same events; an unfinished one is none."""
+    """All three line ends, cut anywhere, yield the same events; an unfinished event is dropped."""
     data = STREAM.replace("\n", end).encode()
     parser = EventParser()
     found: list[str] = []

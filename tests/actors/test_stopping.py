@@ -31,12 +31,12 @@ HIDING = {
 
 
 def grandchild(way: str, pid_file: Path) -> str:
-    """Give a script line that starts a grandchild and leaves its pid in a file."""
+    """Return a script line that starts a grandchild and leaves its pid in a file."""
     return f"{HIDING[way]} echo $! > {pid_file}.new; mv {pid_file}.new {pid_file};"
 
 
 def started(pid_file: Path) -> int:
-    """Wait for the grandchild and give its pid."""
+    """Wait for the grandchild and return its pid."""
     eventually(pid_file.exists)
     return int(pid_file.read_text())
 
@@ -94,8 +94,8 @@ def test_what_a_command_says_while_it_ends_is_kept(tmp_path: Path) -> None:
     run.interrupt(JobCancelled)
     with pytest.raises(JobCancelled):
         run.finish()
-    assert run.sink.text("out").endswith("y\nbye\n")
-    assert len(run.sink.text("out")) == 300_004
+    assert run.reporter.text("out").endswith("y\nbye\n")
+    assert len(run.reporter.text("out")) == 300_004
 
 
 def test_a_deaf_command_gets_its_grace_and_is_killed(configure: Configure, tmp_path: Path) -> None:
@@ -142,20 +142,20 @@ def test_what_a_command_leaves_behind_is_stopped_and_told(way: str, tmp_path: Pa
     run = shell(grandchild(way, tmp_path / "pid") + "echo done")
     result = run.run()
     assert result.exit_status == 0
-    assert run.sink.text("out") == "done\n"
-    assert "left" in run.sink.text("err")
-    assert "running; stopped" in run.sink.text("err")
+    assert run.reporter.text("out") == "done\n"
+    assert "left" in run.reporter.text("err")
+    assert "running; stopped" in run.reporter.text("err")
     assert not pid_alive(started(tmp_path / "pid"))
     assert run.processes() == []
     assert time.monotonic() - begun < 5
 
 
 def test_a_helper_that_ends_soon_is_waited_for() -> None:
-    """Output of a background child that ends within the grace is kept, and nothing is said about it."""
+    """Output of a background child that ends within the grace is kept without a note."""
     run = shell("(sleep 0.05; echo late) & echo done")
     run.run()
-    assert run.sink.text("out") == "done\nlate\n"
-    assert run.sink.text("err") == ""
+    assert run.reporter.text("out") == "done\nlate\n"
+    assert run.reporter.text("err") == ""
 
 
 def test_a_helper_that_floods_its_pipe_does_not_hold_the_job() -> None:
@@ -168,12 +168,12 @@ def test_a_helper_that_floods_its_pipe_does_not_hold_the_job() -> None:
 
 
 def test_what_has_escaped_altogether_does_not_hold_the_job(tmp_path: Path) -> None:
-    """An orphan without mark and session, which nobody can find, holds the pipes but not the job."""
+    """An orphan without mark and session cannot be found; it holds the pipes but not the job."""
     begun = time.monotonic()
     run = shell(grandchild("neither", tmp_path / "pid") + "echo done")
     try:
         assert run.run().exit_status == 0
-        assert run.sink.text("out") == "done\n"
+        assert run.reporter.text("out") == "done\n"
         assert time.monotonic() - begun < 3
     finally:
         os.kill(started(tmp_path / "pid"), signal.SIGKILL)

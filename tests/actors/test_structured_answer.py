@@ -42,7 +42,7 @@ def run(prompt: str = "Keep it?", *, system: str | None = None) -> StructuredAns
     try:
         found = ask_structured(Verdict, prompt, system=system)
         assert current_job() is made.context
-        assert made.sink.text("out") == ""
+        assert made.reporter.text("out") == ""
         return found
     finally:
         set_current_job(None)
@@ -104,14 +104,14 @@ def test_a_program_is_asked_in_words(configure: Configure) -> None:
 def test_a_wrong_answer_is_repaired(
     configure: Configure, openai: FakeOpenAI, wrong: str, complaint: str
 ) -> None:
-    """It is told what was wrong, once; tokens and cost of both tries are added up."""
+    """Its fault is sent back once; tokens and cost of both answers are added up."""
     configure()
     openai.plan(answers(wrong), answers('{"action": "drop"}'))
     found = run()
     assert (found.value.action, found.repaired, found.tokens_in, found.tokens_out) == ("drop", True, 10, 2)
-    told = openai.requests[1].body["messages"]
-    assert [message["role"] for message in told] == ["user", "assistant", "user"]
-    assert told[1]["content"] == wrong
+    messages = openai.requests[1].body["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "user"]
+    assert messages[1]["content"] == wrong
     openai.plan(answers(wrong), answers(wrong))
     with pytest.raises(InvalidAnswer, match=complaint):
         run()
@@ -130,7 +130,7 @@ def test_the_repair_asks_the_same_one(
 
 
 def test_no_model_no_decision(configure: Configure) -> None:
-    """The offline model is not asked to decide unless somebody lists it."""
+    """The offline model does not decide unless it is listed."""
     configure()
     with pytest.raises(NoProvider) as caught:
         run()

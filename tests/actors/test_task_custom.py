@@ -37,7 +37,7 @@ def test_runs_in_the_project_with_the_task(configure: Configure, tmp_path: Path)
     )
     run = task("fix it")
     result = run.run()
-    assert run.sink.text("out") == f"{tmp_path.resolve()}\nfix it\ndemo/fix it/fast\n"
+    assert run.reporter.text("out") == f"{tmp_path.resolve()}\nfix it\ndemo/fix it/fast\n"
     assert result.exit_status == 0
 
 
@@ -51,7 +51,7 @@ def test_the_task_is_put_in_as_it_is(configure: Configure, tmp_path: Path, text:
     )
     run = task(text)
     run.run()
-    assert run.sink.text("out") == f"do:{text}|{text}|"
+    assert run.reporter.text("out") == f"do:{text}|{text}|"
     assert list(tmp_path.glob("owned")) == []
 
 
@@ -65,16 +65,16 @@ def test_progress_lines_become_progress(configure: Configure, tmp_path: Path) ->
     )
     run = task("go")
     run.run()
-    assert run.sink.reports == [(10.0, "reading"), (55.5, "half"), (100.0, "")]
-    assert run.sink.text("out") == "start\n  ::progress 20 no\n::progress many\n"
-    assert run.sink.text("err") == "::progress 60 err\n"
+    assert run.reporter.reports == [(10.0, "reading"), (55.5, "half"), (100.0, "")]
+    assert run.reporter.text("out") == "start\n  ::progress 20 no\n::progress many\n"
+    assert run.reporter.text("err") == "::progress 60 err\n"
 
 
 def test_progress_comes_while_the_command_runs(configure: Configure, tmp_path: Path) -> None:
     """A report is seen at once, and a cancelled project command leaves nothing."""
     project(configure, tmp_path, "echo ::progress 30 working; sleep 300")
     run = task("go").start()
-    eventually(lambda: run.sink.reports == [(30.0, "working")])
+    eventually(lambda: run.reporter.reports == [(30.0, "working")])
     run.interrupt(JobCancelled)
     with pytest.raises(JobCancelled):
         run.finish()
@@ -114,6 +114,6 @@ def test_a_task_may_call_the_bridge(configure: Configure, tmp_path: Path) -> Non
     project(configure, tmp_path, "env | grep ^BRIDGE_")
     run = task("go")
     run.run()
-    environ = dict(line.split("=", 1) for line in run.sink.text("out").splitlines())
+    environ = dict(line.split("=", 1) for line in run.reporter.text("out").splitlines())
     assert {"BRIDGE_PROJECT", "BRIDGE_TASK", "BRIDGE_JOB_ID", "BRIDGE_WORKER_ID"} == environ.keys()
     load_settings(tmp_path, environ=environ)

@@ -56,13 +56,13 @@ class Collector:
             serving.join(5.0)
 
     def of(self, trace: int) -> list[Any]:
-        """Give the spans of a trace, in the order of their begin."""
+        """Return the spans of a trace, in the order of their begin."""
         found = [span for span in self.spans if int.from_bytes(span.trace_id, "big") == trace]
         return sorted(found, key=lambda span: (span.start_time_unix_nano, span.kind))
 
 
 def attributes(span: Any) -> dict[str, str | int]:
-    """Give a span's attributes."""
+    """Return a span's attributes."""
     return {
         item.key: item.value.int_value if item.value.HasField("int_value") else item.value.string_value
         for item in span.attributes

@@ -34,11 +34,11 @@ def main(url: str, token: str, count: int, per_s: float) -> int:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         link.request("POST", "/v1/jobs", json.dumps(body), {**headers, "Idempotency-Key": f"n-{number}"})
         answer = link.getresponse()
-        said = json.loads(answer.read())
+        reply = json.loads(answer.read())
         if answer.status != http.HTTPStatus.ACCEPTED:
-            sys.stderr.write(f"{answer.status}: {said}\n")
+            sys.stderr.write(f"{answer.status}: {reply}\n")
             return 1
-        sys.stdout.write(f"{said['job_id']} {time.time()}\n")
+        sys.stdout.write(f"{reply['job_id']} {time.time()}\n")
         sys.stdout.flush()
     return 0
 

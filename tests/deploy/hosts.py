@@ -42,12 +42,12 @@ class Host(Struct, frozen=True):
     holder_pid: int
 
     def command(self, *argv: str) -> list[str]:
-        """Give the argument list that runs a command on this host."""
+        """Return the argument list that runs a command on this host."""
         place = f"/proc/{self.holder_pid}/ns"
         return [require_tool("nsenter"), f"--net={place}/net", f"--uts={place}/uts", "--", *argv]
 
     def ip(self, *argv: str) -> list[str]:
-        """Give the argument list that runs ``ip`` on this host."""
+        """Return the argument list that runs ``ip`` on this host."""
         return self.command(require_tool("ip"), *argv)
 
 
@@ -71,7 +71,7 @@ class Network:
             _run(*host.ip("link", "set", link, "up"))
 
     def cut(self, host: Host) -> None:
-        """Pull a host's cable: nothing is told to either side."""
+        """Cut a host's network without notifying either side."""
         _run(*self._switch.ip("link", "set", host.name, "down"))
 
     def mend(self, host: Host) -> None:

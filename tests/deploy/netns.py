@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def table(plan: Plan, figures: Figures) -> str:
-    """Give the figures as lines of name, value and meaning."""
+    """Return the figures as lines of name, value and meaning."""
     rows = [
         ("tasks accepted by the API", f"{figures.accepted}", f"{plan.per_s:g} a second"),
         ("completed", f"{figures.completed}", f"left {figures.on_left}, right {figures.on_right}"),

@@ -111,7 +111,7 @@ class ScaleOut:
 
     Args:
         plan: How it runs.
-        folder: Where everything lies; empty.
+        folder: An empty folder for all files.
         say: Tells what goes on.
     """
 
@@ -174,7 +174,7 @@ class ScaleOut:
             yield
 
     def _prepare(self, host: Host, store: Host) -> dict[str, str]:
-        """Make a host's workspace and give its environment."""
+        """Create a host's workspace and return its environment."""
         home = self._folder / host.name
         home.mkdir()
         task = f"echo start $BRIDGE_JOB_ID >> {self._notes}; sleep {self._plan.task_s:g}; uname -n"
@@ -226,7 +226,7 @@ class ScaleOut:
                 process.wait(10.0)
 
     def _wait_ready(self, bridge: Bridge) -> str:
-        """Wait for both workers and the API; give the API's address."""
+        """Wait for both workers and the API; return the API's address."""
         place = bridge.loaded.workspace.run_dir / "rest.url"
 
         def workers() -> bool:
@@ -250,7 +250,7 @@ class ScaleOut:
             cables.cut(lonely)
             cut_s = time.time()
             self._say(f"{lonely.name} is cut off")
-            time.sleep(plan.cut_s)  # how long a host is away is what is tested
+            time.sleep(plan.cut_s)  # the duration of the outage is what is tested
             cables.mend(lonely)
             back_s = time.time()
             self._say(f"{lonely.name} is back")
@@ -348,7 +348,7 @@ def _ends(receipt: Receipt) -> int:
 
 
 def _held_at(receipt: Receipt, host: str, cut_s: float, back_s: float) -> bool:
-    """Tell whether a task was with this host when it was cut off, and taken from it afterwards."""
+    """Return whether a task was with this host when it was cut off, and taken from it afterwards."""
     lines = receipt.transitions
     for line, after in itertools.pairwise(lines):
         held = line.status == "processing" and _host_of(str(line.worker_id)) == host

@@ -148,7 +148,7 @@ def test_the_image_is_made_of_what_is_there() -> None:
 
 
 def expressions() -> Iterator[str]:
-    """Give every query of the dashboard and of the alerts."""
+    """Return every query of the dashboard and of the alerts."""
     dashboard = json.loads((DEPLOY / "grafana.json").read_text())
     for panel in dashboard["panels"]:
         for target in panel["targets"]:
@@ -168,7 +168,7 @@ def test_every_query_asks_for_what_there_is(shared_api: Api) -> None:
     call("GET", f"/v1/jobs/{job['job_id']}?wait=20")
     there: dict[str, set[str]] = {}
 
-    def told() -> bool:
+    def reported() -> bool:
         text = call("GET", "/metrics").body.decode()
         for family in text_string_to_metric_families(text):
             there.setdefault(family.name, set())
@@ -178,7 +178,7 @@ def test_every_query_asks_for_what_there_is(shared_api: Api) -> None:
                 there.setdefault(sample.name, set()).update(sample.labels)
         return "type" in there.get("bridge_jobs_ended_total", ())
 
-    eventually(told)
+    eventually(reported)
     # Given by Prometheus itself, and by labels that appear with the first such event.
     later = {"bridge_job_recoveries_total": {"type", "source"}}
     found = 0

@@ -34,7 +34,7 @@ def test_a_host_that_is_cut_off_costs_nothing() -> None:
     # No sooner than the lease says, and no later than the next look of the other host's worker; see Recovery.
     assert figures.elsewhere_s[0] > SHORT.lease_s - SHORT.lease_s / 3 - 0.5
     assert figures.elsewhere_s[-1] < SHORT.lease_s * 4 / 3 + 5.0
-    # Whoever is left takes what comes: the store's wait for one that is gone ends within a second.
+    # The other worker takes the jobs: the store's wait for the lost one ends within a second.
     assert figures.during_wait_s[-1] < 5.0
     assert figures.on_right > 0
     assert figures.back_s < 30.0

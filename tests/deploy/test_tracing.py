@@ -30,7 +30,7 @@ ERROR, PRODUCER, CONSUMER = 2, 4, 5
 
 @given(st.text(max_size=256))
 def test_every_trace_id_stands_for_one_trace(text: str) -> None:
-    """The same text always gives the same valid numbers."""
+    """The same text always maps to the same valid numbers."""
     assert 0 < trace_number(text) < 2**128
     assert 0 < span_number(text) < 2**64
     assert trace_number(text) == trace_number(text)
@@ -112,9 +112,9 @@ def check_the_answered_one(spans: list[Any], job_id: str, worker_id: str) -> Non
     assert attempt.parent_span_id == job.span_id
     assert job.span_id == span_number(job_id).to_bytes(8, "big")
     assert job.start_time_unix_nano < job.end_time_unix_nano == attempt.start_time_unix_nano
-    said = attributes(attempt)
-    assert (said["bridge.job_id"], said["bridge.worker_id"]) == (job_id, worker_id)
-    assert (said["bridge.outcome"], said["bridge.attempt"]) == ("completed", 1)
+    found = attributes(attempt)
+    assert (found["bridge.job_id"], found["bridge.worker_id"]) == (job_id, worker_id)
+    assert (found["bridge.outcome"], found["bridge.attempt"]) == ("completed", 1)
 
 
 def check_the_retried_one(spans: list[Any]) -> None:
@@ -142,7 +142,7 @@ def test_a_collector_that_is_away_costs_no_job(environ: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("there", [(), ("", "context", "trace"), ("", "context", "exporter/otlp")])
 def test_without_the_extra_it_says_so(tmp_path: Path, there: tuple[str, ...]) -> None:
-    """A process that is told to trace and cannot names the remedy and goes on.
+    """A process that cannot trace as configured names the remedy and goes on.
 
     Other libraries bring a part of OpenTelemetry along: nothing of it, its interface, or an exporter's root.
     """

@@ -30,7 +30,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def configured(environ: dict[str, str]) -> Configured:
-    """Write 3ox.toml and give the settings."""
+    """Write 3ox.toml and return the settings."""
 
     def write(settings: str) -> LoadedSettings:
         (Path(environ["BRIDGE_HOME"]) / "3ox.toml").write_text(settings)
@@ -41,13 +41,13 @@ def configured(environ: dict[str, str]) -> Configured:
 
 @pytest.fixture
 def delivering(configured: Configured, environ: dict[str, str]) -> Iterator[Delivering]:
-    """Write 3ox.toml and give the bridge; what runs in its workspace is swept away."""
+    """Write 3ox.toml and return the bridge; its processes are stopped afterwards."""
     yield lambda settings: connect(configured(settings))
     sweep(environ)
 
 
 def outcome(status: str = "completed", **fields: Any) -> Outcome:
-    """Make an ended job on its way to a sink."""
+    """Return a finished job for delivery."""
     life: dict[str, Any] = {
         "job_id": JOB_ID,
         "trace_id": JOB_ID,
@@ -60,7 +60,7 @@ def outcome(status: str = "completed", **fields: Any) -> Outcome:
         "priority": 5,
         "payload": {"prompt": "How are you?"},
         "result": {"text": "Fine, **thanks**."} if status == "completed" else None,
-        "error": JobError("AskFailed", "nobody answered.", "Ask again.") if status == "failed" else None,
+        "error": JobError("AskFailed", "No provider answered.", "Ask again.") if status == "failed" else None,
         "completed_at": "2026-11-21T23:59:59.999Z",
         "reason": "attempt 1 succeeded",
     }

@@ -1,4 +1,4 @@
-"""Deliveries by a real worker: once to each sink, also when a sink is away for a while."""
+"""Deliveries by a real worker: once to each destination, also after an outage of one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ argv = ["cat"]
 """
 
 
-def test_each_job_reaches_each_sink_once_after_an_outage(
+def test_each_job_reaches_each_destination_once_after_an_outage(
     delivering: Delivering, environ: dict[str, str], receiver: Receiver
 ) -> None:
     """While the receiver is down, jobs are completed and counted as undelivered; afterwards all arrive."""
@@ -130,7 +130,7 @@ def test_what_was_given_up_is_shown_and_can_be_tried_again(
         assert cli("retry", "--undelivered", "--all") == (0, f"{job_id} webhook:ci\n", "")
         eventually(lambda: count_undelivered() == {"waiting": 0, "failed": 0}, 20.0)
     assert len(receiver.accepted) == 1
-    with pytest.raises(WrongState, match="no delivery"):
+    with pytest.raises(WrongState, match="has no failed delivery"):
         redeliver(job_id)
     assert cli("retry", "--undelivered", job_id).code == 2
     assert cli("retry", "--undelivered").code == 2
@@ -158,7 +158,7 @@ def test_a_killed_worker_delivers_no_job_twice(
 def test_a_job_that_is_run_again_is_delivered_again(
     delivering: Delivering, environ: dict[str, str], receiver: Receiver
 ) -> None:
-    """Its new end is told, once, with the new state."""
+    """Its new final state is delivered, once."""
     bridge = delivering(HOOK.format(url=receiver.url, retries=100))
     gate = Path(environ["BRIDGE_HOME"]) / "gate"
     with running_worker(bridge, environ):
@@ -167,6 +167,6 @@ def test_a_job_that_is_run_again_is_delivered_again(
         gate.touch()
         retry(job_id)
         eventually(lambda: len(receiver.accepted) == 2, 20.0)
-    told = [(taken.json["event"], taken.headers["webhook-id"]) for taken in receiver.accepted]
-    assert told == [("job.failed", f"{job_id}-1"), ("job.completed", f"{job_id}-2")]
+    events = [(taken.json["event"], taken.headers["webhook-id"]) for taken in receiver.accepted]
+    assert events == [("job.failed", f"{job_id}-1"), ("job.completed", f"{job_id}-2")]
     assert [item.delivery_id for item in get_job(job_id).deliveries] == [f"{job_id}-2"]

@@ -19,12 +19,12 @@ BOT = 'telegram_token = "123:abcdef"\ntelegram_allow = [5]\ntelegram_api = "{url
 def test_a_notification_says_what_failed_and_how_to_see_more(
     configured: Configured, receiver: Receiver
 ) -> None:
-    """Title, question, error, and the command that shows all of it; only this address is told."""
+    """Title, question, error, and the command that shows all of it; only this URL is notified."""
     loaded = configured(f'[[notify]]\nurls = ["json://127.0.0.1:1", "json://127.0.0.1:{receiver.port}"]\n')
     assert notify.deliver(outcome("failed"), loaded, "1:2").place == "json"
     sent = receiver.taken[0].json
     assert (sent["title"], sent["type"]) == ("ask failed", "failure")
-    assert sent["message"] == f"How are you?\n\nnobody answered.\n\n3ox jobs {JOB_ID}"
+    assert sent["message"] == f"How are you?\n\nNo provider answered.\n\n3ox jobs {JOB_ID}"
 
 
 def test_a_notification_that_is_not_taken_is_tried_again(configured: Configured, receiver: Receiver) -> None:
@@ -38,7 +38,7 @@ def test_a_notification_that_is_not_taken_is_tried_again(configured: Configured,
 def test_an_address_may_stand_in_the_environment(
     configured: Configured, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that no secret has to stand in 3ox.toml."""
+    """So that 3ox.toml contains no secret."""
     loaded = configured('[[notify]]\nurls = ["env:PAGER_URL"]\n')
     with pytest.raises(JobRefused, match="PAGER_URL is not set"):
         notify.deliver(outcome(), loaded, "1:1")
@@ -57,7 +57,7 @@ def test_an_address_that_is_gone_is_refused(configured: Configured, which: str) 
 
 
 def test_a_reply_goes_to_the_chat_and_the_message(configured: Configured, receiver: Receiver) -> None:
-    """The answer alone, as a reply; the token stands in the path, as the Bot API wants it."""
+    """The answer alone, as a reply; the token is part of the path, as the Bot API requires."""
     loaded = configured(BOT.format(url=receiver.url))
     sent = outcome(metadata={"chat_id": "5", "message_id": "77"})
     assert telegram.deliver(sent, loaded, "").place == "chat 5"

@@ -12,7 +12,7 @@ from tests.egress.conftest import JOB_ID, Configured, outcome
 
 
 def test_a_page_and_its_receipt_are_written(configured: Configured) -> None:
-    """Under the day of the end (UTC), as Markdown, with the receipt beside it; again gives the same."""
+    """Under the day of the end (UTC), as Markdown, with its receipt; repeating it writes the same."""
     loaded = configured("")
     for _ in range(2):
         done = outbox.deliver(outcome(), loaded, "")
@@ -50,7 +50,7 @@ def test_a_failure_says_why_and_what_to_do(configured: Configured) -> None:
     loaded = configured("")
     page = (loaded.workspace.home / outbox.deliver(outcome("failed"), loaded, "").place).read_text()
     assert page.startswith("# ask failed\n")
-    assert "AskFailed: nobody answered.\nAsk again." in page
+    assert "AskFailed: No provider answered.\nAsk again." in page
 
 
 def test_other_results_are_shown_as_json(configured: Configured) -> None:

@@ -20,7 +20,7 @@ SECRET = b"of the receiver and the bridge"
 
 
 def settings_for(url: str, more: str = "") -> str:
-    """Give 3ox.toml with one webhook."""
+    """Return 3ox.toml with one webhook."""
     return f'[[webhook]]\nname = "ci"\nurl = "{url}/hook?team=a"\ntimeout_s = 0.5\n{more}\n'
 
 
@@ -75,7 +75,7 @@ def test_a_receiver_in_trouble_is_tried_again(
 def test_a_receiver_that_never_takes_it_is_given_up(
     configured: Configured, receiver: Receiver, status: int
 ) -> None:
-    """Redirects are not followed: they would carry the result to somebody else."""
+    """Redirects are not followed: they would send the result to another server."""
     receiver.status = status
     receiver.headers["Location"] = f"{receiver.url}/elsewhere"
     with pytest.raises(JobRefused, match=f"answered {status}"):

@@ -50,7 +50,7 @@ def test_a_success_starts_again_with_the_first_wait() -> None:
 
 
 def test_stopping_ends_a_wait() -> None:
-    """A process that is told to stop does not sit out its backoff."""
+    """A process that is stopping does not wait for its backoff."""
     stopping = threading.Event()
     stopping.set()
     assert Backoff(60.0, 60.0).wait(stopping) is True

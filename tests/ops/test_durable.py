@@ -31,7 +31,7 @@ def full_disk() -> Iterator[None]:
 
 
 def names(folder: Path) -> list[str]:
-    """Give what lies in a folder."""
+    """Return the names in a folder."""
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -60,7 +60,7 @@ def test_a_journal_is_never_cut_short(tmp_path: Path) -> None:
 
 
 def test_the_spool_keeps_nothing_of_what_it_refuses(tmp_path: Path) -> None:
-    """Whoever is told that the disk is full hands the job in again: it must not be there as well."""
+    """The sender submits a refused job again, so the refused one must not be stored."""
     spool = Spool(tmp_path / "spool", max_bytes=1_000_000)
     spool.add("first", b"1")
     with full_disk(), pytest.raises(SpoolFull, match="cannot be written"):

@@ -1,4 +1,4 @@
-"""The wait for the offline model is broken off whenever that is asked for, be it at the worst moment."""
+"""The wait for the offline model can be aborted at any moment."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def loading(loaded: LoadedSettings) -> Iterator[socket.socket]:
 
 
 def broken_off(lease: ModelLease) -> float:
-    """Open a lease whose wait is broken off; gives how long that took, in seconds."""
+    """Open a lease whose wait is aborted; returns how long that took, in seconds."""
     begun_s = time.monotonic()
     with pytest.raises(StartFailed, match="was aborted"):
         lease.open()
@@ -55,7 +55,7 @@ class AbortedOnTheWay(ModelLease):
 
 @pytest.mark.usefixtures("loading")
 def test_between_dialling_and_waiting(loaded: LoadedSettings) -> None:
-    """There is a link already, but nobody knows of it yet: it is not waited on."""
+    """The connection exists but is not registered yet: it is not waited on."""
     assert broken_off(AbortedOnTheWay(loaded)) < AT_ONCE_S
 
 
@@ -68,7 +68,7 @@ def test_before_it_has_begun(loaded: LoadedSettings) -> None:
 
 
 def test_while_the_weights_are_loaded(loaded: LoadedSettings, loading: socket.socket) -> None:
-    """The link is shut down under whoever waits on it."""
+    """The connection is shut down under a waiting thread."""
     lease = ModelLease(loaded)
     links: list[socket.socket] = []
 
@@ -81,12 +81,12 @@ def test_while_the_weights_are_loaded(loaded: LoadedSettings, loading: socket.so
     assert broken_off(lease) < AT_ONCE_S
     other.join(5.0)
     assert links[0].recv(16) == b"a"
-    assert links[0].recv(16) == b"", "the process is told that nobody waits any more"
+    assert links[0].recv(16) == b"", "the process sees that the client has gone"
     links[0].close()
 
 
 def servers(loaded: LoadedSettings) -> list[int]:
-    """Give the processes that have been started for this workspace."""
+    """Return the processes that have been started for this workspace."""
     found = find_marked("BRIDGE_HOME", str(loaded.workspace.home))
     return [pid for pid in found if pid != os.getpid()]
 

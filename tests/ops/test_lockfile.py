@@ -1,4 +1,4 @@
-"""Locks go with their holder, and nobody waits for a holder that stands still."""
+"""Locks end with their holder, and a stopped holder does not block the others for ever."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_waiter_gets_the_lock_of_the_file_that_is_there(tmp_path: Path, is_rem
 
 
 def test_a_rotation_that_stands_still_stops_nobody(tmp_path: Path) -> None:
-    """Whoever was paused in it holds the lock: the others log on, and rotate afterwards."""
+    """A process paused in a rotation holds the lock: the others go on logging, and rotate later."""
     path = tmp_path / "log"
     log = LogFile(path, max_bytes=1_000, keep=2, check_every_s=0.0)
     paused = take_lock(path, within_s=1.0)

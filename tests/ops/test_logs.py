@@ -21,7 +21,7 @@ from tests.support import clean_environ
 
 @pytest.fixture(autouse=True)
 def untouched_root() -> Iterator[None]:
-    """Give the root logger back as it was."""
+    """Return the root logger back as it was."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield
@@ -100,7 +100,7 @@ def test_secrets_stay_out(
 def test_secrets_of_variables_that_the_settings_name_stay_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever setting names a variable for a secret, what stands in it is blacked out."""
+    """The values of all variables that settings name for secrets are masked."""
     secrets = {name: f"secret-of-{name.lower()}" for name in ("CLAUDE", "HOOK", "ENDPOINT", "PLACE")}
     for name, value in secrets.items():
         monkeypatch.setenv(name, value)
@@ -211,7 +211,7 @@ def test_a_full_disk_tears_no_line(tmp_path: Path) -> None:
 
 
 def test_lines_go_on_where_no_new_file_can_be_made(tmp_path: Path) -> None:
-    """Somebody moves the log away and something else takes its name: the moved file gets the lines."""
+    """The log is moved away and another kind of file has its name: lines go to the moved file."""
     log = tmp_path / "log"
     file = LogFile(log, max_bytes=10_000, keep=1, check_every_s=0.0)
     file.write_line(b"before")
@@ -239,7 +239,7 @@ def test_old_files_go(tmp_path: Path) -> None:
 
 
 def test_follows_a_replaced_file(tmp_path: Path) -> None:
-    """When somebody else has moved the file away, the next line goes to a new one of the old name."""
+    """When the file has been moved away, the next line goes to a new file of the old name."""
     file = LogFile(tmp_path / "log", max_bytes=10_000, keep=1, check_every_s=0)
     file.write_line(b"one")
     (tmp_path / "log").rename(tmp_path / "away")

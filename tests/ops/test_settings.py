@@ -160,7 +160,7 @@ def test_tables_are_no_variables(tmp_path: Path) -> None:
 
 
 def test_unknown_option(tmp_path: Path) -> None:
-    """An override that is no setting is refused like any other unknown key."""
+    """An override of an unknown setting is refused like any other unknown key."""
     with pytest.raises(SettingsError, match="Did you mean 'workers'"):
         load(tmp_path, overrides={"worker": 3})
 

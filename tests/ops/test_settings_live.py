@@ -1,4 +1,4 @@
-"""Projects and rules count as the file is saved; what cannot be read changes nothing and is said once."""
+"""Projects and rules apply as soon as the file is saved; an invalid file is logged once."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedSettings:
     return found
 
 
-def said(loaded: LoadedSettings, event: str) -> list[dict[str, object]]:
-    """Give what the log says of this event."""
+def lines(loaded: LoadedSettings, event: str) -> list[dict[str, object]]:
+    """Return what the log says of this event."""
     lines = loaded.workspace.log_file.read_text().splitlines()
     return [line for line in map(json.loads, lines) if line["event"] == event]
 
@@ -46,7 +46,7 @@ def test_projects_and_rules_only(loaded: LoadedSettings) -> None:
     assert live.now() is live.now()
     file.write_text("")
     eventually(lambda: not live.now().projects and not live.now().policy, 5.0)
-    assert len(said(loaded, "settings.reloaded")) == 2
+    assert len(lines(loaded, "settings.reloaded")) == 2
 
 
 def test_a_change_before_the_first_look_counts(loaded: LoadedSettings) -> None:
@@ -56,18 +56,18 @@ def test_a_change_before_the_first_look_counts(loaded: LoadedSettings) -> None:
 
 
 def test_what_cannot_be_read_changes_nothing(loaded: LoadedSettings) -> None:
-    """Not valid, or gone: said once each; the next valid one counts."""
+    """A file that is not valid or missing is logged once; the next valid one applies."""
     live, file = LiveSettings(loaded), loaded.workspace.settings_file
     before = live.now()
     file.write_text(f"{TWO}no_such_setting = 1\n[projects")
-    eventually(lambda: live.now() is before and said(loaded, "settings.not_reloaded"), 5.0)
+    eventually(lambda: live.now() is before and lines(loaded, "settings.not_reloaded"), 5.0)
     file.unlink()
-    eventually(lambda: live.now() is before and said(loaded, "settings.gone"), 5.0)
+    eventually(lambda: live.now() is before and lines(loaded, "settings.gone"), 5.0)
     file.write_text(TWO)
     eventually(lambda: set(live.now().projects) == {"two"}, 5.0)
-    (line,) = said(loaded, "settings.not_reloaded")
+    (line,) = lines(loaded, "settings.not_reloaded")
     assert "3ox.toml is not valid TOML" in str(line["reason"])
-    assert len(said(loaded, "settings.gone")) == 1
+    assert len(lines(loaded, "settings.gone")) == 1
 
 
 def test_however_many_ask_it_is_read_once(loaded: LoadedSettings) -> None:

@@ -49,7 +49,7 @@ class Supervised:
         )
 
     def says(self) -> str:
-        """Give the next line that it prints: ``ready`` or its error."""
+        """Return the next line that it prints: ``ready`` or its error."""
         assert self.process is not None
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
@@ -60,7 +60,7 @@ class Supervised:
         self.process.send_signal(number)
 
     def ends(self) -> int:
-        """Wait for its end and give the exit code."""
+        """Wait for its end and return the exit code."""
         assert self.process is not None
         code = self.process.wait(20)
         if self.process.stdout is not None:
@@ -68,17 +68,17 @@ class Supervised:
         return code
 
     def left(self) -> list[int]:
-        """Give what still runs of all that it has started, itself included."""
+        """Return what still runs of all that it has started, itself included."""
         return find_marked("BRIDGE_JOB_ID", self.mark)
 
     def state(self) -> SupervisorState:
-        """Give its state file."""
+        """Return its state file."""
         state = read_state(self.workspace)
         assert state is not None
         return state
 
     def log(self) -> list[dict[str, Any]]:
-        """Give the log."""
+        """Return the log."""
         return [json.loads(line) for line in self.workspace.log_file.read_text().splitlines()]
 
 
@@ -136,7 +136,7 @@ def test_nothing_is_left(supervised: Supervised) -> None:
 
 
 def test_a_second_signal_hurries(supervised: Supervised) -> None:
-    """Whoever asks twice does not wait for a program that takes its time."""
+    """A second signal ends the wait for a slow program."""
     supervised.start(stubborn(supervised.workspace, stop_timeout_s=60.0))
     assert supervised.says() == "ready"
     supervised.signal(signal.SIGTERM)
@@ -201,8 +201,8 @@ def test_early_failure_stops_all(supervised: Supervised) -> None:
         shell("fine", "sleep 60 & wait"),
         shell("broken", "echo no such table >&2; exit 7", ready="/nonexistent"),
     )
-    said = supervised.says()
-    assert "broken ended with exit code 7 while starting: no such table" in said
+    message = supervised.says()
+    assert "broken ended with exit code 7 while starting: no such table" in message
     assert supervised.ends() == 1
     assert supervised.left() == []
 
@@ -247,7 +247,7 @@ def test_killed_supervisor(supervised: Supervised) -> None:
 
 
 def test_one_at_a_time(supervised: Supervised) -> None:
-    """A second supervisor is refused while the first lives; a stale pid file is no obstacle."""
+    """A second supervisor is refused while the first lives; a stale pid file does no harm."""
     supervised.start(shell("one", "sleep 60 & wait"))
     assert supervised.says() == "ready"
     with (
@@ -276,14 +276,14 @@ def test_output_goes_to_the_log(supervised: Supervised) -> None:
     eventually(lambda: "low memory" in supervised.workspace.log_file.read_text())
     supervised.signal(signal.SIGTERM)
     supervised.ends()
-    said = {line["text"]: line for line in supervised.log() if line["event"] == "program.output"}
-    assert {line["program"] for line in said.values()} == {"talks"}
-    assert (said["worker is gone"]["level"], said["worker is gone"]["source"]) == (
+    lines = {line["text"]: line for line in supervised.log() if line["event"] == "program.output"}
+    assert {line["program"] for line in lines.values()} == {"talks"}
+    assert (lines["worker is gone"]["level"], lines["worker is gone"]["source"]) == (
         "critical",
         "dramatiq.MainProcess",
     )
-    assert said["low memory"]["level"] == "warning"
-    assert said["no end"]["level"] == "info"
+    assert lines["low memory"]["level"] == "warning"
+    assert lines["no end"]["level"] == "info"
 
 
 def test_a_state_file_that_cannot_be_written_stops_nothing(supervised: Supervised) -> None:
@@ -345,7 +345,7 @@ def test_a_broken_state_file_keeps_nobody_from_starting(workspace: Workspace, te
 
 @pytest.mark.parametrize("lost", ["up.pid", "."])
 def test_what_lost_its_files_is_found_all_the_same(supervised: Supervised, lost: str) -> None:
-    """Somebody tidies up the run directory of a running bridge: it can be stopped, and no second starts."""
+    """The run directory of a running bridge is emptied: it can be stopped, and no second one starts."""
     supervised.start(shell("one", "sleep 60 & wait"))
     assert supervised.says() == "ready"
     before = supervised.state()

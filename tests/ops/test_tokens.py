@@ -41,7 +41,7 @@ def test_scopes_stand_above_each_other(workspace: Workspace) -> None:
 
 
 def test_nothing_of_a_token_is_kept(workspace: Workspace) -> None:
-    """The file holds no secret, and nobody else can read it; a mode that was opened is closed again."""
+    """The file holds no secret, and is readable by its owner only; wider permissions are corrected."""
     token = Tokens(workspace).make("ci", "admin")
     file = workspace.keys_dir / "tokens.json"
     assert token.split("_", 2)[2] not in file.read_text()
@@ -74,7 +74,7 @@ def test_made_by_many_at_once(workspace: Workspace) -> None:
 
 
 def test_the_setting_is_an_admins(workspace: Workspace) -> None:
-    """It is compared whole; an empty setting is no token."""
+    """It is compared whole; an empty setting is not a token."""
     assert Tokens(workspace, "mine").check("mine") == Principal("api_token", "admin")
     assert Tokens(workspace, "mine").check("min") is None
     assert Tokens(workspace, "").check("") is None
@@ -88,7 +88,7 @@ def test_names_that_are_none(workspace: Workspace, name: str) -> None:
 
 
 def test_a_file_that_cannot_be_understood(workspace: Workspace) -> None:
-    """It lets nobody in, and says what to do."""
+    """No token is valid, and the error names the remedy."""
     (workspace.keys_dir / "tokens.json").write_text("{")
     with pytest.raises(SettingsError, match=r"tokens\.json is not valid") as caught:
         Tokens(workspace).check("3ox_00000000_" + "a" * 43)
@@ -149,7 +149,7 @@ def test_somebody_holds_on_as_long_as_the_token_does(workspace: Workspace) -> No
 
 
 def test_a_change_that_stands_still_is_named(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever was stopped in the middle of one holds the lock: the next one says so, and waits no longer."""
+    """A stopped process holds the lock: the next change reports it after the timeout."""
     monkeypatch.setattr("ops.tokens._LOCK_WITHIN_S", 0.05)
     tokens = Tokens(workspace)
     tokens.make("first", "view")

@@ -13,7 +13,7 @@ from ops.workspace import SOCKET_PATH_MAX_BYTES, Workspace
 
 
 def mode(path: Path) -> int:
-    """Give the permission bits."""
+    """Return the permission bits."""
     return stat.S_IMODE(path.stat().st_mode)
 
 
@@ -35,7 +35,7 @@ def test_create(tmp_path: Path) -> None:
 
 
 def test_socket_of_a_short_path(tmp_path: Path) -> None:
-    """A socket whose path fits lies in the workspace."""
+    """A socket whose path fits is in the workspace."""
     workspace = Workspace(Path("/w"))
     assert workspace.store_socket == Path("/w/.3ox/run/valkey.sock")
     assert str(tmp_path) not in str(workspace.store_socket)

@@ -196,7 +196,7 @@ def test_a_pid_that_is_used_again_is_another_process() -> None:
     other = TrackedProcess(pid=mine.pid, host=socket.gethostname(), started=mine.started + 1)
     run = JobRun("task.custom", {"task": "x"}, project="track", metadata=other.metadata())
     assert run.run().ended
-    assert run.sink.reports == []
+    assert run.reporter.reports == []
 
 
 def test_only_an_operator_may_look_at_processes(configure: Configure, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_only_an_operator_may_look_at_processes(configure: Configure, tmp_path: 
         fields = {"project": "demo", "trust": trust, "metadata": mine.metadata()}
         run = JobRun("task.custom", {"task": "echo an ordinary task"}, **fields)
         run.run()
-        assert run.sink.text("out") == "an ordinary task\n"
+        assert run.reporter.text("out") == "an ordinary task\n"
 
 
 def test_the_policy_holds_for_it_too(site: Site, sleeper: subprocess.Popen[bytes]) -> None:

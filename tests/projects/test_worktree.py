@@ -85,7 +85,7 @@ def test_success_is_a_commit_on_a_branch_of_its_own(trees: Trees) -> None:
     """Changes, new and deleted files are committed; the project's own files and branch stay as they were."""
     run = trees.task("echo more >> a.txt; rm sub/b.txt; echo new > c.txt; pwd")
     changes = run.run().changes
-    assert run.sink.text("out") == f"{trees.folder}/{run.job.job_id}\n"
+    assert run.reporter.text("out") == f"{trees.folder}/{run.job.job_id}\n"
     assert changes.branch == f"3ox/{run.job.job_id}"
     assert (changes.files, changes.insertions, changes.deletions) == (3, 2, 1)
     assert changes.path is None
@@ -139,7 +139,7 @@ def test_a_project_may_be_a_folder_of_a_repository(trees: Trees, repository: Pat
     trees.set(path=repository / "sub")
     run = trees.task("pwd; echo more >> b.txt")
     changes = run.run().changes
-    assert run.sink.text("out").endswith(f"{run.job.job_id}/sub\n")
+    assert run.reporter.text("out").endswith(f"{run.job.job_id}/sub\n")
     assert git(repository, "show", f"{changes.branch}:sub/b.txt") == "two\nmore"
 
 
@@ -247,7 +247,7 @@ def test_kept_worktrees_are_bounded(trees: Trees, repository: Path) -> None:
 def test_a_cancelled_task_keeps_its_worktree(trees: Trees) -> None:
     """After the command has ended the changes are described; nothing of git is left running."""
     run = trees.task("echo x > x; echo ready; sleep 300").start()
-    eventually(lambda: run.sink.text("out") == "ready\n")
+    eventually(lambda: run.reporter.text("out") == "ready\n")
     run.interrupt(JobCancelled)
     with pytest.raises(JobCancelled) as caught:
         run.finish()

@@ -15,5 +15,5 @@ def test_a_message_is_answered_as_a_question(configure: Configure, openai: FakeO
     run = JobRun("telegram", {"chat_id": 42, "text": "what is new"}, source="telegram")
     result = run.run()
     assert (result.text, result.provider) == ("what is new", "openai")
-    assert run.sink.text("out") == "what is new"
+    assert run.reporter.text("out") == "what is new"
     assert [message["content"] for message in openai.requests[0].body["messages"]] == ["what is new"]
