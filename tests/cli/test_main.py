@@ -200,9 +200,24 @@ def test_run_imports_nothing_that_it_does_not_need(quiet: Cli) -> None:
         "ssl",
         "logging",
         "subprocess",
+        "importlib.metadata",
     }
     others = {f"ingress.cli.{name}" for name in ("services", "jobs", "actions", "status", "watch", "details")}
     assert loaded & (heavy | others) == set()
+
+
+def test_help_does_not_look_for_plug_ins(quiet: Cli) -> None:
+    """``3ox --help`` imports every command, and nothing that reads the metadata of installed packages."""
+    shown = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "ingress.cli.start", "--help"],
+        env=quiet.environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "ingress.core.ledger_proofs" in shown.stderr
+    assert "ops.plugins" not in shown.stderr
+    assert "importlib.metadata" not in shown.stderr
 
 
 def test_help_pages_are_what_the_commands_show(quiet: Cli) -> None:
