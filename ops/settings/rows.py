@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 
-from ops.settings.kinds import SECRET, meta_of, secrets_in, table_type
+from ops.settings.kinds import SECRET, is_secret_name, meta_of, table_type
 from ops.settings.load import ENV_FOREIGN, LoadedSettings
 from ops.store.url import mask_password
 
@@ -81,7 +81,7 @@ def _without_secrets(value: Any) -> Any:
     """Return a value with its secrets masked, in nested tables and in URLs too."""
     if isinstance(value, dict):
         return {
-            name: _without_secrets(item) if isinstance(item, dict) or not secrets_in(item, name) else _MASK
+            name: _MASK if isinstance(item, str | list) and is_secret_name(name) else _without_secrets(item)
             for name, item in value.items()
         }
     if isinstance(value, list):
