@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
+from pathlib import Path
 from typing import BinaryIO
 
 import click
@@ -15,6 +18,10 @@ from ingress.core.text import count_of, one_line
 from ingress.dispatch import export_jobs
 from middleware.job.states import State
 
+#: Undelivered results listed by default.
+_LIMIT = 50
+#: Jobs whose deliveries one command retries.
+_RETRY_MAX = 1000
 STATES = tuple(str(state) for state in State)
 
 
@@ -81,16 +88,19 @@ def _write(file: BinaryIO, wanted: dict[str, str | None]) -> int:
 
 def _replace(output: str, wanted: dict[str, str | None]) -> int:
     """Write a temporary file beside it first, so that the target is never half written."""
-    import os
-    import tempfile
-    from pathlib import Path
-
     target = Path(output)
     if target.exists() and not target.is_file():
         # A pipe or a device cannot be replaced.
         with target.open("wb") as file:
             return _write(file, wanted)
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+    try:
+        temporary = tempfile.NamedTemporaryFile(  # noqa: SIM115 (closed below)
+            dir=target.parent, prefix=f".{target.name}.", delete=False
+        )
+    except OSError as error:
+        # The user knows the target, not the temporary file.
+        raise OSError(error.errno, error.strerror, output) from error
+    with temporary as file:
         try:
             count = _write(file, wanted)  # type: ignore[arg-type]
             file.flush()
@@ -100,14 +110,6 @@ def _replace(output: str, wanted: dict[str, str | None]) -> int:
             Path(file.name).unlink(missing_ok=True)
             raise
     return count
-
-
-COMMANDS = [export]
-
-
-_LIMIT = 50
-#: Jobs whose deliveries one command retries.
-_AGAIN_MAX = 1000
 
 
 def show_undelivered(*, limit: int | None, as_json: bool) -> None:
@@ -154,6 +156,9 @@ def retry_undelivered(ids: tuple[str, ...], *, as_json: bool) -> int:
 def _with_failed_deliveries() -> tuple[str, ...]:
     return tuple(
         record.job_id
-        for record in list_undelivered(_AGAIN_MAX)
+        for record in list_undelivered(_RETRY_MAX)
         if any(item.status == State.FAILED for item in record.deliveries)
     )
+
+
+COMMANDS = [export]

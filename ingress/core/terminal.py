@@ -122,5 +122,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``Did you mean 'x'?`` and a space, or nothing if no name is near."""
     from difflib import get_close_matches
 
-    near = get_close_matches(name, list(known), n=1)
+    # 0.7 keeps typing errors and drops unrelated words: 'help' is not a misspelt 'shell'.
+    near = get_close_matches(name, list(known), n=1, cutoff=0.7)
     return f"Did you mean {near[0]!r}? " if near else ""

@@ -59,7 +59,7 @@ max_retries = 0
 
 
 def settle_workspace(home: Path) -> None:
-    """Lay down the settings and tools of the two projects and of ``ask``."""
+    """Write the settings and tools of the two projects and of ``ask``."""
     desk = home / "WORKDESK"
     desk.mkdir(parents=True, exist_ok=True)
     (desk / "tool.py").write_text(TOOL)
@@ -100,7 +100,7 @@ def bridge(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
 
 @pytest.fixture
 def quiet(environ: dict[str, str]) -> Iterator[Cli]:
-    """The command line of a bridge without any worker: what is handed in stays where it is."""
+    """The command line of a bridge without a worker: submitted jobs stay queued."""
     settle_workspace(Path(environ["BRIDGE_HOME"]))
     cli = Cli(environ)
     yield cli

@@ -21,7 +21,7 @@ Reactions: TypeAlias = Mapping[str, Callable[[subprocess.Popen[bytes]], object]]
 
 
 class Outcome(NamedTuple):
-    """What one command left."""
+    """Exit code, stdout and stderr of a command."""
 
     code: int
     out: str
@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
 
     @property
     def json(self) -> Any:
-        """Its stdout as the one JSON document that it has to be."""
+        """Its stdout, parsed as one JSON document."""
         return json.loads(self.out)
 
 
@@ -45,13 +45,13 @@ class Cli:
         self._started: list[subprocess.Popen[str]] = []
 
     def __call__(self, *arguments: str, stdin: str = "", cwd: Path | None = None) -> Outcome:
-        """Run a command to its end."""
+        """Run a command and return its outcome."""
         done = run_3ox(*arguments, environ=self.environ, stdin=stdin, cwd=cwd)
         assert "Traceback" not in done.stderr, done.stderr
         return Outcome(done.returncode, done.stdout, done.stderr)
 
     def start(self, *arguments: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
-        """Start a command and go on; signals reach it as they reach one that a user starts."""
+        """Start a command without waiting; signals reach it as for a user's command."""
         # A test run in the background may ignore Ctrl-C, and children would inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(
@@ -66,14 +66,14 @@ class Cli:
         return process
 
     def end(self) -> None:
-        """End what a failed test has left running."""
+        """Stop the processes that a failed test left running."""
         for process in self._started:
             if process.poll() is None:
                 process.kill()
                 process.wait(10.0)
 
     def job(self, job_id: str) -> Any:
-        """Give a job as JSON."""
+        """Return a job as JSON."""
         return self("jobs", job_id, "--json").json
 
     def wait_for_status(self, job_id: str, *states: str) -> Any:
@@ -87,7 +87,7 @@ class Cli:
     def on_terminal(
         self, *arguments: str, columns: int = 100, reactions: Reactions | None = None
     ) -> tuple[int, str]:
-        """Run a command on a terminal of its own and give its exit code and all that it drew.
+        """Run a command on a terminal of its own; return its exit code and everything it drew.
 
         Args:
             *arguments: Of the command.

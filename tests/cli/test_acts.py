@@ -33,12 +33,12 @@ def test_wait_gives_up_in_time(quiet: Cli) -> None:
 
 
 def test_wait_for_an_unknown_job(quiet: Cli) -> None:
-    """An id that no job has ends with 4."""
+    """An unknown id exits with 4."""
     assert quiet("wait", "zzzzzzzz").code == 4
 
 
 def test_cancel_of_a_waiting_job_is_done_at_once(quiet: Cli) -> None:
-    """A job that has not started is cancelled when the command returns, and says by whom."""
+    """A job that has not started is cancelled when the command returns; the reason names the user."""
     job_id = queue(quiet, "demo", "x")
     assert quiet("cancel", job_id) == (0, f"{job_id} cancelled: it was queued\n", "")
     job = quiet.job(job_id)
@@ -50,7 +50,7 @@ def test_cancel_of_a_waiting_job_is_done_at_once(quiet: Cli) -> None:
 
 
 def test_cancel_waits_until_nothing_of_a_running_job_is_left(bridge: Cli, tmp_path: Path) -> None:
-    """The word "cancelled" is said when the whole process group is gone, within 3 s."""
+    """The word "cancelled" is printed when the whole process group is gone, within 3 s."""
     pids = tmp_path / "pids"
     script = f"sleep 300 & echo $! > {pids}; sleep 300 & echo $! >> {pids}; echo ready; wait"
     job_id = bridge("sh", "--detach", "--", "sh", "-c", script).out.strip()
@@ -75,7 +75,7 @@ def test_cancel_of_an_ended_job_changes_nothing(bridge: Cli) -> None:
 
 
 def test_one_bad_id_does_not_keep_the_others(quiet: Cli) -> None:
-    """Among several ids an unknown one is told, the others are cancelled, the exit code is 4."""
+    """An unknown id among several is reported, the others are cancelled, the exit code is 4."""
     job_id = queue(quiet, "demo", "x")
     code, out, err = quiet("cancel", "zzzzzzzz", job_id)
     assert (code, out) == (4, f"{job_id} cancelled: it was queued\n")
@@ -83,7 +83,7 @@ def test_one_bad_id_does_not_keep_the_others(quiet: Cli) -> None:
 
 
 def test_retry_runs_a_failed_job_again(bridge: Cli, tmp_path: Path) -> None:
-    """A failed job runs again under its id, and its receipt goes on."""
+    """A failed job runs again under its id and continues its receipt."""
     gate = tmp_path / "gate"
     job_id = bridge("sh", "--detach", "--", "test", "-e", str(gate)).out.strip()
     assert bridge("wait", job_id).code == 1
@@ -98,14 +98,14 @@ def test_retry_runs_a_failed_job_again(bridge: Cli, tmp_path: Path) -> None:
 
 
 def test_retry_of_a_job_that_did_not_fail_is_refused(quiet: Cli) -> None:
-    """Only failed and cancelled jobs are retried."""
+    """Only failed and cancelled jobs can be retried."""
     code, out, err = quiet("retry", queue(quiet, "demo", "x"))
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "only failed and cancelled jobs can be retried" in err
 
 
 def test_retry_all_of_a_type(quiet: Cli) -> None:
-    """``--all`` takes every job of the type and state that were named, and says how many."""
+    """``--all`` retries all jobs of the given type and state, and reports how many."""
     tasks = [queue(quiet, "demo", f"task {number}") for number in range(3)]
     shell = quiet("sh", "--detach", "--", "true").out.strip()
     quiet("cancel", *tasks, shell)

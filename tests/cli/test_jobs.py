@@ -11,7 +11,7 @@ EVIL = "evil \x1b[31mred\x1b]0;title\x07 \u202ertl\rover"
 
 
 def queue(cli: Cli, project: str, task: str) -> str:
-    """Hand in a task and give its job id."""
+    """Submit a task and return its job id."""
     return cli("run", project, task).out.strip().rpartition(":")[2]
 
 
@@ -28,7 +28,7 @@ def test_list_in_a_pipe_is_plain_and_newest_first(quiet: Cli) -> None:
 
 
 def test_list_as_json(quiet: Cli) -> None:
-    """``--json`` gives jobs, summary and cursor as the interface says."""
+    """``--json`` prints jobs, summary and cursor in the documented form."""
     job_id = queue(quiet, "demo", "x")
     page = quiet("jobs", "--json").json
     assert [job["job_id"] for job in page["jobs"]] == [job_id]
@@ -50,12 +50,12 @@ def test_list_as_json(quiet: Cli) -> None:
 
 
 def test_empty_list_is_its_summary(quiet: Cli) -> None:
-    """Without any job there is the summary only."""
+    """Without jobs, only the summary is printed."""
     assert quiet("jobs").out == "Processing: 0  Queued: 0  Completed: 0  Failed: 0\n"
 
 
 def test_filters(quiet: Cli) -> None:
-    """Project, type and status narrow the list; project and type the summary too."""
+    """Project, type and status filter the list; project and type the summary, too."""
     demo, website = queue(quiet, "demo", "a"), queue(quiet, "website", "b")
     shell = quiet("sh", "--detach", "--", "true").out.strip()
     quiet("cancel", demo)
@@ -81,7 +81,7 @@ def test_filters(quiet: Cli) -> None:
 
 
 def test_pages_follow_one_another(quiet: Cli) -> None:
-    """``--limit`` and ``--cursor`` walk all jobs, each once; ``--all`` shows them at once."""
+    """``--limit`` and ``--cursor`` page through all jobs, each once; ``--all`` lists them at once."""
     ids = [queue(quiet, "demo", f"task {number}") for number in range(5)]
     seen: list[str] = []
     cursor: str | None = None
@@ -98,7 +98,7 @@ def test_pages_follow_one_another(quiet: Cli) -> None:
 
 
 def test_a_cursor_of_no_page_is_refused(quiet: Cli) -> None:
-    """What is not the ``next`` of such a page is wrong use, and the error says what would be right."""
+    """A cursor that is not the ``next`` of such a page is wrong use; the error names the remedy."""
     job_id = queue(quiet, "demo", "x")
     for garbage in ("garbage", "", job_id[:-1], f"5:{job_id}"):
         code, out, err = quiet("jobs", "--cursor", garbage)
@@ -109,7 +109,7 @@ def test_a_cursor_of_no_page_is_refused(quiet: Cli) -> None:
 
 
 def test_job_text_cannot_play_with_the_terminal(quiet: Cli) -> None:
-    """Escapes, a change of direction and a carriage return in a task are shown, not obeyed."""
+    """Control sequences, direction marks and carriage returns in a task are escaped."""
     job_id = queue(quiet, "demo", EVIL)
     for arguments in (("jobs",), ("jobs", job_id)):
         for text in (quiet(*arguments).out, quiet.on_terminal(*arguments, columns=140)[1]):
@@ -133,7 +133,7 @@ def test_list_on_a_terminal_fits_it(quiet: Cli) -> None:
 
 
 def test_one_job_in_full(bridge: Cli) -> None:
-    """``jobs ID`` tells state, attempts, result and error of a job."""
+    """``jobs ID`` shows state, attempts, result and error of a job."""
     code, out, _ = bridge("run", "demo", "fail", "--wait")
     job_id = out.splitlines()[0].rpartition(":")[2]
     assert code == 1
@@ -171,7 +171,7 @@ def test_ids_may_be_shortened_to_a_unique_part(quiet: Cli) -> None:
 
 
 def test_logs_show_what_was_written_so_far(bridge: Cli, tmp_path: Path) -> None:
-    """``logs`` prints what is there and ends; ``logs -f`` goes on to the job's end."""
+    """``logs`` prints the output so far; ``logs -f`` follows it until the job ends."""
     gate = tmp_path / "gate"
     job_id = queue(bridge, "demo", f"wait for {gate}")
     follower = bridge.start("logs", job_id, "-f")
@@ -188,7 +188,7 @@ def test_logs_show_what_was_written_so_far(bridge: Cli, tmp_path: Path) -> None:
 
 
 def test_logs_are_raw_in_a_pipe_and_safe_on_a_terminal(bridge: Cli) -> None:
-    """Output with escapes is passed on as it is into a pipe, and made visible on a terminal."""
+    """Control sequences in output are passed on to a pipe and escaped on a terminal."""
     code, out, _ = bridge("run", "demo", "say \x1b[31mred", "--wait")
     job_id = out.splitlines()[0].rpartition(":")[2]
     assert code == 0
@@ -210,7 +210,7 @@ def test_logs_follow_stops_on_ctrl_c(quiet: Cli) -> None:
 
 
 def test_receipt_follows_the_job(bridge: Cli) -> None:
-    """The receipt tells each move, as text and as JSON."""
+    """The receipt shows each transition, as text and as JSON."""
     job_id = bridge("sh", "--json", "--", "true").json["job_id"]
     receipt = bridge("receipt", job_id, "--json").json
     assert [move["status"] for move in receipt["transitions"]] == ["queued", "processing", "completed"]
@@ -227,7 +227,7 @@ def test_logs_raw_lets_the_terminal_obey(bridge: Cli) -> None:
 
 
 def test_purge_deletes_dead_letters_for_good(bridge: Cli) -> None:
-    """``jobs purge`` deletes failed jobs and nothing else; a live state is refused."""
+    """``jobs purge`` deletes failed jobs only; states that are not final are refused."""
     failed, completed = queue(bridge, "demo", "fail"), queue(bridge, "demo", "good")
     bridge("wait", failed, completed)
     code, out, _ = bridge("jobs", "purge")

@@ -24,7 +24,7 @@ def test_version_is_shown(quiet: Cli) -> None:
 
 
 def test_help_lists_every_command(quiet: Cli) -> None:
-    """``--help`` lists each command with a line about it, in full."""
+    """``--help`` lists each command with its full summary."""
     code, out, _ = quiet("--help")
     assert code == 0
     listed = {
@@ -34,7 +34,7 @@ def test_help_lists_every_command(quiet: Cli) -> None:
 
 
 def test_no_command_shows_help_and_is_wrong_use(quiet: Cli) -> None:
-    """Without a command there is help on stderr, and exit code 2."""
+    """Without a command, help is printed on stderr; the exit code is 2."""
     code, out, err = quiet()
     assert (code, out) == (2, "")
     assert "Usage: 3ox" in err
@@ -64,7 +64,7 @@ def test_no_command_shows_help_and_is_wrong_use(quiet: Cli) -> None:
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(quiet: Cli, arguments: tuple[str, ...], said: str) -> None:
-    """Wrong use ends with 2 and one line that says what is wrong and what to do."""
+    """Wrong use exits with 2 and one line with the error and the remedy."""
     code, out, err = quiet(*arguments)
     assert (code, out) == (2, "")
     assert err.startswith("3ox: ")
@@ -73,7 +73,7 @@ def test_wrong_use_is_one_line_and_exit_code_2(quiet: Cli, arguments: tuple[str,
 
 
 def test_settings_error_names_the_nearest_key(quiet: Cli) -> None:
-    """A misspelt setting ends any command with 2 and one line."""
+    """A misspelt setting makes any command exit with 2 and one line."""
     broken = Cli({**quiet.environ, "BRIDGE_WORKRES": "3"})
     code, out, err = broken("jobs")
     assert (code, out, err.count("\n")) == (2, "", 1)
@@ -81,7 +81,7 @@ def test_settings_error_names_the_nearest_key(quiet: Cli) -> None:
 
 
 def test_text_that_is_no_utf8_is_refused(quiet: Cli) -> None:
-    """An argument in bytes that are no UTF-8 is a clear error, not a traceback."""
+    """An argument that is not valid UTF-8 is a clear error, not a traceback."""
     done = subprocess.run(
         [*threeox("run", "demo"), b"caf\xe9"], env=quiet.environ, capture_output=True, text=True, check=False
     )
@@ -90,7 +90,7 @@ def test_text_that_is_no_utf8_is_refused(quiet: Cli) -> None:
 
 
 def test_closed_pipe_is_quiet(quiet: Cli) -> None:
-    """When nobody reads stdout any more, the command ends as a shell expects, without a word."""
+    """When the reader has closed stdout, the command exits as a shell expects, without output."""
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -102,7 +102,7 @@ def test_closed_pipe_is_quiet(quiet: Cli) -> None:
 
 
 def test_full_disk_is_one_line(quiet: Cli) -> None:
-    """When stdout cannot be written, the command says so and exits with 1."""
+    """When stdout cannot be written, the command reports it and exits with 1."""
     with Path("/dev/full").open("w") as full:
         process = quiet.start("jobs", stdout=full.fileno())
         _, err = process.communicate(timeout=20)
@@ -110,7 +110,7 @@ def test_full_disk_is_one_line(quiet: Cli) -> None:
 
 
 def test_closed_stdout_is_no_error(quiet: Cli) -> None:
-    """A command started without a stdout does its work."""
+    """A command works without a stdout."""
     done = subprocess.run(
         ["sh", "-c", '"$@" >&-', "sh", *threeox("sh", "--detach", "--", "true")],
         env=quiet.environ,
@@ -136,7 +136,7 @@ main()
 
 
 def test_ctrl_c_before_the_start_is_quiet(quiet: Cli) -> None:
-    """Ctrl-C while the modules are still being imported ends with 130 and without a traceback."""
+    """Ctrl-C during imports exits with 130 and without a traceback."""
     done = subprocess.run(
         [sys.executable, "-c", _INTERRUPTED_WHILE_IMPORTING],
         env=quiet.environ,
@@ -149,7 +149,7 @@ def test_ctrl_c_before_the_start_is_quiet(quiet: Cli) -> None:
 
 
 def test_shell_completion(quiet: Cli) -> None:
-    """The shell gets completions of commands and options."""
+    """Commands and options can be completed by the shell."""
     asked = {"_3OX_COMPLETE": "bash_complete", "COMP_WORDS": "3ox re", "COMP_CWORD": "1"}
     _, out, _ = Cli({**quiet.environ, **asked})()
     assert [line.rpartition(",")[2] for line in out.splitlines()] == ["receipt", "retry", "rest"]
@@ -164,7 +164,7 @@ print(*sys.modules)
 
 
 def test_run_imports_nothing_that_it_does_not_need(quiet: Cli) -> None:
-    """Dispatching a job loads neither the other commands nor any heavy library."""
+    """Submitting a job loads neither other commands nor heavy libraries."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "ingress.cli.start", "run", "demo", "x"],
         env=quiet.environ,

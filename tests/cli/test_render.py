@@ -1,4 +1,4 @@
-"""Text for people: harmless, short, readable."""
+"""Text for people: escaped, short, readable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ingress.core.text import count_of, duration, one_line, safe, seconds_betwee
 
 @given(st.text())
 def test_safe_text_has_no_control_characters(text: str) -> None:
-    """Whatever a job writes, nothing that a terminal obeys is left but line ends and tabs."""
+    """Of control characters, only line ends and tabs are left."""
     for letter in safe(text):
         assert letter in "\n\t" or unicodedata.category(letter) not in {"Cc", "Cs"}
         assert letter not in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c"
@@ -33,12 +33,12 @@ def test_one_is_not_a_plural(number: int, text: str) -> None:
 
 @given(st.text())
 def test_one_line_is_one_line(text: str) -> None:
-    """No text can break out of its line."""
+    """No text spans more than one line."""
     assert len(one_line(text).splitlines()) <= 1
 
 
 def test_carriage_return_ends_the_line() -> None:
-    """A carriage return cannot write over what was said before."""
+    """A carriage return cannot overwrite a line."""
     assert safe("10%\r20%\r\ndone") == "10%\n20%\ndone"
 
 
@@ -63,18 +63,18 @@ def test_escape_is_shown() -> None:
     ],
 )
 def test_duration(span_s: float, text: str) -> None:
-    """Spans are told in the two largest units."""
+    """Durations are shown in their two largest units."""
     assert duration(span_s) == text
 
 
 def test_seconds_between() -> None:
-    """Times of the interface's form are compared; no start is no span."""
+    """RFC 3339 times are compared; without a start the result is None."""
     assert seconds_between("2026-01-01T00:00:00.250Z", "2026-01-01T00:01:00.000Z") == 59.75
     assert seconds_between(None) is None
 
 
 def test_summary_names_unusual_states_only_when_there_are_any() -> None:
-    """Running, pending, completed and failed are always told."""
+    """Processing, queued, completed and failed are always shown."""
     assert summary_line({}) == "Processing: 0  Queued: 0  Completed: 0  Failed: 0"
     assert summary_line({"processing": 1, "held": 2, "cancelled": 3}) == (
         "Processing: 1  Queued: 0  Held: 2  Completed: 0  Failed: 0  Cancelled: 3"

@@ -40,32 +40,32 @@ class Bridge:
         return ran
 
     def state(self) -> SupervisorState:
-        """Give what the supervisor says of itself."""
+        """Return the supervisor's state."""
         state = read_state(self.workspace)
         assert state is not None
         return state
 
     def pid(self, name: str) -> int | None:
-        """Give the process id of a program once it is ready."""
+        """Return the process id of a program once it is ready."""
         program = next(program for program in self.state().programs if program.name == name)
         return program.pid if program.ready else None
 
     def loaded(self) -> LoadedSettings:
-        """Give its settings."""
+        """Return its settings."""
         return load_settings(environ=self.environ)
 
     def workers(self) -> int:
-        """Count the workers that have registered themselves."""
+        """Count the registered workers."""
         return int(Store.open(self.loaded()).call("ZCARD", "3ox:workers"))
 
     def left(self) -> list[int]:
-        """Give the processes that are left of all its lives."""
+        """Return the processes that are left of all its runs."""
         return [pid for instance in self.instances for pid in find_marked(INSTANCE_MARK, instance)]
 
 
 @pytest.fixture
 def bridge(tmp_path: Path) -> Iterator[Bridge]:
-    """A bridge to be, in a new workspace; taken down after the test."""
+    """A bridge that is not started yet, in a new workspace; stopped after the test."""
     made = Bridge(tmp_path / "home")
     yield made
     assert made.run("down").returncode == 0
@@ -73,7 +73,7 @@ def bridge(tmp_path: Path) -> Iterator[Bridge]:
 
 
 def test_up_from_a_new_workspace_and_down(bridge: Bridge) -> None:
-    """It is ready when it says so, carries a job, logs JSON lines, and leaves nothing behind."""
+    """It is ready when it reports so, runs a job, logs JSON lines, and leaves nothing behind."""
     started_s = time.monotonic()
     up = bridge.run("up", "--detach", "--workers", "2", "--threads", "3")
     took_s = time.monotonic() - started_s
@@ -110,13 +110,13 @@ def test_up_from_a_new_workspace_and_down(bridge: Bridge) -> None:
 
 
 def test_down_with_nothing_running(bridge: Bridge) -> None:
-    """It says so and is content."""
+    """It reports that and exits with 0."""
     down = bridge.run("down")
     assert (down.returncode, down.stdout) == (0, "Nothing is running.\n")
 
 
 def test_down_with_a_misspelt_setting(bridge: Bridge) -> None:
-    """A mistake in 3ox.toml does not keep anybody from stopping the bridge."""
+    """A mistake in 3ox.toml does not prevent stopping the bridge."""
     assert bridge.run("up", "--detach").returncode == 0
     bridge.workspace.settings_file.write_text("wokers = 3\n")
     down = bridge.run("down")
@@ -125,12 +125,12 @@ def test_down_with_a_misspelt_setting(bridge: Bridge) -> None:
 
 
 def _workers(workspace: Workspace) -> list[int]:
-    """Give the process ids of the workers, as their vitals say."""
+    """Return the process ids of the workers from their vitals."""
     return [read_vitals(path).pid for path in workspace.run_dir.glob("vitals-*/*")]
 
 
 def test_killed_store_and_worker_come_back(bridge: Bridge) -> None:
-    """SIGKILL of the store loses nothing and of a worker process ends its unit; both are started again."""
+    """SIGKILL of the store loses nothing, SIGKILL of a worker process ends its unit; both are restarted."""
     assert bridge.run("up", "--detach").returncode == 0
     store, unit = bridge.pid("store"), bridge.pid("worker-1")
     assert store is not None
@@ -152,7 +152,7 @@ def test_killed_store_and_worker_come_back(bridge: Bridge) -> None:
 
 
 def test_doctor_says_why_a_program_does_not_stay_up(bridge: Bridge) -> None:
-    """A store that cannot be started again is named, with what it said, not only that it does not answer."""
+    """A store that cannot be restarted is named with its last output."""
     assert bridge.run("up", "--detach").returncode == 0
     store = bridge.pid("store")
     assert store is not None
@@ -167,7 +167,7 @@ def test_doctor_says_why_a_program_does_not_stay_up(bridge: Bridge) -> None:
 
 
 def test_killed_supervisor(bridge: Bridge) -> None:
-    """After kill -9 of the supervisor the next ``up`` works at once, with the same data."""
+    """After SIGKILL of the supervisor the next ``up`` works at once, with the same data."""
     assert bridge.run("up", "--detach").returncode == 0
     before = bridge.state()
     Store.open(bridge.loaded()).call("SET", "kept", "yes")
@@ -180,7 +180,7 @@ def test_killed_supervisor(bridge: Bridge) -> None:
 
 
 def test_down_after_a_killed_supervisor(bridge: Bridge) -> None:
-    """``down`` ends what a killed supervisor has left, and removes its files."""
+    """``down`` stops the programs of a killed supervisor and removes its files."""
     assert bridge.run("up", "--detach").returncode == 0
     os.kill(bridge.state().pid, signal.SIGKILL)
     down = bridge.run("down")
@@ -190,7 +190,7 @@ def test_down_after_a_killed_supervisor(bridge: Bridge) -> None:
 
 
 def test_up_in_the_foreground(bridge: Bridge) -> None:
-    """It prints where to look when it is ready; Ctrl-C stops all, with exit code 0."""
+    """It prints its addresses when it is ready; Ctrl-C stops everything, with exit code 0."""
     up = subprocess.Popen(threeox("up"), env=bridge.environ, stdout=subprocess.PIPE, text=True)
     assert up.stdout is not None
     assert up.stdout.readline() == "The bridge is up.\n"
@@ -217,7 +217,7 @@ def test_failed_start_is_reported(bridge: Bridge) -> None:
 
 
 def test_external_store_that_is_away(tmp_path: Path) -> None:
-    """A store of somebody else that does not answer is said at once, with its exit code and no password."""
+    """An external store that does not answer is reported at once, without its password."""
     bridge = Bridge(tmp_path, BRIDGE_REDIS_URL=f"unix://:hunter2@{tmp_path}/none.sock")
     up = bridge.run("up", "--detach")
     assert up.returncode == 3
@@ -227,7 +227,7 @@ def test_external_store_that_is_away(tmp_path: Path) -> None:
 
 
 def test_external_store(environ: dict[str, str], workspace: Workspace) -> None:
-    """With a store of somebody else, ``up`` starts workers only, and ``down`` leaves that store alone."""
+    """With an external store, ``up`` starts no store, and ``down`` does not stop it."""
     up = run_3ox("up", "--detach", "--workers", "1", environ=environ, timeout_s=60)
     assert (up.returncode, up.stderr) == (0, "")
     state = read_state(workspace)
@@ -241,7 +241,7 @@ def test_external_store(environ: dict[str, str], workspace: Workspace) -> None:
 
 
 def test_worker(environ: dict[str, str], loaded: LoadedSettings) -> None:
-    """One worker in the foreground registers itself, logs, and ends in order on SIGTERM."""
+    """A worker in the foreground registers itself, logs, and shuts down on SIGTERM."""
     worker = subprocess.Popen(
         threeox("worker", "--threads", "2"), env=environ, stderr=subprocess.PIPE, text=True
     )
@@ -263,7 +263,7 @@ def test_worker(environ: dict[str, str], loaded: LoadedSettings) -> None:
 
 
 def test_config(environ: dict[str, str], workspace: Workspace) -> None:
-    """Every setting is printed with value, source and help, as text that is TOML and as JSON."""
+    """Every setting is printed with value, source and help, as TOML and as JSON."""
     import tomllib
 
     workspace.settings_file.write_text(
@@ -300,7 +300,7 @@ def test_config(environ: dict[str, str], workspace: Workspace) -> None:
 
 @pytest.mark.parametrize("command", [("config",), ("up", "--detach"), ("worker",)])
 def test_misspelt_setting(environ: dict[str, str], workspace: Workspace, command: tuple[str, ...]) -> None:
-    """An unknown key stops every command with one line that names the nearest known one."""
+    """An unknown key makes every command exit with one line that names the nearest known key."""
     workspace.settings_file.write_text("wokers = 3\n")
     ran = run_3ox(*command, environ=environ)
     assert (ran.returncode, ran.stdout) == (2, "")
@@ -309,7 +309,7 @@ def test_misspelt_setting(environ: dict[str, str], workspace: Workspace, command
 
 
 def test_doctor(environ: dict[str, str], workspace: Workspace) -> None:
-    """A sound set-up passes; what is missing but not needed is a note."""
+    """A working installation passes; what is missing but not needed is a note."""
     ran = run_3ox("doctor", "--json", environ=environ)
     report = json.loads(ran.stdout)
     assert (ran.returncode, report["healthy"]) == (0, True)
@@ -335,7 +335,7 @@ def test_doctor(environ: dict[str, str], workspace: Workspace) -> None:
 def test_doctor_finds(
     environ: dict[str, str], workspace: Workspace, toml: str, name: str, remedy: str
 ) -> None:
-    """What is wrong is one line with a remedy, and the exit code is 1."""
+    """Each problem is one line with a remedy, and the exit code is 1."""
     workspace.settings_file.write_text(toml)
     ran = run_3ox("doctor", "--json", environ=environ)
     assert ran.returncode == 1
@@ -345,7 +345,7 @@ def test_doctor_finds(
 
 
 def test_doctor_without_a_store(environ: dict[str, str]) -> None:
-    """A store of somebody else that is away is bad; our own that is merely not up is a note."""
+    """An external store that is unavailable is bad; an embedded one that is not running is a note."""
     environ["BRIDGE_REDIS_URL"] = "redis://127.0.0.1:1"
     assert run_3ox("doctor", environ=environ).returncode == 1
     del environ["BRIDGE_REDIS_URL"]

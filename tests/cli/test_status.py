@@ -1,4 +1,4 @@
-"""``3ox status``, with a store that is well, away, and paused."""
+"""``3ox status`` with a store that is healthy, unavailable and paused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support import RunningValkey, clean_environ, frozen
 
 
 def test_status_shows_workers_and_queue(bridge: Cli, tmp_path: Path) -> None:
-    """A running job stands with its worker, in the text and in the JSON."""
+    """A processing job is listed with its worker, as text and as JSON."""
     gate = tmp_path / "gate"
     job_id = queue(bridge, "demo", f"wait for {gate}")
     bridge.wait_for_status(job_id, "processing")
@@ -36,7 +36,7 @@ def test_status_shows_workers_and_queue(bridge: Cli, tmp_path: Path) -> None:
 
 
 def test_status_says_that_nobody_works(quiet: Cli) -> None:
-    """Without a worker the text says so, and how to start one."""
+    """Without a worker the text tells how to start one."""
     queue(quiet, "demo", "x")
     code, out, _ = quiet("status")
     assert code == 0
@@ -79,7 +79,7 @@ def test_status_without_a_store(storeless: Cli) -> None:
 
 @pytest.mark.serial
 def test_status_of_a_paused_store_answers_within_two_seconds(tmp_path: Path) -> None:
-    """A store that hangs is told from one that works in less than 2 s."""
+    """A store that hangs is reported in less than 2 s."""
     home = tmp_path / "home"
     loaded = load_settings(home, environ={})
     loaded.workspace.create()

@@ -1,4 +1,4 @@
-"""``jobs --tree``: the graph of what depends on what."""
+"""``jobs --tree``: the dependency graph."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from tests.cli.support import Cli
 
 
 def queue(cli: Cli, task: str, *after: str) -> str:
-    """Hand in a task and give its job id."""
+    """Submit a task and return its job id."""
     options = [word for job_id in after for word in ("--after", job_id)]
     return cli("run", "demo", task, *options).out.strip().rpartition(":")[2]
 
 
 def diamond(cli: Cli) -> list[str]:
-    """Hand in A, then B and C, then D."""
+    """Submit A, then B and C, then D."""
     a = queue(cli, "task A")
     b, c = queue(cli, "task B", a), queue(cli, "task C", a)
     return [a, b, c, queue(cli, "task D", b, c)]
 
 
 def test_the_tree_shows_what_comes_after_what(quiet: Cli) -> None:
-    """A diamond: what waits for two stands under the last of them, and is named under the other."""
+    """A diamond: a job with two dependencies is shown in full under the last, by name under the other."""
     a, b, c, d = (job_id[-8:] for job_id in diamond(quiet))
     lines = [line.rstrip() for line in quiet("jobs", "--tree").out.splitlines()]
     drawn = [
@@ -44,7 +44,7 @@ def test_the_tree_shows_what_comes_after_what(quiet: Cli) -> None:
 
 
 def test_with_an_id_only_what_hangs_together_with_it(quiet: Cli) -> None:
-    """Ancestors and descendants of the job, and of those; nothing of other graphs."""
+    """The connected graph of the job, and nothing of other graphs."""
     ids = diamond(quiet)
     alone = queue(quiet, "alone")
     found = quiet("jobs", ids[2], "--tree", "--json").json
@@ -56,7 +56,7 @@ def test_with_an_id_only_what_hangs_together_with_it(quiet: Cli) -> None:
 
 
 def test_filters_keep_what_the_shown_jobs_depend_on(quiet: Cli) -> None:
-    """A task of another project that one of this project waits for is shown too."""
+    """A dependency in another project is shown, too."""
     first = quiet("run", "website", "first").out.strip().rpartition(":")[2]
     second = queue(quiet, "second", first)
     out = quiet("jobs", "--tree", "--project", "demo").out
@@ -65,7 +65,7 @@ def test_filters_keep_what_the_shown_jobs_depend_on(quiet: Cli) -> None:
 
 
 def test_an_empty_tree_and_wrong_use(quiet: Cli) -> None:
-    """Without jobs that is said; options that mean nothing together are refused."""
+    """Without jobs that is reported; options that cannot be combined are refused."""
     assert quiet("jobs", "--tree").out == "There are no jobs.\n"
     for options in (("--tree", "--watch"), ("--tree", "--limit", "3"), ("--diff",), ("--tree", "--diff")):
         code, out, err = quiet("jobs", *options)
@@ -73,7 +73,7 @@ def test_an_empty_tree_and_wrong_use(quiet: Cli) -> None:
 
 
 def test_a_job_without_a_worktree_has_no_diff(quiet: Cli) -> None:
-    """The error says what would give it one."""
+    """The error names the remedy."""
     code, out, err = quiet("jobs", queue(quiet, "x"), "--diff")
     assert (code, out) == (2, "")
     assert "worktree = true" in err
@@ -81,7 +81,7 @@ def test_a_job_without_a_worktree_has_no_diff(quiet: Cli) -> None:
 
 @given(st.lists(st.sets(st.integers(min_value=0, max_value=11), max_size=4), min_size=1, max_size=12))
 def test_every_job_stands_in_full_exactly_once(depends: list[set[int]]) -> None:
-    """Whatever the graph, each job is shown whole once and below each that it depends on."""
+    """In any graph, each job is shown in full once, and below each of its dependencies."""
     names = [f"{number:020d}" for number in range(len(depends))]
     records = [
         _record(names[at], [names[of] for of in sorted(of for of in ofs if of < at)])

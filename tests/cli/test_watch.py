@@ -21,12 +21,12 @@ PANES = Path(__file__).with_name("panes")
 
 
 def queue(cli: Cli, project: str, task: str) -> str:
-    """Hand in a task and give its job id."""
+    """Submit a task and return its job id."""
     return cli("run", project, task).out.strip().rpartition(":")[2]
 
 
 def test_watch_in_a_pipe_is_a_line_for_each_change(bridge: Cli, tmp_path: Path) -> None:
-    """``jobs ID --watch`` prints each change once, ends by itself, and exits as the job ended."""
+    """``jobs ID --watch`` prints each change once and exits with the job's outcome."""
     gates = tmp_path / "gate"
     job_id = queue(bridge, "demo", f"steps {gates}")
     watcher = bridge.start("jobs", job_id, "--watch")
@@ -53,7 +53,7 @@ def _read_to(process: subprocess.Popen[str], text: str) -> list[str]:
 
 
 def test_watch_of_a_job_that_fails_exits_1(bridge: Cli) -> None:
-    """The watch of a failed job ends with 1 and says why."""
+    """The watch of a failed job exits with 1 and prints the reason."""
     code, out, err = bridge("jobs", queue(bridge, "demo", "fail"), "--watch")
     assert code == 1
     assert "failed" in out
@@ -85,7 +85,7 @@ def test_watch_with_json_is_the_job_at_its_end(bridge: Cli) -> None:
 
 
 def test_watch_all_in_a_pipe_ends_when_nothing_runs(bridge: Cli, tmp_path: Path) -> None:
-    """``jobs --watch`` in a pipe prints changes until nothing is queued or running, then the summary."""
+    """``jobs --watch`` in a pipe prints changes until no job is active, then the summary."""
     gates = tmp_path / "gate"
     ids = [queue(bridge, "demo", f"steps {gates}") for _ in range(2)]
     for job_id in ids:
@@ -125,7 +125,7 @@ def test_watch_all_filters(bridge: Cli, tmp_path: Path) -> None:
 
 
 def test_watch_all_in_a_pipe_exits_1_when_one_fails(bridge: Cli, tmp_path: Path) -> None:
-    """A job that fails while we watch, and fits the filters, is the exit status."""
+    """A matching job that fails meanwhile makes the exit code 1."""
     gate = tmp_path / "gate"
     job_id = bridge("run", "website", f"wait for {gate}").out.strip().rpartition(":")[2]
     bridge.wait_for_status(job_id, "processing")
@@ -173,11 +173,11 @@ class Screen:
         return ran.stdout
 
     def capture(self) -> str:
-        """Give what is on the screen."""
+        """Return the content of the screen."""
         return self._tmux("capture-pane", "-p", "-t", "watch")
 
     def wait_for(self, *texts: str) -> str:
-        """Wait until all of these texts are on the screen, and give it."""
+        """Wait until all of these texts are on the screen, and return it."""
 
         def found() -> str:
             drawn = self.capture()
@@ -189,7 +189,7 @@ class Screen:
             raise AssertionError(f"{texts} not on:\n{self.capture()}") from None
 
     def end(self) -> None:
-        """End the terminal and its server."""
+        """Close the terminal and its server."""
         self._tmux("kill-server")
 
 
@@ -214,12 +214,12 @@ def plain(pane: str) -> str:
 
 
 def rows(pane: str) -> list[str]:
-    """Give the lines of the running tasks."""
+    """Return the lines of the running tasks."""
     return [line for line in pane.splitlines() if " processing " in line]
 
 
 def test_five_running_tasks_show_five_moving_bars(five: Cli, tmp_path: Path) -> None:
-    """In a real terminal each task has a bar that moves with it; the view ends when all have ended."""
+    """On a real terminal each task has a progress bar; the view ends when all tasks have."""
     gates = [tmp_path / f"g{number}" for number in range(5)]
     ids = []
     for gate in gates:

@@ -1,4 +1,4 @@
-"""``ask``, ``run`` and ``sh``, carried out by a real worker, and in-process where there is no store."""
+"""``ask``, ``run`` and ``sh``, run by a real worker, and in-process without a store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.cli.support import Cli
 
 
 def test_run_prints_its_one_line_and_queues_the_task(quiet: Cli) -> None:
-    """``run`` returns at once; its line names the project and the job, which carries what was asked."""
+    """``run`` returns at once; its line names the project and the job, which has the given fields."""
     code, out, err = quiet("run", "demo", "paint", "it", "--priority", "2", "--timeout", "90")
     assert (code, err) == (0, "")
     agent, project, job_id = out.strip().split(":")
@@ -30,7 +30,7 @@ def _login() -> str:
 
 
 def test_run_takes_the_priority_of_the_project(quiet: Cli) -> None:
-    """The project's priority holds unless the command names another."""
+    """The project's priority is used unless the command sets another."""
     assert quiet.job(_queued(quiet, "website", "x"))["priority"] == 3
     assert quiet.job(_queued(quiet, "website", "x", "--priority", "7"))["priority"] == 7
 
@@ -67,14 +67,14 @@ def test_run_after_holds_the_job_until_the_other_is_completed(bridge: Cli, tmp_p
 
 
 def test_run_after_an_unknown_job_is_refused(quiet: Cli) -> None:
-    """``--after`` with an id that no job has ends with 4."""
+    """``--after`` with an unknown id exits with 4."""
     code, out, err = quiet("run", "demo", "x", "--after", "zzzzzzzz")
     assert (code, out) == (4, "")
     assert err == "3ox: Job 'zzzzzzzz' not found. '3ox jobs --all' lists all jobs.\n"
 
 
 def test_run_wait_shows_output_and_exits_as_the_job_ended(bridge: Cli) -> None:
-    """``--wait`` follows a good job to 0 and a bad one to 1, with its error on stderr."""
+    """``--wait`` exits with 0 for a completed job, with 1 and its error on stderr for a failed one."""
     code, out, _ = bridge("run", "demo", "good", "--wait")
     assert code == 0
     assert out.splitlines()[1:] == ["done: good"]
@@ -86,7 +86,7 @@ def test_run_wait_shows_output_and_exits_as_the_job_ended(bridge: Cli) -> None:
 
 
 def test_run_wait_interrupted_leaves_the_job_alone(bridge: Cli, tmp_path: Path) -> None:
-    """Ctrl-C ends the waiting, not the job, and says how to go on."""
+    """Ctrl-C stops the waiting, not the job, and prints how to follow it."""
     gate = tmp_path / "gate"
     process = bridge.start("run", "demo", f"wait for {gate}", "--wait")
     assert process.stdout is not None
@@ -101,7 +101,7 @@ def test_run_wait_interrupted_leaves_the_job_alone(bridge: Cli, tmp_path: Path) 
 
 
 def test_sh_streams_both_outputs_and_takes_the_exit_status(bridge: Cli) -> None:
-    """Stdout goes to stdout, stderr to stderr, and the status is ours, without a word of our own."""
+    """Stdout goes to stdout, stderr to stderr, and the status is ours; nothing is added."""
     code, out, err = bridge("sh", "--", "sh", "-c", "echo hi; echo oh >&2; exit 3")
     assert (code, out, err) == (3, "hi\n", "oh\n")
 
@@ -114,7 +114,7 @@ def test_sh_runs_where_the_caller_is(bridge: Cli, tmp_path: Path) -> None:
 
 
 def test_sh_passes_options_of_the_command_on(bridge: Cli) -> None:
-    """What follows the command is the command's, also without ``--``."""
+    """Everything after the command belongs to it, also without ``--``."""
     assert bridge("sh", "printf", "%s|", "--json", "-h", "").out == "--json|-h||"
 
 
@@ -172,7 +172,7 @@ def test_ctrl_c_cancels_the_command_and_all_that_it_started(bridge: Cli, tmp_pat
 
 
 def test_a_polite_kill_cancels_too(bridge: Cli) -> None:
-    """SIGTERM is heard as Ctrl-C is; the exit code is the signal's."""
+    """SIGTERM acts as Ctrl-C does; the exit code is the signal's."""
     process = bridge.start("sh", "--", "sh", "-c", "echo ready; sleep 300")
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -183,7 +183,7 @@ def test_a_polite_kill_cancels_too(bridge: Cli) -> None:
 
 
 def test_a_closed_pipe_cancels_the_command(bridge: Cli) -> None:
-    """A command whose output nobody reads any more is cancelled, as in a shell's pipe."""
+    """A command whose reader has closed the pipe is cancelled, as in a shell."""
     process = bridge.start("sh", "--", "sh", "-c", "while :; do echo line; sleep 0.02; done")
     assert process.stdout is not None
     assert process.stdout.readline() == "line\n"
@@ -194,7 +194,7 @@ def test_a_closed_pipe_cancels_the_command(bridge: Cli) -> None:
 
 
 def test_waiting_without_any_worker_says_so(quiet: Cli) -> None:
-    """When nobody works, the one who waits is told, and can give up."""
+    """Without a worker, a note says so, and the wait can be interrupted."""
     process = quiet.start("sh", "--", "echo", "hi")
     assert process.stderr is not None
     assert "no worker is running" in process.stderr.readline()
@@ -300,7 +300,7 @@ def test_without_a_store_ctrl_c_stops_the_command(storeless: Cli, tmp_path: Path
     [("jobs",), ("wait", "abc"), ("cancel", "abc"), ("retry", "abc"), ("logs", "abc"), ("receipt", "abc")],
 )
 def test_without_a_store_other_commands_exit_3(storeless: Cli, arguments: tuple[str, ...]) -> None:
-    """Commands that need the store say that it is away, in one line, and exit with 3."""
+    """Commands that need the store report in one line that it is unavailable, and exit with 3."""
     code, out, err = storeless(*arguments)
     assert (code, out, err.count("\n")) == (3, "", 1)
     assert "does not answer" in err

@@ -1,1 +1,1 @@
-"""Tests of the doors and of real workers behind them."""
+"""Tests of the Python API with real workers."""

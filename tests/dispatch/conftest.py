@@ -1,4 +1,4 @@
-"""Bridges for these tests: one with a worker that all share, and one each for those that break things."""
+"""Bridges for these tests: a shared one with a worker, and one per test that breaks things."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def shared_environ(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="session")
 def shared_worker(shared_environ: dict[str, str]) -> Iterator[Worker]:
-    """A worker with four threads; no test ends it."""
+    """A worker with four threads; no test stops it."""
     with running_worker(Bridge(load_settings(environ=shared_environ)), shared_environ) as worker:
         yield worker
 
@@ -47,7 +47,7 @@ def bridge(shared_environ: dict[str, str], shared_worker: Worker) -> Bridge:
 
 @pytest.fixture
 def own_environ(environ: dict[str, str]) -> Iterator[dict[str, str]]:
-    """An environment of the test's own, whose lease is short; what runs in it is swept away."""
+    """An environment of the test's own with a short lease; its processes are stopped afterwards."""
     (Path(environ["BRIDGE_HOME"]) / "3ox.toml").write_text(SETTINGS)
     yield {**environ, "BRIDGE_LEASE_S": "2", "BRIDGE_HEARTBEAT_S": "0.5"}
     sweep(environ)
@@ -55,7 +55,7 @@ def own_environ(environ: dict[str, str]) -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def own_loaded(own_environ: dict[str, str]) -> LoadedSettings:
-    """The settings of that environment."""
+    """The settings of the test's own environment."""
     return load_settings(environ=own_environ)
 
 

@@ -1,4 +1,4 @@
-"""Workers and stores that die: nothing is lost, nothing is committed twice, nothing stays "processing"."""
+"""Killed workers and stores: no job is lost, committed twice or left "processing"."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ GATE = 'echo start >>"$1.starts"; while [ ! -e "$1" ]; do sleep 0.02; done; echo
 
 
 def gated_job(gate: Path, **fields: Any) -> str:
-    """Dispatch a job that runs until the gate is opened, and notes its starts and ends."""
+    """Submit a job that runs until the gate is opened, and records its starts and ends."""
     return dispatch("shell.cmd", {"argv": ["sh", "-c", GATE, "sh", str(gate)]}, **fields).job_id
 
 
 def starts(gate: Path) -> int:
-    """Count how often that job was started."""
+    """Return how often that job was started."""
     path = Path(f"{gate}.starts")
     return len(path.read_text().split()) if path.exists() else 0
 
@@ -42,7 +42,7 @@ def starts(gate: Path) -> int:
 def test_the_job_of_a_killed_worker_is_run_by_another(
     own: Bridge, own_environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """SIGKILL in the middle: the job starts again elsewhere, its crash counts, its end is committed once."""
+    """SIGKILL while running: another worker runs the job, the crash is counted, the result committed once."""
     gate = tmp_path / "gate"
     job_id = gated_job(gate)
     with running_worker(own, own_environ, name="first") as first:
@@ -66,7 +66,7 @@ def test_the_job_of_a_killed_worker_is_run_by_another(
 def test_a_worker_that_was_away_too_long_is_superseded(
     own: Bridge, own_environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """Stopped until its job has been done elsewhere, it changes nothing when it comes back."""
+    """Paused until another worker has run its job, it changes nothing when it continues."""
     gate = tmp_path / "gate"
     job_id = gated_job(gate)
     # With its one thread busy the first does not listen for the bell, so the second hears it for sure.
@@ -90,7 +90,7 @@ def test_a_worker_that_was_away_too_long_is_superseded(
 
 
 def test_a_frozen_worker_delays_nobody_for_long(own: Bridge, own_environ: dict[str, str]) -> None:
-    """The bell may ring for a worker that cannot hear it any more; another looks all the same, soon."""
+    """A wake-up may go to a worker that was killed; another worker fetches the job soon anyway."""
     with (
         running_worker(own, own_environ, name="first") as first,
         running_worker(own, own_environ, name="second") as second,
@@ -104,7 +104,7 @@ def test_a_frozen_worker_delays_nobody_for_long(own: Bridge, own_environ: dict[s
 def test_a_stopped_worker_hands_back_what_it_cannot_finish(
     own: Bridge, own_environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """SIGTERM: a short job ends in peace, a long one goes back uncounted and runs elsewhere."""
+    """SIGTERM: a short job completes, a long one is returned without counting and runs elsewhere."""
     gate, short = tmp_path / "gate", tmp_path / "short"
     environ = {**own_environ, "BRIDGE_WORKER_SHUTDOWN_TIMEOUT_S": "0.5"}
     with running_worker(own, environ, name="first") as first:
@@ -139,7 +139,7 @@ def mortal(workspace: Workspace) -> Iterator[tuple[RunningValkey, dict[str, str]
 def test_a_store_that_is_killed_under_load_loses_nothing(
     mortal: tuple[RunningValkey, dict[str, str]],
 ) -> None:
-    """SIGKILL and a restart on the append-only file: every job completes once, work goes on within 2 s."""
+    """SIGKILL and a restart with the append-only file: every job completes once, work resumes within 2 s."""
     server, environ = mortal
     bridge = connect(load_settings(environ=environ))
     with running_worker(bridge, environ) as worker:
@@ -170,7 +170,7 @@ def test_a_store_that_is_killed_under_load_loses_nothing(
 
 
 def test_a_result_waits_for_the_store(mortal: tuple[RunningValkey, dict[str, str]], tmp_path: Path) -> None:
-    """A job that ends while the store is away is committed when it is back, without a second run."""
+    """A job that ends during an outage is committed afterwards, without a second run."""
     server, environ = mortal
     bridge = connect(load_settings(environ=environ))
     gate = tmp_path / "gate"

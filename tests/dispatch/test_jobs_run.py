@@ -39,23 +39,23 @@ COUNT = 'n=$(cat "$1" 2>/dev/null || echo 0); n=$((n+1)); echo $n >"$1"; echo "t
 
 
 def shell(script: str, *arguments: object, **fields: Any) -> str:
-    """Dispatch a shell script; gives the job's id."""
+    """Submit a shell script and return the job's id."""
     argv = ["sh", "-c", script, "sh", *map(str, arguments)]
     return dispatch("shell.cmd", {"argv": argv}, **fields).job_id
 
 
 def ended(job_id: str) -> JobRecord:
-    """Wait for a job's end."""
+    """Return a job when it has ended."""
     return wait_for(job_id, timeout_s=20.0)
 
 
 def moment(text: str | None) -> float:
-    """Read a time of a record as seconds since 1970."""
+    """Return a time of a record in seconds since 1970."""
     return datetime.fromisoformat(str(text)).timestamp()
 
 
 def test_a_job_ends_with_result_and_receipt(bridge: Bridge) -> None:
-    """What was dispatched, what came of it, and a chain that vouches for both."""
+    """The record has input and result, and the receipt chain their hashes."""
     receipt = dispatch("heartbeat", {"nonce": "n-1"}, actor="bob", source="cli")
     assert receipt.status == "queued"
     record = ended(receipt.job_id)
@@ -71,7 +71,7 @@ def test_a_job_ends_with_result_and_receipt(bridge: Bridge) -> None:
 
 
 def test_many_jobs_all_come_back_with_their_own_result() -> None:
-    """Three hundred in a batch, none lost, none mixed up, each committed once."""
+    """Of a batch of 300 none is lost or mixed up, and each is committed once."""
     jobs = [make_job("heartbeat", {"nonce": f"n{at}"}) for at in range(300)]
     receipts = dispatch_many(jobs)
     assert [receipt.job_id for receipt in receipts] == [job.job_id for job in jobs]
@@ -83,7 +83,7 @@ def test_many_jobs_all_come_back_with_their_own_result() -> None:
 
 
 def test_a_job_that_fails_twice_and_then_succeeds_shows_three_attempts(tmp_path: Path) -> None:
-    """Each attempt with its end and its reason, one receipt chain, waits within the configured backoff."""
+    """Each attempt has its end and reason, in one receipt chain; the waits are within the backoff."""
     job_id = shell(COUNT, tmp_path / "count", 3, max_retries=2)
     record = ended(job_id)
     assert (record.status, record.attempt, record.error) == ("completed", 3, None)
@@ -101,7 +101,7 @@ def test_a_job_that_fails_twice_and_then_succeeds_shows_three_attempts(tmp_path:
 
 
 def test_retries_end_and_can_be_started_again_by_hand(tmp_path: Path) -> None:
-    """After the last allowed attempt it is a dead letter with its cause; by hand it gets as many again."""
+    """After the last attempt the job has failed with its cause; a manual retry gets as many again."""
     job_id = shell(COUNT, tmp_path / "count", 4, max_retries=1)
     record = ended(job_id)
     assert (record.status, record.attempt) == ("failed", 2)
@@ -127,7 +127,7 @@ def test_what_can_never_succeed_is_not_retried() -> None:
 
 
 def test_the_time_limit_ends_a_job_and_all_that_it_started() -> None:
-    """Soon after its limit it has failed, with the remedy, and no process is left."""
+    """Soon after its time limit it has failed, with a remedy, and no process is left."""
     job_id = shell("sleep 300 & sleep 300", timeout_seconds=0.3)
     record = ended(job_id)
     assert record.status == "failed"
@@ -139,7 +139,7 @@ def test_the_time_limit_ends_a_job_and_all_that_it_started() -> None:
 
 @pytest.mark.parametrize("script", ["sleep 300 & sleep 300", "trap '' TERM; sleep 300 & wait; sleep 300"])
 def test_cancelling_leaves_no_grandchildren(script: str) -> None:
-    """Cancelled is said only when nothing of it runs any more, also if it does not listen to SIGTERM."""
+    """The job is cancelled when none of its processes runs, even if they ignore SIGTERM."""
     job_id = shell(f"echo started; {script}")
     assert next(iter(read_output(job_id, follow=True))).text == "started\n"
     reply = cancel(job_id, reason="cancelled by bob")
@@ -160,7 +160,7 @@ def test_cancelling_before_the_start_is_at_once() -> None:
 
 
 def test_output_is_seen_while_the_job_runs(tmp_path: Path) -> None:
-    """What it writes arrives before it ends; the end of the job ends the reading."""
+    """Output arrives before the job ends, and reading ends with the job."""
     gate = tmp_path / "gate"
     job_id = shell(GATE, gate)
     chunks = read_output(job_id, follow=True)
@@ -172,7 +172,7 @@ def test_output_is_seen_while_the_job_runs(tmp_path: Path) -> None:
 
 
 def test_following_shows_every_stage(tmp_path: Path) -> None:
-    """From the first look to the end, each state that it finds the job in."""
+    """Yields each state from the first to the final one."""
     gate = tmp_path / "gate"
     job_id = shell(GATE, gate)
     eventually(lambda: get_job(job_id).status == "processing")
@@ -185,7 +185,7 @@ def test_following_shows_every_stage(tmp_path: Path) -> None:
 
 
 def test_all_events_can_be_followed_and_resumed() -> None:
-    """Whoever gives the last event it saw misses nothing that came after it."""
+    """After a given event nothing is missed."""
     job_id = dispatch("heartbeat", {}).job_id
     ended(job_id)
     mine = []
@@ -202,7 +202,7 @@ def test_all_events_can_be_followed_and_resumed() -> None:
 
 
 def take(events: Any, job_id: str, count: int) -> list[Any]:
-    """Take the next events of one job."""
+    """Return the next events of one job."""
     found: list[Any] = []
     for event in events:
         if event is None or len(found) == count:
@@ -215,7 +215,7 @@ def take(events: Any, job_id: str, count: int) -> list[Any]:
 
 
 def test_an_idempotency_key_runs_the_command_once(tmp_path: Path) -> None:
-    """The second command gets the first one's receipt, and nothing runs twice."""
+    """The second submission gets the first one's receipt, and nothing runs twice."""
     count = tmp_path / "count"
     key = f"once {tmp_path}"
     first = dispatch("shell.cmd", {"argv": ["sh", "-c", f"echo x >>{count}"]}, idempotency_key=key)
@@ -226,7 +226,7 @@ def test_an_idempotency_key_runs_the_command_once(tmp_path: Path) -> None:
 
 
 def test_dependents_start_after_what_they_wait_for(tmp_path: Path) -> None:
-    """Not before the last of them has completed, and not at all if one fails."""
+    """It starts when the last dependency has completed, and not if one fails."""
     gate = tmp_path / "gate"
     first = shell(GATE, gate)
     second = dispatch("heartbeat", {}, depends_on=[first])
@@ -252,7 +252,7 @@ def test_delays_are_exact_on_an_idle_bridge() -> None:
 
 
 def test_waiting_runs_out() -> None:
-    """The wait ends in its time, with exit code 124, and the job goes on."""
+    """The wait times out with exit code 124, and the job goes on."""
     job_id = dispatch("heartbeat", {}, delay_s=60).job_id
     with pytest.raises(WaitTimeout) as caught:
         wait_for(job_id, timeout_s=0.05)
@@ -262,14 +262,14 @@ def test_waiting_runs_out() -> None:
 
 
 def test_unknown_jobs_are_not_found() -> None:
-    """By whatever function they are asked for."""
+    """Every function raises JobNotFound."""
     for ask in (get_job, get_receipt, wait_for, cancel, retry):
         with pytest.raises(JobNotFound):
             ask("0000000000zzzzzzzzzz")
 
 
 def test_many_can_wait_for_one_job(tmp_path: Path) -> None:
-    """All of them are woken by its end."""
+    """All of them return when it ends."""
     gate = tmp_path / "gate"
     job_id = shell(GATE, gate)
     ends: list[str] = []
@@ -283,7 +283,7 @@ def test_many_can_wait_for_one_job(tmp_path: Path) -> None:
 
 
 def test_a_job_that_cannot_be_read_is_ended_and_others_go_on(bridge: Bridge) -> None:
-    """A record written by another version fails with its reason instead of going round for ever."""
+    """A record of another version fails with the reason instead of being retried forever."""
     strange = make_job("heartbeat", {})
     request = bridge.admission.request(bridge.admission.prepare(strange))
     spec = b'{"job_type":"newer.kind","payload":{}}'
@@ -303,7 +303,7 @@ def test_the_list_shows_what_ran() -> None:
 
 
 def test_what_is_no_job_is_refused_by_name() -> None:
-    """A mapping handed to dispatch_many gets the remedy, not an AttributeError."""
+    """A mapping passed to dispatch_many raises an error with a remedy, not an AttributeError."""
     wrong: Any = {"job_type": "heartbeat", "payload": {}}
     with pytest.raises(InvalidJob, match="'dict' is not a job") as caught:
         dispatch_many([wrong])

@@ -1,4 +1,4 @@
-"""What waiting costs: a waiter and an idle worker leave the store alone; order holds through one thread."""
+"""An idle worker and a waiting client send nothing to the store; one thread keeps the order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IDLE_PER_S = 5.0
 
 
 def test_a_waiter_is_woken_and_does_not_ask(own: Bridge, valkey: str, prefix: str) -> None:
-    """While nothing happens it sends nothing; when the job ends it knows at once."""
+    """It sends nothing while nothing happens, and returns as soon as the job ends."""
     job_id = dispatch("heartbeat", {}).job_id
     ended: list[tuple[JobRecord, float]] = []
 
@@ -46,7 +46,7 @@ def test_a_waiter_is_woken_and_does_not_ask(own: Bridge, valkey: str, prefix: st
 def test_an_idle_worker_leaves_the_store_alone(
     own: Bridge, own_environ: dict[str, str], valkey: str, prefix: str
 ) -> None:
-    """It blocks on the bell instead of asking."""
+    """It blocks until it is woken instead of polling."""
     environ = {
         name: value
         for name, value in own_environ.items()
@@ -62,7 +62,7 @@ def test_an_idle_worker_leaves_the_store_alone(
 def test_one_thread_works_by_priority_and_arrival(
     own: Bridge, own_environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """Jobs that wait when a worker starts are run in their order."""
+    """Queued jobs run in order when a worker starts."""
     order = tmp_path / "order"
     priorities = [5, 1, 10, 5, 3, 1, 8, 5]
     jobs = [

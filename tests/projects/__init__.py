@@ -1,1 +1,1 @@
-"""Projects: worktrees, dependencies, concurrency, processes that are followed."""
+"""Projects: worktrees, dependencies, concurrency, tracked processes."""

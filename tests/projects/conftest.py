@@ -27,14 +27,14 @@ COMMAND = """command = ["sh", "-c", 'eval "$BRIDGE_TASK"']"""
 
 
 def git(directory: Path, *arguments: str) -> str:
-    """Run git as a user does and give its output."""
+    """Run git as a user does and return its output."""
     argv = [require_tool("git"), *arguments]
     ran = subprocess.run(argv, cwd=directory, capture_output=True, text=True, check=True)
     return ran.stdout.strip()
 
 
 def make_repository(path: Path) -> Path:
-    """Make a repository with one commit: two files, one of them in a folder."""
+    """Create a repository with one commit: two files, one of them in a folder."""
     (path / "sub").mkdir(parents=True)
     git(path, "init", "--quiet", "--initial-branch=main")
     git(path, "config", "user.email", "tester@example.org")
@@ -71,14 +71,14 @@ class Site:
         self.bridge.loaded.workspace.create()
 
     def add(self, task: str, project: str = "demo", **fields: Any) -> str:
-        """Dispatch a task and give its id."""
+        """Submit a task and return its id."""
         from ingress.dispatch import dispatch
 
         return dispatch("task.custom", {"task": task}, project=project, **fields).job_id
 
     @contextlib.contextmanager
     def workers(self, count: int = 1, *, threads: int = 4) -> Iterator[list[Worker]]:
-        """Run so many worker processes."""
+        """Run this number of worker processes."""
         with contextlib.ExitStack() as stack:
             yield [
                 stack.enter_context(
@@ -90,7 +90,7 @@ class Site:
 
 @pytest.fixture
 def site(environ: dict[str, str]) -> Iterator[Site]:
-    """A bridge whose leases are short; what runs in it is swept away."""
+    """A bridge with short leases; its processes are stopped afterwards."""
     made = Site({**environ, "BRIDGE_LEASE_S": "2", "BRIDGE_HEARTBEAT_S": "0.5"})
     yield made
     made.cli.end()
@@ -104,7 +104,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def project(path: Path, name: str = "demo", *more: str) -> str:
-    """Give the table of a project that runs its task as a shell script."""
+    """Return the settings of a project that runs its task as a shell script."""
     return "\n".join([f'[projects.{name}]\npath = "{path}"', COMMAND, *more, ""])
 
 

@@ -1,4 +1,4 @@
-"""A project with ``concurrency = 1`` never runs two tasks, whatever dies meanwhile."""
+"""A project with ``concurrency = 1`` never runs two tasks, even if workers are killed."""
 
 from __future__ import annotations
 

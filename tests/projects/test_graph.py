@@ -1,4 +1,4 @@
-"""Tasks that depend on one another: the order, the crash in the middle, what a failure means, no cycles."""
+"""Tasks with dependencies: order, a crash in between, failure, no cycles."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ CHOICES = {"": "cancelled", "skip": "cancelled", "fail": "failed", "run": "compl
 
 
 def test_what_becomes_of_a_dependent_is_a_choice(site: Site, desk: Path) -> None:
-    """When one that it depends on fails or is cancelled: skipped, failed or run all the same."""
+    """When a dependency fails or is cancelled: skipped, failed or run anyway."""
     with site.workers(threads=8):
         for bad in ("failed", "cancelled"):
             go = desk / f"go-{bad}"
@@ -109,7 +109,7 @@ def test_a_skipped_task_that_is_retried_waits_for_the_one_before(site: Site, des
 
 @pytest.mark.usefixtures("desk")
 def test_cycles_are_refused(site: Site) -> None:
-    """A job cannot depend on itself, nor on one that comes later, so no circle ever closes."""
+    """A job cannot depend on itself or on a later one, so there are no cycles."""
     own = new_job_id()
     with pytest.raises(InvalidJob, match="depends on"):
         site.add("true", job_id=own, depends_on=[own])
@@ -125,7 +125,7 @@ def test_cycles_are_refused(site: Site) -> None:
 
 @pytest.mark.usefixtures("desk")
 def test_if_failed_goes_with_after(site: Site) -> None:
-    """Alone it says nothing, which is wrong use."""
+    """Without --after it is wrong use."""
     code, out, err = site.cli("run", "demo", "x", "--if-failed", "run")
     assert (code, out) == (2, "")
     assert "--after" in err
@@ -133,7 +133,7 @@ def test_if_failed_goes_with_after(site: Site) -> None:
 
 @pytest.mark.usefixtures("desk")
 def test_run_after_one_that_has_failed_already(site: Site) -> None:
-    """It is refused, or runs at once if it was to run all the same."""
+    """It is refused, or runs at once with ``run``."""
     first = dispatch("heartbeat", {}).job_id
     cancel(first)
     refused = site.cli("run", "demo", "x", "--after", first)

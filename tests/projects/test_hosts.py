@@ -1,4 +1,4 @@
-"""Several hosts: what a worker elsewhere writes and changes is seen here."""
+"""Several hosts: output and changes of a worker on another host are visible here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.workers import Worker, running_worker, sweep
 
 @pytest.fixture
 def elsewhere(site: Site, repository: Path, tmp_path: Path) -> Iterator[tuple[Site, Worker]]:
-    """A host without workers, and a worker of a host that shares nothing with it but the store."""
+    """A host without workers, and a worker on a host that shares only the store with it."""
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     site.configure(project(here, "demo", "worktree = true"))
@@ -33,7 +33,7 @@ def elsewhere(site: Site, repository: Path, tmp_path: Path) -> Iterator[tuple[Si
 def test_output_comes_live_from_a_worker_on_another_host(
     site: Site, elsewhere: tuple[Site, Worker], tmp_path: Path
 ) -> None:
-    """``logs -f`` shows each line when it is written, and ends with the job."""
+    """``logs -f`` shows each line as it is written, and ends with the job."""
     _, worker = elsewhere
     gates = [tmp_path / f"gate-{number}" for number in range(3)]
     steps = "; ".join(
@@ -54,7 +54,7 @@ def test_output_comes_live_from_a_worker_on_another_host(
 def test_the_diff_is_shown_wherever_the_files_are(
     site: Site, elsewhere: tuple[Site, Worker], repository: Path, tmp_path: Path
 ) -> None:
-    """From the worktree while it is there, from the branch, and on another host from the result."""
+    """From the worktree while it exists, then from the branch, and on another host from the result."""
     there, _ = elsewhere
     gate = tmp_path / "gate"
     job_id = site.add(
@@ -87,7 +87,7 @@ def test_the_diff_is_shown_wherever_the_files_are(
 
 
 def test_a_diff_is_harmless_on_a_terminal(site: Site, elsewhere: tuple[Site, Worker]) -> None:
-    """Escapes in the files are shown, not obeyed; lines are coloured by us."""
+    """Control sequences in the files are escaped; the lines are coloured."""
     job_id = site.add(r"printf '\033]0;owned\007\n' > evil; exit 1")
     wait_for(job_id, timeout_s=10)
     for one in (site, elsewhere[0]):

@@ -1,4 +1,4 @@
-"""Cancellation and time limits wherever a job is: gracefully, then by force, and the answer says which."""
+"""Cancellation and time limits in every state: gracefully, then by force, and the answer tells which."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _is_ready(job_id: str) -> bool:
 
 
 def how(site: Site, job_id: str) -> str:
-    """Cancel a job and give the answer; nothing of it may be left."""
+    """Cancel a job and return the answer; none of its processes may be left."""
     code, out, err = site.cli("cancel", job_id)
     assert (code, err) == (0, "")
     assert find_marked("BRIDGE_JOB_ID", job_id) == []
@@ -39,7 +39,7 @@ def how(site: Site, job_id: str) -> str:
 
 
 def test_what_has_not_started_never_does(bridge: Site) -> None:
-    """Queued, scheduled, held: the answer says where the job was, and no worker gets it."""
+    """Queued, scheduled, held: the answer names the state, and no worker gets the job."""
     first = bridge.add("echo 1")
     held = bridge.add("echo 2", depends_on=[first])
     scheduled = dispatch("heartbeat", {}, delay_s=600).job_id
@@ -69,7 +69,7 @@ def test_what_runs_is_asked_first_and_then_made_to(bridge: Site) -> None:
 
 
 def test_a_time_limit_says_how_it_was_enforced(bridge: Site) -> None:
-    """The attempt has failed; its error tells the limit, and whether force was needed."""
+    """The attempt has failed; its error names the limit, and whether force was needed."""
     with bridge.workers():
         polite = bridge.add(POLITE, timeout_seconds=0.3)
         stubborn = bridge.add(STUBBORN, timeout_seconds=0.3)
@@ -83,7 +83,7 @@ def test_a_time_limit_says_how_it_was_enforced(bridge: Site) -> None:
 
 
 def test_output_with_escapes_is_harmless_on_every_way(bridge: Site) -> None:
-    """Title, colour, cursor and bell of an agent's output and progress are shown, never obeyed."""
+    """Control sequences in an agent's output and progress are escaped."""
     evil = r"\033[2J\033]0;owned\007\033[31mred\033[0m\r\b"
     with bridge.workers():
         job_id = bridge.add(

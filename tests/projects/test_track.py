@@ -1,4 +1,4 @@
-"""``3ox track``: a process that runs already, followed as a job by a process in the background."""
+"""``3ox track``: a running process, followed as a job by a background process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["configure"]
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is no child of the bridge."""
+    """A process that is not a child of the bridge."""
     process = subprocess.Popen(["sleep", "300"])
     yield process
     if process.poll() is None:
@@ -46,19 +46,19 @@ def bridge(site: Site) -> Site:
 
 
 def track(site: Site, pid: int, *options: str) -> str:
-    """Follow a process; gives the job's id."""
+    """Track a process and return the job's id."""
     code, out, err = site.cli("track", str(pid), *options)
     assert (code, err) == (0, "")
     return out.strip().rpartition(":")[2]
 
 
 def helper_of(job_id: str) -> int:
-    """Give the process that follows."""
+    """Return the process that tracks."""
     return int(str(get_job(job_id).worker_id).rsplit("-", 2)[1])
 
 
 def test_a_process_is_followed_to_its_end(bridge: Site, sleeper: subprocess.Popen[bytes]) -> None:
-    """The job runs while the process does, tells processor time and memory, and says that it has ended."""
+    """The job runs while the process does, and reports processor time, memory and the end."""
     job_id = track(bridge, sleeper.pid, "--project", "demo", "--name", "a long sleep")
     running = get_job(job_id)
     assert (running.status, running.job_type, running.project) == ("processing", "task.custom", "demo")
@@ -109,7 +109,7 @@ def test_what_is_not_there_is_refused(bridge: Site) -> None:
 
 
 def test_cancelling_leaves_the_process_alone(bridge: Site, sleeper: subprocess.Popen[bytes]) -> None:
-    """The job is cancelled, the follower ends, the process goes on; the answer says so."""
+    """The job is cancelled, the follower ends, the process goes on; the answer tells that."""
     job_id = track(bridge, sleeper.pid)
     helper = helper_of(job_id)
     code, out, _ = bridge.cli("cancel", job_id)
@@ -120,7 +120,7 @@ def test_cancelling_leaves_the_process_alone(bridge: Site, sleeper: subprocess.P
 
 
 def test_a_closed_terminal_ends_nothing(bridge: Site, sleeper: subprocess.Popen[bytes]) -> None:
-    """The terminal in which ``track`` was called hangs up, with all that still belongs to it."""
+    """Closing the terminal of ``track`` does not end the follower."""
     out = _on_a_terminal_that_hangs_up(bridge, "track", str(sleeper.pid))
     job_id = out.strip().rpartition(":")[2]
     assert get_job(job_id).status == "processing"
@@ -129,7 +129,7 @@ def test_a_closed_terminal_ends_nothing(bridge: Site, sleeper: subprocess.Popen[
 
 
 def test_a_killed_terminal_does_not_end_a_task(bridge: Site) -> None:
-    """A task goes on when the terminal that dispatched it hangs up, also one that is being followed there."""
+    """A task goes on when the terminal that submitted it is closed, also while it is followed there."""
     with bridge.workers():
         gate = bridge.home / "gate"
         task = f"echo begun; while [ ! -e {gate} ]; do sleep 0.02; done"
@@ -181,7 +181,7 @@ def test_a_worker_goes_on_when_the_follower_is_killed(bridge: Site, sleeper: sub
 
 
 def test_a_worker_of_another_host_refuses() -> None:
-    """It cannot see the process, and says where to follow it."""
+    """It cannot see the process; the error names the host to use."""
     process = TrackedProcess(pid=4321, host="elsewhere", started=1)
     run = JobRun("task.custom", {"task": "x"}, project="track", metadata=process.metadata())
     with pytest.raises(JobRefused, match="4321 runs on elsewhere") as caught:
@@ -190,7 +190,7 @@ def test_a_worker_of_another_host_refuses() -> None:
 
 
 def test_a_pid_that_is_used_again_is_another_process() -> None:
-    """A process of this pid that started at another time is not the one that was meant: that has ended."""
+    """A process with this pid but another start time is not the tracked one, which has ended."""
     mine = find_process(os.getpid())
     assert mine is not None
     other = TrackedProcess(pid=mine.pid, host=socket.gethostname(), started=mine.started + 1)
@@ -200,7 +200,7 @@ def test_a_pid_that_is_used_again_is_another_process() -> None:
 
 
 def test_only_an_operator_may_look_at_processes(configure: Configure, tmp_path: Path) -> None:
-    """The marks in a job of anybody else mean nothing: it is an ordinary task."""
+    """The metadata of a tracked process in any other job is ignored: it is an ordinary task."""
     configure(project(tmp_path))
     mine = find_process(os.getpid())
     assert mine is not None
@@ -212,7 +212,7 @@ def test_only_an_operator_may_look_at_processes(configure: Configure, tmp_path: 
 
 
 def test_the_policy_holds_for_it_too(site: Site, sleeper: subprocess.Popen[bytes]) -> None:
-    """What the policy denies is not followed."""
+    """A process that the policy denies is not tracked."""
     site.configure('[[policy]]\nsource = "cli"\nproject = "track"\neffect = "deny"\n')
     code, out, err = site.cli("track", str(sleeper.pid))
     assert (code, out) == (2, "")

@@ -1,4 +1,4 @@
-"""A worktree and branch of its own for each task: what is committed, kept, removed and shown."""
+"""A worktree and branch for each task: what is committed, kept, removed and shown."""
 
 from __future__ import annotations
 
@@ -41,37 +41,37 @@ class Trees:
         self.loaded: LoadedSettings = self.set()
 
     def set(self, *more: str, path: Path | None = None, **overrides: object) -> LoadedSettings:
-        """Configure the project anew, with further lines."""
+        """Configure the project with further lines."""
         where = self.repository if path is None else path
         self.loaded = self._configure(project(where, "demo", "worktree = true", *more), **overrides)
         return self.loaded
 
     def task(self, script: str, job_id: str | None = None) -> JobRun:
-        """Make a task."""
+        """Return a task."""
         more = {} if job_id is None else {"job_id": job_id}
         return JobRun("task.custom", {"task": script}, project="demo", **more)
 
     def run(self, script: str) -> Any:
-        """Run a task that succeeds, and give what it has changed."""
+        """Run a task that succeeds, and return its changes."""
         return self.task(script).run().changes
 
     def fail(self, script: str) -> Any:
-        """Run a task that fails, and give what it has changed."""
+        """Run a task that fails, and return its changes."""
         with pytest.raises(CommandFailed) as caught:
             self.task(script).run()
         return caught.value.result.changes  # type: ignore[attr-defined]
 
     @property
     def folder(self) -> Path:
-        """Where the worktrees lie."""
+        """The directory of the worktrees."""
         return self.loaded.workspace.worktrees_dir / "demo"
 
     def left(self) -> list[str]:
-        """Give what lies there."""
+        """Return the names in it."""
         return sorted(path.name for path in self.folder.iterdir())
 
     def branches(self) -> list[str]:
-        """Give the branches of the repository."""
+        """Return the branches of the repository."""
         return git(self.repository, "branch", "--format=%(refname:short)").splitlines()
 
 
@@ -102,7 +102,7 @@ def test_success_is_a_commit_on_a_branch_of_its_own(trees: Trees) -> None:
 
 
 def test_failure_keeps_the_worktree_as_it_is(trees: Trees) -> None:
-    """Nothing is committed, the files stay, and the diff tells of untracked ones too."""
+    """Nothing is committed, the files stay, and the diff includes untracked ones."""
     changes = trees.fail("echo more >> a.txt; echo new > c.txt; git add a.txt; exit 3")
     tree = Path(changes.path)
     assert (tree / "c.txt").read_text() == "new\n"
@@ -122,7 +122,7 @@ def test_a_task_that_changes_nothing_leaves_nothing(trees: Trees) -> None:
 
 
 def test_commits_of_the_task_itself_are_kept_whatever_branch_they_are_on(trees: Trees) -> None:
-    """The branch holds what the task committed and what it left; a branch that it made is not moved."""
+    """The branch has what the task committed and left; a branch created by the task is not moved."""
     script = (
         "git checkout -q -b mine; echo 1 > own.txt; git add own.txt; git commit -qm own; echo 2 > left.txt"
     )
@@ -144,7 +144,7 @@ def test_a_project_may_be_a_folder_of_a_repository(trees: Trees, repository: Pat
 
 
 def test_base_names_where_to_start(trees: Trees, repository: Path) -> None:
-    """A branch or tag of that name is the start; a name that there is not is refused, and named."""
+    """The worktree starts from that branch or tag; an unknown name is refused."""
     git(repository, "tag", "v1")
     (repository / "a.txt").write_text("changed\n")
     git(repository, "commit", "--quiet", "-am", "second")
@@ -158,7 +158,7 @@ def test_base_names_where_to_start(trees: Trees, repository: Path) -> None:
 
 
 def test_what_has_no_repository_or_commit_is_refused(trees: Trees, tmp_path: Path) -> None:
-    """The refusal says what to do."""
+    """The error names the remedy."""
     plain, empty = tmp_path / "plain", tmp_path / "empty"
     plain.mkdir()
     empty.mkdir()
@@ -211,7 +211,7 @@ def test_a_long_diff_is_cut_and_says_so(trees: Trees) -> None:
 
 @given(st.text(), st.integers(min_value=0, max_value=200))
 def test_bounded_keeps_whole_lines_within_the_limit(text: str, limit_bytes: int) -> None:
-    """Whatever the text, what is kept begins it, fits, and is whole if nothing is missing."""
+    """For any text, what is kept is a prefix within the limit, and complete if nothing is missing."""
     data = text.encode(errors="replace")
     kept, cut = bounded(data, limit_bytes)
     assert data.decode().startswith(kept)
@@ -221,7 +221,7 @@ def test_bounded_keeps_whole_lines_within_the_limit(text: str, limit_bytes: int)
 
 
 def test_a_rerun_starts_from_a_clean_worktree(trees: Trees, repository: Path) -> None:
-    """What a crash left is gone: files, commits on the branch, a lock on the branch, half of a worktree."""
+    """Nothing of a crash is left: files, commits, a lock on the branch, an incomplete worktree."""
     job_id = new_job_id()
     with pytest.raises(CommandFailed):
         trees.task("echo x > left.txt; git add .; git commit -qm half; echo y > dirt; exit 1", job_id).run()
@@ -245,7 +245,7 @@ def test_kept_worktrees_are_bounded(trees: Trees, repository: Path) -> None:
 
 
 def test_a_cancelled_task_keeps_its_worktree(trees: Trees) -> None:
-    """After the command has ended the changes are described; nothing of git is left running."""
+    """The changes are described after the command; no git process is left."""
     run = trees.task("echo x > x; echo ready; sleep 300").start()
     eventually(lambda: run.reporter.text("out") == "ready\n")
     run.interrupt(JobCancelled)
@@ -258,7 +258,7 @@ def test_a_cancelled_task_keeps_its_worktree(trees: Trees) -> None:
 
 
 def test_a_program_that_does_not_exist_leaves_no_worktree(trees: Trees, configure: Configure) -> None:
-    """A refused task has changed nothing that could be worth keeping."""
+    """A refused task leaves nothing behind."""
     trees.loaded = configure(
         f'[projects.demo]\npath = "{trees.repository}"\ncommand = ["no-such-program"]\nworktree = true\n'
     )
@@ -269,7 +269,7 @@ def test_a_program_that_does_not_exist_leaves_no_worktree(trees: Trees, configur
 
 
 def test_tasks_of_one_repository_at_the_same_time(trees: Trees) -> None:
-    """Six at once do not get in one another's way."""
+    """Six tasks at once do not disturb each other."""
     runs = [trees.task(f"echo {number} > file-{number}").start() for number in range(6)]
     found = [run.finish(30.0).changes for run in runs]
     assert [change.files for change in found] == [1] * 6
@@ -292,7 +292,7 @@ def test_another_repository_in_the_environment_is_not_touched(
 def test_what_git_does_for_a_task_is_found_when_its_worker_is_lost(
     trees: Trees, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever clears up after a killed worker ends its git too, which would write beside the next one."""
+    """Cleaning up after a killed worker also stops its git, which would write beside the next attempt."""
     seen, folder = tmp_path / "seen", tmp_path / "bin"
     folder.mkdir()
     watched = folder / "git"
