@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import dramatiq
+from dramatiq.middleware import AgeLimit, Callbacks, Pipelines, ShutdownNotifications
 
 from actors.ask import ask, telegram
-from actors.context import current_job, set_settings
+from actors.context import set_settings
 from actors.context import settings as settings_now
 from actors.deliver import Deliver
 from actors.egress.plugin import destination_plugins
@@ -20,12 +21,14 @@ from actors.rest_request import rest_request
 from actors.shell_cmd import shell_cmd
 from actors.task_custom import task_custom
 from middleware.approval_expiry import ApprovalExpiry
+from middleware.async_actors import AsyncActors
 from middleware.broker.admission import make_admission, make_scripts
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.vitals import watchdog_paths
 from middleware.cancellation import Cancellation
 from middleware.context import JobInterrupted
 from middleware.current_job import CurrentJob
+from middleware.group_callbacks import BridgeGroupCallbacks
 from middleware.heartbeat import Heartbeat
 from middleware.job.keys import DELIVER_QUEUE, QUEUE
 from middleware.job.reader import Reader
@@ -36,10 +39,12 @@ from middleware.policy import AttemptPolicy
 from middleware.progress import Progress
 from middleware.receipts import Receipts
 from middleware.recovery import Recovery
+from middleware.results import BridgeResults
 from middleware.retention import Retention
 from middleware.retries import Retries
 from middleware.time_limit import TimeLimit
 from middleware.tracing import Tracing
+from middleware.type_publisher import TypePublisher
 from middleware.watchdog_client import WatchdogClient
 from ops.errors import JobFailed
 from ops.logs import configure_logging
@@ -60,22 +65,6 @@ ACTORS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _attempt(name: str, function: Callable[[Any], Any], policy: AttemptPolicy) -> Callable[[Any], None]:
-    """Return a function that checks the policy, runs the actor and stores its result in the job's context.
-
-    The result is not returned, because Dramatiq warns about every result that its Results middleware does not
-    handle; Receipts reads it from the context.
-    """
-
-    def run(payload: Any) -> None:
-        context = current_job()
-        policy.require(context.job)
-        context.set_result(function(payload))
-
-    run.__name__ = run.__qualname__ = name
-    return run
-
-
 def _boot(loaded: LoadedSettings, unit: str) -> None:
     """Set up the logging of a worker process, and load the plug-ins that its actors use."""
     configure_logging(loaded, process=unit)
@@ -86,7 +75,24 @@ def _boot(loaded: LoadedSettings, unit: str) -> None:
 
 
 def build_broker(loaded: LoadedSettings) -> BridgeBroker:
-    """Return the broker with its middleware and every actor registered; does not connect yet.
+    """Return the broker with all its middleware and every built-in actor; it connects to nothing yet.
+
+    It is also Dramatiq's global broker from then on.
+
+    Args:
+        loaded: The settings of this process.
+
+    Raises:
+        SettingsError: ``redis_url`` is malformed.
+    """
+    broker = make_broker(loaded)
+    _declare(broker, loaded.settings)
+    dramatiq.set_broker(broker)
+    return broker
+
+
+def make_broker(loaded: LoadedSettings) -> BridgeBroker:
+    """Return a broker with all middleware and no actor.
 
     Args:
         loaded: Settings of this process.
@@ -100,13 +106,14 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
     scripts = make_scripts(store, settings)
     admission = make_admission(scripts, settings)
     admission.follow_settings(lambda: settings_now().settings)
-    policy = AttemptPolicy(lambda: settings_now().settings, admission.approvals)
+    reader = Reader(store, settings.key_prefix)
+    policy = AttemptPolicy(lambda: settings_now().settings, admission.approvals, admission.types)
     progress = Progress(interval_s=settings.progress_interval_s, output_max_bytes=settings.output_max_bytes)
     current = CurrentJob(progress.reporter, lambda: broker.worker_id)
     unit = os.environ.get("BRIDGE_UNIT", "worker")
-    # Outermost first: before_... hooks run from top to bottom, after_... hooks from bottom to top. So an
-    # exception of an attempt goes to Cancellation, Retries and Receipts, in this order; and Heartbeat has
-    # released the lease when WatchdogClient disconnects.
+    # Outermost first: before_... hooks run from top to bottom, after_... hooks from bottom to top. So what an
+    # attempt raised goes to Cancellation, Retries and Receipts, in this order; and Heartbeat has given up the
+    # lease when WatchdogClient disconnects. The policy is last of ours: the time limit bounds its wait.
     broker = BridgeBroker(
         scripts,
         admission,
@@ -119,6 +126,11 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
                 on_boot=lambda: _boot(loaded, unit),
             ),
             WatchdogClient(watchdog_paths(loaded), settings),
+            # Dramatiq's own, told of an end when it is decided; what they enqueue is committed with it.
+            Callbacks(),
+            Pipelines(),
+            BridgeGroupCallbacks(scripts),
+            BridgeResults(reader),
             Receipts(result_max_bytes=settings.result_max_bytes),
             Retries(settings),
             Heartbeat(interval_s=min(settings.heartbeat_s, settings.lease_s / 3)),
@@ -129,16 +141,20 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
             current,
             TimeLimit(current, settings),
             Cancellation(current),
+            policy,
+            TypePublisher(interval_s=settings.heartbeat_s),
+            AsyncActors(),
+            AgeLimit(),
+            ShutdownNotifications(),
         ],
     )
     add_plugin_middleware(broker)
-    _declare(broker, policy, settings, Reader(store, settings.key_prefix))
-    dramatiq.set_broker(broker)
     return broker
 
 
-def _declare(broker: BridgeBroker, policy: AttemptPolicy, settings: Settings, reader: Reader) -> None:
-    """Register every actor: those of the job types and the one that delivers results."""
+def _declare(broker: BridgeBroker, settings: Settings) -> None:
+    """Register every actor: those of the job types, and the one that delivers results."""
+    reader = Reader(broker.scripts.store, settings.key_prefix)
     waits = JOB_TYPES.limits(DELIVER, settings)
     deliver = Deliver(reader, backoff_min_s=waits.backoff_min_s, backoff_max_s=waits.backoff_max_s)
     declared: list[tuple[str, Callable[[Any], Any], str]] = [(DELIVER, deliver, DELIVER_QUEUE)]
@@ -150,4 +166,4 @@ def _declare(broker: BridgeBroker, policy: AttemptPolicy, settings: Settings, re
             broker=broker,
             throws=(JobFailed, JobInterrupted),
         )
-        declare(_attempt(name, function, policy))
+        declare(function)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
-from dramatiq.middleware import Interrupt
+from dramatiq.middleware import Interrupt, Shutdown
+from dramatiq.middleware import TimeLimitExceeded as DramatiqTimeLimitExceeded
 
 from middleware.job.records import StreamName
 from middleware.job.schema import Job
@@ -51,8 +52,6 @@ class JobContext:
         self.job = job
         self.attempt = attempt
         self.worker_id = worker_id
-        self._result: Any = None
-        self._has_result = False
         self.stopped = ""
         self._reporter = reporter
         # Re-entrant: without a store, Ctrl-C interrupts from a signal handler in the job's own thread.
@@ -64,23 +63,6 @@ class JobContext:
     def job_id(self) -> str:
         """The job's id."""
         return self.job.job_id
-
-    @property
-    def result(self) -> Any:
-        """What the actor returned; None before that."""
-        return self._result
-
-    def set_result(self, result: Any) -> None:
-        """Keep what the actor returned, for ``Receipts``; only what runs the actor calls this, once.
-
-        Dramatiq carries a return value to its own Results middleware only, and warns without it.
-
-        Raises:
-            RuntimeError: The attempt has a result already.
-        """
-        if self._has_result:
-            raise RuntimeError(f"the attempt of {self.job_id} has a result already")
-        self._result, self._has_result = result, True
 
     def progress(self, percent: float, message: str = "") -> None:
         """Report progress.
@@ -185,9 +167,9 @@ class JobCancelled(JobInterrupted):
     """The job was cancelled."""
 
 
-class WorkerStopping(JobInterrupted):
+class WorkerStopping(JobInterrupted, Shutdown):
     """The worker is stopping and the grace period is over: the job goes back to the queue."""
 
 
-class TimeLimitExceeded(JobInterrupted):
+class TimeLimitExceeded(JobInterrupted, DramatiqTimeLimitExceeded):
     """The attempt has reached the job's time limit."""

@@ -2,42 +2,73 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 
+from dramatiq.middleware import SkipMessage
+
 from middleware.broker.approvals import Approvals
+from middleware.broker.broker import BridgeBroker
+from middleware.broker.message import JobMessage
+from middleware.broker.scripts import Settlement
+from middleware.broker.type_directory import TypeDirectory
 from middleware.context import current_job
 from middleware.job.policy import APPROVE, Policy
+from middleware.job.records import JobError
 from middleware.job.schema import Job
 from middleware.job.types import DELIVER
+from middleware.job_middleware import JobMiddleware
 from ops.backoff import Backoff
-from ops.errors import PolicyDenied, StoreUnreachable
+from ops.errors import BridgeError, PolicyDenied, StoreUnreachable
 from ops.settings.load import Settings
 
+logger = logging.getLogger(__name__)
 
-class AttemptPolicy:
+
+class AttemptPolicy(JobMiddleware):
     """Lets an attempt begin, or refuses the job for good.
 
-    It is called inside the attempt and is not a middleware: Dramatiq logs what a hook raises and runs the
-    actor nevertheless.
+    Hazard: Dramatiq logs what a hook raises and runs the actor nevertheless; so every exception here skips
+        the attempt.
 
     Args:
         settings: Returns the current settings.
         approvals: Knows which jobs were approved.
+        types: The job types.
     """
 
-    def __init__(self, settings: Callable[[], Settings], approvals: Approvals) -> None:
+    def __init__(self, settings: Callable[[], Settings], approvals: Approvals, types: TypeDirectory) -> None:
         self._settings = settings
         self._approvals = approvals
+        self._runs_programs = types.runs_programs
         self._lock = threading.Lock()
         self._read_from: Settings | None = None
-        self._policy = Policy(())
+        self._policy = Policy((), runs_programs=self._runs_programs)
+
+    @property
+    def actor_options(self) -> set[str]:
+        """``runs_programs``: the policy guards the actor as it guards commands."""
+        return {"runs_programs"}
+
+    def job_starting(self, broker: BridgeBroker, message: JobMessage) -> None:
+        """Fail a job that may not run, without an attempt of its actor."""
+        try:
+            self.require(message.job)
+        except Exception as error:
+            if not isinstance(error, PolicyDenied):
+                logger.exception("job.policy_failed: %s", message.job.job_id)
+            cause = error.message.rstrip(".") if isinstance(error, BridgeError) else type(error).__name__
+            message.settle(
+                Settlement(outcome="failed", error=JobError.of(error).encode(), reason=f"refused: {cause}")
+            )
+            raise SkipMessage(str(error)) from error
 
     def _current(self) -> Policy:
         settings = self._settings()
         if settings is not self._read_from:
             with self._lock:
-                self._policy = Policy(settings.policy)
+                self._policy = Policy(settings.policy, runs_programs=self._runs_programs)
                 self._read_from = settings
         return self._policy
 

@@ -50,9 +50,15 @@ class Receipts(JobMiddleware):
         self._result_max_bytes = result_max_bytes
 
     def job_ended(self, broker: BridgeBroker, message: JobMessage, exception: BaseException | None) -> None:
-        """Settle an attempt that succeeded."""
-        if exception is None and message.settlement is None:
-            message.settle(self._completed(None if message.context is None else message.context.result))
+        """Settle an attempt that succeeded, or that a middleware failed without an exception."""
+        if exception is not None or message.settlement is not None:
+            return
+        message.settle(_FAILED_BY_MIDDLEWARE if message.failed else self._completed(message.result))
+
+    def job_skipped(self, broker: BridgeBroker, message: JobMessage) -> None:
+        """Settle an attempt that a middleware skipped: completed, unless it failed the message."""
+        if message.settlement is None:
+            message.settle(_FAILED_BY_MIDDLEWARE if message.failed else _SKIPPED_BY_MIDDLEWARE)
 
     def _completed(self, result: Any) -> Settlement:
         try:
@@ -70,3 +76,11 @@ class Receipts(JobMiddleware):
 def _unfit(message: str, remedy: str) -> Settlement:
     error = JobFailed(message, remedy=remedy)
     return Settlement(outcome="failed", error=JobError.of(error).encode(), reason=str(error))
+
+
+_FAILED_BY_MIDDLEWARE = Settlement(
+    outcome="failed",
+    error=JobError.of(JobFailed("a middleware failed the message, for instance for its age.")).encode(),
+    reason="failed by a middleware",
+)
+_SKIPPED_BY_MIDDLEWARE = Settlement(outcome="completed", reason="skipped by a middleware")

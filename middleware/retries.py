@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 import traceback
+from collections.abc import Callable
+from typing import Any
 
+import msgspec
 from dramatiq.errors import Retry
+from dramatiq.middleware import Shutdown
 
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
 from middleware.broker.scripts import Settlement
 from middleware.context import TimeLimitExceeded, WorkerStopping
+from middleware.job.base import MAX_RETRIES_LIMIT, ActorJob
 from middleware.job.keys import Keys
 from middleware.job.records import JobError, utc
 from middleware.job.types import JOB_TYPES
@@ -22,6 +28,9 @@ from middleware.time_limit import time_limit_s
 from ops.backoff import exponential_s
 from ops.errors import BridgeError, JobFailed, JobParked, JobRefused, StoreUnreachable
 from ops.settings.load import Settings
+from ops.settings.work import TypeSettings
+
+logger = logging.getLogger(__name__)
 
 
 def retry_wait_s(retries_used: int, *, min_s: float, max_s: float, fraction: float) -> float:
@@ -56,19 +65,42 @@ class Retries(JobMiddleware):
 
     @property
     def actor_options(self) -> set[str]:
-        """``throws``: exceptions that are an outcome, for which Dramatiq logs no traceback."""
-        return {"throws"}
+        """Dramatiq's options for retries; see ``dramatiq.middleware.Retries``."""
+        return {"max_retries", "min_backoff", "max_backoff", "retry_when", "throws", "on_retry_exhausted"}
 
     def job_ended(self, broker: BridgeBroker, message: JobMessage, exception: BaseException | None) -> None:
         """Settle a failed attempt."""
         if exception is None or message.settlement is not None:
             return
         interrupt = None if message.context is None else message.context.interrupt_requested
-        if interrupt is WorkerStopping:
+        if interrupt is WorkerStopping or isinstance(exception, Shutdown):
             message.settle(Settlement(outcome="queued", reason="handed back: its worker was stopped"))
             return
         failure = self._time_limit_failure(message) if interrupt is TimeLimitExceeded else exception
-        message.settle(self._settle(message, failure, exception, _parked_before(broker, message)))
+        options = _Options(broker, message)
+        if options.throws and isinstance(failure, options.throws):
+            logger.info("Aborting message %r.", message.message_id)
+            message.fail()
+        settlement = self._settle(message, failure, exception, _parked_before(broker, message), options)
+        message.settle(settlement)
+        if settlement.outcome == "retrying":
+            self._note_retry(message, exception)
+            return
+        exhausted = not message.failed
+        self._note_retry(message, exception)
+        message.fail()
+        if exhausted and options.on_retry_exhausted:
+            broker.get_actor(options.on_retry_exhausted).send(
+                message.asdict(), {"retries": message.retries_used, "max_retries": message.job.max_retries}
+            )
+
+    @staticmethod
+    def _note_retry(message: JobMessage, exception: BaseException) -> None:
+        """Set the options that Dramatiq's ``Retries`` sets; callbacks and the next attempt see them."""
+        if isinstance(message.job, ActorJob):
+            message.options["retries"] = message.retries_used + 1
+            message.options["traceback"] = "".join(traceback.format_exception(exception, limit=30))
+            message.options["requeue_timestamp"] = time.time_ns() // 1_000_000
 
     def _time_limit_failure(self, message: JobMessage) -> JobFailed:
         stopped = "" if message.context is None else message.context.stopped
@@ -80,15 +112,23 @@ class Retries(JobMiddleware):
         )
 
     def _settle(
-        self, message: JobMessage, failure: BaseException, raised: BaseException, parked: ParkedAttempts
+        self,
+        message: JobMessage,
+        failure: BaseException,
+        raised: BaseException,
+        parked: ParkedAttempts,
+        options: _Options,
     ) -> Settlement:
-        expected = isinstance(failure, BridgeError | Retry)
+        expected = message.failed or isinstance(failure, BridgeError | Retry)
         trace = "" if expected else "".join(traceback.format_exception(raised))
         error = JobError.of(failure, traceback=trace).encode()
         result = result_of_failure(raised)
-        kind = JOB_TYPES.limits(message.job.job_type, self._settings)
+        kind = options.limits(self._settings)
         allowed = kind.max_retries if message.job.max_retries is None else message.job.max_retries
         used = message.retries_used - parked.count
+        exhausted = used >= allowed
+        if options.retry_when is not None:
+            exhausted = not options.retry_when(used, raised) or used >= MAX_RETRIES_LIMIT
         cause = (
             failure.message if isinstance(failure, BridgeError) else f"{type(failure).__name__}: {failure}"
         )
@@ -97,7 +137,7 @@ class Retries(JobMiddleware):
             return Settlement(outcome="failed", error=error, result=result, reason=f"refused: {cause}")
         if isinstance(failure, JobParked):
             return self._park(message, failure, parked, error)
-        if used >= allowed:
+        if exhausted or message.failed:
             attempts = f"after {used + 1} attempts" if used else "in its only attempt"
             return Settlement(
                 outcome="failed", error=error, result=result, reason=f"failed {attempts}: {cause}"
@@ -135,6 +175,40 @@ class Retries(JobMiddleware):
         return Settlement(
             outcome="retrying", error=error, delay_ms=int(wait_s * 1000), reason=f"{PARKED}{until}: {cause}"
         )
+
+
+class _Options:
+    """Dramatiq's options of an attempt: those of its message, else those of its actor.
+
+    Args:
+        broker: Knows the actor.
+        message: The attempt.
+    """
+
+    def __init__(self, broker: BridgeBroker, message: JobMessage) -> None:
+        self._types = broker.types
+        self._message = message
+        actor = None if JOB_TYPES.get(message.actor_name) else broker.actors.get(message.actor_name)
+        self._of_actor: dict[str, Any] = {} if actor is None else actor.options
+        throws = self._of_actor.get("throws")
+        self.throws: tuple[type[BaseException], ...] = (
+            () if throws is None else tuple(throws) if isinstance(throws, tuple | list) else (throws,)
+        )
+        self.retry_when: Callable[[int, BaseException], bool] | None = self._of_actor.get("retry_when")
+        self.on_retry_exhausted: str | None = self._get("on_retry_exhausted")
+
+    def _get(self, name: str) -> Any:
+        return self._message.options.get(name, self._of_actor.get(name))
+
+    def limits(self, settings: Settings) -> TypeSettings:
+        """Return the limits of the job type, with the backoff that the message sets."""
+        limits = self._types.limits(self._message.job.job_type, settings)
+        own = {
+            f"{limit}_s": self._message.options[option] / 1000
+            for option, limit in (("min_backoff", "backoff_min"), ("max_backoff", "backoff_max"))
+            if option in self._message.options
+        }
+        return msgspec.structs.replace(limits, **own) if own else limits
 
 
 def _parked_before(broker: BridgeBroker, message: JobMessage) -> ParkedAttempts:

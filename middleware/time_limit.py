@@ -48,6 +48,11 @@ class TimeLimit(JobMiddleware):
         self._next_check_s = float("inf")
         self._running = False
 
+    @property
+    def actor_options(self) -> set[str]:
+        """``time_limit``: Dramatiq's, in ms; it becomes the job's ``timeout_seconds``."""
+        return {"time_limit"}
+
     def worker_started(self, broker: BridgeBroker, worker: Any) -> None:
         """Start the thread that checks the deadlines."""
         self._running = True

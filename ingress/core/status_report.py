@@ -8,7 +8,7 @@ from typing import Any
 from ingress.core.bridge import Bridge
 from middleware.broker.spending import NANO_PER_USD, day_use_command, read_day_use
 from middleware.job.deliveries import undelivered
-from middleware.job.keys import DELIVER_QUEUE, QUEUE, QUEUES
+from middleware.job.keys import DELIVER_QUEUE
 from middleware.job.records import utc, utc_now
 from ops.local_model.paths import running_models
 
@@ -38,8 +38,8 @@ def overview(bridge: Bridge) -> dict[str, Any]:
             day_use_command(keys.prefix, today),
         ],
     )
-    summaries = {name: bridge.reader.summary(name) for name in QUEUES}
-    queue = _queue(summaries[QUEUE])
+    summaries = {name: bridge.reader.summary(name) for name in (*bridge.reader.queues(), DELIVER_QUEUE)}
+    queue = _queue(bridge.reader.summary())
     return {
         "store": {
             "url": store.url,

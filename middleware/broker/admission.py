@@ -14,6 +14,7 @@ import msgspec
 from middleware.broker.admission_rules import AdmissionRules, Prepared
 from middleware.broker.approvals import Approvals
 from middleware.broker.scripts import Bounds, Enqueued, EnqueueRequest, Scripts
+from middleware.broker.type_directory import TypeDirectory
 from middleware.job.policy import ALLOW
 from middleware.job.reader import Reader
 from middleware.job.receipt import first_receipt
@@ -44,9 +45,11 @@ class Admission:
         scripts: The store functions.
         settings: Limits, projects, resources, policy; see ``follow_settings``.
         lookup: Returns the receipt of an earlier job, by its id.
+        types: The job types; the built-in ones by default.
         parent_trust: Returns the trust of the job that submits; no job gets more trust than its parent.
 
     Attributes:
+        types: The job types that this process knows.
         approvals: Jobs that wait for approval.
         latest: Returns the current settings.
     """
@@ -57,13 +60,15 @@ class Admission:
         settings: Settings,
         lookup: Callable[[str], Receipt],
         *,
+        types: TypeDirectory | None = None,
         parent_trust: Callable[[], Trust | None] = running_trust,
     ) -> None:
         self._scripts = scripts
         self._lookup = lookup
         self._parent_trust = parent_trust
         self.latest: Callable[[], Settings] = lambda: settings
-        self._rules = AdmissionRules(settings)
+        self.types = TypeDirectory() if types is None else types
+        self._rules = AdmissionRules(settings, self.types)
         self.approvals = Approvals(scripts, ttl_s=settings.approval_ttl_s)
 
     def follow_settings(self, latest: Callable[[], Settings]) -> None:
@@ -79,7 +84,7 @@ class Admission:
         """Return the current rules; a caller uses one result for all that it does with a job."""
         rules, latest = self._rules, self.latest()
         if latest is not rules.settings:
-            rules = self._rules = AdmissionRules(latest)
+            rules = self._rules = AdmissionRules(latest, self.types)
         return rules
 
     def project(self, name: str) -> ProjectSettings:
@@ -194,6 +199,12 @@ class Admission:
         """Return the receipt for a reply of ``enqueue``; raise an error if the job was refused."""
         if reply.outcome == "full":
             raise queue_full(reply.waiting)
+        if reply.outcome == "queues":
+            raise InvalidJob(
+                f"there are {reply.waiting} queues already, which is the limit.",
+                remedy="Use one of the queues that exist; '3ox status --json' lists them.",
+                field="queue",
+            )
         if reply.outcome == "dependency" and reply.status == "itself":
             raise InvalidJob("The job depends on itself.", remedy="Name other jobs.", field="depends_on")
         if reply.outcome == "dependency":
@@ -246,4 +257,9 @@ def make_admission(scripts: Scripts, settings: Settings) -> Admission:
     """
     JOB_TYPES.require_settings(settings)
     reader = Reader(scripts.store, settings.key_prefix)
-    return Admission(scripts, settings, lambda job_id: reader.receipt(job_id, duplicate=True))
+    return Admission(
+        scripts,
+        settings,
+        lambda job_id: reader.receipt(job_id, duplicate=True),
+        types=TypeDirectory(reader.published_types),
+    )

@@ -9,11 +9,13 @@ import msgspec
 from msgspec import Struct
 
 from middleware.broker.scripts import EnqueueRequest
+from middleware.broker.type_directory import TypeDirectory
 from middleware.destinations import Destinations
 from middleware.job.base import DEFAULT_PRIORITY, POLICY_MARK
+from middleware.job.keys import QUEUE
 from middleware.job.policy import ALLOW, Policy
 from middleware.job.receipt import canonical_payload
-from middleware.job.schema import JOB_TYPES, Job, encode_job
+from middleware.job.schema import JOB_TYPES, ActorJob, Job, encode_job
 from ops.errors import InvalidJob, UnknownProject
 from ops.settings.load import ProjectSettings, Settings, TypeSettings
 
@@ -64,11 +66,13 @@ class AdmissionRules:
 
     Args:
         settings: Limits, projects, resources, policy.
+        types: The job types.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, types: TypeDirectory) -> None:
         self.settings = settings
-        self.policy = Policy(settings.policy)
+        self.policy = Policy(settings.policy, runs_programs=types.runs_programs)
+        self._directory = types
         self._destinations = Destinations(settings)
         self._types: dict[str, TypeSettings] = {}
 
@@ -82,6 +86,8 @@ class AdmissionRules:
             raise InvalidJob(
                 f"{type(job).__name__!r} is not a job.", remedy="Build it with make_job(type, payload, ...)."
             )
+        if isinstance(job, ActorJob):
+            job = self._checked_call(job)
         decision = self.policy.require(job)
         payload = self._encode_payload(job)
         limits = self._limits(job) if job.resources or job.project is not None else ""
@@ -94,6 +100,16 @@ class AdmissionRules:
         approval = "" if decision.effect == ALLOW else f"waiting for approval (rule {decision.rule})"
         complete = msgspec.structs.replace(job, **changes) if changes else job
         return Prepared(complete, payload, limits, approval)
+
+    def _checked_call(self, job: ActorJob) -> ActorJob:
+        """Return a call of a user's actor with its queue, if it fits the parameters.
+
+        Raises:
+            InvalidJob: The type is unknown, or an argument does not fit.
+        """
+        job_type = self._directory.require(job.job_type)
+        job_type.validate(job.payload)
+        return job if job.queue is not None else msgspec.structs.replace(job, queue=job_type.queue)
 
     def complete(self, job: Job) -> Job:
         """Fill in what the job leaves to the settings; see ``Admission.complete``."""
@@ -114,8 +130,7 @@ class AdmissionRules:
             kind = self._types[job_type] = JOB_TYPES.limits(job_type, self.settings)
         defaults: dict[str, Any] = {}
         if job.priority is None:
-            own = None if project is None else project.priority
-            defaults["priority"] = DEFAULT_PRIORITY if own is None else own
+            defaults["priority"] = self._priority(job.job_type, project)
         if job.timeout_seconds is None:
             limit_s = None if task is None else task.timeout_s
             defaults["timeout_seconds"] = kind.timeout_s if limit_s is None else limit_s
@@ -123,6 +138,20 @@ class AdmissionRules:
             retries = None if task is None else task.max_retries
             defaults["max_retries"] = kind.max_retries if retries is None else retries
         return defaults
+
+    def _priority(self, job_type: str, project: ProjectSettings | None) -> int:
+        if project is not None and project.priority is not None:
+            return project.priority
+        known = self._directory.find(job_type)
+        return DEFAULT_PRIORITY if known is None or known.priority is None else known.priority
+
+    def _type(self, job_type: str) -> TypeSettings:
+        if JOB_TYPES.get(job_type) is None:
+            return self._directory.limits(job_type, self.settings)  # may change with its worker
+        known = self._types.get(job_type)
+        if known is None:
+            known = self._types[job_type] = JOB_TYPES.limits(job_type, self.settings)
+        return known
 
     def _encode_payload(self, job: Job) -> bytes:
         try:
@@ -180,6 +209,7 @@ class AdmissionRules:
             priority=job.rank,
             spec=encode_job(spec),
             job_type=job.job_type,
+            queue=QUEUE if not isinstance(job, ActorJob) or job.queue is None else job.queue,
             input_sha256=hashlib.sha256(payload).hexdigest(),
             project="" if job.project is None else job.project,
             delay_ms=max(0, delay_ms),
@@ -193,7 +223,7 @@ class AdmissionRules:
 
 def _is_too_deep(payload: Any) -> bool:
     """Return whether a payload is nested deeper than ``PAYLOAD_DEPTH_MAX``."""
-    level = list(msgspec.structs.asdict(payload).values())
+    level = list((payload if isinstance(payload, dict) else msgspec.structs.asdict(payload)).values())
     for _ in range(PAYLOAD_DEPTH_MAX):
         containers = [value for value in level if isinstance(value, dict | list | tuple)]
         level = [

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import dramatiq
+import msgspec
 from dramatiq import Message
-from dramatiq.errors import QueueJoinTimeout
+from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.middleware import MiddlewareError
 
+from middleware.broker.actor_messages import job_of_message
+from middleware.broker.actor_types import job_type_of
 from middleware.broker.admission import Admission
 from middleware.broker.consumer import BridgeConsumer
 from middleware.broker.group_commit import GroupCommit
 from middleware.broker.message import JobMessage
-from middleware.broker.scripts import Scripts
+from middleware.broker.scripts import EnqueueRequest, Scripts, Settlement
 from middleware.broker.worker_state import WorkerState
-from middleware.job.schema import make_job
+from middleware.job.base import Job
+from middleware.job.keys import DELIVER_QUEUE, QUEUE
 from middleware.job.states import State
-from ops.errors import StoreUnreachable
+from middleware.job.trust import capped
+from middleware.job.types import JOB_TYPES
+from ops.errors import BridgeError, StoreUnreachable
+
+#: Signals after which an attempt is settled.
+_ATTEMPT_ENDED = frozenset({"process_message", "skip_message"})
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +46,9 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
 
     Attributes:
         group_commit: Commits how attempts ended.
+        types: The job types that this process knows.
+        carries_built_in: Whether this pool consumes the queues of built-in types too if it has actors of a
+            user.
     """
 
     def __init__(
@@ -49,6 +62,9 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
         WorkerState.__init__(self, scripts, lease_ms=lease_ms)
         self.admission = admission
         self.group_commit = GroupCommit(self)
+        self.types = admission.types
+        self.carries_built_in = False
+        self._settling = threading.local()
         self._hooks_by_name: dict[str, tuple[int, list[tuple[Callable[..., None], dramatiq.Middleware]]]] = {}
         dramatiq.Broker.__init__(self, middleware=middleware)
         self.queues: dict[str, None] = {}
@@ -67,7 +83,36 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
                 logger.critical("Unexpected failure in before_%s of %r.", signal, middleware, exc_info=True)
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Call the ``after_...`` hooks that are overridden, innermost first."""
+        """Call the ``after_...`` hooks that are overridden, innermost first.
+
+        What they enqueue after an attempt (a pipeline's next message, a callback, the same message again) is
+        committed with the end of the attempt, in one step.
+        """
+        if signal in _ATTEMPT_ENDED and isinstance(args[0], JobMessage):
+            self._emit_attempt_ended(signal, args[0], **kwargs)
+        else:
+            self._emit_after(signal, *args, **kwargs)
+
+    def _emit_attempt_ended(self, signal: str, message: JobMessage, **kwargs: Any) -> None:
+        """Call the hooks that settle an attempt; what they enqueue follows it.
+
+        Dramatiq calls them again, with the exception, if one is raised in this thread meanwhile: that must
+        not change an outcome that has been decided, nor what follows it.
+        """
+        if message.settlement is None:
+            message.ended = kwargs
+        elif message.hooks_called:
+            return
+        message.result = message.ended.get("result")
+        message.restart_follow_ups()
+        self._settling.message = message
+        try:
+            self._emit_after(signal, message, **message.ended)
+            message.hooks_called = message.settlement is not None
+        finally:
+            self._settling.message = None
+
+    def _emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
         for hook, middleware in self._hooks("after_" + signal):
             try:
                 hook(self, *args, **kwargs)
@@ -88,6 +133,27 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
             known = self._hooks_by_name[name] = (len(self.middleware), hooks)
         return known[1]
 
+    def declare_actor(self, actor: dramatiq.Actor[Any, Any]) -> None:
+        """Declare an actor; one that is not built in becomes a job type.
+
+        Raises:
+            ValueError: It has the queue of deliveries.
+        """
+        if JOB_TYPES.get(actor.actor_name) is None:
+            if actor.queue_name == DELIVER_QUEUE:
+                raise ValueError(f"the queue {DELIVER_QUEUE!r} is for deliveries of results; use another one")
+            self.types.declare(job_type_of(actor))
+        super().declare_actor(actor)
+
+    def get_declared_queues(self) -> set[str]:
+        """Return the queues that a worker of this process consumes: those of the actors that it declares.
+
+        A module of a user's actors imports the bridge's broker, and with it the built-in actors: those can
+        be sent, and are not consumed unless ``carries_built_in``.
+        """
+        own = {actor.queue_name for name, actor in self.actors.items() if JOB_TYPES.get(name) is None}
+        return set(self.queues) if self.carries_built_in or not own else own
+
     def declare_queue(self, queue_name: str) -> None:
         """Declare a queue. There are no delay queues: delayed jobs wait in the store."""
         if queue_name not in self.queues:
@@ -102,9 +168,15 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
             queue_name: Name of the queue.
             prefetch: Ignored; see ``slots.py``.
             timeout: Upper bound of one wait, in ms.
+
+        Raises:
+            QueueNotFound: The queue is not declared.
         """
         del prefetch
-        return BridgeConsumer(self, self.group_commit, queue_name, timeout)
+        self._require_queue(queue_name)
+        return BridgeConsumer(
+            self, self.group_commit, queue_name, timeout, types=self.types, carried=self.actors
+        )
 
     def is_ours(self, message: JobMessage) -> bool:
         """Return whether this worker still holds a delivery that did not start at once.
@@ -121,11 +193,16 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
             return True
         return held is not None and held.decode() == message.delivery
 
+    def _require_queue(self, queue_name: str) -> None:
+        if queue_name not in self.queues:
+            raise QueueNotFound(queue_name)  # type: ignore[no-untyped-call]
+
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
-        """Enqueue what ``actor.send(payload)`` built: it becomes a job like any other.
+        """Enqueue a message: it becomes a job like any other.
 
         Args:
-            message: Its only argument is the job type's payload; its options are fields of the job.
+            message: Of an actor of this process or of a published type. Of a built-in type its only argument
+                is the payload, and its options are fields of the job.
             delay: Time until it may start, in ms.
 
         Raises:
@@ -133,15 +210,61 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
             QueueFull: The queue is at its limit.
             StoreUnreachable: Nothing was enqueued, or enqueueing the same message again has no effect.
         """
-        payload = message.args[0] if message.args else message.kwargs
-        job = make_job(message.actor_name, payload, **message.options)
+        settling: JobMessage | None = getattr(self._settling, "message", None)
+        delay_ms = 0 if delay is None else delay
+        if settling is not None:
+            self._follow_up(settling, message, delay_ms)
+            return message
+        job = job_of_message(message, self.types)
         self.emit_before("enqueue", message, delay)
-        self.admission.submit([job], delay_ms=0 if delay is None else delay)
+        self.admission.submit([job], delay_ms=delay_ms)
         self.emit_after("enqueue", message, delay)
-        return message.copy(message_id=job.job_id) if message.message_id != job.job_id else message
+        if JOB_TYPES.get(message.actor_name) is not None and message.message_id != job.job_id:
+            return message.copy(message_id=job.job_id)
+        return message
+
+    def _follow_up(self, ended: JobMessage, message: Message[Any], delay_ms: int) -> None:
+        """Have a message committed with the end of the attempt whose hooks enqueue it."""
+        if message.message_id == ended.message_id and ended.settlement is None:
+            ended.settle(
+                Settlement(outcome="retrying", delay_ms=delay_ms, reason="enqueued again by a middleware")
+            )
+            return
+        try:
+            request = self.follower(ended.job, message, delay_ms=delay_ms)
+        except BridgeError as error:
+            ended.refuse_follow_up(error)
+        else:
+            ended.follow_up(request)
+
+    def follower(self, parent: Job, message: Message[Any], *, delay_ms: int = 0) -> EnqueueRequest:
+        """Return the request that enqueues what follows a job: with its trace, its source and its trust.
+
+        Args:
+            parent: The job that it follows.
+            message: What is to be enqueued.
+            delay_ms: Time until it may start.
+
+        Raises:
+            BridgeError: It does not fit the schema, or the policy denies it.
+        """
+        job = job_of_message(message, self.types)
+        inherited = {
+            "trace_id": parent.trace,
+            "source": parent.source,
+            "actor": parent.actor,
+            "trust": capped(job.trust, parent.trust),
+        }
+        prepared = self.admission.prepare(msgspec.structs.replace(job, **inherited))
+        return self.admission.request(prepared, delay_ms=delay_ms)
 
     def flush(self, queue_name: str) -> None:
-        """Cancel every queued job of this queue."""
+        """Cancel every queued job of this queue.
+
+        Raises:
+            QueueNotFound: The queue is not declared.
+        """
+        self._require_queue(queue_name)
         key = self.keys.state(State.QUEUED, queue_name)
         while ids := self.scripts.store.call("ZRANGE", key, 0, 99):
             for job_id in ids:
@@ -165,14 +288,14 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
 
         Raises:
             QueueJoinTimeout: The timeout elapsed.
+            QueueNotFound: The queue is not declared.
         """
+        self._require_queue(queue_name)
         deadline_s = time.monotonic() + (60.0 if timeout is None else timeout / 1000)
-        states = (State.SCHEDULED, State.RETRYING, State.HELD, State.PROCESSING, State.QUEUED)
-        counts = [("ZCARD", self.keys.state(state, queue_name)) for state in states]
         last = b"$"
         link = self.scripts.store.connect()
         try:
-            while any(self.scripts.store.pipeline(counts)):
+            while self._is_busy(queue_name):
                 left_s = deadline_s - time.monotonic()
                 if left_s <= 0:
                     raise QueueJoinTimeout(queue_name)  # type: ignore[no-untyped-call]
@@ -182,6 +305,18 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
                 link.read(left_s + self.scripts.store.timeout_s)
         finally:
             link.close()
+
+    def _is_busy(self, queue_name: str) -> bool:
+        """Return whether a job of a queue has not ended; looks at the first 1,000 of each state."""
+        store, keys = self.scripts.store, self.keys
+        states = (State.SCHEDULED, State.RETRYING, State.HELD, State.PROCESSING)
+        commands: list[tuple[str | int, ...]] = [("ZCARD", keys.state(State.QUEUED, queue_name))]
+        commands += [("ZRANGE", keys.state(state, queue_name), 0, 999) for state in states]
+        # In one transaction: a job that changes its state meanwhile would be missed.
+        queued, *found = store.pipeline([("MULTI",), *commands, ("EXEC",)])[-1]
+        ids = [job_id.decode() for page in found for job_id in page]
+        queues = store.pipeline([("HGET", keys.job(job_id), "queue") for job_id in ids]) if ids else []
+        return queued > 0 or any((QUEUE if name is None else name.decode()) == queue_name for name in queues)
 
     def close(self) -> None:
         """Close all connections."""

@@ -9,16 +9,18 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import hiredis
 from dramatiq import Consumer
 from dramatiq.broker import MessageProxy
 
+from middleware.broker.actor_messages import message_of_job
 from middleware.broker.group_commit import GroupCommit
 from middleware.broker.message import JobMessage
 from middleware.broker.scripts import Delivered, Settlement
 from middleware.broker.slots import SlotShare
+from middleware.broker.type_directory import TypeDirectory
 from middleware.broker.worker_state import WorkerState
 from middleware.job.keys import DELIVER_QUEUE, QUEUE
 from middleware.job.records import JobError
@@ -44,10 +46,23 @@ class BridgeConsumer(Consumer):
         group_commit: Commits how attempts ended.
         queue: Name of the queue.
         timeout_ms: Upper bound of one ``__next__``.
+        types: The job types.
+        carried: Names of the job types that this process carries.
     """
 
-    def __init__(self, state: WorkerState, group_commit: GroupCommit, queue: str, timeout_ms: int) -> None:
+    def __init__(
+        self,
+        state: WorkerState,
+        group_commit: GroupCommit,
+        queue: str,
+        timeout_ms: int,
+        *,
+        types: TypeDirectory,
+        carried: Container[str],
+    ) -> None:
         self._state = state
+        self._types = types
+        self._carried = carried
         self._group_commit = group_commit
         self._queue = queue
         self._timeout_s = timeout_ms / 1000
@@ -58,7 +73,7 @@ class BridgeConsumer(Consumer):
         self._fetched_s = 0.0
         self._backoff = Backoff()
         self._fetch_interval_s = _FETCH_INTERVAL_S.get(queue, _FETCH_INTERVAL_S[QUEUE])
-        self._share = SlotShare(state.slots, None if queue == QUEUE else _DELIVER_PART)
+        self._share = SlotShare(state.slots, _DELIVER_PART if queue == DELIVER_QUEUE else None)
 
     def __next__(self) -> MessageProxy | None:
         """Return the next job, or None after the timeout."""
@@ -124,7 +139,19 @@ class BridgeConsumer(Consumer):
             failure = Settlement(outcome="failed", error=JobError.of(error).encode(), reason=str(error))
             state.scripts.settle(state.worker_id, delivered.job_id, delivery, failure)
             return False
-        self._ready.append(JobMessage(job, delivered, delivery, self._queue, asked_s=asked_s))
+        if job.job_type not in self._carried:
+            reason = f"no worker on queue {self._queue} carries {job.job_type}"
+            logger.info("job.uncarried", extra={"job_id": job.job_id, "job_type": job.job_type})
+            state.scripts.park(state.worker_id, job.job_id, delivery, job_type=job.job_type, reason=reason)
+            return False
+        message = message_of_job(
+            job,
+            self._types,
+            queue=self._queue,
+            created_ms=delivered.created_ms,
+            options=delivered.options,
+        )
+        self._ready.append(JobMessage(job, delivered, delivery, message, asked_s=asked_s))
         return True
 
     def _listen(self) -> None:
@@ -164,7 +191,7 @@ class BridgeConsumer(Consumer):
     def _commit(self, message: MessageProxy) -> None:
         if not isinstance(message, JobMessage):
             raise TypeError(f"not a job: {message!r}")
-        settlement = message.settlement
+        settlement = message.complete_settlement()
         if settlement is None:
             # A middleware raised and Dramatiq only logged it. The job must not stay "processing".
             lost = StoreError("A middleware failed before the outcome was known; see 3ox.log.")

@@ -10,26 +10,27 @@
 --          on the processing set already, the reply to that fetch was lost: the same jobs are returned, no others
 -- ARGV[6]  duration of the worker's lease from now, in ms
 -- Reply    {ms until the next job is due or -1, then for each job: id, job as JSON, attempt, attempts before the
---          last retry by hand, time of creation}
+--          last retry by hand, time of creation, options of the message as an earlier attempt left them or ''}
 
 local worker, queue, delivery = ARGV[2], ARGV[3], ARGV[5]
 local room = tonumber(ARGV[4])
 local processing = P .. 'processing:' .. worker
-local ready = P .. 'queue:' .. queue
+local ready = set_of('queued', queue)
 local reply = { 0 }
 
 call('ZADD', P .. 'workers', NOW + ARGV[6], worker)
 
-local function give(id, spec, attempt, base, created)
+local function give(id, spec, attempt, base, created, options)
   local n = #reply
   reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4], reply[n + 5] = id, spec, attempt, base, created
+  reply[n + 6] = options or ''
 end
 
 local held = call('HGETALL', processing)
 for i = 1, #held, 2 do
   if held[i + 1] == delivery then
-    local job = call('HMGET', P .. 'job:' .. held[i], 'spec', 'attempt', 'base', 'created')
-    give(held[i], job[1], job[2], job[3] or '0', job[4])
+    local job = call('HMGET', P .. 'job:' .. held[i], 'spec', 'attempt', 'base', 'created', 'options')
+    give(held[i], job[1], job[2], job[3] or '0', job[4], job[5])
   end
 end
 if #reply > 1 then
@@ -77,7 +78,7 @@ while room > 0 and looked < 200 and not emptied do
   for i = 1, #popped, 2 do
     local id = popped[i]
     local key = P .. 'job:' .. id
-    local job = call('HMGET', key, 'spec', 'attempt', 'base', 'created', 'limits', 'score', 'reason')
+    local job = call('HMGET', key, 'spec', 'attempt', 'base', 'created', 'limits', 'score', 'reason', 'options')
     looked = looked + 1
     emptied = emptied and not job[5] -- the job that gets its turn may just have become ready
     if job[1] and (not job[5] or occupy(id, job[5], job[6])) then
@@ -91,7 +92,7 @@ while room > 0 and looked < 200 and not emptied do
       fence[#fence + 1], fence[#fence + 2] = id, delivery
       started[#started + 1] = id
       write_down(id, 'processing', attempt, worker)
-      give(id, job[1], attempt, job[3] or '0', job[4])
+      give(id, job[1], attempt, job[3] or '0', job[4], job[8])
       room = room - 1
     end
   end

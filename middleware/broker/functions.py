@@ -24,6 +24,8 @@ REFUSED_WHEN_FULL = frozenset({"adopt", "enqueue", "requeue"})
 #: its own again when it is missing.
 _VERSIONS_MAX = 4
 _NAME = "threeox_"
+#: What the functions share, in the order of their use.
+_SHARED = ("prelude.lua", "enqueue_batch.lua")
 
 
 class Library(Struct, frozen=True):
@@ -44,8 +46,8 @@ class Library(Struct, frozen=True):
 def library() -> Library:
     """Return the library of this version."""
     folder = Path(__file__).parent
-    prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
-    files = sorted(file for file in folder.glob("*.lua") if file.name != "prelude.lua")
+    prelude = "\n".join((folder / name).read_text(encoding="utf-8") for name in _SHARED)
+    files = sorted(file for file in folder.glob("*.lua") if file.name not in _SHARED)
     bodies = {file.stem: file.read_text(encoding="utf-8") for file in files}
     mark = hashlib.sha256("\0".join([prelude, *bodies, *bodies.values()]).encode()).hexdigest()[:12]
     functions = {name: f"{_NAME}{name}_{mark}" for name in bodies}

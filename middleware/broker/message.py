@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 from dramatiq import Message
 from dramatiq.broker import MessageProxy
 
-from middleware.broker.scripts import Delivered, Settlement
+from middleware.broker.scripts import Delivered, EnqueueRequest, GroupMember, Settlement
 from middleware.context import JobContext
+from middleware.job.records import JobError
 from middleware.job.schema import Job
+from ops.errors import BridgeError
 
 
 class JobMessage(MessageProxy):
@@ -17,7 +22,7 @@ class JobMessage(MessageProxy):
         job: What was submitted.
         delivered: The reply of ``fetch``.
         delivery: The delivery token, which fences off other workers; see ``fetch.lua``.
-        queue: Name of the queue that it was fetched from.
+        message: Dramatiq's message, with which the actor is called.
         asked_s: When it was fetched, by the monotonic clock.
 
     Attributes:
@@ -27,29 +32,36 @@ class JobMessage(MessageProxy):
         key: Job id and delivery token. The id alone is not unique: a job that was taken back while it runs
             here may be delivered to this very process again.
         context: Set while the job runs.
+        result: What the actor returned; set before the ``job_ended`` hooks run.
+        group: Group of which the job is a member, if its end may have followers.
+        ended: How the attempt ended, as Dramatiq told it first.
+        hooks_called: Whether all hooks have been called that settle the attempt.
         asked_s: When it was fetched, by the monotonic clock.
     """
 
     def __init__(
-        self, job: Job, delivered: Delivered, delivery: str, queue: str, *, asked_s: float = 0.0
+        self,
+        job: Job,
+        delivered: Delivered,
+        delivery: str,
+        message: Message[Any],
+        *,
+        asked_s: float = 0.0,
     ) -> None:
-        super().__init__(
-            Message(
-                queue_name=queue,
-                actor_name=job.job_type,
-                args=(job.payload,),
-                kwargs={},
-                options={},
-                message_id=job.job_id,
-                message_timestamp=delivered.created_ms,
-            ),
-        )
+        super().__init__(message)
         self.job = job
         self.delivered = delivered
         self.delivery = delivery
         self.key = (job.job_id, delivery)
         self.asked_s = asked_s
         self.context: JobContext | None = None
+        self.result: Any = None
+        self.group: GroupMember | None = None
+        self.ended: dict[str, Any] = {}
+        self.hooks_called = False
+        self._options_before = dict(message.options)
+        self._followers: dict[str, EnqueueRequest] = {}
+        self._refusal: BridgeError | None = None
         self._settlement: Settlement | None = None
 
     def __str__(self) -> str:
@@ -78,6 +90,38 @@ class JobMessage(MessageProxy):
             )
         self._settlement = settlement
 
+    def follow_up(self, request: EnqueueRequest) -> None:
+        """Enqueue a job in the step that commits the end of this attempt; the same job twice counts once."""
+        self._followers[request.job_id] = request
+
+    def refuse_follow_up(self, error: BridgeError) -> None:
+        """Note that a job that was to follow cannot be enqueued: this one then fails, with that reason."""
+        self._refusal = error
+
+    def restart_follow_ups(self) -> None:
+        """Forget what was to follow; the hooks that say so run again, after an interrupt."""
+        self._followers.clear()
+        self._refusal = None
+
+    def complete_settlement(self) -> Settlement | None:
+        """Return the settlement with what follows the attempt; None if no middleware has decided."""
+        settled = self._settlement
+        if settled is None or settled.outcome == "queued":
+            return settled
+        if self._refusal is not None and settled.outcome == "completed":
+            reason = f"what follows it was refused: {self._refusal.message}"
+            error = JobError.of(self._refusal).encode()
+            return msgspec.structs.replace(settled, outcome="failed", error=error, reason=reason)
+        changed = settled.outcome == "retrying" and self.options != self._options_before
+        if not (changed or self._followers or self.group):
+            return settled
+        return msgspec.structs.replace(
+            settled,
+            options=_encode_options(self.options) if changed else b"",
+            followers=tuple(self._followers.values()),
+            group=self.group,
+        )
+
     @property
     def attempt(self) -> int:
         """1 for the first attempt."""
@@ -87,3 +131,8 @@ class JobMessage(MessageProxy):
     def retries_used(self) -> int:
         """Retries used since the last retry by hand."""
         return self.delivered.attempt - self.delivered.base_attempt - 1
+
+
+def _encode_options(options: dict[str, Any]) -> bytes:
+    """Return options as JSON; one that has no JSON form is text: it is for people, as a traceback is."""
+    return msgspec.json.encode(options, enc_hook=str)

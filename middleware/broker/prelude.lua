@@ -9,12 +9,18 @@
 --
 -- Keys, without the prefix (`middleware/job/keys.py` builds the same names):
 --
---   queue:jobs              sorted set  queued jobs; score: priority * 10^14 + order of arrival
---   jobs:STATE              sorted set  jobs of every other state: scheduled and retrying by due time, held and
---                                       processing by when that began, completed, failed and cancelled by
---                                       when they ended
+--   queue:QUEUE             sorted set  queued jobs of a queue; score: priority * 10^14 + order of arrival
+--   jobs:STATE              sorted set  jobs of every other state, of all queues: scheduled and retrying by due time,
+--                                       held and processing by when that began, completed, failed and cancelled
+--                                       by when they ended
 --   queue:deliver           sorted set  the same for deliveries of results, whose ids are those of the jobs
 --   deliver:STATE                       with -1, -2, ...
+--   queues                  set         names of all queues but jobs and deliver; 1,000 at most
+--   types                   hash        job type that a worker has published -> JSON; 1,000 at most
+--   types:seen              sorted set  the same types, by when a worker last carried them
+--   uncarried:TYPE          set         held jobs that were fetched by a worker that does not carry their type
+--   group:ID                set         completed jobs of a group with completion callbacks; expires
+--   groupsize:ID            integer     number of its members; expires
 --   job:ID                  hash        what was submitted (`spec`), and its state
 --   receipts:ID             list        receipt chain, one line per transition
 --   result:ID               string      result, JSON
@@ -26,6 +32,7 @@
 --   index:tail              sorted set  the same ids reversed, to find a job by the end of its id
 --   index:type:T            sorted set  ids of the jobs of a type
 --   index:project:P         sorted set  ids of the jobs of a project
+--   index:queue:QUEUE       sorted set  ids of the jobs of a queue other than jobs and deliver
 --   idempotency:KEY         string      id of the job that was submitted with this key; expires
 --   approvals               sorted set  held jobs that wait for approval, by since when
 --   waiting:NAME            sorted set  held jobs that wait for a slot of a resource
@@ -83,19 +90,20 @@ end
 -- The transitions of middleware/job/states.py.
 local MOVES = ' queued>processing queued>held queued>cancelled scheduled>queued scheduled>cancelled'
   .. ' held>queued held>scheduled held>cancelled held>failed processing>completed processing>failed'
-  .. ' processing>cancelled processing>retrying processing>queued retrying>queued retrying>cancelled'
+  .. ' processing>cancelled processing>retrying processing>queued processing>held retrying>queued retrying>cancelled'
   .. ' failed>queued failed>held cancelled>queued cancelled>held '
 
 local function is_final(state)
   return state == 'completed' or state == 'failed' or state == 'cancelled'
 end
 
--- Sorted set of a state. Deliveries of results have sets of their own, so that no list of jobs shows them.
+-- Sorted set of a state: of queued jobs one per queue, of every other state one for all queues. Deliveries of results
+-- have sets of their own, so that no list of jobs shows them.
 local function set_of(state, queue)
   if state == 'queued' then
     return P .. 'queue:' .. queue
   end
-  return P .. queue .. ':' .. state
+  return P .. (queue == 'deliver' and 'deliver:' or 'jobs:') .. state
 end
 
 -- Orders by priority, then by arrival; exact in a double up to 10^14 arrivals.
@@ -391,9 +399,9 @@ local function promote(limit, queue)
     local first = call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]
     if first and first - NOW <= 0 then
       for _, id in ipairs(call('ZRANGEBYSCORE', set, '-inf', NOW, 'LIMIT', 0, limit)) do
-        local job = call('HMGET', P .. 'job:' .. id, 'score', 'attempt')
+        local job = call('HMGET', P .. 'job:' .. id, 'score', 'attempt', 'queue')
         if job[1] then
-          make_ready(id, state, queue, next_score(job[1]), 'it was due', job[2])
+          make_ready(id, state, job[3] or 'jobs', next_score(job[1]), 'it was due', job[2])
         else
           call('ZREM', set, id) -- its record was deleted by hand: it must not block the others
         end
@@ -412,7 +420,7 @@ end
 
 -- Deletes a job with all its keys.
 local function forget(id, state, queue)
-  local job = call('HMGET', P .. 'job:' .. id, 'spec')
+  local job = call('HMGET', P .. 'job:' .. id, 'spec', 'queue')
   call('ZREM', set_of(state, queue), id)
   call('ZREM', P .. 'index:all', id)
   call('ZREM', P .. 'index:tail', string.reverse(id))
@@ -422,6 +430,9 @@ local function forget(id, state, queue)
     if spec.project then
       call('ZREM', P .. 'index:project:' .. spec.project, id)
     end
+  end
+  if job[2] and job[2] ~= 'deliver' then
+    call('ZREM', P .. 'index:queue:' .. job[2], id)
   end
   call('DEL', P .. 'job:' .. id, P .. 'receipts:' .. id, P .. 'result:' .. id, P .. 'output:' .. id,
     P .. 'dependents:' .. id)

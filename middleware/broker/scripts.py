@@ -61,6 +61,7 @@ class Delivered(Struct, frozen=True, gc=False):
     attempt: int
     base_attempt: int
     created_ms: int
+    options: bytes = b""
 
 
 class Fetched(Struct, frozen=True):
@@ -93,6 +94,20 @@ class EnqueueRequest(Struct, frozen=True, kw_only=True, gc=False):
     sinks: str = ""
 
 
+class GroupMember(Struct, frozen=True, kw_only=True):
+    """Membership of a job in a group whose end has followers.
+
+    Attributes:
+        group_id: Id of the group; its size is in the store, see ``create_group``.
+        ttl_ms: How long the group is kept while it is unfinished.
+        followers: Jobs that are enqueued when its last member completes.
+    """
+
+    group_id: str
+    ttl_ms: int
+    followers: tuple[EnqueueRequest, ...] = ()
+
+
 class Settlement(Struct, frozen=True, kw_only=True):
     """How an attempt ended.
 
@@ -103,6 +118,9 @@ class Settlement(Struct, frozen=True, kw_only=True):
         error: JSON, or empty.
         delay_ms: For ``retrying``: time until the next attempt.
         reason: Why, in one sentence.
+        options: Options of the message for the next attempt, JSON; empty: as they were.
+        followers: Jobs that follow this attempt; they are enqueued in the same step.
+        group: Group of which this job is a member.
     """
 
     outcome: str
@@ -110,6 +128,9 @@ class Settlement(Struct, frozen=True, kw_only=True):
     error: bytes = b""
     delay_ms: int = 0
     reason: str = ""
+    options: bytes = b""
+    followers: tuple[EnqueueRequest, ...] = ()
+    group: GroupMember | None = None
 
 
 class Bounds(Struct, frozen=True, kw_only=True):
@@ -118,6 +139,7 @@ class Bounds(Struct, frozen=True, kw_only=True):
     Attributes:
         crash_pause_ms: Wait of a job after its second crash, see ``recover.lua``; not a setting.
         output_entries_max: Pieces of output kept per job; not a setting.
+        types_ttl_ms: How long a job type is known after the last worker that carried it; not a setting.
     """
 
     events_max: int = 10_000
@@ -127,6 +149,7 @@ class Bounds(Struct, frozen=True, kw_only=True):
     finished_max: int = 200_000
     max_crashes: int = 3
     crash_pause_ms: int = 1000
+    types_ttl_ms: int = 30 * 86_400_000
     output_entries_max: int = 10_000
 
 
@@ -248,8 +271,9 @@ class Scripts:
                 int(reply[at + 2]),
                 int(reply[at + 3]),
                 int(reply[at + 4]),
+                reply[at + 5],
             )
-            for at in range(1, len(reply), 5)
+            for at in range(1, len(reply), 6)
         ]
         return Fetched(reply[0], jobs)
 
@@ -271,7 +295,41 @@ class Scripts:
             _bounded(settlement.reason),
             self.bounds.retention_ms,
             self.bounds.finished_max,
+            *self._followers(settlement),
         )
+
+    def _followers(self, settlement: Settlement) -> list[Argument]:
+        """Return the arguments of ``settle`` from the 13th on; none if nothing follows the attempt."""
+        group = settlement.group
+        if not settlement.followers and group is None:
+            return [self.bounds.idempotency_ttl_ms, settlement.options]
+        arguments: list[Argument] = [self.bounds.idempotency_ttl_ms, settlement.options]
+        arguments += ["", 0] if group is None else [group.group_id, group.ttl_ms]
+        arguments.append(len(settlement.followers))
+        for request in (*settlement.followers, *(() if group is None else group.followers)):
+            arguments.extend(_enqueue_arguments(request))
+        return arguments
+
+    def create_group(self, group_id: str, size: int, *, ttl_ms: int) -> bool:
+        """Note the number of members of a group; returns whether it is new."""
+        reply = self.store.call("SET", f"{self.prefix}groupsize:{group_id}", size, "NX", "PX", ttl_ms)
+        return reply is not None
+
+    def park(self, worker_id: str, job_id: str, delivery: str, *, job_type: str, reason: str) -> None:
+        """Hold a fetched job whose type this worker does not carry, until a worker publishes that type."""
+        self.run("park", worker_id, job_id, delivery, job_type, _bounded(reason))
+
+    def publish(self, types: Iterable[tuple[str, str, bytes]]) -> list[str]:
+        """Publish the job types that a worker carries, and queue the jobs that were held for want of one.
+
+        Args:
+            types: Name, queue and description (JSON of ``PublishedType``) of each.
+
+        Returns:
+            Names that were refused, since the store has as many types as it may.
+        """
+        arguments = [part for row in types for part in row]
+        return [name.decode() for name in self.run("publish", self.bounds.types_ttl_ms, *arguments)]
 
     def settle(self, worker_id: str, job_id: str, delivery: str, settlement: Settlement) -> tuple[str, str]:
         """End an attempt.
@@ -386,7 +444,7 @@ def _enqueue_arguments(request: EnqueueRequest) -> tuple[Argument, ...]:
 
 def _enqueued(reply: list[Reply]) -> Enqueued:
     outcome = reply[0].decode()
-    if outcome == "full":
+    if outcome in {"full", "queues"}:
         return Enqueued(outcome, waiting=reply[1])
     if outcome == "dependency":
         return Enqueued(outcome, reply[1].decode(), reply[2].decode())

@@ -13,6 +13,12 @@
 -- ARGV[10] reason, or ''
 -- ARGV[11] retention of ended jobs, in ms
 -- ARGV[12] number of ended jobs of each state that are kept
+-- ARGV[13] how long an idempotency key is kept, in ms
+-- ARGV[14] options of the message for the next attempt, JSON, or ''
+-- ARGV[15] group that the job belongs to, or ''
+-- ARGV[16] how long an unfinished group is kept, in ms
+-- ARGV[17] number of jobs that follow this attempt
+-- ARGV[18] ... thirteen for each of those, as for `enqueue`; then the same for each job that follows the whole group
 -- Reply    {'settled', status}     committed
 --          {'already', status}     committed before by this same delivery, whose reply was lost
 --          {'superseded', status}  nothing done: the job is no longer this worker's
@@ -56,6 +62,10 @@ if ARGV[8] ~= '' then
   call('HSET', key, 'error', ARGV[8])
 end
 
+if ARGV[14] ~= '' then
+  call('HSET', key, 'options', ARGV[14])
+end
+
 if is_final(outcome) then
   if outcome == 'completed' and (attempt ~= '1' or job[5] or job[6]) then
     call('HDEL', key, 'error', 'limits', 'cancel', 'message', 'reason')
@@ -71,5 +81,19 @@ else
   call('HINCRBY', key, 'attempt', -1)
   call('HDEL', key, 'started')
   make_ready(id, 'processing', queue, job[3], reason)
+end
+if outcome ~= 'queued' and #ARGV > 14 then
+  local groups = 18 + ARGV[17] * FIELDS
+  local last = groups - 1
+  if outcome == 'completed' and ARGV[15] ~= '' then
+    local group = P .. 'group:' .. ARGV[15]
+    -- Each job counts once, however often it is run again.
+    local size = call('GET', P .. 'groupsize:' .. ARGV[15])
+    if call('SADD', group, id) == 1 and size and call('SCARD', group) == tonumber(size) then
+      last = #ARGV
+    end
+    call('PEXPIRE', group, ARGV[16])
+  end
+  enqueue_batch(18, last, ARGV[13])
 end
 return { 'settled', outcome }

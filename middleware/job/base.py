@@ -27,6 +27,13 @@ Short = Annotated[str, Meta(max_length=256)]
 #: Ids of ``new_job_id`` and those that a program chooses; safe in key and file names.
 JobId = Annotated[str, Meta(min_length=1, max_length=64, pattern=rf"^[0-9A-Za-z][0-9A-Za-z_-]*{_END}")]
 
+#: Actors may begin with an underscore.
+TypeName = Annotated[
+    str, Meta(min_length=1, max_length=64, pattern=rf"^[A-Za-z0-9_][A-Za-z0-9._@:+-]*{_END}")
+]
+#: As Dramatiq has them.
+QueueName = Annotated[str, Meta(min_length=1, max_length=64, pattern=rf"^[A-Za-z_][A-Za-z0-9._-]*{_END}")]
+
 Priority = Annotated[int, Meta(ge=1, le=10)]
 #: Seconds.
 TimeLimit = Annotated[float, Meta(gt=0, le=30 * 86_400)]
@@ -107,6 +114,26 @@ class Job(
     def trace(self) -> str:
         """The trace id; the job's own id if none is set."""
         return self.job_id if self.trace_id is None else self.trace_id
+
+
+class ActorJob(Job, frozen=True, kw_only=True, tag=False):
+    """A call of an actor that is not built in: any Dramatiq actor, of this version or of another one.
+
+    Attributes:
+        job_type: Name of the actor.
+        payload: The arguments by name; see ``signature.py``.
+        queue: Queue that it goes to; that of the job type when absent.
+        positional: Number of parameters, from the first, whose arguments are passed by position.
+        message_id: Id of the Dramatiq message, if it is not the job's; see ``ids.job_id_of_message``.
+        options: Options of the Dramatiq message that are not fields of the job.
+    """
+
+    job_type: TypeName  # a field here, since no struct stands for the type
+    payload: dict[str, Any] = {}
+    queue: QueueName | None = None
+    positional: Annotated[int, Meta(ge=0)] = 0
+    message_id: Short | None = None
+    options: dict[str, Any] = {}
 
 
 class UnreadableJob(Job, frozen=True, kw_only=True, tag="unreadable"):

@@ -6,11 +6,14 @@ since 1970 (48 bits) and ten random ones (50 bits).
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import time
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 ID_LENGTH = 20
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 
@@ -36,6 +39,25 @@ def new_job_id(now_ms: int | None = None) -> str:
     return _base32(stamp_ms) + _base32(int.from_bytes(os.urandom(7), "big"))
 
 
+def job_id_of_message(message_id: str, timestamp_ms: int) -> str:
+    """Return the job id of a Dramatiq message: the same message is the same job.
+
+    Dramatiq's ids are UUIDs, which do not sort by time.
+
+    Args:
+        message_id: Id of the message; one in the form of a job id is returned as it is.
+        timestamp_ms: When the message was made, in milliseconds since 1970.
+    """
+    if len(message_id) == ID_LENGTH and is_id_part(message_id):
+        return message_id
+    return _base32(timestamp_ms) + id_tail_of_message(message_id)
+
+
+def id_tail_of_message(message_id: str) -> str:
+    """Return the last ten characters of a message's job id, which do not depend on its time."""
+    return _base32(int.from_bytes(hashlib.sha256(message_id.encode()).digest()[:7], "big"))
+
+
 def made_ms(job_id: str) -> int:
     """Return when an id of ``new_job_id`` was made, in milliseconds since 1970."""
     number = 0
@@ -45,13 +67,14 @@ def made_ms(job_id: str) -> int:
 
 
 def id_named(text: str) -> str:
-    """Return the job id, or the part of one, that a user typed; it is not checked.
+    """Return the job id, or the part of one, that a user typed; it is not checked yet.
 
     Args:
-        text: An id in any case, also with the ``agent:PROJECT:`` that ``3ox run`` prints before it, or the id
-            of a receipt (``r-ID``).
+        text: An id in any case, with or without the ``agent:PROJECT:`` that ``3ox run`` prints before it; the
+            id of a receipt (``r-ID``); or the id of a Dramatiq message, a UUID.
     """
-    return text.rpartition(":")[2].strip().lower().removeprefix("r-")
+    word = text.rpartition(":")[2].strip().lower().removeprefix("r-")
+    return id_tail_of_message(word) if _UUID.fullmatch(word) else word
 
 
 def is_id_part(text: str) -> bool:

@@ -31,11 +31,18 @@ class Keys:
         self.unsealed = f"{prefix}unsealed"
         self.running = f"{prefix}running"
         self.approvals = f"{prefix}approvals"
+        self.queues = f"{prefix}queues"
+        self.types = f"{prefix}types"
 
     def state(self, state: State, queue: str = QUEUE) -> str:
-        """Return the sorted set of all jobs in this state."""
-        place = f"queue:{queue}" if state is State.QUEUED else f"{queue}:{state}"
-        return f"{self.prefix}{place}"
+        """Return the sorted set of the jobs in a state; only that of ``queued`` is one for each queue."""
+        if state is State.QUEUED:
+            return f"{self.prefix}queue:{queue}"
+        return f"{self.prefix}{DELIVER_QUEUE if queue == DELIVER_QUEUE else QUEUE}:{state}"
+
+    def index_queue(self, queue: str) -> str:
+        """Return the ids of all jobs of a queue other than ``jobs`` and ``deliver``."""
+        return f"{self.prefix}index:queue:{queue}"
 
     def job(self, job_id: str) -> str:
         """Return the job's hash."""

@@ -84,11 +84,18 @@ class Policy:
     """Decides by the rules; called once for each submission.
 
     Args:
-        rules: The rules, in order of priority.
+        rules: In their order.
+        runs_programs: Returns whether jobs of a type run programs.
     """
 
-    def __init__(self, rules: Sequence[PolicyRule]) -> None:
+    def __init__(
+        self,
+        rules: Sequence[PolicyRule],
+        *,
+        runs_programs: Callable[[str], bool] = JOB_TYPES.runs_programs,
+    ) -> None:
         self._rules = rules
+        self._runs_programs = runs_programs
         self._cached: dict[tuple[str, str], list[tuple[list[_Test], PolicyDecision]]] = {}
 
     def decide(self, job: PolicySubject) -> PolicyDecision:
@@ -107,7 +114,7 @@ class Policy:
                         break
                 else:
                     return decision
-        if JOB_TYPES.runs_programs(job_type) and (job.trust != "operator" or job.source not in LOCAL_SOURCES):
+        if self._runs_programs(job_type) and (job.trust != "operator" or job.source not in LOCAL_SOURCES):
             return _DEFAULT_DENY
         return _DEFAULT_ALLOW
 

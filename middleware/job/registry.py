@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Union
 
 import msgspec
 from msgspec import Struct
 
 from middleware.job.base import Job, Name
+from middleware.job.keys import QUEUE
+from middleware.job.signature import ActorSignature
 from ops.errors import InvalidJob, SettingsError
 from ops.settings.table import Settings
 from ops.settings.work import TypeOverrides, TypeSettings
@@ -18,13 +21,23 @@ class Payload(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     """Base of all payloads: immutable, strict, defaults left out when encoded."""
 
 
+#: Origin of the job types of ``types.py``.
+BUILT_IN = "built-in"
+
+
 class JobType(Struct, frozen=True, kw_only=True):
-    """The declaration of a job type.
+    """The declaration of a job type: a built-in one, or that of a user's actor.
 
     Attributes:
         name: What clients, settings and logs call it.
         summary: One line for lists and for the REST schema.
-        payload: What its actor needs.
+        payload: What its actor needs; None for a user's actor, whose payload is a mapping.
+        queue: Queue that its jobs go to.
+        priority: Priority of its jobs unless they have their own; None: the general default.
+        origin: ``built-in``, or the module that declares the actor.
+        signature: The parameters of a user's actor, in the process that declares it.
+        schema: JSON Schema of the payload of a user's actor that another process declares.
+        parameters: Names of the parameters of a user's actor, in their order.
         default_payload: Used if a job is submitted without one; None: a payload is required.
         needs_project: A job of this type must name a project.
         limits: Where its limits differ from the general defaults.
@@ -35,7 +48,13 @@ class JobType(Struct, frozen=True, kw_only=True):
 
     name: str
     summary: str
-    payload: type[Payload]
+    payload: type[Payload] | None
+    queue: str = QUEUE
+    priority: int | None = None
+    origin: str = BUILT_IN
+    signature: ActorSignature | None = None
+    schema: dict[str, Any] | None = None
+    parameters: tuple[str, ...] = ()
     default_payload: Payload | None = None
     needs_project: bool = False
     limits: TypeOverrides = TypeOverrides()
@@ -50,6 +69,8 @@ class JobType(Struct, frozen=True, kw_only=True):
             base: The other fields: ``Job``, or the request of an interface.
             ending: Ending of its name: ``Job`` makes ``ShellCmdJob`` of ``ShellCmdPayload``.
         """
+        if self.payload is None:
+            raise TypeError(f"{self.name} is an actor of a user: its jobs are of the struct ActorJob")
         default = () if self.default_payload is None else (self.default_payload,)
         fields: list[Any] = [("payload", self.payload, *default)]
         if self.needs_project:
@@ -64,6 +85,44 @@ class JobType(Struct, frozen=True, kw_only=True):
             frozen=True,
             kw_only=True,
         )
+
+    def limits_of(self, settings: Settings) -> TypeSettings:
+        """Return the limits of this type: those of 3ox.toml, else its own, else the general ones."""
+        layers = (settings.types.get(self.name, self.limits), self.limits)
+
+        def first(limit: str, general: float) -> Any:
+            values = (getattr(layer, limit) for layer in layers)
+            return next((value for value in values if value is not None), general)
+
+        return TypeSettings(
+            timeout_s=first("timeout_s", settings.default_timeout_s),
+            max_retries=first("max_retries", settings.default_max_retries),
+            backoff_min_s=first("backoff_min_s", settings.backoff_min_s),
+            backoff_max_s=first("backoff_max_s", settings.backoff_max_s),
+        )
+
+    def validate(self, payload: Mapping[str, Any]) -> None:
+        """Check the payload of a user's actor, by its signature or by its published schema.
+
+        Raises:
+            InvalidJob: It does not fit; names the field.
+        """
+        if self.signature is not None:
+            self.signature.validate(payload)
+        elif self.schema is not None:
+            from middleware.job.json_schema import validate
+
+            validate(payload, self.schema, self.parameters)
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON Schema (2020-12) of the payload."""
+        if self.payload is not None:
+            (_,), components = msgspec.json.schema_components([self.payload], ref_template="#/$defs/{name}")
+            body = dict(components.pop(self.payload.__name__))
+            return {**body, "$defs": components} if components else body
+        if self.signature is not None:
+            return self.signature.json_schema()
+        return {"type": "object"} if self.schema is None else self.schema
 
 
 class JobTypes:
@@ -125,17 +184,21 @@ class JobTypes:
             InvalidJob: They may not; names the nearest type and all that they may submit.
         """
         if name not in self:
-            raise InvalidJob(f"Unknown job type {name!r}.", remedy=_nearest(name, tuple(self)), field=field)
+            remedy = nearest(name, tuple(self))
+            raise InvalidJob(f"Unknown job type {name!r}.", remedy=remedy, field=field)
 
     def require_settings(self, settings: Settings) -> None:
         """Check the names of ``[types]`` in 3ox.toml.
 
+        A name that resembles none of ours may be the actor of a user, which this process need not know.
+
         Raises:
-            SettingsError: One of them is unknown; names the nearest one.
+            SettingsError: One of them is a mistyped name of ours; names that one.
         """
         for name in settings.types:
-            if name not in self._types:
-                remedy = _nearest(name, tuple(self._types))
+            near = difflib.get_close_matches(name, self._types, n=1, cutoff=0.8)
+            if name not in self._types and near:
+                remedy = nearest(name, tuple(self._types))
                 raise SettingsError(f"Unknown job type {name!r} in [types] of 3ox.toml.", remedy=remedy)
 
     def limits(self, name: str, settings: Settings) -> TypeSettings:
@@ -146,18 +209,8 @@ class JobTypes:
             settings: The settings.
         """
         declared = self._types.get(name)
-        own = TypeOverrides() if declared is None else declared.limits
-        layers = (settings.types.get(name, own), own)
-
-        def first(limit: str, general: float) -> Any:
-            values = (getattr(layer, limit) for layer in layers)
-            return next((value for value in values if value is not None), general)
-
-        return TypeSettings(
-            timeout_s=first("timeout_s", settings.default_timeout_s),
-            max_retries=first("max_retries", settings.default_max_retries),
-            backoff_min_s=first("backoff_min_s", settings.backoff_min_s),
-            backoff_max_s=first("backoff_max_s", settings.backoff_max_s),
+        return (JobType(name=name, summary="", payload=None) if declared is None else declared).limits_of(
+            settings
         )
 
     def runs_programs(self, name: str) -> bool:
@@ -166,10 +219,8 @@ class JobTypes:
         return declared is None or declared.runs_programs
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    """Return a remedy for an unknown name."""
-    import difflib
-
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return the remedy for an unknown job type: the name that was meant, and all known ones."""
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     return f"{hint}Use one of: {', '.join(known)}."

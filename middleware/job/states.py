@@ -41,7 +41,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.SCHEDULED: frozenset({State.QUEUED, State.CANCELLED}),
     State.HELD: frozenset({State.QUEUED, State.SCHEDULED, State.CANCELLED, State.FAILED}),
     State.PROCESSING: frozenset(
-        {State.COMPLETED, State.FAILED, State.CANCELLED, State.RETRYING, State.QUEUED},
+        {State.COMPLETED, State.FAILED, State.CANCELLED, State.RETRYING, State.QUEUED, State.HELD},
     ),
     State.RETRYING: frozenset({State.QUEUED, State.CANCELLED}),
     State.COMPLETED: frozenset(),

@@ -8,12 +8,14 @@ import signal
 import threading
 from collections.abc import Iterator
 
+from middleware.broker.actor_messages import message_of_job
 from middleware.broker.admission import Admission
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
-from middleware.broker.scripts import Scripts, Settlement
+from middleware.broker.scripts import Delivered, Scripts, Settlement
+from middleware.broker.type_directory import TypeDirectory
 from middleware.job.reader import Reader
-from middleware.job.schema import decode_job
+from middleware.job.schema import Job, decode_job
 from ops.settings.load import Settings
 from ops.store.client import Store
 from tests.middleware.driver import Driver
@@ -72,7 +74,7 @@ class CommittingWorker:
         )
         self.broker.delivery_arrived("jobs")
         assert len(fetched.jobs) == count
-        return [JobMessage(decode_job(job.spec), job, token, "jobs") for job in fetched.jobs]
+        return [delivery_of(job, token) for job in fetched.jobs]
 
     def release(self, count: int) -> None:
         """Count returned slots."""
@@ -97,3 +99,10 @@ class CommittingWorker:
     def chain(self, message: JobMessage) -> list[str]:
         """Read the statuses of a job's receipt chain."""
         return self.driver.chain(message.job.job_id)
+
+
+def delivery_of(delivered: Delivered, token: str, job: Job | None = None) -> JobMessage:
+    """Return the message of a delivery, as a consumer makes it."""
+    job = decode_job(delivered.spec) if job is None else job
+    message = message_of_job(job, TypeDirectory(), queue="jobs", created_ms=delivered.created_ms)
+    return JobMessage(job, delivered, token, message)

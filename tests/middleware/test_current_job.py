@@ -11,11 +11,10 @@ from middleware.broker.message import JobMessage
 from middleware.context import JobCancelled, JobInterrupted, TimeLimitExceeded
 from middleware.current_job import CurrentJob
 from middleware.job.records import StreamName
-from middleware.job.schema import decode_job
 from middleware.time_limit import TimeLimit
 from ops.settings.load import Settings
 from ops.settings.work import TypeOverrides
-from tests.middleware.committing_worker import make_broker
+from tests.middleware.committing_worker import delivery_of, make_broker
 from tests.middleware.driver import Driver
 from tests.support import eventually
 
@@ -41,9 +40,7 @@ def twice(driver: Driver) -> tuple[JobMessage, JobMessage]:
     driver.scripts.recover("w1")
     again = driver.fetch_raw("w1", token="2").jobs[0]
     assert again.job_id == first.job_id
-    old, new = (
-        JobMessage(decode_job(each.spec), each, token, "jobs") for each, token in ((first, "1"), (again, "2"))
-    )
+    old, new = (delivery_of(each, token) for each, token in ((first, "1"), (again, "2")))
     return old, new
 
 

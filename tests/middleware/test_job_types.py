@@ -38,6 +38,7 @@ def test_structs_are_named_after_the_payload() -> None:
     for name in JOB_TYPES:
         declared = JOB_TYPES.get(name)
         assert declared is not None
+        assert declared.payload is not None
         struct = JOB_TYPES.struct(name)
         assert struct.__name__ == declared.payload.__name__.replace("Payload", "Job")
         assert struct.__doc__ == declared.summary

@@ -5,13 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from middleware.broker.message import JobMessage
 from middleware.broker.scripts import Settlement
 from middleware.job.schema import decode_job
 from middleware.retries import Retries
 from ops.errors import JobFailed
 from ops.settings.load import Settings
-from tests.middleware.committing_worker import make_broker
+from tests.middleware.committing_worker import delivery_of, make_broker
 from tests.middleware.driver import Driver
 
 
@@ -46,7 +45,7 @@ def test_what_an_error_carries_does_not_cost_the_retry(
 
     def settled(max_retries: int) -> Settlement:
         again = msgspec.structs.replace(job, max_retries=max_retries)
-        message = JobMessage(again, delivered, "d1", "jobs")
+        message = delivery_of(delivered, "d1", again)
         Retries(Settings()).job_ended(make_broker(valkey), message, raised)
         assert message.settlement is not None
         return message.settlement

@@ -6,11 +6,10 @@ import hashlib
 
 import pytest
 
-from middleware.broker.message import JobMessage
 from middleware.broker.scripts import Bounds, Settlement
 from middleware.job.records import JobError
-from middleware.job.schema import decode_job
 from middleware.job.states import State
+from tests.middleware.committing_worker import delivery_of
 from tests.middleware.driver import Driver
 
 ERROR = b'{"type":"CommandFailed","message":"exit status 1"}'
@@ -267,7 +266,7 @@ def test_an_attempt_is_settled_once(driver: Driver) -> None:
     """The first middleware that decides prevails; a second one is a bug, and says so."""
     driver.add()
     (delivered,) = driver.fetch_raw().jobs
-    message = JobMessage(decode_job(delivered.spec), delivered, "d1", "jobs")
+    message = delivery_of(delivered, "d1")
     assert message.settlement is None
     message.settle(Settlement(outcome="cancelled"))
     with pytest.raises(RuntimeError, match="is settled as cancelled and cannot become completed"):

@@ -1,0 +1,49 @@
+-- Publishes the job types that a worker carries, and queues the jobs of these types that were held for want of one.
+--
+-- KEYS[1]  key prefix
+-- ARGV[1]  length of the event stream
+-- ARGV[2]  how long a type is kept that no worker carries, in ms
+-- ARGV[3]  ... three for each type: name, queue, description as JSON
+-- Reply    names of types that were refused: there are as many as there may be
+
+local TYPES_MAX = 1000
+local RELEASED_MAX = 500 -- by one call, in about 10 ms; the rest by the next heartbeat
+local refused = {}
+local released = 0
+
+for _, name in ipairs(call('ZRANGEBYSCORE', P .. 'types:seen', '-inf', NOW - ARGV[2], 'LIMIT', 0, 100)) do
+  call('HDEL', P .. 'types', name)
+  call('ZREM', P .. 'types:seen', name)
+end
+
+local function release(name)
+  local held = P .. 'uncarried:' .. name
+  while released < RELEASED_MAX do
+    local id = call('SPOP', held)
+    if not id then
+      return
+    end
+    local key = P .. 'job:' .. id
+    local job = call('HMGET', key, 'status', 'queue', 'score', 'attempt', 'uncarried')
+    if job[1] == 'held' and job[5] then
+      call('HDEL', key, 'uncarried')
+      make_ready(id, 'held', job[2] or 'jobs', job[3], 'a worker carries ' .. name, job[4], record_turn)
+      released = released + 1
+    end
+  end
+end
+
+for at = 3, #ARGV, 3 do
+  local name, queue = ARGV[at], ARGV[at + 1]
+  if call('HEXISTS', P .. 'types', name) == 0 and call('HLEN', P .. 'types') >= TYPES_MAX then
+    refused[#refused + 1] = name
+  else
+    call('HSET', P .. 'types', name, ARGV[at + 2])
+    call('ZADD', P .. 'types:seen', NOW, name)
+    if queue ~= 'jobs' and call('SCARD', P .. 'queues') < QUEUES_MAX then
+      call('SADD', P .. 'queues', queue)
+    end
+    release(name)
+  end
+end
+return refused

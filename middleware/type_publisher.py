@@ -1,0 +1,65 @@
+"""Publish the job types of a worker's own actors, so that every interface knows them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import msgspec
+
+from middleware.broker.broker import BridgeBroker
+from middleware.broker.type_directory import PublishedType
+from middleware.periodic import PeriodicMiddleware
+from ops.errors import BridgeError
+
+#: Largest description of a type, in bytes.
+_DESCRIPTION_MAX_BYTES = 65_536
+
+logger = logging.getLogger(__name__)
+
+
+class TypePublisher(PeriodicMiddleware):
+    """Writes name, queue, schema and defaults of each actor that is not built in into the store.
+
+    It does so at the start of the worker and every ``interval_s`` seconds after that: a type that no worker
+    has published for 30 days is forgotten. Jobs that were held since no worker carried their type are queued.
+
+    Args:
+        interval_s: Interval between two publications, in seconds.
+    """
+
+    def __init__(self, *, interval_s: float) -> None:
+        super().__init__(interval_s=interval_s)
+        self._rows: list[tuple[str, str, bytes]] = []
+        self._refused: set[str] = set()
+
+    def worker_started(self, broker: BridgeBroker, worker: Any) -> None:
+        """Publish, and start the thread."""
+        consumed = set(worker.consumers)
+        self._rows = [
+            (name, row.queue, data)
+            for row in broker.types.declared()
+            for name, data in [(row.name, msgspec.json.encode(PublishedType.of(row)))]
+            if row.queue in consumed and self._fits(name, data)
+        ]
+        try:
+            self.run_once(broker)
+        except BridgeError as error:
+            broker.outage.begin(error)
+        super().worker_started(broker, worker)
+
+    def run_once(self, broker: BridgeBroker) -> None:
+        """Publish all types."""
+        if not self._rows:
+            return
+        refused = set(broker.scripts.publish(self._rows))
+        for name in refused - self._refused:
+            logger.warning("type.refused: %s: the store has as many job types as it may", name)
+        self._refused = refused
+
+    @staticmethod
+    def _fits(name: str, data: bytes) -> bool:
+        fits = len(data) <= _DESCRIPTION_MAX_BYTES
+        if not fits:
+            logger.warning("type.too_large: %s: its schema has %d bytes", name, len(data))
+        return fits

@@ -1,0 +1,1 @@
+"""Job types: declarations, signatures, and any Dramatiq actor as a job."""

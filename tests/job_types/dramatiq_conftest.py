@@ -1,0 +1,146 @@
+"""Replaces ``tests/conftest.py`` of Dramatiq's suite: its stub broker is our broker on a real store."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+import pytest
+from dramatiq import Worker
+from dramatiq.broker import MessageProxy
+from dramatiq.rate_limits import backends as rate_backends
+from dramatiq.results import backends as result_backends_of_dramatiq
+
+from actors.registry import make_broker
+from middleware.broker.broker import BridgeBroker
+from ops.settings.load import load_settings
+
+logging.basicConfig(level=logging.INFO)
+
+
+class DeadLetters(dramatiq.Middleware):
+    """Keeps failed messages with what was raised, as the stub broker does."""
+
+    def __init__(self) -> None:
+        self.by_queue: dict[str, list[tuple[MessageProxy, BaseException | None]]] = {}
+
+    def before_nack(self, broker: dramatiq.Broker, message: MessageProxy) -> None:
+        """Keep it."""
+        del broker
+        self.by_queue.setdefault(message.queue_name, []).append((message, message._exception))
+
+
+def as_stub(broker: BridgeBroker) -> BridgeBroker:
+    """Give a broker what the suite uses of the stub broker beside Dramatiq's interface."""
+    letters = DeadLetters()
+    broker.add_middleware(letters)
+
+    class Stub(type(broker)):  # type: ignore[misc]
+        """Our broker, with the stub broker's ``join`` and ``dead_letters``."""
+
+        fail_fast_default = True
+
+        @property
+        def dead_letters(self) -> list[MessageProxy]:
+            """Failed messages of all queues."""
+            return [message for found in letters.by_queue.values() for message, _ in found]
+
+        @property
+        def dead_letters_by_queue(self) -> dict[str, list[MessageProxy]]:
+            """Failed messages by queue."""
+            return {queue: [message for message, _ in found] for queue, found in letters.by_queue.items()}
+
+        def join(self, queue_name: str, *, timeout: int | None = None, fail_fast: bool | None = None) -> None:
+            """Wait for the queue; raise what a message raised."""
+            super().join(queue_name, timeout=timeout)
+            if self.fail_fast_default if fail_fast is None else fail_fast:
+                for _, error in letters.by_queue.get(queue_name, []):
+                    raise (error or Exception("Message failed with unknown error")) from None
+
+    broker.__class__ = Stub
+    return broker
+
+
+@pytest.fixture
+def stub_broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[BridgeBroker]:
+    """Our broker."""
+    with tempfile.TemporaryDirectory(prefix="suite-", ignore_cleanup_errors=True) as home:
+        monkeypatch.setenv("BRIDGE_HOME", home)
+        monkeypatch.setenv("BRIDGE_REDIS_URL", os.environ["SUITE_REDIS_URL"])
+        monkeypatch.setenv("BRIDGE_KEY_PREFIX", f"t{uuid.uuid4().hex[:12]}:")
+        broker = as_stub(make_broker(load_settings(Path(home))))
+        dramatiq.set_broker(broker)
+        yield broker
+        broker.flush_all()
+        broker.close()
+
+
+@pytest.fixture
+def stub_worker(stub_broker: BridgeBroker) -> Iterator[Worker]:
+    """A worker of the broker."""
+    worker = Worker(stub_broker, worker_timeout=100, worker_threads=32)
+    worker.start()
+    yield worker
+    worker.stop()
+
+
+@pytest.fixture
+def info_logging() -> Iterator[None]:
+    """Log at the level of a deployment."""
+    logger = logging.getLogger()
+    logger.setLevel(logging.INFO)
+    yield
+    logger.setLevel(logging.DEBUG)
+
+
+@pytest.fixture(params=["redis", "stub"])
+def rate_limiter_backend(request: pytest.FixtureRequest) -> Any:
+    """Dramatiq's own."""
+    if request.param == "stub":
+        return rate_backends.StubBackend()  # type: ignore[no-untyped-call]
+    backend = rate_backends.RedisBackend(url=os.environ["SUITE_REDIS_URL"])
+    backend.client.flushall()
+    return backend
+
+
+@pytest.fixture
+def stub_rate_limiter_backend() -> Any:
+    """Dramatiq's own."""
+    return rate_backends.StubBackend()  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture
+def result_backends() -> dict[str, Any]:
+    """Dramatiq's own, on the same store."""
+    redis = result_backends_of_dramatiq.RedisBackend(url=os.environ["SUITE_REDIS_URL"])
+    return {"redis": redis, "stub": result_backends_of_dramatiq.StubBackend()}
+
+
+@pytest.fixture(params=["redis", "stub"])
+def result_backend(request: pytest.FixtureRequest, result_backends: dict[str, Any]) -> Any:
+    """One of them."""
+    return result_backends[request.param]
+
+
+@pytest.fixture
+def redis_result_backend(result_backends: dict[str, Any]) -> Any:
+    """The one in the store."""
+    return result_backends["redis"]
+
+
+@pytest.fixture
+def stub_result_backend(result_backends: dict[str, Any]) -> Any:
+    """The one in memory."""
+    return result_backends["stub"]
+
+
+@pytest.fixture
+def redis_broker() -> None:
+    """Not part of this run."""
+    pytest.skip("Redis broker of Dramatiq")
