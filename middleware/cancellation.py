@@ -9,7 +9,7 @@ from dramatiq.middleware import SkipMessage
 
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
-from middleware.broker.scripts import Settlement
+from middleware.broker.transitions import Settlement
 from middleware.context import JobCancelled
 from middleware.current_job import CurrentJob
 from middleware.job.keys import Keys

@@ -11,7 +11,8 @@ from dramatiq.rate_limits import RateLimiterBackend
 
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
-from middleware.broker.scripts import GroupMember, Scripts
+from middleware.broker.scripts import Scripts
+from middleware.broker.transitions import GroupMember
 
 #: Dramatiq's default (``dramatiq/middleware/group_callbacks.py`` of version 2.2).
 _GROUP_TTL_MS = 86_400_000

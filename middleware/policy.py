@@ -11,7 +11,7 @@ from dramatiq.middleware import SkipMessage
 from middleware.broker.approvals import Approvals
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
-from middleware.broker.scripts import Settlement
+from middleware.broker.transitions import Settlement
 from middleware.broker.type_directory import TypeDirectory
 from middleware.context import current_job
 from middleware.job.policy import APPROVE, Policy

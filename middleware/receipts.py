@@ -9,7 +9,7 @@ import msgspec
 
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
-from middleware.broker.scripts import Settlement
+from middleware.broker.transitions import Settlement
 from middleware.context import JobInterrupted
 from middleware.job.records import JobError
 from middleware.job_middleware import JobMiddleware

@@ -15,7 +15,7 @@ from dramatiq.middleware import MiddlewareError, SkipMessage
 from cmd_bridge import own_argv
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
-from middleware.broker.scripts import Settlement
+from middleware.broker.transitions import Settlement
 from middleware.broker.vitals import Vitals, WatchdogPaths
 from middleware.job_middleware import JobMiddleware
 from middleware.time_limit import time_limit_s

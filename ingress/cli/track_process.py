@@ -9,8 +9,8 @@ import msgspec
 from actors.context import set_settings
 from actors.process.track import TrackedProcess, TrackResult, follow_process
 from ingress.core.bridge import connect
-from middleware.broker.scripts import EnqueueRequest, Settlement
 from middleware.broker.single_job_worker import SingleJobWorker
+from middleware.broker.transitions import EnqueueRequest, Settlement
 from middleware.context import JobCancelled
 from middleware.destinations import Destinations
 from middleware.job.receipt import payload_sha256

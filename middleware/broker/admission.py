@@ -13,7 +13,8 @@ import msgspec
 
 from middleware.broker.admission_rules import AdmissionRules, Prepared
 from middleware.broker.approvals import Approvals
-from middleware.broker.scripts import Bounds, Enqueued, EnqueueRequest, Scripts
+from middleware.broker.scripts import Scripts
+from middleware.broker.transitions import Bounds, Enqueued, EnqueueRequest
 from middleware.broker.type_directory import TypeDirectory
 from middleware.job.policy import ALLOW
 from middleware.job.reader import Reader

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from middleware.broker.scripts import EnqueueRequest
+from middleware.broker.transitions import EnqueueRequest
 from middleware.broker.type_directory import TypeDirectory
 from middleware.destinations import Destinations
 from middleware.job.base import DEFAULT_PRIORITY, POLICY_MARK

@@ -20,7 +20,8 @@ from middleware.broker.admission import Admission
 from middleware.broker.consumer import BridgeConsumer
 from middleware.broker.group_commit import GroupCommit
 from middleware.broker.message import JobMessage
-from middleware.broker.scripts import EnqueueRequest, Scripts, Settlement
+from middleware.broker.scripts import Scripts
+from middleware.broker.transitions import EnqueueRequest, Settlement
 from middleware.broker.worker_state import WorkerState
 from middleware.job.base import Job
 from middleware.job.keys import DELIVER_QUEUE, QUEUE

@@ -18,8 +18,8 @@ from dramatiq.broker import MessageProxy
 from middleware.broker.actor_messages import message_of_job
 from middleware.broker.group_commit import GroupCommit
 from middleware.broker.message import JobMessage
-from middleware.broker.scripts import Delivered, Settlement
 from middleware.broker.slots import SlotShare
+from middleware.broker.transitions import Delivered, Settlement
 from middleware.broker.type_directory import TypeDirectory
 from middleware.broker.worker_state import WorkerState
 from middleware.job.keys import DELIVER_QUEUE, QUEUE

@@ -20,7 +20,7 @@ import hiredis
 from dramatiq.middleware import Interrupt
 
 from middleware.broker.message import JobMessage
-from middleware.broker.scripts import Settlement
+from middleware.broker.transitions import Settlement
 from middleware.broker.worker_state import WorkerState
 from middleware.job.records import JobError
 from ops.backoff import Backoff

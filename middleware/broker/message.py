@@ -8,7 +8,7 @@ import msgspec
 from dramatiq import Message
 from dramatiq.broker import MessageProxy
 
-from middleware.broker.scripts import Delivered, EnqueueRequest, GroupMember, Settlement
+from middleware.broker.transitions import Delivered, EnqueueRequest, GroupMember, Settlement
 from middleware.context import JobContext
 from middleware.job.records import JobError
 from middleware.job.schema import Job

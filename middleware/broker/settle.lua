@@ -23,7 +23,7 @@
 --          {'already', status}     committed before by this same delivery, whose reply was lost
 --          {'superseded', status}  nothing done: the job is no longer this worker's
 
-if not string.find(MOVES, ' processing>' .. ARGV[5] .. ' ', 1, true) then
+if ARGV[5] == 'held' or not string.find(MOVES, ' processing>' .. ARGV[5] .. ' ', 1, true) then
   error('an attempt cannot end as ' .. ARGV[5])
 end
 local worker, id, delivery, outcome, reason = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[10]

@@ -19,7 +19,8 @@ from msgspec import Struct
 
 from middleware.broker.admission import queue_full
 from middleware.broker.outage import Outage
-from middleware.broker.scripts import EnqueueRequest, Scripts, Settlement
+from middleware.broker.scripts import Scripts
+from middleware.broker.transitions import EnqueueRequest, Settlement
 from middleware.broker.worker_state import new_worker_id
 from middleware.context import JobCancelled, JobContext, set_current_job
 from middleware.job.keys import Keys

@@ -24,7 +24,8 @@ from pathlib import Path
 
 from middleware.broker.admission import make_scripts
 from middleware.broker.outage import Outage
-from middleware.broker.scripts import Scripts, Settlement
+from middleware.broker.scripts import Scripts
+from middleware.broker.transitions import Settlement
 from middleware.broker.vitals import VitalsReading, WatchdogPaths, read_vitals, watchdog_paths
 from middleware.job.keys import Keys
 from middleware.job.records import utc_now

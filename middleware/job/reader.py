@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import hiredis
@@ -12,8 +11,11 @@ from middleware.job.assembly import LIFE_FIELDS, make_record, read_job, read_rec
 from middleware.job.deliveries import read_deliveries, undelivered_jobs
 from middleware.job.ids import ID_LENGTH, id_named, is_id_part
 from middleware.job.keys import DELIVER_QUEUE, QUEUE, Keys
+from middleware.job.list_filters import require_cursor
 from middleware.job.records import JobPage, JobRecord, OutputChunk, Receipt
+from middleware.job.registry import nearest
 from middleware.job.states import State
+from middleware.job.types import JOB_TYPES
 from ops.errors import AmbiguousJobId, InvalidJob, JobNotFound
 from ops.store.client import Store
 from ops.store.resp import Reply, as_error
@@ -219,20 +221,22 @@ class Reader:
             cursor: ``next`` of the previous page.
 
         Raises:
-            InvalidJob: The state is unknown, or the cursor is not valid.
+            InvalidJob: The state or job type is unknown, or the cursor is not valid.
         """
         if status is not None and status not in set(State):
             raise InvalidJob(
                 f"Unknown state {status!r}.", remedy=f"Use one of: {', '.join(State)}.", field="status"
             )
-        _require_cursor(cursor, status)
+        if job_type is not None:
+            self._require_type(job_type)
+        require_cursor(cursor, status)
         limit = max(1, min(limit, LIMIT_MAX))
         jobs: list[JobRecord] = []
         looked, place = 0, cursor
         while len(jobs) < limit and looked < _FILTERED_MAX:
             rows, following = self._ids(status, job_type, project, limit, place)
             for (_, at), record in zip(rows, self._records([job_id for job_id, _ in rows]), strict=True):
-                if record is None or not _matches(record, status, job_type, project, source):
+                if record is None or not matches(record, status, job_type, project, source):
                     continue
                 jobs.append(record)
                 if len(jobs) == limit:
@@ -243,6 +247,15 @@ class Reader:
             if place is None:
                 break
         return JobPage(jobs, self.summary(job_type=job_type, project=project), place)
+
+    def _require_type(self, job_type: str) -> None:
+        """Check a filter: the type is built in, published by a worker, or one of which there are jobs."""
+        if job_type in JOB_TYPES or self.store.call("EXISTS", self.keys.index_type(job_type)):
+            return
+        published = self.published_types()
+        if job_type not in published:
+            known = (*JOB_TYPES, *sorted(published))
+            raise InvalidJob(f"Unknown job type {job_type!r}.", remedy=nearest(job_type, known), field="type")
 
     def with_deliveries(
         self, records: Sequence[JobRecord], lives: Sequence[list[bytes | None]]
@@ -363,32 +376,3 @@ def job_not_found(job_id: str) -> JobNotFound:
 def _chunk(row: list[Reply]) -> OutputChunk:
     fields = row[1]
     return OutputChunk(row[0].decode(), fields[1].decode(), fields[3].decode(errors="replace"))
-
-
-def _require_cursor(cursor: str | None, status: str | None) -> None:
-    """Raise unless the cursor can be the ``next`` of a page: an id, or ``SCORE:ID`` for one state."""
-    if cursor is None:
-        return
-    score, colon, job_id = ("", "", cursor) if status is None else cursor.partition(":")
-    try:
-        valid = is_id_part(job_id) and len(job_id) == ID_LENGTH
-        valid = valid and (status is None or (colon == ":" and math.isfinite(float(score))))
-    except ValueError:
-        valid = False
-    if not valid:
-        raise InvalidJob(
-            f"Cursor {cursor!r} is not valid for this list.",
-            remedy="Use 'next' of the previous page with the same filters; omit it for the first page.",
-            field="cursor",
-        )
-
-
-def _matches(
-    record: JobRecord, status: str | None, job_type: str | None, project: str | None, source: str | None
-) -> bool:
-    return (
-        (status is None or record.status == status)
-        and (job_type is None or record.job_type == job_type)
-        and (project is None or record.project == project)
-        and (source is None or record.source == source)
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ingress.core import control
 from ingress.dispatch import Bridge, dispatch
-from middleware.broker.scripts import Settlement
+from middleware.broker.transitions import Settlement
 from middleware.job.schema import make_job
 
 

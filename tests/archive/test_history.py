@@ -13,7 +13,7 @@ from ingress.core.lookup import JobHandle, Source, find
 from ingress.dispatch import Bridge
 from middleware.archive.archivist import BATCH, OVERLAP_MS, Archivist
 from middleware.archive.history import History, JobFilter
-from middleware.broker.scripts import Settlement
+from middleware.broker.transitions import Settlement
 from middleware.job.schema import make_job
 from middleware.job.states import State
 from ops.errors import JobNotFound

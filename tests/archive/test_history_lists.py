@@ -11,7 +11,7 @@ from ingress.core.lookup import find
 from ingress.dispatch import Bridge
 from middleware.archive.archivist import Archivist
 from middleware.archive.history import JobFilter
-from middleware.broker.scripts import Settlement
+from middleware.broker.transitions import Settlement
 from middleware.job.records import JobRecord
 from middleware.job.schema import make_job
 from ops.errors import AmbiguousJobId, InvalidJob

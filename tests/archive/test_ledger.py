@@ -12,7 +12,7 @@ from ingress.dispatch import Bridge, dispatch
 from middleware.archive.ledger import LINE_MAX_BYTES, lines_backwards
 from middleware.archive.ledger_line import NO_LINE, line_hash, read_line
 from middleware.archive.sealer import BATCH
-from middleware.broker.scripts import Settlement
+from middleware.broker.transitions import Settlement
 from middleware.job.records import JobError
 from middleware.job.schema import make_job
 from middleware.job.states import State

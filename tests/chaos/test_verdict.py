@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from ingress.dispatch import Bridge
-from middleware.broker.scripts import Settlement
+from middleware.broker.transitions import Settlement
 from middleware.job.schema import make_job
 from ops.settings.load import LoadedSettings
 from tests.chaos.faults import Kill

@@ -8,7 +8,7 @@ from datetime import datetime
 import msgspec
 
 from ingress.dispatch import Bridge, bridge_status, connect
-from middleware.broker.scripts import Settlement
+from middleware.broker.transitions import Settlement
 from middleware.job.keys import QUEUES
 from middleware.job.metrics import POINTS_MAX, SPACING_S, Metrics
 from middleware.job.schema import make_job

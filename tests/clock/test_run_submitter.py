@@ -10,7 +10,8 @@ from ingress.clock.run_submitter import RunSubmitter
 from ingress.core.schedules import Schedule, make_schedules
 from ingress.dispatch import Bridge
 from middleware.broker.leadership import Leadership, Term
-from middleware.broker.scripts import Bounds, Scripts
+from middleware.broker.scripts import Scripts
+from middleware.broker.transitions import Bounds
 from ops.errors import QueueFull, SettingsError
 from ops.settings.load import ScheduleSettings
 from tests.clock.conftest import runs_of

@@ -283,10 +283,10 @@ def test_many_can_wait_for_one_job(tmp_path: Path) -> None:
 
 
 def test_a_job_that_cannot_be_read_is_ended_and_others_go_on(bridge: Bridge) -> None:
-    """A record of another version fails with the reason instead of being retried forever."""
+    """A record that this version cannot read fails with its reason, and is not fetched for ever."""
     strange = make_job("heartbeat", {})
     request = bridge.admission.request(bridge.admission.prepare(strange))
-    spec = b'{"job_type":"newer.kind","payload":{}}'
+    spec = b'{"job_type":"newer.kind","payload":{},"newer_field":1}'
     list(bridge.scripts.enqueue([msgspec.structs.replace(request, spec=spec)]))
     eventually(lambda: bridge.reader.status_of(strange.job_id) == "failed")
     assert ended(dispatch("heartbeat", {}).job_id).status == "completed"

@@ -12,7 +12,8 @@ from middleware.broker.actor_messages import message_of_job
 from middleware.broker.admission import Admission
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
-from middleware.broker.scripts import Delivered, Scripts, Settlement
+from middleware.broker.scripts import Scripts
+from middleware.broker.transitions import Delivered, Settlement
 from middleware.broker.type_directory import TypeDirectory
 from middleware.job.reader import Reader
 from middleware.job.schema import Job, decode_job

@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from middleware.broker.scripts import Bounds, Enqueued, EnqueueRequest, Fetched, Scripts, Settlement
+from middleware.broker.scripts import Scripts
+from middleware.broker.transitions import Bounds, Enqueued, EnqueueRequest, Fetched, Settlement
 from middleware.job.ids import new_job_id
 from middleware.job.keys import Keys
 from middleware.job.reader import Reader

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from middleware.broker.scripts import Bounds, EnqueueRequest
 from middleware.broker.single_job_worker import Adopted, adopt
+from middleware.broker.transitions import Bounds, EnqueueRequest
 from middleware.job.states import State
 from tests.middleware.driver import LEASE_MS, Delivery, Driver
 

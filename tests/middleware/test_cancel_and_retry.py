@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from middleware.broker.scripts import Bounds
+from middleware.broker.transitions import Bounds
 from middleware.job.states import State
 from tests.middleware.driver import Delivery, Driver
 

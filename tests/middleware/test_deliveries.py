@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from middleware.broker.scripts import Bounds, Settlement
+from middleware.broker.transitions import Bounds, Settlement
 from middleware.job.keys import DELIVER_QUEUE
 from middleware.job.schema import decode_job
 from middleware.job.states import State

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from middleware.broker.admission import Admission
-from middleware.broker.scripts import BATCH_MAX, Bounds
+from middleware.broker.scripts import BATCH_MAX
+from middleware.broker.transitions import Bounds
 from middleware.job.ids import new_job_id
 from middleware.job.receipt import payload_sha256
 from middleware.job.schema import JOB_TYPES, Job, decode_job, make_job

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from dramatiq.middleware import raise_thread_exception
 
-from middleware.broker.scripts import Settlement
+from middleware.broker.transitions import Settlement
 from middleware.broker.vitals import Vitals, read_vitals
 from middleware.context import JobCancelled, JobContext
 from ops.errors import StartFailed

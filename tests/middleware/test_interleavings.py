@@ -14,7 +14,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from middleware.broker.scripts import Bounds
+from middleware.broker.transitions import Bounds
 from middleware.job.states import FINAL, State
 from tests.middleware.driver import Delivery, Driver
 from tests.middleware.model import MAX_CRASHES, WORKERS, Model

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from middleware.broker.functions import load
-from middleware.broker.scripts import Scripts, Settlement
+from middleware.broker.scripts import Scripts
+from middleware.broker.transitions import Settlement
 from ops.store.client import Store
 from tests.lossy_link import LossyLink
 from tests.middleware.driver import Driver

@@ -6,7 +6,7 @@ import threading
 
 from middleware.broker.approvals import Approvals
 from middleware.broker.maintenance import expire_approvals, recover_jobs, remove_old_jobs
-from middleware.broker.scripts import Settlement
+from middleware.broker.transitions import Settlement
 from middleware.job.keys import DELIVER_QUEUE, QUEUES
 from tests.middleware.driver import Driver
 from tests.support import eventually

@@ -251,7 +251,7 @@ def test_key_names_of_python_and_lua_agree(driver: Driver) -> None:
 def test_a_job_of_a_newer_version_is_shown_as_far_as_it_can_be_read(driver: Driver) -> None:
     """Record and receipt name its type and its state; nothing else of it is made up."""
     job_id = driver.add()
-    spec = b'{"job_type":"newer.kind","payload":{"a":1}}'
+    spec = b'{"job_type":"newer.kind","payload":{"a":1},"newer_field":1}'
     driver.store.call("HSET", driver.keys.job(job_id), "spec", spec)
     record, receipt = driver.job(job_id), driver.reader.receipt(job_id)
     assert (record.job_type, record.status, record.source) == ("newer.kind", "queued", "unknown")

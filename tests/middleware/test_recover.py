@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from middleware.broker.scripts import Bounds
+from middleware.broker.transitions import Bounds
 from middleware.job.states import State
 from tests.middleware.driver import Driver
 from tests.support import eventually

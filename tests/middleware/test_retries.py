@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from middleware.broker.scripts import Settlement
+from middleware.broker.transitions import Settlement
 from middleware.job.schema import decode_job
 from middleware.retries import Retries
 from ops.errors import JobFailed

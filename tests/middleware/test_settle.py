@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from middleware.broker.scripts import Bounds, Settlement
+from middleware.broker.transitions import Bounds, Settlement
 from middleware.job.records import JobError
 from middleware.job.states import State
 from tests.middleware.committing_worker import delivery_of

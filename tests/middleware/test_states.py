@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import middleware.broker.scripts as scripts_module
+from middleware.broker.transitions import Settlement
 from middleware.job.states import FINAL, TRANSITIONS, State
 from ops.errors import StoreError
 from tests.middleware.driver import Driver
@@ -124,6 +125,14 @@ def promoted_from_retry(driver: Driver) -> str:
     return delivery.job_id
 
 
+def parked(driver: Driver) -> str:
+    """A job that was fetched by a worker that does not carry its type."""
+    job_id = processing(driver)
+    delivery = driver.store.call("HGET", driver.keys.processing("w1"), job_id).decode()
+    driver.scripts.park("w1", job_id, delivery, job_type="heartbeat", reason="not carried here")
+    return job_id
+
+
 def cancel_of(prepare: Callable[[Driver], str]) -> Callable[[Driver], str]:
     """Cancel what another recipe prepared."""
 
@@ -208,6 +217,7 @@ RECIPES: dict[tuple[State, State], Callable[[Driver], str]] = {
     (State.PROCESSING, State.FAILED): settle_as("failed"),
     (State.PROCESSING, State.CANCELLED): settle_as("cancelled"),
     (State.PROCESSING, State.RETRYING): settle_as("retrying"),
+    (State.PROCESSING, State.HELD): parked,
     (State.PROCESSING, State.QUEUED): handed_back,
     (State.RETRYING, State.QUEUED): promoted_from_retry,
     (State.RETRYING, State.CANCELLED): cancel_of(settle_as("retrying")),
@@ -251,7 +261,7 @@ def test_settling_a_job_that_does_not_run_is_refused(driver: Driver, state: Stat
     """Without the fence no outcome changes anything, in whatever state the job is."""
     job_id = PREPARED[state](driver)
     before = driver.chain(job_id)
-    reply = driver.scripts.settle("w9", job_id, "d999", scripts_module.Settlement(outcome=outcome))
+    reply = driver.scripts.settle("w9", job_id, "d999", Settlement(outcome=outcome))
     assert reply == ("superseded", str(state))
     assert driver.chain(job_id) == before
     assert driver.places(job_id) == [state]
@@ -286,7 +296,7 @@ def test_unknown_outcome_and_unknown_state_are_refused(driver: Driver) -> None:
     job_id = processing(driver)
     delivery = driver.store.call("HGET", driver.keys.processing("w1"), job_id).decode()
     with pytest.raises(StoreError):
-        driver.scripts.settle("w1", job_id, delivery, scripts_module.Settlement(outcome="held"))
+        driver.scripts.settle("w1", job_id, delivery, Settlement(outcome="held"))
     assert driver.places(job_id) == [State.PROCESSING]
     with pytest.raises(StoreError, match="only ended jobs"):
         driver.scripts.purge("queued", 10)
