@@ -11,7 +11,7 @@ from middleware.job.assembly import LIFE_FIELDS, make_record, read_job, read_rec
 from middleware.job.deliveries import read_deliveries, undelivered_jobs
 from middleware.job.ids import ID_LENGTH, id_named, is_id_part
 from middleware.job.keys import DELIVER_QUEUE, QUEUE, Keys
-from middleware.job.list_filters import require_cursor
+from middleware.job.list_filters import matches, require_cursor
 from middleware.job.records import JobPage, JobRecord, OutputChunk, Receipt
 from middleware.job.registry import nearest
 from middleware.job.states import State

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from middleware.job.base import Job, Name
+from middleware.job.json_schema import validate
 from middleware.job.keys import QUEUE
 from middleware.job.signature import ActorSignature
 from ops.errors import InvalidJob, SettingsError
@@ -110,8 +111,6 @@ class JobType(Struct, frozen=True, kw_only=True):
         if self.signature is not None:
             self.signature.validate(payload)
         elif self.schema is not None:
-            from middleware.job.json_schema import validate
-
             validate(payload, self.schema, self.parameters)
 
     def json_schema(self) -> dict[str, Any]:
