@@ -189,7 +189,9 @@ class Reader:
                 found[state] += size
             return found
         fullest = max(range(len(sets)), key=lambda at: sizes[at])
-        commands: list[tuple[str | int, ...]] = [("ZINTERCARD", len(indexes), *indexes)]
+        # ZINTERCARD iterates over a single set, too: 50 ms for a million jobs.
+        count_all = ("ZCARD",) if len(indexes) == 1 else ("ZINTERCARD", len(indexes))
+        commands: list[tuple[str | int, ...]] = [(*count_all, *indexes)]
         others = [row for at, row in enumerate(sets) if at != fullest]
         for _, key in others:
             commands.append(("ZINTERCARD", 1 + len(indexes), key, *indexes))

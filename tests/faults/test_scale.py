@@ -110,4 +110,4 @@ def test_a_million_finished_jobs_cost_no_command_more(bridge: Bridge) -> None:
     bridge.store.call("SLOWLOG", "RESET")
     bridge.store.call("CONFIG", "SET", "slowlog-log-slower-than", "100000")
     _work(bridge, found)
-    assert bridge.store.call("SLOWLOG", "LEN") == 0, "a command took more than 100 ms"
+    assert bridge.store.call("SLOWLOG", "GET", 5) == [], "a command took more than 100 ms"
