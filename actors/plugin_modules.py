@@ -26,11 +26,12 @@ from typing import Any
 import dramatiq
 
 import cmd_bridge
+from middleware.broker.broker import BridgeBroker
 from ops.plugins import PluginError, add_broken, load_plugins
 from ops.settings.load import LoadedSettings
 
 
-def load_actor_modules(broker: dramatiq.Broker, loaded: LoadedSettings) -> list[str]:
+def load_actor_modules(broker: BridgeBroker, loaded: LoadedSettings) -> list[str]:
     """Import the modules of packages and of 3ox.toml that declare actors, and return their names.
 
     Args:
@@ -64,7 +65,7 @@ def _import(name: str) -> ModuleType:
     return import_module(name)
 
 
-def _declaring(broker: dramatiq.Broker, load: Callable[[], Any]) -> ModuleType:
+def _declaring(broker: BridgeBroker, load: Callable[[], Any]) -> ModuleType:
     """Import a module, and check that it declares actors on this broker.
 
     Raises:
@@ -76,14 +77,15 @@ def _declaring(broker: dramatiq.Broker, load: Callable[[], Any]) -> ModuleType:
         _require_actors(module, broker, declared=set(broker.actors) != before)
     except BaseException:
         for name in set(broker.actors) - before:
-            del broker.actors[name]
+            broker.undeclare_actor(name)
         dramatiq.set_broker(broker)
         raise
+    broker.plugin_actors |= set(broker.actors) - before
     checked: ModuleType = module
     return checked
 
 
-def _require_actors(module: Any, broker: dramatiq.Broker, *, declared: bool) -> None:
+def _require_actors(module: Any, broker: BridgeBroker, *, declared: bool) -> None:
     if not isinstance(module, ModuleType):
         raise PluginError(f"{module!r} is not a module")
     if dramatiq.get_broker() is not broker:
@@ -92,3 +94,14 @@ def _require_actors(module: Any, broker: dramatiq.Broker, *, declared: bool) -> 
     spec, own = module.__spec__, (actor.fn.__module__ for actor in broker.actors.values())
     if not declared and module.__name__ not in own and not getattr(spec, "_initializing", False):
         raise PluginError("it declares no actor on the bridge's broker; use 'from actors import broker'")
+
+
+def is_main_pool() -> bool:
+    """Return whether the command line of this worker (``dramatiq MODULE ...``) names ``actors``.
+
+    Such a worker carries the built-in types and those of plug-ins; one of ``dramatiq my_jobs`` only its own.
+    """
+    from dramatiq.cli import make_argument_parser
+
+    arguments = make_argument_parser().parse_args(sys.argv[1:])  # type: ignore[no-untyped-call]
+    return "actors" in {name.partition(":")[0] for name in (arguments.broker, *arguments.modules)}

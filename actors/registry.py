@@ -17,6 +17,7 @@ from actors.egress.plugin import destination_plugins
 from actors.heartbeat import heartbeat
 from actors.ingest_file import ingest_file
 from actors.llm.plugin_providers import provider_plugins
+from actors.plugin_modules import is_main_pool
 from actors.rest_request import rest_request
 from actors.shell_cmd import shell_cmd
 from actors.task_custom import task_custom
@@ -65,9 +66,10 @@ ACTORS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _boot(loaded: LoadedSettings, unit: str) -> None:
-    """Set up the logging of a worker process, and load the plug-ins that its actors use."""
+def _boot(broker: BridgeBroker, loaded: LoadedSettings, unit: str) -> None:
+    """Set up the logging of a worker process and its pool, and load the plug-ins that its actors use."""
     configure_logging(loaded, process=unit)
+    broker.carries_built_in = is_main_pool()
     provider_plugins()
     destination_plugins()
     if "BRIDGE_PLUGINS_LOGGED" not in os.environ:
@@ -123,7 +125,7 @@ def make_broker(loaded: LoadedSettings) -> BridgeBroker:
             Lifecycle(
                 current,
                 shutdown_timeout_s=settings.worker_shutdown_timeout_s,
-                on_boot=lambda: _boot(loaded, unit),
+                on_boot=lambda: _boot(broker, loaded, unit),
             ),
             WatchdogClient(watchdog_paths(loaded), settings),
             # Dramatiq's own, told of an end when it is decided; what they enqueue is committed with it.

@@ -50,6 +50,7 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
         types: The job types that this process knows.
         carries_built_in: Whether this pool consumes the queues of built-in types too if it has actors of a
             user.
+        plugin_actors: Names of the actors of plug-ins; they are consumed where the built-in ones are.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
         self.group_commit = GroupCommit(self)
         self.types = admission.types
         self.carries_built_in = False
+        self.plugin_actors: set[str] = set()
         self._settling = threading.local()
         self._hooks_by_name: dict[str, tuple[int, list[tuple[Callable[..., None], dramatiq.Middleware]]]] = {}
         dramatiq.Broker.__init__(self, middleware=middleware)
@@ -146,13 +148,22 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
             self.types.declare(job_type_of(actor))
         super().declare_actor(actor)
 
+    def undeclare_actor(self, name: str) -> None:
+        """Remove an actor and its job type."""
+        del self.actors[name]
+        self.types.forget(name)
+
     def get_declared_queues(self) -> set[str]:
         """Return the queues that a worker of this process consumes: those of the actors that it declares.
 
         A module of a user's actors imports the bridge's broker, and with it the built-in actors: those can
         be sent, and are not consumed unless ``carries_built_in``.
         """
-        own = {actor.queue_name for name, actor in self.actors.items() if JOB_TYPES.get(name) is None}
+        own = {
+            actor.queue_name
+            for name, actor in self.actors.items()
+            if JOB_TYPES.get(name) is None and name not in self.plugin_actors
+        }
         return set(self.queues) if self.carries_built_in or not own else own
 
     def declare_queue(self, queue_name: str) -> None:

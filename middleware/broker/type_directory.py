@@ -99,6 +99,10 @@ class TypeDirectory:
             raise ValueError(f"{job_type.name!r} is the name of a built-in job type; choose another one")
         self._declared[job_type.name] = job_type
 
+    def forget(self, name: str) -> None:
+        """Remove the type of an actor of this process."""
+        del self._declared[name]
+
     def declared(self) -> tuple[JobType, ...]:
         """Return the types of this process's own actors."""
         return tuple(self._declared.values())

@@ -221,3 +221,27 @@ print(json.dumps([sorted(set(broker.actors) & {"good", "half"}), broken]))
     actors, broken = in_process(code, tmp_path, 'actors = ["mine", "half"]\n')
     assert actors == ["good"]
     assert broken == [["actors", "half", "3ox.toml", "ValueError: half done"]]
+
+
+def test_a_pool_of_its_own_leaves_the_actors_of_plug_ins_to_the_main_pool(tmp_path: Path) -> None:
+    """``dramatiq my_jobs`` consumes the queues of my_jobs; ``dramatiq actors`` those of all others."""
+    code = """
+import dramatiq, pathlib, os
+(pathlib.Path(os.environ["BRIDGE_HOME"]) / "mine.py").write_text('''
+import dramatiq
+from actors import broker
+@dramatiq.actor(queue_name="plugged")
+def plugged(): ...
+''')
+from actors import broker
+found = [sorted(broker.get_declared_queues())]
+dramatiq.actor(queue_name="own", actor_name="own")(lambda: None)
+found.append(sorted(broker.get_declared_queues()))
+broker.carries_built_in = True
+found.append(sorted(broker.get_declared_queues()))
+print(json.dumps(found))
+"""
+    without_own, own_pool, both = in_process(code, tmp_path, 'actors = ["mine"]\n')
+    assert without_own == ["deliver", "jobs", "plugged"]
+    assert own_pool == ["own"]
+    assert both == ["deliver", "jobs", "own", "plugged"]

@@ -231,6 +231,31 @@ def test_the_middleware_runs_around_every_job(installed: Installed) -> None:
     assert "announce: shell.cmd on " in ran.stderr
 
 
+def test_the_actors_are_job_types(installed: Installed) -> None:
+    """Jobs of the package's actor, and of the module in the workspace, run and are listed like others."""
+    code = """
+from bridge_example.jobs import count_words
+from my_jobs import greet
+sent = [count_words.send("a b a", unique=True), greet.send("Ada")]
+print(*(message.get_result(block=True, timeout=30_000) for message in sent), sep="\\n")
+"""
+    sent = subprocess.run(
+        [str(installed.bin_dir / "python"), "-c", code],
+        env=dict(installed.environ),
+        cwd=installed.home,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert sent.stdout.splitlines() == ["{'words': 2}", "Hello, Ada"], sent.stderr
+    jobs = {job["job_type"]: job for job in installed.json("jobs")["jobs"]}
+    assert jobs["count_words"]["status"] == jobs["greet"]["status"] == "completed"
+    job = installed.json("jobs", jobs["count_words"]["job_id"])
+    assert job["payload"] == {"text": "a b a", "unique": True}
+    assert job["result"] == {"words": 2}
+
+
 def test_what_is_broken_is_logged_once(installed: Installed) -> None:
     """One line for each, with the reason; the bridge works without."""
     logged = installed.log("plugin.broken")
