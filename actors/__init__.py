@@ -1,7 +1,8 @@
 """What a job does: one module per job type.
 
-``dramatiq actors`` imports this package and finds the broker with every actor on it; that is all a worker
-pool needs.
+``dramatiq actors`` imports this package and finds the broker with the actors of the bridge's own pool: the
+built-in ones, those of the modules that ``actors = [...]`` of 3ox.toml names, and those of plug-ins. A module
+that imports the broker from here and declares actors is a pool of its own: ``dramatiq my_jobs``.
 """
 
 import cmd_bridge
