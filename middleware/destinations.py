@@ -2,6 +2,7 @@
 
 The choice is stored with the job as text, ``outbox/*,webhook:ci/failed``: a destination and the final state
 that it wants, ``*`` for every one. The script that finishes the job creates a delivery for each match.
+``actors/deliver.py`` maps each kind of destination to the function that delivers to it.
 """
 
 from __future__ import annotations

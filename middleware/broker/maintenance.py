@@ -1,7 +1,7 @@
-"""What keeps the store in order: recovery of lost jobs, retention, expiry of approvals.
+"""Maintenance of the store: recovery of lost jobs, retention, expiry of approvals.
 
-Every worker and the leading scheduler do all of it, so that each bridge has a process that does. Each step is
-one store function; two processes doing the same at the same time do no harm.
+Every worker and the leading scheduler run all of it, so that a bridge without one of them is maintained too.
+Each step is one store function, so two processes can run the same step at the same time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether the store is unavailable, and since when."""
+"""Whether the store is unavailable, and since when. Commits wait in ``group_commit.py`` meanwhile."""
 
 from __future__ import annotations
 

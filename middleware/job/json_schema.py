@@ -1,4 +1,7 @@
-"""Validate a payload by the JSON Schema that a worker has published."""
+"""Validate a payload for an actor that this process does not declare, by the JSON Schema a worker published.
+
+An actor that this process declares: ``signature.py``. A built-in type: ``schema.py``.
+"""
 
 from __future__ import annotations
 
