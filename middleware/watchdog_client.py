@@ -33,12 +33,12 @@ logger = logging.getLogger(__name__)
 class WatchdogClient(JobMiddleware):
     """Writes the worker's vitals and keeps a connection to the watchdog; starts one if none runs.
 
-    The watchdog (``middleware/broker/watchdog.py``) renews the lease when job code starves this process, and
-    notices at once when it dies. Under ``3ox up`` the supervisor runs the watchdog; otherwise the first
-    worker starts it, and it exits when no worker is left.
+    The watchdog (``middleware/broker/watchdog.py``) renews the lease when a job keeps this process from doing
+    so, and detects the death of the process at once. Under ``3ox up`` the supervisor runs the watchdog;
+    otherwise the first worker starts it, and it exits when no worker is left.
 
     Args:
-        paths: Where the watchdog's files are.
+        paths: Paths of the watchdog's files.
         settings: Time limits by job type.
     """
 
@@ -48,41 +48,43 @@ class WatchdogClient(JobMiddleware):
         self._stopping = threading.Event()
 
     def worker_starting(self, broker: BridgeBroker, worker: Any) -> None:
-        """Create the vitals, before the first job can be fetched.
+        """Create the vitals file, before the first job can be fetched.
 
         Raises:
-            MiddlewareError: They cannot be written. It ends the process, whose jobs would not be watched.
+            MiddlewareError: It cannot be written. This ends the process: its jobs would not be watched.
         """
         started = process_start_time(os.getpid())
         path = self._paths.vitals_dir / broker.worker_id
         try:
             broker.vitals = Vitals(
                 path,
-                rows=2 * worker.worker_threads,  # as many run, and as many wait for their commit
+                rows=2 * worker.worker_threads,  # running jobs, and as many that wait for their commit
                 start_time=0 if started is None else started,
             )
         except OSError as error:
-            raise MiddlewareError(f"a worker needs the file {path}: {error.strerror}.") from error
+            raise MiddlewareError(
+                f"The worker cannot write its vitals to {path}: {error.strerror}."
+            ) from error
         start_duty("watchdog-client", self._stay_connected, broker, ended=self._stopping.is_set)
 
     def job_starting(self, broker: BridgeBroker, message: JobMessage) -> None:
-        """Note that a job starts."""
+        """Record that a job starts."""
         if broker.vitals is None:
             return
         limit_s = time_limit_s(message.job, self._settings)
         broker.vitals.started(message.job.job_id, message.delivery, limit_s)
         if not broker.is_ours(message):
-            # This process was starved between fetch and start, and the job has been handed back meanwhile.
-            message.settle(Settlement(outcome="queued", reason="it was no longer this worker's"))
+            # This process was stalled between fetch and start, and the job was recovered meanwhile.
+            message.settle(Settlement(outcome="queued", reason="the worker no longer held the job"))
             raise SkipMessage
 
     def job_ended(self, broker: BridgeBroker, message: JobMessage, exception: BaseException | None) -> None:
-        """Note that a job has ended: it is not overdue while its commit waits for the store."""
+        """Record that a job has ended, so that it is not overdue while its commit waits for the store."""
         if broker.vitals is not None:
             broker.vitals.ended(message.job.job_id, message.delivery)
 
     def worker_stopping(self, broker: BridgeBroker, worker: Any) -> None:
-        """Note that a stop was requested."""
+        """Record that a stop was requested."""
         if broker.vitals is not None:
             broker.vitals.stopping()
 
@@ -111,7 +113,7 @@ class WatchdogClient(JobMiddleware):
                 self._stopping.wait(FIRST_S)
 
     def _start_watchdog(self) -> None:
-        """Start a watchdog; where one runs already, it exits at once."""
+        """Start a watchdog; it exits at once if another one runs."""
         environ = {name: value for name, value in os.environ.items() if name != "BRIDGE_WORKER_ID"}
         try:
             subprocess.Popen(

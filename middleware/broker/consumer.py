@@ -47,7 +47,7 @@ class BridgeConsumer(Consumer):
         queue: Name of the queue.
         timeout_ms: Upper bound of one ``__next__``.
         types: The job types.
-        carried: Names of the job types that this process carries.
+        carried: Names of the job types for which this process has actors.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class BridgeConsumer(Consumer):
             state.scripts.settle(state.worker_id, delivered.job_id, delivery, failure)
             return False
         if job.job_type not in self._carried:
-            reason = f"no worker on queue {self._queue} carries {job.job_type}"
+            reason = f"no worker on queue {self._queue} has an actor for {job.job_type}"
             logger.info("job.uncarried", extra={"job_id": job.job_id, "job_type": job.job_type})
             state.scripts.park(state.worker_id, job.job_id, delivery, job_type=job.job_type, reason=reason)
             return False

@@ -1,4 +1,4 @@
--- Holds a job that was fetched by a worker that does not carry its type, until a worker that does publishes it.
+-- Holds a job that was fetched by a worker without an actor for it, until a worker publishes the job's type.
 --
 -- KEYS[1]  key prefix
 -- ARGV[1]  length of the event stream

@@ -1,10 +1,10 @@
--- Publishes the job types that a worker carries, and queues the jobs of these types that were held for want of one.
+-- Publishes the job types for which a worker has actors, and queues the jobs of these types that were held until then.
 --
 -- KEYS[1]  key prefix
 -- ARGV[1]  length of the event stream
--- ARGV[2]  how long a type is kept that no worker carries, in ms
+-- ARGV[2]  how long a type is kept after a worker last published it, in ms
 -- ARGV[3]  ... three for each type: name, queue, description as JSON
--- Reply    names of types that were refused: there are as many as there may be
+-- Reply    names of types that were refused because TYPES_MAX is reached
 
 local TYPES_MAX = 1000
 local RELEASED_MAX = 500 -- by one call, in about 10 ms; the rest by the next heartbeat
@@ -27,7 +27,7 @@ local function release(name)
     local job = call('HMGET', key, 'status', 'queue', 'score', 'attempt', 'uncarried')
     if job[1] == 'held' and job[5] then
       call('HDEL', key, 'uncarried')
-      make_ready(id, 'held', job[2] or 'jobs', job[3], 'a worker carries ' .. name, job[4], record_turn)
+      make_ready(id, 'held', job[2] or 'jobs', job[3], 'a worker has an actor for ' .. name, job[4], record_turn)
       released = released + 1
     end
   end

@@ -22,8 +22,8 @@ from ops.store.resp import Argument, Reply, as_error, well_formed
 
 #: Jobs per call of ``enqueue``, which occupies the store for about 1 ms.
 BATCH_MAX = 50
-#: Length of a reason. It becomes part of the ledger, whose lines are bounded, and may be the text of any
-#: exception.
+#: Maximum length of a reason: it may be the text of any exception, and becomes part of the ledger, whose
+#: lines are bounded.
 _REASON_MAX_CHARS = 2_000
 
 
@@ -94,13 +94,14 @@ class Scripts:
         """Enqueue jobs, in batches. Each job is atomic, all of them together are not.
 
         Args:
-            requests: Consumed as needed, while the store processes those before.
+            requests: Consumed as needed, while the store processes the previous ones.
 
         Yields:
             The reply for each, in order. Read all of them.
 
         Raises:
-            StoreUnreachable: Some may have been enqueued; the same requests again have no effect on those.
+            StoreUnreachable: Some may have been enqueued; enqueuing the same requests again does not repeat
+                those.
         """
         source = iter(requests)
         # The first batch loads the library if the store does not have it; the others are streamed.
@@ -132,9 +133,8 @@ class Scripts:
         Args:
             worker_id: Worker whose processing set they go to.
             queue: Name of the queue.
-            room: Number of jobs at most.
-            delivery: A token that this worker uses for one fetch only; the same one again if the reply was
-                lost.
+            room: Maximum number of jobs.
+            delivery: A token for this fetch only; repeat the fetch with the same token if the reply was lost.
             lease_ms: Duration of the worker's lease from now.
         """
         reply = self.run("fetch", worker_id, queue, room, delivery, lease_ms)
@@ -173,7 +173,7 @@ class Scripts:
         )
 
     def _followers(self, settlement: Settlement) -> list[Argument]:
-        """Return the arguments of ``settle`` from the 13th on; none if nothing follows the attempt."""
+        """Return the arguments of ``settle`` from the 13th on: options, group and followers."""
         group = settlement.group
         if not settlement.followers and group is None:
             return [self.bounds.idempotency_ttl_ms, settlement.options]
@@ -185,22 +185,22 @@ class Scripts:
         return arguments
 
     def create_group(self, group_id: str, size: int, *, ttl_ms: int) -> bool:
-        """Note the number of members of a group; returns whether it is new."""
+        """Record the number of members of a group; return whether it is new."""
         reply = self.store.call("SET", f"{self.prefix}groupsize:{group_id}", size, "NX", "PX", ttl_ms)
         return reply is not None
 
     def park(self, worker_id: str, job_id: str, delivery: str, *, job_type: str, reason: str) -> None:
-        """Hold a fetched job whose type this worker does not carry, until a worker publishes that type."""
+        """Hold a fetched job for which this worker has no actor, until a worker publishes its type."""
         self.run("park", worker_id, job_id, delivery, job_type, _bounded(reason))
 
     def publish(self, types: Iterable[tuple[str, str, bytes]]) -> list[str]:
-        """Publish the job types that a worker carries, and queue the jobs that were held for want of one.
+        """Publish the job types for which a worker has actors; queue the jobs that were held until then.
 
         Args:
             types: Name, queue and description (JSON of ``PublishedType``) of each.
 
         Returns:
-            Names that were refused, since the store has as many types as it may.
+            Names that were refused because the store has the maximum number of types.
         """
         arguments = [part for row in types for part in row]
         return [name.decode() for name in self.run("publish", self.bounds.types_ttl_ms, *arguments)]
@@ -248,16 +248,16 @@ class Scripts:
         how: str = "its lease ended",
         lease_ms: int = 15_000,
     ) -> list[tuple[str, str, str]]:
-        """Take back the jobs of a dead worker, or of all whose lease has ended.
+        """Recover the jobs of a dead worker, or of all workers whose lease has ended.
 
         Args:
-            worker_id: The worker; '' for all whose lease has ended, to be called at least every half a lease.
-            not_started: Ids of jobs that it had not started: these count no crash.
-            how: How the worker was lost, a few words.
+            worker_id: The worker; '' for all whose lease has ended; call that at least twice per lease.
+            not_started: Ids of jobs that it had not started: no crash is counted for these.
+            how: How the worker was lost, in a few words.
             lease_ms: Duration of a lease.
 
         Returns:
-            Worker id, job id and new status of each job taken back.
+            Worker id, job id and new status of each recovered job.
         """
         bounds, spared = self.bounds, ",".join(not_started)
         reply = self.run(
@@ -272,7 +272,7 @@ class Scripts:
         return reply[0].decode(), reply[1].decode()
 
     def requeue(self, job_id: str, reason: str) -> tuple[str, str]:
-        """Run an ended job again; return ``queued``, ``refused`` or ``unknown``, and its status."""
+        """Queue a finished job again; return ``queued``, ``refused`` or ``unknown``, and its status."""
         reply = self.run("requeue", job_id, _bounded(reason), os.urandom(8).hex())
         return reply[0].decode(), reply[1].decode()
 
@@ -281,7 +281,7 @@ class Scripts:
         return int(self.run("promote", limit, *QUEUES))
 
     def beat(self, worker_id: str, lease_ms: int, fields: dict[str, Argument]) -> int:
-        """Send a worker's heartbeat; return the number of jobs on its processing set."""
+        """Send a worker's heartbeat; return the number of jobs in its processing set."""
         pairs = [part for pair in fields.items() for part in pair]
         return int(self.run("beat", worker_id, lease_ms, *pairs))
 
@@ -290,7 +290,7 @@ class Scripts:
         return int(self.run("leave", worker_id))
 
     def purge(self, state: str, limit: int, until_ms: int | None = None, *, queue: str = QUEUE) -> int:
-        """Delete ended jobs; return how many."""
+        """Delete finished jobs; return how many."""
         return int(self.run("purge", state, limit, "+inf" if until_ms is None else until_ms, queue))
 
 

@@ -16,13 +16,13 @@ from ops.errors import InvalidJob, StoreUnreachable
 from ops.settings.table import Settings
 from ops.settings.work import TypeOverrides, TypeSettings
 
-#: Published types are read again when they are older than this, and for an unknown name sooner.
+#: Age after which the published types are read again: for a known and for an unknown name, in seconds.
 _FRESH_S = 5.0
 _FRESH_FOR_UNKNOWN_S = 0.5
 
 
 class PublishedType(Struct, frozen=True, omit_defaults=True):
-    """What a worker writes about an actor into the store.
+    """Description of an actor, as a worker writes it to the store.
 
     Attributes:
         queue: Queue of its jobs.
@@ -30,9 +30,9 @@ class PublishedType(Struct, frozen=True, omit_defaults=True):
         origin: Module that declares it.
         parameters: Names of its parameters, in their order.
         schema: JSON Schema of its payload.
-        limits: Where its limits differ from the general defaults.
+        limits: Its limits, as far as they differ from the general defaults.
         priority: Priority of its jobs.
-        runs_programs: Whether the policy guards it as it guards commands.
+        runs_programs: Whether the policy treats its jobs as it treats commands.
     """
 
     queue: str
@@ -46,7 +46,7 @@ class PublishedType(Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def of(cls, job_type: JobType) -> PublishedType:
-        """Return what is published of a type that this process declares."""
+        """Return the description of a type that this process declares."""
         return cls(
             queue=job_type.queue,
             summary=job_type.summary,
@@ -126,14 +126,12 @@ class TypeDirectory:
         """Return a job type that clients may submit.
 
         Raises:
-            InvalidJob: There is none of this name; names the nearest one and all known ones.
+            InvalidJob: The name is unknown; the error quotes the nearest one and all known ones.
             StoreUnreachable: See ``find``.
         """
         found = self.find(name)
         if found is None or found.internal:
-            raise InvalidJob(
-                f"there is no job type {name!r}.", remedy=nearest(name, self.names()), field=field
-            )
+            raise InvalidJob(f"Unknown job type {name!r}.", remedy=nearest(name, self.names()), field=field)
         return found
 
     def names(self) -> tuple[str, ...]:
@@ -142,14 +140,14 @@ class TypeDirectory:
 
     def all(self) -> tuple[JobType, ...]:
         """Return all types that clients may submit; while the store is unavailable, the last known ones."""
-        with contextlib.suppress(StoreUnreachable):  # those of this process are known without it
+        with contextlib.suppress(StoreUnreachable):  # the types of this process are known without the store
             self._refresh(_FRESH_S)
         others = {**self._published, **self._declared}
         built_in = tuple(job_type for job_type in JOB_TYPES.declared() if not job_type.internal)
         return (*built_in, *(others[name] for name in sorted(others)))
 
     def limits(self, name: str, settings: Settings) -> TypeSettings:
-        """Return the limits of a type; an unknown one has the general ones."""
+        """Return the limits of a type; the general ones if it is unknown."""
         known = self.find(name)
         return JOB_TYPES.limits(name, settings) if known is None else known.limits_of(settings)
 
@@ -166,7 +164,7 @@ class TypeDirectory:
                 found = self._read_published()
             except StoreUnreachable:
                 if self._read_at_s > float("-inf"):
-                    return  # the last known ones hold
+                    return  # keep the types that were read last
                 raise
             self._read_at_s = time.monotonic()
             self._published = {
@@ -177,7 +175,7 @@ class TypeDirectory:
 
 
 def _decoded(name: str, data: bytes) -> JobType | None:
-    """Return a published type; None for what a newer version may have written."""
+    """Return a published type; None if it cannot be decoded: a newer version may have written it."""
     try:
         return msgspec.json.decode(data, type=PublishedType).job_type(name)
     except msgspec.MsgspecError:

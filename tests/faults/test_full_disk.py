@@ -65,4 +65,4 @@ def test_a_worker_that_could_not_be_watched_ends(environ: dict[str, str], loaded
     with worker_unit(environ) as process:
         assert process.wait(60) == 1
     said = (loaded.workspace.home / "worker.out").read_text()
-    assert f"a worker needs the file {watchdog_paths(loaded).vitals_dir}" in said
+    assert f"The worker cannot write its vitals to {watchdog_paths(loaded).vitals_dir}" in said

@@ -134,7 +134,7 @@ def test_two_pools_take_their_own_jobs_only(pools: Pools) -> None:
         # This pool consumes the queue ``media`` too, and does not carry ``thumbnail``.
         waiting = find(pools.bridge, pools.python("print(json.dumps(thumbnail.send('b.png').message_id))"))
         eventually(lambda: waiting.record().status == "held", 10.0)
-        assert waiting.record().reason == "no worker on queue media carries thumbnail"
+        assert waiting.record().reason == "no worker on queue media has an actor for thumbnail"
         sharp = find(pools.bridge, pools.python(send.format("sharpen", "c.png")))
         assert ended(pools, sharp.job_id).result == "sharp c.png"
         with pools.running("my_jobs"):
