@@ -25,11 +25,11 @@ _EARLY_MAX = 1000
 class Cancellation(JobMiddleware):
     """Subscribes to this worker's control channel and interrupts the jobs that are cancelled there.
 
-    After a reconnection the cancel flags of all running jobs are read, since messages may have been lost. The
+    After a reconnection it reads the cancel flags of all running jobs, since messages may have been lost. The
     outcome "cancelled" is committed only when the actor has ended, child processes included.
 
     Args:
-        current: Knows the running jobs.
+        current: The running jobs.
     """
 
     def __init__(self, current: CurrentJob) -> None:
@@ -62,14 +62,15 @@ class Cancellation(JobMiddleware):
             raise SkipMessage
 
     def job_ended(self, broker: BridgeBroker, message: JobMessage, exception: BaseException | None) -> None:
-        """Settle a job that was asked to stop and failed as cancelled.
+        """Settle a job as cancelled if it was asked to stop and then failed.
 
-        One that was refused keeps that outcome: part of it could not be stopped, which must be visible.
+        A job that ended with ``JobRefused`` keeps that outcome: a part of it could not be stopped, which must
+        be visible.
         """
         if exception is None or message.context is None or isinstance(exception, JobRefused):
             return
         if message.settlement is not None:
-            return  # Dramatiq runs the hooks again if the interrupt arrives during the first time
+            return  # Dramatiq runs the hooks again if the interrupt arrives during their first run
         if message.context.interrupt_requested is JobCancelled:
             message.settle(
                 Settlement(
@@ -88,7 +89,7 @@ class Cancellation(JobMiddleware):
         self._early[key] = None
         while len(self._early) > _EARLY_MAX:
             self._early.popitem(last=False)
-        # If it started between these two, it has already passed the check in job_starting.
+        # If the job started between these two steps, it has already passed the check in job_starting.
         self._current.interrupt(key, JobCancelled)
 
     def _read_flags(self, broker: BridgeBroker) -> None:

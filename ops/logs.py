@@ -107,7 +107,7 @@ def configure_logging(loaded: LoadedSettings, *, process: str, console: bool | N
     Args:
         loaded: Settings and workspace.
         process: Name of this process in every line: ``worker-1``, ``up``, ``clock``, ...
-        console: Whether to write to stderr too; None means if it is a terminal and no supervisor reads it.
+        console: Whether to write to stderr too; None: if stderr is a terminal and no supervisor runs us.
 
     Raises:
         SettingsError: The log cannot be written.
@@ -156,7 +156,7 @@ class _Journal:
 
 
 def journal(level: int, event: str, **fields: str | float | None) -> None:
-    """Write a log line that occurs once per job, at a tenth of a logger's cost.
+    """Write a log line for a job; use it for lines written for every job, since it costs a tenth of a logger.
 
     It bypasses structlog, log records and locks; the line looks like any other. With output to a terminal, it
     goes through the standard library's ``logging`` instead.
@@ -207,7 +207,7 @@ class _FileHandler(logging.Handler):
             self._file.write_line(self.format(record).encode())
             self._has_failed = False
         except OSError as error:
-            # Reported once: a traceback per line would flood the reader of stderr.
+            # Reported once: a traceback per line would flood stderr.
             if not self._has_failed:
                 self._has_failed = True
                 with contextlib.suppress(OSError):
@@ -320,6 +320,6 @@ def _known_secrets(loaded: LoadedSettings, environ: Mapping[str, str]) -> list[s
     for password in (password for url in urls for password in passwords_in(url)):
         values += [password, unquote(password)]
     usable = {value for value in values if len(value) >= _SECRET_MIN_LENGTH}
-    # Both as they are and as they appear in JSON.
+    # Each value as it is, and as it appears in JSON.
     usable |= {json.dumps(value)[1:-1] for value in usable}
     return sorted(usable, key=len, reverse=True)

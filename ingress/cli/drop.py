@@ -1,4 +1,4 @@
-"""Commands for files: ``drop`` submits them to the station, ``undo`` reverts what was done with one."""
+"""Commands for files: ``drop`` submits them to the drop folder, ``undo`` reverts the action on one."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def _mention_missing_station() -> None:
 @click.argument("job", metavar="ID")
 @json_option
 def undo(*, job: str, as_json: bool) -> int:
-    """Revert what was done with a dropped file, if nothing has changed since.
+    """Revert the action on a dropped file, if nothing has changed since.
 
-    The file is moved to IN1N.3OX/undone/ID/. Works on the host whose worker did it, while the job's journal
-    is kept (retention_s).
+    The file is moved to IN1N.3OX/undone/ID/. Run this on the host whose worker ran the job, before
+    the job's journal is deleted (retention_s).
     """
     from actors.ingest.undo import undo as revert  # loads dramatiq
 

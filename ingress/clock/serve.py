@@ -24,9 +24,10 @@ from ops.errors import QueueFull, StoreError, StoreUnreachable
 from ops.logs import get_logger
 from ops.processes import pid_alive
 
-#: Longest turn of the loop: it renews the lease, and notices changed schedules and a changed store clock.
+#: Maximum duration of a turn of the loop. Each turn renews the lease and notices changed schedules and a
+#: changed clock of the store.
 _TURN_S = 1.0
-#: A follower claims the lease this long after its end, with jitter so that followers do not collide.
+#: Delay between the end of the lease and the claim of a follower; jitter keeps followers from colliding.
 _FOLLOW_SLACK_S = 0.05
 #: Pause while the queue is full.
 _FULL_WAIT_S = 1.0
@@ -41,7 +42,7 @@ class Scheduler:
         daemon: The process that it runs in.
 
     Attributes:
-        leadership: This scheduler's candidacy.
+        leadership: This scheduler's part in the leader election.
 
     Raises:
         SettingsError: A schedule in ``3ox.toml`` is not valid.
@@ -81,7 +82,7 @@ class Scheduler:
             claim = self.leadership.claim()
             wait_s = self._lead(claim, began_s) if claim.term is not None else self._follow(claim)
         except (StoreUnreachable, StoreError) as error:
-            # The leader is unknown. Runs that become due now are handled later, by their schedule's policy.
+            # The leader is unknown. Runs that become due now are missed runs: see ``missed`` of a schedule.
             self._outage.begin(error)
             return self._backoff.next_s()
         except QueueFull as error:
@@ -148,7 +149,7 @@ def serve(daemon: Daemon) -> None:
 def _pid_scope() -> str:
     """Return an id of the boot and PID namespace in which our process ids are valid; empty if unknown.
 
-    Containers can share a host name, and have processes with equal ids.
+    Host name and process id are not enough: containers can share both.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()

@@ -1,4 +1,4 @@
-"""The address of the REST API: from the settings, or with port 0 from the process that serves it."""
+"""The address of the REST API: from the settings, or from a file that the API process writes (for port 0)."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ def url_of(settings: Settings, port: int) -> str:
     """Return the address of the API.
 
     Args:
-        settings: The settings, which name the host.
-        port: The port on which it is served.
+        settings: ``api_host`` counts.
+        port: The port that the API listens on.
     """
     host = _ANY.get(settings.api_host, settings.api_host)
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def url_file(workspace: Workspace) -> Path:
-    """Return the file in which the process that serves the API writes its address."""
+    """Return the file to which the API process writes its address."""
     return workspace.run_dir / "rest.url"
 
 
 def known_url(loaded: LoadedSettings) -> str:
-    """Return the address of the API: as its process wrote it, or from the settings."""
+    """Return the address of the API from that file; without one, from the settings."""
     with contextlib.suppress(FileNotFoundError):
         return url_file(loaded.workspace).read_text()
     return url_of(loaded.settings, loaded.settings.api_port)

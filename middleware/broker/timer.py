@@ -25,7 +25,7 @@ class DueTimer:
 
     Args:
         scripts: The store functions.
-        outage: Told when the store is unavailable.
+        outage: Records that the store is unavailable.
     """
 
     def __init__(self, scripts: Scripts, outage: Outage) -> None:

@@ -7,8 +7,8 @@
     effect = "approve"
 
 The first rule that matches decides. Where none does, everything is allowed except job types that run programs
-(``shell.cmd``, ``task.custom``) from anyone without a login on this machine. An untrusted source never gets
-``shell.cmd``, whatever the rules are.
+(``shell.cmd``, ``task.custom``) from anyone without a login on this machine. An untrusted source may never
+submit ``shell.cmd``, even if a rule allows it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from ops.errors import PolicyDenied
 from ops.settings.work import PolicyRule
 
 ALLOW, DENY, APPROVE = "allow", "deny", "approve"
-#: Interfaces that only users with a login on this machine, or 3ox.toml itself, can submit through.
+#: Interfaces through which only users with a login on this machine, or 3ox.toml itself, can submit.
 LOCAL_SOURCES = frozenset({"cli", "shell", "python", "clock"})
 _COMMAND_TYPE = "shell.cmd"
 _WILDCARDS = frozenset("*?[")
-#: Maximum number of pairs of type and source whose rules are cached; programs may invent sources.
+#: Maximum number of pairs of type and source whose rules are cached; a program may submit with any source.
 _CACHED_MAX = 256
 
 
 class PolicySubject(Protocol):
-    """What the policy decides on: a job, or what can become one."""
+    """What the policy decides on: a job, or a request that would become one."""
 
     @property
     def job_type(self) -> str:
@@ -38,7 +38,7 @@ class PolicySubject(Protocol):
 
     @property
     def source(self) -> str:
-        """The interface that it is submitted through."""
+        """The interface through which it is submitted."""
 
     @property
     def actor(self) -> str:
@@ -46,7 +46,7 @@ class PolicySubject(Protocol):
 
     @property
     def trust(self) -> str:
-        """How far the interface trusts the actor."""
+        """The trust level that the interface assigns to the actor."""
 
     @property
     def project(self) -> str | None:
@@ -54,7 +54,7 @@ class PolicySubject(Protocol):
 
     @property
     def payload(self) -> Any:
-        """Its payload; of a ``shell.cmd``, ``argv`` and ``env`` are matched."""
+        """Its payload; for ``shell.cmd``, rules are matched with ``argv`` and ``env``."""
 
 
 class PolicyDecision(NamedTuple):
@@ -84,7 +84,7 @@ class Policy:
     """Decides by the rules; called once for each submission.
 
     Args:
-        rules: In their order.
+        rules: The rules, in the order of 3ox.toml.
         runs_programs: Returns whether jobs of a type run programs.
     """
 
@@ -99,7 +99,7 @@ class Policy:
         self._cached: dict[tuple[str, str], list[tuple[list[_Test], PolicyDecision]]] = {}
 
     def decide(self, job: PolicySubject) -> PolicyDecision:
-        """Return the decision on a job; takes about half a microsecond where no rule applies."""
+        """Return the decision on a job; takes about half a microsecond if no rule applies."""
         job_type = job.job_type
         if job_type == _COMMAND_TYPE and job.trust == "untrusted":
             return _DEFAULT_DENY
@@ -136,7 +136,7 @@ class Policy:
         """Return the decision on a job, unless it is denied.
 
         Raises:
-            PolicyDenied: It is denied; the error names the rule and what would allow the job.
+            PolicyDenied: It is denied; the error names the rule, and the change that would allow the job.
         """
         decision = self.decide(job)
         if decision.effect == DENY:

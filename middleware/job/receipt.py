@@ -1,4 +1,4 @@
-"""Build receipts: of jobs in the store, in the spool and in this process."""
+"""Build the receipts of jobs."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def make_receipt(
     """Build the receipt of a job.
 
     Args:
-        job: What was submitted, or its record.
-        transitions: Its states so far, the first one first; at least one.
-        input_sha256: Of its canonical payload.
-        result_sha256: Of its result as stored.
-        duplicate: Whether the caller's submission was answered with this earlier job.
+        job: The job, or its record.
+        transitions: Its transitions so far, oldest first; at least one.
+        input_sha256: ``payload_sha256`` of the job.
+        result_sha256: SHA-256 of its result as stored, in hex.
+        duplicate: Whether the submission was a duplicate of this earlier job.
     """
     attempt, worker_id = 0, None
     for transition in transitions:
@@ -57,10 +57,10 @@ def first_receipt(job: Job, *, status: str, at_ms: int, input_sha256: str) -> Re
     """Build the receipt of a job that has just been accepted.
 
     Args:
-        job: What was submitted.
+        job: The job.
         status: Its first state.
-        at_ms: When, in ms since 1970.
-        input_sha256: Of its canonical payload.
+        at_ms: Time of acceptance, in ms since 1970.
+        input_sha256: ``payload_sha256`` of the job.
     """
     return _not_started(job, [Transition(str(utc(at_ms)), status)], input_sha256)
 

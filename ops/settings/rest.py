@@ -94,7 +94,8 @@ class RestSettings(Table, frozen=True, kw_only=True):
         Meta(description="Time after which an event stream is closed, in seconds; clients resume it."),
     ] = 3600.0
     wait_max_s: Annotated[
-        Seconds, Meta(description="Maximum of the parameter `wait`, in seconds; a longer wait is cut to it.")
+        Seconds,
+        Meta(description="Maximum of the parameter `wait`, in seconds; a longer one is reduced to it."),
     ] = 60.0
     webhook_age_max_s: Annotated[
         Seconds,

@@ -20,7 +20,7 @@ class DeliverSettings(Table, frozen=True, kw_only=True):
         list[str] | None,
         Meta(
             description="Job types whose results are written to 0UT.3OX; patterns such as * are allowed. When"
-            " absent: all but shell.cmd and heartbeat."
+            " absent: all built-in types but shell.cmd and heartbeat."
         ),
     ] = None
     format: Annotated[

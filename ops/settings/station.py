@@ -114,7 +114,7 @@ class StationSettings(Table, frozen=True, kw_only=True):
     text_max_bytes: Annotated[
         int,
         Meta(
-            description="Bytes of a file's text (its beginning) that are sent to the model.",
+            description="Maximum text of a file sent to the model, in bytes, from its beginning.",
             ge=256,
             le=1_048_576,
         ),

@@ -127,7 +127,7 @@ class Settings(Table, frozen=True, kw_only=True):
     ] = 1_000_000
     history_output_max_bytes: Annotated[
         int,
-        Meta(description="Bytes of a job's output (its end) that the history keeps.", ge=0),
+        Meta(description="Maximum output of a job kept in the history, in bytes, from its end.", ge=0),
     ] = 65_536
     events_max: Annotated[int, Meta(description="Approximate number of events kept in the store.", ge=1)] = (
         10_000
@@ -290,8 +290,8 @@ class Settings(Table, frozen=True, kw_only=True):
     destinations: Annotated[
         dict[Name, dict[str, Any]],
         Meta(
-            description="Destinations of plug-ins: [destinations.NAME] plugin, types, when, and the plug-in's"
-            " own keys."
+            description="Destinations of plug-ins: [destinations.NAME] with the keys plugin, types, when, and"
+            " those of the plug-in."
         ),
     ] = field(default_factory=dict)
     approval_ttl_s: Annotated[
@@ -309,8 +309,8 @@ class Settings(Table, frozen=True, kw_only=True):
     clock_lease_s: Annotated[
         float,
         Meta(
-            description="Lease of the leading scheduler, in seconds: another one takes over when it is not"
-            " renewed.",
+            description="Lease of the leading scheduler, in seconds; when it is not renewed, another one"
+            " takes over.",
             ge=1,
             le=60,
         ),

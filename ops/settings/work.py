@@ -133,7 +133,7 @@ class PolicyRule(Table, frozen=True, kw_only=True):
 
 
 class TypeOverrides(Table, frozen=True, kw_only=True):
-    """Limits of one job type: ``[types."JOB.TYPE"]``; an absent one has the general default."""
+    """Limits of one job type: ``[types."JOB.TYPE"]``; absent ones have the general default."""
 
     timeout_s: Annotated[Seconds | None, Meta(description="Timeout of one attempt, in seconds.")] = None
     max_retries: Annotated[

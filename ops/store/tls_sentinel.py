@@ -1,4 +1,4 @@
-"""Connections over TLS and Sentinel through the ``redis`` package, with the interface of a raw connection."""
+"""Connections over TLS or through Sentinel: ``Connection`` of ``resp.py`` on top of the ``redis`` package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RedisClients:
 
     Args:
         url: ``rediss://...`` or ``sentinel://[user:password@]host:port,host:port/service[/db]``.
-        timeout_s: Timeout of connecting and of a reply, in seconds.
+        timeout_s: Timeout of connecting, and of each reply, in seconds.
 
     Raises:
         SettingsError: The URL is malformed.
@@ -39,7 +39,7 @@ class RedisClients:
             "socket_connect_timeout": timeout_s,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
-            # The pool only creates connections here and gets none back, so its count never decreases.
+            # The pool only creates connections and never gets one back, so its count of them never decreases.
             "max_connections": 2**31 - 1,
         }
         if url.startswith("sentinel://"):
@@ -89,7 +89,7 @@ def _through_sentinel(url: str, options: dict[str, Any]) -> redis.Redis:
 
 
 class RedisConnection:
-    """A connection of the ``redis`` package; see ``ops.store.resp.Connection``."""
+    """A ``Connection`` (``ops/store/resp.py``) that uses one of the ``redis`` package."""
 
     def __init__(self, pool: Any, url: str) -> None:
         self._url = url
