@@ -69,7 +69,7 @@ def deliver(outcome: Outcome, loaded: LoadedSettings, which: str) -> Delivered:
     if found is None:
         why = why_broken("destinations", plugin)
         raise JobRefused(
-            f"There is no plug-in {plugin!r} for the destination {which!r}.{why}",
+            f"Unknown plug-in {plugin!r} for the destination {which!r}.{why}",
             remedy="Install its package where the workers run, and restart them.",
         )
     try:

@@ -56,7 +56,7 @@ def require_ingress_plugin(name: str) -> IngressPlugin:
     if name not in plugins:
         known = ", ".join(plugins)
         raise UsageProblem(
-            f"There is no ingress adapter {name!r}.{why_broken('ingress', name)}",
+            f"Unknown ingress adapter {name!r}.{why_broken('ingress', name)}",
             remedy=f"Use one of: {known}." if known else "Install a package that has one.",
         )
     return plugins[name]

@@ -33,7 +33,7 @@ def validate(payload: Mapping[str, Any], schema: dict[str, Any], parameters: Seq
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"Did you mean {near[0]!r}? " if near else ""
                 raise InvalidJob(
-                    f"There is no argument {name!r}.",
+                    f"Unknown argument {name!r}.",
                     remedy=f"{hint}The parameters are: {', '.join(parameters) or 'none'}.",
                     field=f"payload.{name}",
                 )

@@ -149,7 +149,7 @@ class ActorSignature:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"Did you mean {near[0]!r}? " if near else ""
             raise InvalidJob(
-                f"There is no argument {name!r}.",
+                f"Unknown argument {name!r}.",
                 remedy=f"{hint}The parameters are: {', '.join(self.parameters) or 'none'}.",
                 field=f"payload.{name}",
             )

@@ -104,7 +104,7 @@ def test_every_call_that_python_takes_comes_back(args: list[int], extra: dict[st
     ("function", "payload", "field", "text"),
     [
         (plain, {}, "payload.path", "The argument 'path' is missing."),
-        (plain, {"pth": "a.png"}, "payload.pth", "There is no argument 'pth'."),
+        (plain, {"pth": "a.png"}, "payload.pth", "Unknown argument 'pth'."),
         (plain, {"path": "a", "size": "64"}, "payload.size", "Expected `int`, got `str`"),
         (plain, {"path": "a", "mode": "crop"}, "payload.mode", "Invalid enum value 'crop'"),
         (plain, {"path": b"a"}, "payload.path", "a bytes has no JSON form"),

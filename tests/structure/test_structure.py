@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.structure import imports, names
+from tests.structure import imports, language, names
 from tests.structure.modules import product
 
 
@@ -42,3 +42,9 @@ def test_interfaces_do_not_import_each_other() -> None:
 def test_every_exception_is_still_needed(table: dict[tuple[str, str], str]) -> None:
     """A row that no import needs is removed."""
     assert imports.unused(product(), table) == []
+
+
+def test_the_text_is_plain() -> None:
+    """No phrase of the list is in documentation, docstrings, comments or messages; a few have a reason."""
+    assert [str(phrase) for phrase in language.phrases(product())] == []
+    assert len(language.KEPT) <= 10
