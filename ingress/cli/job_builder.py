@@ -1,4 +1,4 @@
-"""Build the jobs of ``ask``, ``run`` and ``sh`` from their parameters, and submit them."""
+"""Build the jobs of ``ask``, ``run``, ``sh`` and ``submit`` from their parameters, and submit them."""
 
 from __future__ import annotations
 
@@ -57,8 +57,7 @@ def task_job(
         UsageProblem: ``if_failed`` without ``after``.
         JobNotFound: A job of ``after`` does not exist.
     """
-    if if_failed is not None and not after:
-        raise UsageProblem("--if-failed needs --after.", remedy="Add --after ID, or leave out --if-failed.")
+    _require_after(after, if_failed)
     return make_job(
         "task.custom",
         {"task": utf8(" ".join(task), "the task")},
@@ -70,6 +69,11 @@ def task_job(
         depends_on=_whole_ids(after),
         on_dependency_failure=if_failed,
     )
+
+
+def _require_after(after: tuple[str, ...], if_failed: str | None) -> None:
+    if if_failed is not None and not after:
+        raise UsageProblem("--if-failed needs --after.", remedy="Add --after ID, or leave out --if-failed.")
 
 
 def _whole_ids(parts: tuple[str, ...]) -> list[str]:
@@ -96,15 +100,64 @@ def _directory(given: str | None) -> str:
     return utf8(here if given is None else os.path.normpath(os.path.join(here, given)), "the directory")  # noqa: PTH118
 
 
+def typed_job(
+    *,
+    job_type: str,
+    arguments: tuple[str, ...],
+    payload: str | None = None,
+    queue: str | None = None,
+    priority: int | None = None,
+    timeout: float | None = None,
+    after: tuple[str, ...] = (),
+    if_failed: str | None = None,
+    project: str | None = None,
+) -> Job:
+    """Return a job of any type.
+
+    Raises:
+        InvalidJob: The type is unknown, or a field of the job is not valid. The arguments of an actor are
+            checked when the job is submitted.
+        UsageProblem: An argument or the payload cannot be read.
+        JobNotFound: A job of ``after`` does not exist.
+        StoreUnreachable: The type is not built in, and the store is unavailable.
+    """
+    from ingress.cli.payload_arguments import payload_of  # needed for submit only
+
+    _require_after(after, if_failed)
+    declared = current_bridge().admission.types.require(job_type)
+    if queue is not None and declared.payload is not None:
+        raise UsageProblem(
+            f"Jobs of the built-in type {job_type} go to the queue {declared.queue}.",
+            remedy="Remove --queue.",
+        )
+    return make_job(
+        job_type,
+        payload_of(arguments, payload, declared.json_schema()),
+        source=SOURCE,
+        actor=login_name(),
+        project=project,
+        queue=queue,
+        priority=priority,
+        timeout_seconds=timeout,
+        depends_on=_whole_ids(after),
+        on_dependency_failure=if_failed,
+    )
+
+
 #: Name of the command -> what builds its job from its parameters.
-BUILDERS: dict[str, Callable[..., Job]] = {"ask": ask_job, "run": task_job, "sh": command_job}
+BUILDERS: dict[str, Callable[..., Job]] = {
+    "ask": ask_job,
+    "run": task_job,
+    "sh": command_job,
+    "submit": typed_job,
+}
 
 
 def build(command: str, values: dict[str, Any]) -> Job:
     """Return the job of a command.
 
     Args:
-        command: ``ask``, ``run`` or ``sh``.
+        command: ``ask``, ``run``, ``sh`` or ``submit``.
         values: Its parameters; those that do not concern the job are left out.
     """
     own = {name: value for name, value in values.items() if name not in {"as_json", "detach", "wait"}}

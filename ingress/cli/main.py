@@ -25,6 +25,7 @@ MODULES = {
     "ask": "submit",
     "run": "submit",
     "sh": "submit",
+    "submit": "submit",
     "drop": "drop",
     "jobs": "jobs",
     "logs": "jobs",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,10 +10,10 @@ import click
 import msgspec
 
 from ingress.cli.submit_options import JSON
+from ingress.core.bridge import current_bridge
 from ingress.core.lookup import JobHandle
 from ingress.core.terminal import emit_json, note
 from middleware.job.records import JobRecord
-from middleware.job.types import JOB_TYPES
 from ops.errors import BridgeError, StoreUnreachable
 
 json_option = click.option(JSON.flag, JSON.name, is_flag=True, help=JSON.text)
@@ -73,9 +74,10 @@ def for_each(ids: Iterable[str], act: Callable[[str], int]) -> int:
 
 
 def require_job_type(name: str) -> None:
-    """Check the name of a job type.
+    """Check the job type of a filter; while the store is unavailable, any name may be one.
 
     Raises:
         InvalidJob: It is unknown; the remedy names the nearest one.
     """
-    JOB_TYPES.require(name, field="job_type")
+    with contextlib.suppress(StoreUnreachable):  # the spool is listed without a store
+        current_bridge().reader.require_type(name)

@@ -7,7 +7,7 @@ import os
 import sys
 
 #: Commands that may take the fast path.
-FAST = ("ask", "run", "sh")
+FAST = ("ask", "run", "sh", "submit")
 #: 128 + SIGINT; ``signal`` is not imported for it.
 EXIT_INTERRUPTED = 130
 

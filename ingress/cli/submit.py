@@ -1,4 +1,4 @@
-"""Commands that submit a job: ``ask``, ``run``, ``sh``."""
+"""Commands that submit a job: ``ask``, ``run``, ``sh``, ``submit``."""
 
 from __future__ import annotations
 
@@ -29,12 +29,21 @@ _HELP = {
     dash. No shell interprets it: for pipes and the like use sh -c '...'. Standard input is not passed on.
     Ctrl-C cancels the job. Without a store the command runs in this process, and stderr says so.
     """,
+    "submit": """Submit a job of any type; returns at once.
+
+    Prints the ID of the job. '3ox types' lists the types, '3ox types TYPE' the arguments of one. A value is
+    converted to what the type declares for NAME: integers, numbers, booleans, null, arrays and objects are
+    written as JSON, texts as they are.
+    """,
 }
+_METAVARS = {"sh": "CMD [ARG]...", "submit": "[NAME=VALUE]..."}
+#: Commands whose jobs go on after Ctrl-C; the line of the job is printed first.
+_RETURNING = {"run", "submit"}
 
 
 def _mode(command: str, job: Job, *, as_json: bool) -> Mode:
     """Return how a command follows its job."""
-    if command == "run":
+    if command in _RETURNING:
         return Mode(as_json=as_json, line=line_of(job), cancels=False)
     return Mode(as_json=as_json, command=command == "sh", ends_line=command == "ask")
 
@@ -63,9 +72,15 @@ def _click_option(option: Option) -> click.Option:
 
 
 def _command(name: str, form: Form) -> click.Command:
-    arguments = [click.Argument([form.leading])] if form.leading else []
-    metavar = "CMD [ARG]..." if name == "sh" else None
-    words = click.Argument([form.words], nargs=-1, required=True, type=click.UNPROCESSED, metavar=metavar)
+    leading = "TYPE" if name == "submit" else None
+    arguments = [click.Argument([form.leading], metavar=leading)] if form.leading else []
+    words = click.Argument(
+        [form.words],
+        nargs=-1,
+        required=form.words_required,
+        type=click.UNPROCESSED,
+        metavar=_METAVARS.get(name),
+    )
     return click.Command(
         name,
         context_settings={"allow_interspersed_args": not form.stops_at_argument},

@@ -1,4 +1,4 @@
-"""The options of ``ask``, ``run`` and ``sh``: one table, read by the fast path and by click.
+"""The options of ``ask``, ``run``, ``sh`` and ``submit``: one table, read by the fast path and by click.
 
 click takes a third of the time of a short command, so the fast path (``start.py``) reads command lines with
 ``parse``. What that does not accept (``--help``, an unknown option, a bad value) goes to click, which
@@ -95,10 +95,11 @@ class Form:
 
     Args:
         leading: Name of a single argument before the others; empty: none.
-        words: Name of the parameter for all other arguments, at least one.
+        words: Name of the parameter for all other arguments.
         options: The options.
         returns_at_once: From the parameters: whether the command only submits the job.
         stops_at_argument: What follows the first argument is not read as options of ours.
+        words_required: There must be at least one of the other arguments.
     """
 
     def __init__(
@@ -109,17 +110,30 @@ class Form:
         returns_at_once: Callable[[Mapping[str, Any]], bool],
         *,
         stops_at_argument: bool = False,
+        words_required: bool = True,
     ) -> None:
         self.leading = leading
         self.words = words
         self.options = options
         self.returns_at_once = returns_at_once
         self.stops_at_argument = stops_at_argument
+        self.words_required = words_required
 
 
 DETACH = Option("detach", "--detach", "Print the job's ID and return at once.")
 JSON = Option("as_json", "--json", "Write one JSON document to stdout.")
 TIMEOUT = Option("timeout", "--timeout", "Timeout per attempt, in seconds.", "S", seconds)
+WAIT = Option("wait", "--wait", "Follow the output to the end; the exit code is the job's.")
+AFTER = Option("after", "--after", "Start when this job has completed; repeatable.", "ID", is_repeatable=True)
+IF_FAILED = Option(
+    "if_failed",
+    "--if-failed",
+    "If a job of --after does not complete: skip (cancel this job; the default), fail it too, or"
+    " run it anyway.",
+    "[skip|fail|run]",
+    choices=("skip", "fail", "run"),
+)
+PRIORITY = Option("priority", "--priority", "Priority from 1 (first) to 10 (last).", "N", priority)
 
 FORMS = {
     "ask": Form(
@@ -139,19 +153,10 @@ FORMS = {
         "project",
         "task",
         (
-            Option("wait", "--wait", "Follow the output to the end; the exit code is the job's."),
-            Option(
-                "after", "--after", "Start when this job has completed; repeatable.", "ID", is_repeatable=True
-            ),
-            Option(
-                "if_failed",
-                "--if-failed",
-                "If a job of --after does not complete: skip (cancel this job; the default), fail it too, or"
-                " run it anyway.",
-                "[skip|fail|run]",
-                choices=("skip", "fail", "run"),
-            ),
-            Option("priority", "--priority", "Priority from 1 (first) to 10 (last).", "N", priority),
+            WAIT,
+            AFTER,
+            IF_FAILED,
+            PRIORITY,
             TIMEOUT,
             JSON,
         ),
@@ -168,6 +173,23 @@ FORMS = {
         ),
         lambda values: bool(values["detach"]),
         stops_at_argument=True,
+    ),
+    "submit": Form(
+        "job_type",
+        "arguments",
+        (
+            WAIT,
+            Option("payload", "--payload", "Arguments as a JSON object; NAME=VALUE replaces them.", "JSON"),
+            Option("queue", "--queue", "Queue of the job; by default that of its type.", "Q"),
+            Option("project", "--project", "Project of the job.", "P"),
+            AFTER,
+            IF_FAILED,
+            PRIORITY,
+            TIMEOUT,
+            JSON,
+        ),
+        lambda values: not values["wait"],
+        words_required=False,
     ),
 }
 
@@ -193,7 +215,7 @@ def parse(form: Form, words: Sequence[str]) -> dict[str, Any] | None:
         elif word not in by_flag or not _take(by_flag[word], values, rest):
             return None
     leading = [form.leading] if form.leading else []
-    if len(arguments) <= len(leading):
+    if len(arguments) < len(leading) + form.words_required:
         return None
     values.update(zip(leading, arguments, strict=False))
     values[form.words] = tuple(arguments[len(leading) :])

@@ -230,7 +230,7 @@ class Reader:
                 f"Unknown state {status!r}.", remedy=f"Use one of: {', '.join(State)}.", field="status"
             )
         if job_type is not None:
-            self._require_type(job_type)
+            self.require_type(job_type)
         require_cursor(cursor, status)
         limit = max(1, min(limit, LIMIT_MAX))
         jobs: list[JobRecord] = []
@@ -250,8 +250,12 @@ class Reader:
                 break
         return JobPage(jobs, self.summary(job_type=job_type, project=project), place)
 
-    def _require_type(self, job_type: str) -> None:
-        """Check a filter: the type is built in, published by a worker, or one of which there are jobs."""
+    def require_type(self, job_type: str) -> None:
+        """Check a filter: the type is built in, published by a worker, or one of which there are jobs.
+
+        Raises:
+            InvalidJob: It is none of these; the remedy names the nearest type.
+        """
         if job_type in JOB_TYPES or self.store.call("EXISTS", self.keys.index_type(job_type)):
             return
         published = self.published_types()
