@@ -113,7 +113,7 @@ class Acceptance:
                 self.store_unavailable.clear()
                 self._keys.remember(job, receipt)
                 return receipt
-        complete = self._bridge.admission.prepare(job).job
+        complete = self._quick.admission.prepare(job).job
         return self._spool_once(complete, delay_s, ask_store=True)
 
     def accept_many(self, jobs: Sequence[Job]) -> list[Receipt]:
@@ -139,7 +139,7 @@ class Acceptance:
                 for job, receipt in zip(jobs, receipts, strict=True):
                     self._keys.remember(job, receipt)
                 return receipts
-        complete = [self._bridge.admission.prepare(job).job for job in jobs]
+        complete = [self._quick.admission.prepare(job).job for job in jobs]
         # The store is not asked for each key: duplicates are found when the jobs are submitted.
         return [self._spool_once(job, None, ask_store=False) for job in complete]
 

@@ -31,16 +31,27 @@ from ingress.rest import (
     ledger_routes,
     listing,
     sse_frames,
+    type_routes,
 )
 from ingress.rest.contract import Document, StrictRequest
-from ingress.rest.models import AnyJobRequest, Decision, Health, JobResult, OutputPage, Upload, Version
+from ingress.rest.models import (
+    ActorRequest,
+    AnyJobRequest,
+    Decision,
+    Health,
+    JobResult,
+    OutputPage,
+    Upload,
+    Version,
+)
 from ingress.rest.request_filter import RequestFilter
 from middleware.job.records import JobPage, JobRecord, Receipt
 from ops.errors import BridgeError
 
-ROUTE_MODULES = (health, jobs, listing, job_actions, events, files, hooks, ledger_routes)
+ROUTE_MODULES = (health, jobs, listing, job_actions, events, files, hooks, ledger_routes, type_routes)
 #: Structs of request and response bodies, for the OpenAPI document.
 _TYPES: list[Any] = [
+    ActorRequest,
     AnyJobRequest,
     CancelReply,
     Decision,
@@ -52,6 +63,7 @@ _TYPES: list[Any] = [
     problems.Problem,
     Receipt,
     *ledger_routes.TYPES,
+    *type_routes.TYPES,
     Upload,
     Version,
 ]
@@ -114,6 +126,10 @@ def _document() -> OpenAPIConfig:
         ),
         security=[{"bearer": []}],
         render_plugins=[
-            Document(_TYPES, {**files.BODIES, **hooks.BODIES, **job_actions.BODIES}, sse_frames.STREAM_SCHEMA)
+            Document(
+                _TYPES,
+                {**files.BODIES, **hooks.BODIES, **job_actions.BODIES, **jobs.BODIES},
+                sse_frames.STREAM_SCHEMA,
+            )
         ],
     )

@@ -12,7 +12,7 @@ from litestar.params import Parameter
 
 from ingress.core.http.problems import MEDIA_TYPE, ApiProblem, Problem
 from ingress.rest.request_filter import HOOKS_PREFIX, OPEN_PATHS
-from middleware.job.schema import explain
+from middleware.job.schema import JOB_TYPES, explain
 
 JobPart = Annotated[str, Parameter(description="The job's id, or a unique prefix or suffix of it.")]
 _MEANINGS = {
@@ -50,6 +50,8 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
 class StrictRequest(Request[Any, Any, Any]):
     """Decodes a JSON body strictly into the struct of its route (``opt["body"]``).
 
+    A body of a job type that is not built in is decoded into ``opt["actor_body"]``, if the route has that.
+
     The framework itself decodes leniently: it would accept the string "5" as a number.
     """
 
@@ -68,6 +70,9 @@ class StrictRequest(Request[Any, Any, Any]):
         try:
             return decoder_of(kind).decode(body)
         except msgspec.ValidationError as error:
+            actor_kind = self.route_handler.opt.get("actor_body")
+            if actor_kind is not None and (tag := _tag_of(body)) and tag not in JOB_TYPES:
+                return _decode_actor_body(body, actor_kind)
             if "got `float`" not in str(error):
                 raise explain(error, _tag_of(body)) from error
         except msgspec.MsgspecError as error:
@@ -80,6 +85,17 @@ class StrictRequest(Request[Any, Any, Any]):
             return msgspec.convert(_whole_numbers(msgspec.json.decode(body)), kind)
         except msgspec.ValidationError as error:
             raise explain(error, _tag_of(body)) from error
+
+
+def _decode_actor_body(body: bytes, kind: Any) -> Any:
+    try:
+        return decoder_of(kind).decode(body)
+    except msgspec.ValidationError:
+        document = _whole_numbers(msgspec.json.decode(body))
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        raise explain(error) from error
 
 
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}

@@ -20,7 +20,6 @@ from ingress.rest.job_queries import find_id, find_job
 from ingress.rest.models import Decision
 from middleware.broker.approvals import APPROVED
 from middleware.job.records import JobRecord, Receipt
-from middleware.job.schema import JOB_TYPES
 from ops.tokens import Principal, Scope
 
 
@@ -73,14 +72,15 @@ async def retry_job(
 ) -> Response[Receipt]:
     """Retry a job."""
     record = await sync_to_thread(find_job, app_state, job_id)
-    _require_may_retry(principal_of(request), record)
+    runs_programs = await sync_to_thread(app_state.read_bridge.admission.types.runs_programs, record.job_type)
+    _require_may_retry(principal_of(request), record, runs_programs=runs_programs)
     receipt = await sync_to_thread(
         control.retry, app_state.bridge, record.job_id, _reason_text("retried", request, data)
     )
     return Response(receipt, status_code=202, headers={"Location": f"/v1/jobs/{receipt.job_id}"})
 
 
-def _require_may_retry(principal: Principal, record: JobRecord) -> None:
+def _require_may_retry(principal: Principal, record: JobRecord, *, runs_programs: bool) -> None:
     """Check that the caller may retry a job: it needs the permission that submitting the job would need.
 
     Raises:
@@ -89,7 +89,7 @@ def _require_may_retry(principal: Principal, record: JobRecord) -> None:
     if principal.may("admin"):
         return
     why = ""
-    if JOB_TYPES.runs_programs(record.job_type) and record.trust == "operator":
+    if runs_programs and record.trust == "operator":
         why = f"it is a {record.job_type} job from {record.source}"
     elif record.approval == APPROVED:
         why = "it was approved for one run"

@@ -18,7 +18,15 @@ from ingress.core.http.problems import ApiProblem, refused
 from ingress.core.lookup import Source, find
 from ingress.rest.contract import BODY, JobPart, problems
 from ingress.rest.job_queries import encoded_job, wait_for_end
-from ingress.rest.models import KEY_MAX, AnyJobRequest, JobResult, OutputPage
+from ingress.rest.models import (
+    KEY_MAX,
+    ActorRequest,
+    AnyJobRequest,
+    JobRequest,
+    JobResult,
+    OutputPage,
+    request_schema,
+)
 from middleware.job.reader import LIMIT_MAX
 from middleware.job.receipt import payload_sha256
 from middleware.job.records import JobRecord, Receipt
@@ -32,6 +40,11 @@ _DAY_S = 86_400
 #: Prefix of clients' idempotency keys, so that they cannot collide with those of another interface.
 KEY_PREFIX = "rest:"
 
+#: The body of ``POST /v1/jobs``, for the OpenAPI document: the framework does not support its union.
+BODIES: dict[str, Any] = {
+    "createJob": {"required": True, "content": {"application/json": {"schema": request_schema()}}}
+}
+
 Wait = Annotated[
     float,
     Parameter(
@@ -42,7 +55,7 @@ Wait = Annotated[
 ]
 
 
-def to_job(wanted: AnyJobRequest, principal: Principal, key: str | None, *, trace: str | None = None) -> Job:
+def to_job(wanted: JobRequest, principal: Principal, key: str | None, *, trace: str | None = None) -> Job:
     """Return the job that a request describes.
 
     Args:
@@ -65,7 +78,7 @@ def to_job(wanted: AnyJobRequest, principal: Principal, key: str | None, *, trac
         )
     chosen = wanted.idempotency_key if key is None else key
     return make_job(
-        str(wanted.__struct_config__.tag),
+        wanted.job_type if isinstance(wanted, ActorRequest) else str(wanted.__struct_config__.tag),
         wanted.payload,
         source="rest",
         actor=principal.name,
@@ -123,9 +136,10 @@ def _is_same(receipt: Receipt, job: Job) -> bool:
     operation_id="createJob",
     summary="Submit a job",
     description="202 with the receipt of a new job (status 'spooled' while the store is unavailable);"
-    " 200 with the receipt of the existing job if the Idempotency-Key is known.",
+    " 200 with the receipt of the existing job if the Idempotency-Key is known. 409 for a job type that no"
+    " worker has published, and for arguments that do not fit one that is not built in (`GET /v1/types`).",
     guards=[requires("submit")],
-    opt={"body": AnyJobRequest},
+    opt={"body": AnyJobRequest, "actor_body": ActorRequest},
     responses={
         200: ResponseSpec(Receipt, generate_examples=False, description="The job was submitted before."),
         **problems(409, *BODY),
@@ -134,7 +148,7 @@ def _is_same(receipt: Receipt, job: Job) -> bool:
 async def create_job(
     request: Request[Any, Any, Any],
     app_state: AppStateDependency,
-    data: JSONBody[AnyJobRequest],
+    data: JSONBody[Any],
     idempotency_key: Annotated[
         str | None,
         HeaderParameter(

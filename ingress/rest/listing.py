@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any
 
 from litestar import Request, get
 from litestar.concurrency import sync_to_thread
@@ -18,18 +18,12 @@ from middleware.job.ids import ID_LENGTH
 from middleware.job.reader import LIMIT_MAX
 from middleware.job.records import JobPage
 from middleware.job.states import State
-from middleware.job.types import JOB_TYPES
 from ops.errors import InvalidJob
 
 _ID = f"[0-9a-hjkmnp-tv-z]{{{ID_LENGTH}}}"
 #: First letters of the cursors of lists that include the history, see ``ingress.core.listing``.
 _KINDS = "isw"
 _WORDS_MAX_CHARS = 200
-
-if TYPE_CHECKING:
-    TypeName: TypeAlias = str
-else:
-    TypeName = Literal[tuple(JOB_TYPES)]
 
 
 @get(
@@ -47,7 +41,12 @@ async def list_jobs(
     app_state: AppStateDependency,
     *,
     status: Annotated[State | None, Parameter(description="Only jobs in this state.")] = None,
-    job_type: Annotated[TypeName | None, QueryParameter(name="type", description="Only this type.")] = None,
+    job_type: Annotated[
+        str | None,
+        QueryParameter(
+            name="type", min_length=1, max_length=64, description="Only this type; see `GET /v1/types`."
+        ),
+    ] = None,
     project: Annotated[str | None, Parameter(description="Only this project.")] = None,
     cursor: Annotated[
         str | None,
@@ -88,12 +87,9 @@ async def list_jobs(
         narrowing = JobFilter(status=state, job_type=job_type, project=project, day=day, text=search)
         return await sync_to_thread(_all_jobs, app_state, narrowing, limit, cursor)
     return await sync_to_thread(
-        app_state.read_bridge.reader.page,
-        status=state,
-        job_type=job_type,
-        project=project,
-        limit=limit,
-        cursor=cursor,
+        _page,
+        app_state,
+        {"status": state, "job_type": job_type, "project": project, "limit": limit, "cursor": cursor},
     )
 
 
@@ -104,15 +100,27 @@ def _belongs(cursor: str, status: State | None, *, every: bool) -> bool:
     return not every and (":" in cursor) == (status is not None)
 
 
+def _page(app_state: AppState, filters: dict[str, Any]) -> JobPage:
+    try:
+        return app_state.read_bridge.reader.page(**filters)
+    except InvalidJob as error:
+        raise _no_such_list(error) from error
+
+
+def _no_such_list(error: InvalidJob) -> ApiProblem:
+    """Return the problem of filters that are valid by the schema, but name nothing that can be listed.
+
+    For instance 30 February, a search without a word, a job type that no worker has published.
+    """
+    return ApiProblem(409, "no-such-list", error.message, remedy=error.remedy, field=error.field)
+
+
 def _all_jobs(app_state: AppState, narrowing: JobFilter, limit: int, cursor: str | None) -> JobPage:
     with Catalog(app_state.read_bridge) as catalog:
         try:
             return catalog.page(narrowing, limit=limit, cursor=cursor)
         except InvalidJob as error:
-            # 30 February, a search without a word: valid by the schema, but there is nothing to list.
-            raise ApiProblem(
-                409, "no-such-list", error.message, remedy=error.remedy, field=error.field
-            ) from error
+            raise _no_such_list(error) from error
 
 
 def _refuse_null(request: Request[Any, Any, Any], *names: str) -> None:

@@ -1,13 +1,14 @@
 """Bodies of requests and responses, except the job's own records.
 
-A request for a job is a tagged struct for each job type, derived from ``JOB_TYPES``: what a client may set.
-Source, actor and trust are set by the server.
+A request for a job is a tagged struct for each built-in job type, derived from ``JOB_TYPES``, and one struct
+for all other types: what a client may set. Source, actor and trust are set by the server.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union
 
+import msgspec
 from msgspec import Meta, Struct
 
 from middleware.job.base import (
@@ -20,6 +21,7 @@ from middleware.job.base import (
     Retries,
     Short,
     TimeLimit,
+    TypeName,
 )
 from middleware.job.records import OutputChunk
 from middleware.job.types import JOB_TYPES
@@ -70,6 +72,30 @@ else:
     AnyJobRequest = Union[  # noqa: UP007 (of a computed tuple)
         tuple(item.struct(JobRequest, "Request") for item in JOB_TYPES.declared() if not item.internal)
     ]
+
+
+_BUILT_IN = [item.name for item in JOB_TYPES.declared()]
+
+
+class ActorRequest(JobRequest, frozen=True, kw_only=True, tag=False):
+    """A job of a type that is not built in; ``GET /v1/types`` lists them with their payloads.
+
+    Attributes:
+        job_type: Name of the type: that of its Dramatiq actor.
+        payload: The arguments of the actor by name, checked against the schema of the type.
+    """
+
+    # A field here, since no struct stands for the type.
+    job_type: Annotated[TypeName, Meta(extra_json_schema={"not": {"enum": _BUILT_IN}})]
+    payload: dict[str, Any] = {}
+
+
+def request_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a request for a job: a variant for each built-in type, one for all others."""
+    (built_in, other), _ = msgspec.json.schema_components(
+        [AnyJobRequest, ActorRequest], ref_template="#/components/schemas/{name}"
+    )
+    return {"oneOf": [*built_in["anyOf"], other]}
 
 
 class Decision(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -125,9 +125,7 @@ class AdmissionRules:
                 project = task = self.project(job.project)
             else:
                 project = self.settings.projects.get(job.project)
-        kind = self._types.get(job_type)
-        if kind is None:
-            kind = self._types[job_type] = JOB_TYPES.limits(job_type, self.settings)
+        kind = self._type(job_type)
         defaults: dict[str, Any] = {}
         if job.priority is None:
             defaults["priority"] = self._priority(job.job_type, project)

@@ -163,9 +163,11 @@ class TypeDirectory:
             try:
                 found = self._read_published()
             except StoreUnreachable:
-                if self._read_at_s > float("-inf"):
-                    return  # keep the types that were read last
-                raise
+                if self._read_at_s == float("-inf"):
+                    raise
+                # Keep the types that were read last; do not wait for the store each time.
+                self._read_at_s = time.monotonic()
+                return
             self._read_at_s = time.monotonic()
             self._published = {
                 name: job_type
