@@ -1,0 +1,87 @@
+"""The pages for those who bring their own actors, followed to the letter on real pools."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+
+import pytest
+
+from ingress.core.lookup import find
+from tests.job_types.conftest import Pools
+from tests.job_types.page import Page
+from tests.support import eventually, run_3ox
+
+OWN_ACTORS = "how-to/run-your-own-actors.md"
+
+
+def threeox(pools: Pools, command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of ``3ox`` that has to succeed."""
+    done = run_3ox(*shlex.split(command), environ=pools.environ, cwd=pools.folder)
+    assert done.returncode == 0, (command, done.stderr)
+    return done
+
+
+def job_of(pools: Pools, job_type: str) -> str:
+    """Return the id of the only job of a type."""
+    (row,) = pools.bridge.reader.page(job_type=job_type).jobs
+    return row.job_id
+
+
+@pytest.fixture
+def page(pools: Pools) -> Page:
+    """The page about one's own actors, with its files written."""
+    found = Page(OWN_ACTORS, pools)
+    assert found.write_files() == ["my_jobs.py", "films.py", "albums.py"]
+    assert len(found.programs) == 4
+    return found
+
+
+def test_one_file_is_a_pool(pools: Pools, page: Page) -> None:
+    """It sends, waits for the result, and is shown by the command line; what does not fit is refused."""
+    sends, misfits = page.programs[:2]
+    with pools.running("my_jobs"):
+        page.run(sends)
+        page.run(misfits)
+        message_id = pools.bridge.reader.job(job_of(pools, "thumbnail")).job_id
+        for command in page.commands[1:3]:
+            assert "completed" in threeox(pools, command.replace("UUID", message_id)).stdout
+        assert "thumbnail" in threeox(pools, page.commands[0]).stdout
+
+
+def test_progress_is_shown_and_a_cancellation_stops(pools: Pools, page: Page) -> None:
+    """``current_job`` reports from a user's actor."""
+    with pools.running("films"):
+        page.run(page.programs[2])
+        job = find(pools.bridge, job_of(pools, "convert"))
+        eventually(lambda: job.record().progress > 0, 10.0)
+        logs, cancels = (
+            line.replace("UUID", job.job_id) for line in page.commands if line.startswith(("logs", "cancel"))
+        )
+        assert "convert" in threeox(pools, "jobs").stdout
+        eventually(lambda: "a.mp4 has 1000 frames" in threeox(pools, logs).stdout, 10.0)
+        threeox(pools, cancels)
+        assert job.wait(timeout_s=20.0).status == "cancelled"
+
+
+def test_compositions(pools: Pools, page: Page) -> None:
+    """A pipeline, a group with its callback, a delay, a failure callback and a coroutine."""
+    with pools.running("albums"):
+        page.run(page.programs[3])
+        assert find(pools.bridge, _ended(pools, "album")).record().result == "album Numbers"
+        assert find(pools.bridge, _ended(pools, "report")).record().result == "c.txt: ValueError"
+
+
+def _ended(pools: Pools, job_type: str) -> str:
+    eventually(lambda: pools.bridge.reader.page(job_type=job_type, status="completed").jobs, 20.0)
+    return job_of(pools, job_type)
+
+
+def test_actors_of_the_settings_join_the_own_pool(pools: Pools, page: Page) -> None:
+    """``actors`` in 3ox.toml: ``dramatiq actors`` carries them beside the built-in types."""
+    (settings,) = re.findall(r"```toml\n(.*?)```", page.text, re.DOTALL)
+    (pools.folder / "3ox.toml").write_text(settings)
+    with pools.running("actors"):
+        page.run(page.programs[0])
+        assert threeox(pools, "sh -- echo built-in").stdout == "built-in\n"
