@@ -33,11 +33,12 @@ class Heartbeat(JobMiddleware):
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._threads = 0
+        self._worker: Any = None
         self._since_ms = time.time_ns() // 1_000_000
 
     def worker_started(self, broker: BridgeBroker, worker: Any) -> None:
         """Start the thread."""
-        self._threads = worker.worker_threads
+        self._threads, self._worker = worker.worker_threads, worker
         self._thread = start_duty("heartbeat", self._run, broker, ended=self._stopping.is_set)
 
     def worker_stopped(self, broker: BridgeBroker, worker: Any) -> None:
@@ -52,11 +53,14 @@ class Heartbeat(JobMiddleware):
 
     def _fields(self, broker: BridgeBroker) -> dict[str, Argument]:
         tally = broker.tally
+        queues = sorted(self._worker.consumers)
         return {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "threads": self._threads,
             "unit": os.environ.get("BRIDGE_UNIT", ""),
+            "types": " ".join(broker.carried(queues)),
+            "queues": " ".join(queues),
             "since": self._since_ms,
             "completed": tally["completed"],
             "failed": tally["failed"],

@@ -78,7 +78,7 @@ def _print_status(found: dict[str, Any]) -> None:
     click.echo()
     if found["workers"]:
         print_table(
-            ("WORKER", "HOST", "PID", "THREADS", "BEAT", "DONE", "FAILED", "PROCESSING"),
+            ("WORKER", "HOST", "PID", "THREADS", "BEAT", "DONE", "FAILED", "QUEUES", "PROCESSING"),
             [
                 (
                     one_line(str(worker["worker_id"])),
@@ -88,6 +88,7 @@ def _print_status(found: dict[str, Any]) -> None:
                     duration(worker["heartbeat_age_s"]) + (" ago" if worker["healthy"] else " ago, lost"),
                     str(worker["completed"]),
                     str(worker["failed"]),
+                    " ".join(worker["queues"]),
                     " ".join(map(short_id, worker["processing"])),
                 )
                 for worker in found["workers"]

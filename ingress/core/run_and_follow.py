@@ -15,15 +15,19 @@ from ingress.core.bridge import Bridge, current_bridge
 from ingress.core.control import cancel
 from ingress.core.job_output import LocalReporter, OutputWriter
 from ingress.core.lookup import JobHandle
-from ingress.core.status_report import overview
 from ingress.core.terminal import emit_json, login_name, note
 from ingress.core.text import short_id
+from middleware.job.assembly import WAITING
 from middleware.job.records import JobRecord
-from middleware.job.schema import Job
+from middleware.job.schema import JOB_TYPES, Job
+from middleware.job.states import State
 from ops.errors import BridgeError, JobNotFound, StoreUnreachable, WaitTimeout
 
 #: How long a cancelled job is waited for, in seconds; the kill grace is 2 s by default.
 CANCEL_WAIT_S = 5.0
+#: After this time it is said what a job waits for, in seconds.
+_NOTE_AFTER_S = 0.8
+_WAITING_STATES = frozenset({State.QUEUED, State.SCHEDULED, State.HELD})
 
 
 class Terminated(KeyboardInterrupt):
@@ -139,8 +143,7 @@ def _through_the_store(bridge: Bridge, job: Job, mode: Mode) -> JobRecord:
         bridge.submit(job)
         if mode.line and not mode.as_json:
             _print_line(mode.line)
-        if not any(worker["healthy"] for worker in overview(bridge)["workers"]):
-            note("no worker is running; the job waits until '3ox up' or '3ox worker' starts one.")
+        _note_what_it_waits_for(bridge, handle)
         _stream(handle, mode)
         record = handle.record()
     except (KeyboardInterrupt, BrokenPipeError):
@@ -155,6 +158,25 @@ def _through_the_store(bridge: Bridge, job: Job, mode: Mode) -> JobRecord:
     if mode.as_json:
         emit_json(record.to_json())
     return record
+
+
+def _note_what_it_waits_for(bridge: Bridge, handle: JobHandle) -> None:
+    """Write to stderr why the job has not started, at once if no worker carries its type."""
+    record = None
+    try:
+        for record in handle.follow(timeout_s=_NOTE_AFTER_S):
+            if record.status not in _WAITING_STATES:
+                return
+            if record.status == State.QUEUED and record.reason != WAITING:
+                break
+    except (JobNotFound, WaitTimeout):
+        pass
+    if record is None:
+        return
+    if not bridge.reader.carriers.live() and record.job_type in JOB_TYPES:
+        note("no worker is running; the job waits until '3ox up' or '3ox worker' starts one.")
+    else:
+        note(f"job {short_id(record.job_id)} is {record.status}: {record.reason}")
 
 
 def _print_line(line: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ingress.core.bridge import Bridge
 from middleware.broker.spending import NANO_PER_USD, day_use_command, read_day_use
+from middleware.job.carriers import carrier_of
 from middleware.job.deliveries import undelivered
 from middleware.job.keys import DELIVER_QUEUE
 from middleware.job.records import utc, utc_now
@@ -94,6 +95,9 @@ def _workers(bridge: Bridge, ids: list[str], leases: list[bytes], now_ms: int) -
         flat, held = replies[2 * at], replies[2 * at + 1]
         fields = {flat[n].decode(): flat[n + 1].decode() for n in range(0, len(flat), 2)}
         beat_ms = int(fields.get("at", now_ms))
+        carrier = carrier_of(
+            *(fields[name].encode() if name in fields else None for name in ("types", "queues"))
+        )
         workers.append(
             {
                 "worker_id": worker_id,
@@ -101,6 +105,8 @@ def _workers(bridge: Bridge, ids: list[str], leases: list[bytes], now_ms: int) -
                 "pid": int(fields.get("pid", 0)),
                 "threads": int(fields.get("threads", 0)),
                 "unit": fields.get("unit", ""),
+                "queues": sorted(carrier.queues),
+                "types": sorted(carrier.types),
                 "processing": [item.decode() for item in held],
                 "completed": int(fields.get("completed", 0)),
                 "failed": int(fields.get("failed", 0)),

@@ -63,7 +63,7 @@ def read_snapshots(reader: Reader, ids: Sequence[str], *, output_max_bytes: int 
             )
         )
         lives.append(life)
-    records = reader.with_deliveries([whole.record for whole in found], lives)
+    records = reader.with_deliveries(reader.carriers.explain([whole.record for whole in found], lives), lives)
     return [
         msgspec.structs.replace(whole, record=record) for whole, record in zip(found, records, strict=True)
     ]

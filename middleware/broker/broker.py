@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import dramatiq
@@ -165,6 +165,17 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
             if JOB_TYPES.get(name) is None and name not in self.plugin_actors
         }
         return set(self.queues) if self.carries_built_in or not own else own
+
+    def carried(self, queues: Collection[str]) -> list[str]:
+        """Return the job types that this process runs, in order: those whose queues it consumes.
+
+        Args:
+            queues: The queues that its worker consumes.
+        """
+        internal = {row.name for row in JOB_TYPES.declared() if row.internal}
+        return sorted(
+            name for name, actor in self.actors.items() if actor.queue_name in queues and name not in internal
+        )
 
     def declare_queue(self, queue_name: str) -> None:
         """Declare a queue. There are no delay queues: delayed jobs wait in the store."""

@@ -133,6 +133,8 @@ class SingleJobWorker:
             "pid": os.getpid(),
             "threads": 1,
             "unit": self._unit,
+            "types": "",
+            "queues": "",
             "completed": 0,
             "failed": 0,
         }

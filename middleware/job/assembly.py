@@ -42,7 +42,10 @@ LIFE_FIELDS = (
     "base",
     "approval",
     "deliveries",
+    "queue",
 )
+#: Reason of a queued job; ``Reader`` replaces it if no live worker carries the job's type.
+WAITING = "waiting for a free worker"
 _APPROVALS = {b"1": "waits"}
 
 
@@ -139,7 +142,7 @@ def _reason(row: dict[str, bytes | None]) -> str:
     attempt, worker, lost = _number(row["attempt"]), _text(row["worker"]), _number(row["crashes"])
     crashes = f"; {lost} before it lost {'its' if lost == 1 else 'their'} worker" if lost else ""
     if status == State.QUEUED:
-        return "waiting for a free worker"
+        return WAITING
     if status == State.SCHEDULED and row["due"] is not None:
         due = datetime.fromtimestamp(int(row["due"]) / 1000, tz=UTC)
         return f"scheduled for {due:%Y-%m-%d %H:%M:%S} UTC"

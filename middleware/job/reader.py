@@ -8,6 +8,7 @@ import hiredis
 import msgspec
 
 from middleware.job.assembly import LIFE_FIELDS, make_record, read_job, read_receipt
+from middleware.job.carriers import Carriers
 from middleware.job.deliveries import read_deliveries, undelivered_jobs
 from middleware.job.ids import ID_LENGTH, id_named, is_id_part
 from middleware.job.keys import DELIVER_QUEUE, QUEUE, Keys
@@ -35,11 +36,15 @@ class Reader:
     Args:
         store: The store to read.
         prefix: Prefix of all key names.
+
+    Attributes:
+        carriers: What the live workers carry.
     """
 
     def __init__(self, store: Store, prefix: str) -> None:
         self.store = store
         self.keys = Keys(prefix)
+        self.carriers = Carriers(self.read, self.keys)
 
     def read(self, commands: Sequence[tuple[str | int, ...]]) -> list[Reply]:
         """Run commands in one round trip.
@@ -114,8 +119,8 @@ class Reader:
         )
         if life[0] is None:
             raise job_not_found(job_id)
-        record = make_record(job_id, life, result=result, chain=chain)
-        return self.with_deliveries([record], [life])[0]
+        records = self.carriers.explain([make_record(job_id, life, result=result, chain=chain)], [life])
+        return self.with_deliveries(records, [life])[0]
 
     def status_of(self, job_id: str) -> str | None:
         """Return a job's status, None if the store does not have the job."""
@@ -354,12 +359,14 @@ class Reader:
         for job_id in ids:
             commands += [("HMGET", self.keys.job(job_id), *LIFE_FIELDS), ("GET", self.keys.result(job_id))]
         replies = self.read(commands)
-        return [
-            None
-            if replies[2 * at][0] is None
-            else make_record(job_id, replies[2 * at], result=replies[2 * at + 1])
-            for at, job_id in enumerate(ids)
-        ]
+        known = [at for at in range(len(ids)) if replies[2 * at][0] is not None]
+        records = [make_record(ids[at], replies[2 * at], result=replies[2 * at + 1]) for at in known]
+        found: list[JobRecord | None] = [None] * len(ids)
+        for at, record in zip(
+            known, self.carriers.explain(records, [replies[2 * at] for at in known]), strict=True
+        ):
+            found[at] = record
+        return found
 
     def output(self, job_id: str, after: str = "-", limit: int = _OUTPUT_PAGE) -> list[OutputChunk]:
         """Return the next pieces of a job's output.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def test_named_arguments_replace_those_of_the_payload(pool: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["thumbnail", "pth=a.png"], "no argument 'pth'. Did you mean 'path'?"),
+        (["thumbnail", "pth=a.png"], "'pth'. Did you mean 'path'?"),
         (["thumbnail"], "The argument 'path' is missing."),
         (["thumbnail", "path=a", "size=big"], "The argument 'size' is not valid"),
         (["thumbnail", "path"], "'path' is not of the form NAME=VALUE."),
@@ -136,6 +137,32 @@ def test_a_filter_by_an_unknown_type_names_the_nearest(pool: Cli) -> None:
     code, _, err = pool("jobs", "--type", "thumbnial")
     assert code == 2
     assert "Unknown job type 'thumbnial'. Did you mean 'thumbnail'?" in err
+
+
+def test_a_job_that_no_worker_carries_says_so(pool: Cli) -> None:
+    """In lists, in the job, and on stderr while it is waited for; there is a worker, but not of that type."""
+    process = pool.start("submit", "heartbeat", "--wait")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    job_id = process.stdout.readline().strip()
+    assert "no worker carries heartbeat" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=15)
+    assert process.returncode == 130
+    assert pool.job(job_id)["reason"] == "no worker carries heartbeat"
+    listed = pool("jobs", "--status", "queued", "--json").json["jobs"]
+    assert [(job["job_id"], job["reason"]) for job in listed] == [(job_id, "no worker carries heartbeat")]
+    assert "no worker carries heartbeat" in pool("jobs").out
+    elsewhere = pool("submit", "thumbnail", "path=a", "--queue", "images").out.strip()
+    assert pool.job(elsewhere)["reason"] == "no worker on queue images carries thumbnail"
+    assert pool("cancel", job_id, elsewhere).code == 0
+
+
+def test_status_shows_what_workers_carry(pool: Cli) -> None:
+    """The queues that they consume, and the types that they carry."""
+    (worker,) = pool("status", "--json").json["workers"]
+    assert (worker["queues"], worker["types"]) == (["media"], ["thumbnail"])
+    assert " media" in pool("status").out
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,8 @@ class AppState:
             reader.keys.prefix,
             lambda job_id: msgspec.json.encode(reader.job(job_id)),
             jobs_max=_ANSWERS_MAX,
-            keep=lambda answer: len(answer) <= _ANSWER_MAX_BYTES,
+            # Why a job is queued depends on the workers too.
+            keep=lambda answer: len(answer) <= _ANSWER_MAX_BYTES and b'"status":"queued"' not in answer,
         )
         self.acceptance = daemon.acceptance
         self.tokens = Tokens(daemon.loaded.workspace, daemon.loaded.settings.api_token)
