@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from ingress.core.lookup import find
 from tests.job_types.conftest import Pools
 from tests.job_types.page import Page
-from tests.support import eventually, run_3ox
+from tests.support import ROOT, eventually, run_3ox
+from tests.workers import worker_unit
 
 OWN_ACTORS = "how-to/run-your-own-actors.md"
 
@@ -85,3 +88,59 @@ def test_actors_of_the_settings_join_the_own_pool(pools: Pools, page: Page) -> N
     with pools.running("actors"):
         page.run(page.programs[0])
         assert threeox(pools, "sh -- echo built-in").stdout == "built-in\n"
+
+
+@pytest.mark.parametrize("library", ["celery", "rq", "huey"])
+def test_the_ported_example_runs(pools: Pools, library: str) -> None:
+    """The page for users of another library has an actor, and a program that sends it."""
+    page = Page(f"how-to/coming-from-{library}.md", pools)
+    assert page.write_files() == ["tasks.py"]
+    (program,) = page.programs
+    with pools.running("tasks"):
+        page.run(program)
+
+
+class StockProgram:
+    """The program of the page for users of Dramatiq, and the edit that it describes."""
+
+    def __init__(self) -> None:
+        text = (ROOT / "docs/how-to/coming-from-dramatiq.md").read_text()
+        blocks: list[str] = re.findall(r"```py\n(.*?)```", text, re.DOTALL)
+        self.stock, self._before, self._after = blocks
+
+    @property
+    def edited(self) -> str:
+        """The program on the bridge."""
+        assert self._before in self.stock
+        return self.stock.replace(self._before, self._after)
+
+
+def test_a_stock_program_runs_on_dramatiq(pools: Pools) -> None:
+    """The program of the page is one for Dramatiq's own broker."""
+    (pools.folder / "pictures.py").write_text(StockProgram().stock)
+    environ = {**pools.environ, "REDIS_URL": pools.environ["BRIDGE_REDIS_URL"]}
+    with worker_unit(environ, module="pictures"):
+        _send(environ, pools, "a.png")
+        eventually((pools.folder / "small-a.png").exists, 30.0)
+
+
+def test_it_runs_on_the_bridge_though_its_worker_is_killed(pools: Pools) -> None:
+    """With the one import changed: all pictures are made, the one that was being made a second time."""
+    (pools.folder / "pictures.py").write_text(StockProgram().edited)
+    started = pools.folder / "started.log"
+    with pools.running("pictures", threads=1) as worker:
+        _send(pools.environ, pools, "a.png", "b.png")
+        eventually(started.exists, 20.0)
+        worker.kill()
+    with pools.running("pictures", threads=1):
+        eventually(lambda: pools.bridge.reader.summary()["completed"] == 2, 30.0)
+    assert started.read_text().split() == ["a.png", "a.png", "b.png"]
+    assert [Path(pools.folder, f"small-{name}.png").read_text() for name in "ab"] == ["640 pixels wide"] * 2
+    jobs = pools.bridge.reader.page(job_type="resize").jobs
+    assert sorted(pools.bridge.reader.job(row.job_id).crashes for row in jobs) == [0, 1]
+
+
+def _send(environ: dict[str, str], pools: Pools, *names: str) -> None:
+    subprocess.run(
+        [sys.executable, "pictures.py", *names], env=environ, cwd=pools.folder, check=True, timeout=60
+    )
