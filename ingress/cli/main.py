@@ -27,6 +27,7 @@ MODULES = {
     "sh": "submit",
     "submit": "submit",
     "drop": "drop",
+    "types": "job_types",
     "jobs": "jobs",
     "logs": "jobs",
     "receipt": "jobs",

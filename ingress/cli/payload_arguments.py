@@ -69,7 +69,7 @@ def converted(text: str, schema: Any, root: Mapping[str, Any]) -> Any:
         schema: Its JSON Schema.
         root: The document that ``$ref`` refers to.
     """
-    accepted = {kind for name in _type_names(schema, root) for kind in _KINDS.get(name, ())}
+    accepted = {kind for name in type_names(schema, root) for kind in _KINDS.get(name, ())}
     if not accepted:
         return text
     try:
@@ -79,18 +79,18 @@ def converted(text: str, schema: Any, root: Mapping[str, Any]) -> Any:
     return value if type(value) in accepted else text
 
 
-def _type_names(schema: Any, root: Mapping[str, Any]) -> Iterator[str]:
+def type_names(schema: Any, root: Mapping[str, Any]) -> Iterator[str]:
     """Yield the names of the JSON types that a schema accepts; none if it accepts any value."""
     if not isinstance(schema, Mapping):
         return
     reference = schema.get("$ref")
     if isinstance(reference, str):
-        yield from _type_names(_referred(reference, root), root)
+        yield from type_names(_referred(reference, root), root)
     stated = schema.get("type", ())
     yield from [stated] if isinstance(stated, str) else stated
     for keyword in ("anyOf", "oneOf", "allOf"):
         for part in schema.get(keyword, ()):
-            yield from _type_names(part, root)
+            yield from type_names(part, root)
     for value in (*schema.get("enum", ()), *([schema["const"]] if "const" in schema else ())):
         yield from (name for name, kinds in _KINDS.items() if type(value) in kinds)
 

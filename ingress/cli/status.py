@@ -11,11 +11,13 @@ from ingress.core.status_report import QUEUE_STATES
 from ingress.core.terminal import emit_json, note, print_fields, print_table
 from ingress.core.text import count_of, duration, one_line, short_id
 from ingress.dispatch import Bridge, bridge_status, connect
+from middleware.job.types import JOB_TYPES
 from ops.errors import StoreUnreachable
 from ops.local_model.paths import running_models
 
 #: Limit for the store's answer, in seconds; the whole command must end within 2 s.
 STORE_TIMEOUT_S = 1.2
+_CARRIED_MAX_CHARS = 40
 
 
 @click.command()
@@ -78,7 +80,7 @@ def _print_status(found: dict[str, Any]) -> None:
     click.echo()
     if found["workers"]:
         print_table(
-            ("WORKER", "HOST", "PID", "THREADS", "BEAT", "DONE", "FAILED", "QUEUES", "PROCESSING"),
+            ("WORKER", "HOST", "PID", "THREADS", "BEAT", "DONE", "FAILED", "QUEUES", "CARRIES", "PROCESSING"),
             [
                 (
                     one_line(str(worker["worker_id"])),
@@ -89,6 +91,7 @@ def _print_status(found: dict[str, Any]) -> None:
                     str(worker["completed"]),
                     str(worker["failed"]),
                     " ".join(worker["queues"]),
+                    _carried(worker["types"]),
                     " ".join(map(short_id, worker["processing"])),
                 )
                 for worker in found["workers"]
@@ -113,6 +116,16 @@ def _print_status(found: dict[str, Any]) -> None:
                 for daemon in found["daemons"]
             ],
         )
+
+
+def _carried(types: list[str]) -> str:
+    """Return the job types that a worker carries; the built-in ones as one word if it carries them all."""
+    built_in = set(JOB_TYPES)
+    if not built_in <= set(types):
+        built_in = set()
+    names = [*(["built-in"] if built_in else []), *(name for name in types if name not in built_in)]
+    text = " ".join(names)
+    return text if len(text) <= _CARRIED_MAX_CHARS else f"{text[: _CARRIED_MAX_CHARS - 1]}…"
 
 
 def _ask_line(use: dict[str, Any]) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
 
 from ingress.core.bridge import Bridge
 from middleware.job.base import DEFAULT_PRIORITY
+from middleware.job.carriers import Carrier
 from middleware.job.registry import JobType
+from ops.errors import StoreUnreachable
 from ops.settings.table import Settings
 
 
@@ -37,6 +40,7 @@ class TypeInfo(Struct, frozen=True, kw_only=True):
         name: Its name, the ``job_type`` of its jobs.
         origin: ``built-in``, or the module that declares its actor.
         queue: Queue that its jobs go to.
+        workers: Number of running workers that carry it; None while the store is unavailable.
         summary: What it does, in one line.
         defaults: What its jobs get by default.
         parameters: Fields of its payload, in their order.
@@ -46,17 +50,19 @@ class TypeInfo(Struct, frozen=True, kw_only=True):
     name: str
     origin: str
     queue: str
+    workers: int | None
     summary: str
     defaults: TypeDefaults
     parameters: list[str]
     schema: dict[str, Any]
 
     @classmethod
-    def of(cls, job_type: JobType, settings: Settings) -> TypeInfo:
+    def of(cls, job_type: JobType, settings: Settings, carriers: Sequence[Carrier] | None) -> TypeInfo:
         """Return what clients are shown of a job type.
 
         Args:
             job_type: The type.
+            carriers: The live workers; None if they are unknown.
             settings: The settings; their ``[types]`` go before the defaults of the type.
         """
         limits = job_type.limits_of(settings)
@@ -66,6 +72,7 @@ class TypeInfo(Struct, frozen=True, kw_only=True):
             name=job_type.name,
             origin=job_type.origin,
             queue=job_type.queue,
+            workers=None if carriers is None else sum(job_type.name in item.types for item in carriers),
             summary=job_type.summary,
             defaults=TypeDefaults(
                 timeout_s=limits.timeout_s,
@@ -81,8 +88,8 @@ class TypeInfo(Struct, frozen=True, kw_only=True):
 
 def all_types(bridge: Bridge) -> list[TypeInfo]:
     """Return the job types that clients may submit: the built-in ones, then the published ones by name."""
-    settings = bridge.admission.latest()
-    return [TypeInfo.of(job_type, settings) for job_type in bridge.admission.types.all()]
+    settings, carriers = bridge.admission.latest(), _carriers(bridge)
+    return [TypeInfo.of(job_type, settings, carriers) for job_type in bridge.admission.types.all()]
 
 
 def find_type(bridge: Bridge, name: str) -> TypeInfo:
@@ -92,4 +99,12 @@ def find_type(bridge: Bridge, name: str) -> TypeInfo:
         InvalidJob: No type has this name; the remedy names the nearest one.
         StoreUnreachable: The store is unavailable, and the type is not built in.
     """
-    return TypeInfo.of(bridge.admission.types.require(name), bridge.admission.latest())
+    found = bridge.admission.types.require(name)
+    return TypeInfo.of(found, bridge.admission.latest(), _carriers(bridge))
+
+
+def _carriers(bridge: Bridge) -> list[Carrier] | None:
+    try:
+        return bridge.reader.carriers.live()
+    except StoreUnreachable:
+        return None

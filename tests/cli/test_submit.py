@@ -158,11 +158,49 @@ def test_a_job_that_no_worker_carries_says_so(pool: Cli) -> None:
     assert pool("cancel", job_id, elsewhere).code == 0
 
 
+def test_types_lists_built_in_types_and_those_of_workers(pool: Cli) -> None:
+    """Origin, queue and number of workers of each; one type in full, with its schema."""
+    found = {item["name"]: item for item in pool("types", "--json").json["types"]}
+    assert found["shell.cmd"]["origin"] == "built-in"
+    assert found["shell.cmd"]["workers"] == 0
+    own = found["thumbnail"]
+    assert (own["origin"], own["queue"], own["workers"]) == ("my_jobs", "media", 1)
+    assert (own["summary"], own["defaults"]["max_retries"]) == ("Make a small picture.", 0)
+    assert pool("types", "thumbnail", "--json").json == own
+    assert own["schema"]["properties"]["size"] == {"type": "integer", "default": 128}
+    lines = pool("types").out.splitlines()
+    assert lines[0].split() == ["NAME", "ORIGIN", "QUEUE", "WORKERS", "WHAT"]
+    assert lines[-1].split()[:4] == ["thumbnail", "my_jobs", "media", "1"]
+    shown = pool("types", "thumbnail").out
+    assert "path       string        required" in shown
+    assert "size       integer       128" in shown
+    assert "tags       array | null  null" in shown
+    assert '"additionalProperties": false' in shown
+    assert "0: no worker carries it" in pool("types", "ask").out
+
+
+def test_types_refuses_an_unknown_name(pool: Cli) -> None:
+    """With the nearest one."""
+    code, out, err = pool("types", "thumbnial")
+    assert (code, out) == (2, "")
+    assert "Did you mean 'thumbnail'?" in err
+
+
+def test_types_without_a_store(storeless: Cli) -> None:
+    """The built-in ones are known, and the number of workers is not."""
+    code, out, _ = storeless("types")
+    assert code == 0
+    assert out.splitlines()[1].split()[:4] == ["ask", "built-in", "jobs", "-"]
+    assert storeless("types", "ask", "--json").json["workers"] is None
+    assert storeless("types", "thumbnail").code == 3
+    assert storeless("submit", "thumbnail", "path=a").code == 3
+
+
 def test_status_shows_what_workers_carry(pool: Cli) -> None:
     """The queues that they consume, and the types that they carry."""
     (worker,) = pool("status", "--json").json["workers"]
     assert (worker["queues"], worker["types"]) == (["media"], ["thumbnail"])
-    assert " media" in pool("status").out
+    assert " media   thumbnail" in pool("status").out
 
 
 @pytest.mark.parametrize(
