@@ -11,8 +11,10 @@ from typing import Any, Literal
 import msgspec
 
 from ingress.cli.plugin_checks import check_plugins
+from middleware.broker.type_directory import TypeDirectory
 from middleware.job.keys import Keys
-from ops.errors import BridgeError, StoreUnreachable
+from middleware.job.reader import Reader
+from ops.errors import BridgeError, InvalidJob, StoreUnreachable
 from ops.local_model.client import load_engine, model_file, model_name
 from ops.logfile import LogFile
 from ops.settings.load import LoadedSettings, load_settings
@@ -202,6 +204,7 @@ def _store(loaded: LoadedSettings) -> Iterator[Finding]:
         return
     yield from _store_findings(url, information)
     yield from _workers(loaded, store)
+    yield from _job_types(loaded, store)
     store.close()
 
 
@@ -246,6 +249,18 @@ def _store_findings(url: str, information: Mapping[str, str]) -> Iterator[Findin
             "no append-only file: a crash of the store loses jobs",
             "Set appendonly yes.",
         )
+
+
+def _job_types(loaded: LoadedSettings, store: Any) -> Iterator[Finding]:
+    types = TypeDirectory(Reader(store, loaded.settings.key_prefix).published_types)
+    wanted = {f"schedule {row.id}": str(row.job.get("job_type")) for row in loaded.settings.schedule}
+    wanted |= {f"endpoint {name}": row.job for name, row in loaded.settings.rest.endpoints.items()}
+    for label, job_type in wanted.items():
+        try:
+            types.require(job_type)
+        except InvalidJob as error:
+            remedy = f"{error.remedy} Or start the worker that carries it: it publishes the type."
+            yield Finding(label, "note", error.message, remedy)
 
 
 def _workers(loaded: LoadedSettings, store: Any) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from ingress.clock.run_submitter import RunSubmitter
 from ingress.clock.sealing import SealLoop
 from ingress.core.bridge import Bridge
 from ingress.core.daemon import Daemon
-from ingress.core.schedules import LiveSchedules
+from ingress.core.schedules import LiveSchedules, unknown_types
 from middleware.broker.leadership import Claim, Leadership, Term, steady_s
 from middleware.broker.outage import Outage
 from ops.backoff import Backoff
@@ -61,6 +61,7 @@ class Scheduler:
         self._outage = Outage()
         self._backoff = Backoff()
         self._next_schedule = 0
+        self._unknown_types: dict[str, str] = {}
 
     def run(self) -> None:
         """Lead or follow until the daemon stops, then release the lease."""
@@ -115,6 +116,7 @@ class Scheduler:
             skipped=str(self._submitter.skipped),
         )
         self._submitter.forget_others(term, self._live.schedules)
+        self._log_unknown_types()
         next_ms: list[int] = []
         schedules = self._live.schedules
         for at in range(len(schedules)):
@@ -130,6 +132,16 @@ class Scheduler:
             return _TURN_S
         left_s = (min(next_ms) - claim.now_ms) / 1000 - (steady_s() - asked_s)
         return min(_TURN_S, max(0.0, left_s))
+
+    def _log_unknown_types(self) -> None:
+        """Log schedules of a job type that no worker has published, once each, and when that has changed."""
+        unknown = unknown_types(self._daemon.bridge, self._live.schedules)
+        for name, reason in unknown.items():
+            if name not in self._unknown_types:
+                log.warning("schedule.unknown_type", schedule=name, reason=reason)
+        for name in self._unknown_types.keys() - unknown.keys():
+            log.info("schedule.type_known", schedule=name)
+        self._unknown_types = unknown
 
     def _must_renew(self, term: Term) -> bool:
         """Return whether to end this turn, because half of the lease has passed or the daemon stops."""

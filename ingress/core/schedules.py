@@ -15,7 +15,7 @@ from ingress.core.schedule_timing import Cron, Every, Timing, parse_every, parse
 from middleware.job.ids import ALPHABET, ID_LENGTH, new_job_id
 from middleware.job.records import utc
 from middleware.job.schema import Job, make_job
-from ops.errors import BridgeError, SettingsError
+from ops.errors import BridgeError, InvalidJob, SettingsError
 from ops.logs import get_logger
 from ops.settings.live import LiveSettings
 from ops.settings.load import ScheduleSettings
@@ -147,6 +147,27 @@ def make_schedules(rows: Sequence[ScheduleSettings]) -> list[Schedule]:
             )
         schedules[row.id] = _make(row)
     return list(schedules.values())
+
+
+def unknown_types(bridge: Bridge, schedules: Sequence[Schedule]) -> dict[str, str]:
+    """Return the schedules whose job type is neither built in nor published by a worker, with the reason.
+
+    Their runs are refused until a worker publishes the type.
+
+    Args:
+        bridge: The bridge that knows the types.
+        schedules: The schedules to check.
+
+    Raises:
+        StoreUnreachable: The store is unavailable.
+    """
+    unknown: dict[str, str] = {}
+    for schedule in schedules:
+        try:
+            bridge.admission.types.require(schedule.job["job_type"])
+        except InvalidJob as error:
+            unknown[schedule.id] = f"{error.message} {error.remedy}"
+    return unknown
 
 
 def _make(row: ScheduleSettings) -> Schedule:

@@ -75,6 +75,7 @@ class JobView(Struct, frozen=True, kw_only=True):
         actions: Actions possible now: ``cancel``, ``retry``, ``approve``, ``deny``.
         text: The result, if it is plain text.
         is_on_disk: The job is in the spool, pending or quarantined, and not in the store.
+        summary: What jobs of its type do; empty if the type is unknown.
     """
 
     record: JobRecord
@@ -84,6 +85,7 @@ class JobView(Struct, frozen=True, kw_only=True):
     actions: list[str]
     text: str | None
     is_on_disk: bool
+    summary: str
 
 
 def resolve(dashboard: DashboardState, part: str) -> str:
@@ -118,6 +120,7 @@ def read_job(dashboard: DashboardState, part: str) -> JobView:
         actions=[] if on_disk else actions_on(record),
         text=_text(record.result),
         is_on_disk=on_disk,
+        summary=_summary(dashboard, record.job_type),
     )
 
 
@@ -184,6 +187,14 @@ def _steps(receipt: Receipt) -> list[TimelineStep]:
         )
         previous_at = line.at
     return steps
+
+
+def _summary(dashboard: DashboardState, job_type: str) -> str:
+    try:
+        found = dashboard.bridge.admission.types.find(job_type)
+    except StoreUnreachable:
+        return ""  # the job itself is in the spool or the history
+    return "" if found is None else found.summary
 
 
 def _dependency(dashboard: DashboardState, job_id: str) -> JobDependency:

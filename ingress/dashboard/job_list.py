@@ -12,7 +12,6 @@ from ingress.dashboard.state import DashboardState
 from middleware.archive.search import JobFilter, check_day
 from middleware.job.ids import is_id_part
 from middleware.job.records import JobPage, JobRecord
-from middleware.job.schema import JOB_TYPES
 from middleware.job.states import State
 from ops.errors import AmbiguousJobId, JobNotFound
 
@@ -87,11 +86,11 @@ def read_jobs(dashboard: DashboardState, filters: JobFilters) -> JobPage:
 
 
 def choices(dashboard: DashboardState) -> list[tuple[str, str, list[str]]]:
-    """Return the selectable filters: field, label, values."""
+    """Return the selectable filters: field, label, values; blocks on the store."""
     projects = sorted(dashboard.app_state.projects)
     return [
         ("status", "State", [str(state) for state in State]),
-        ("type", "Type", list(JOB_TYPES)),
+        ("type", "Type", list(dashboard.bridge.admission.types.names())),
         *([("project", "Project", projects)] if projects else []),
         ("source", "Source", list(SOURCES)),
     ]

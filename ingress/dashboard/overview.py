@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from ingress.core.control import list_approvals
 from ingress.core.lookup import find
-from ingress.core.schedules import read_progress, run_job_id
+from ingress.core.schedules import read_progress, run_job_id, unknown_types
 from ingress.core.status_report import overview
 from ingress.dashboard.charts import Latency, Throughput, latency, throughput
 from ingress.dashboard.state import DashboardState
@@ -32,6 +32,7 @@ class ScheduleRow(Struct, frozen=True, kw_only=True):
         next_at: Time of the next run; None if there is none.
         last_at: Time of the last processed run; None before the first.
         last: The job of that run, if it still exists.
+        fault: Why its runs are refused; empty if they are not.
     """
 
     id: str
@@ -40,6 +41,7 @@ class ScheduleRow(Struct, frozen=True, kw_only=True):
     next_at: str | None
     last_at: str | None
     last: JobRecord | None
+    fault: str = ""
 
 
 class Overview(Struct, frozen=True, kw_only=True):
@@ -107,6 +109,7 @@ def _schedules(dashboard: DashboardState, now_ms: int) -> list[ScheduleRow]:
         return []
     progress = read_progress(dashboard.bridge)
     settings = {row.id: row for row in book.loaded.settings.schedule}
+    faults = unknown_types(dashboard.bridge, book.schedules)
     rows = []
     for schedule in book.schedules:
         done = progress.get(schedule.id)
@@ -119,6 +122,7 @@ def _schedules(dashboard: DashboardState, now_ms: int) -> list[ScheduleRow]:
                 next_at=utc(schedule.timing.next_ms(now_ms)),
                 last_at=None if last is None or done is None else utc(done.done_ms),
                 last=last,
+                fault=faults.get(schedule.id, ""),
             )
         )
     return rows

@@ -26,9 +26,9 @@ from ingress.core.webhook_signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, s
 from ingress.rest.contract import BODY, problems, require_json
 from ingress.rest.jobs import accept
 from middleware.job.records import Receipt
-from middleware.job.schema import make_job
+from middleware.job.schema import JOB_TYPES, make_job
 from middleware.job.types import RestRequestPayload
-from ops.errors import StoreUnreachable
+from ops.errors import InvalidJob, StoreUnreachable
 from ops.logs import get_logger
 from ops.settings.rest import EndpointSettings
 
@@ -136,6 +136,25 @@ def refuse_replay(app_state: AppState, name: str, signature: str, delivery: str)
         )
 
 
+def require_type(app_state: AppState, name: str, job_type: str) -> None:
+    """Check that the job type of an endpoint is known; blocks on the store for one that is not built in.
+
+    While the store is unavailable and no type has been read yet, this is left to ``rest.request``.
+
+    Raises:
+        ApiProblem: It is unknown; names the nearest one.
+    """
+    try:
+        app_state.read_bridge.admission.types.require(job_type, field=f"rest.endpoints.{name}.job")
+    except InvalidJob as error:
+        log.warning("rest.unknown_type", endpoint=name, job_type=job_type, reason=error.message)
+        raise ApiProblem(
+            409, "unknown-type", error.message, remedy=error.remedy, field=error.field
+        ) from error
+    except StoreUnreachable as error:
+        log.warning("rest.type_unchecked", endpoint=name, job_type=job_type, reason=str(error))
+
+
 def _read_body(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body) if body else None
@@ -166,6 +185,8 @@ async def webhook(
     require_json(request)
     sent_id = headers.get("x-github-delivery", headers.get("x-delivery-id", ""))
     delivery = sent_id if _DELIVERY.fullmatch(sent_id) else signature
+    if endpoint is not None and endpoint.job not in JOB_TYPES:
+        await sync_to_thread(require_type, app_state, name, endpoint.job)
     if endpoint is not None and not endpoint.allow_repeats:
         await sync_to_thread(refuse_replay, app_state, name, signature, delivery)
     query = dict(list(request.query_params.items())[:_QUERY_MAX])

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from msgspec import Struct
 
 from middleware.job.records import JobRecord
+from middleware.job.types import JOB_TYPES
 from ops.errors import InvalidJob
 
 #: A search covers this much of a job's text: prompt, task, reason, error and result.
@@ -57,6 +58,8 @@ def searchable(record: JobRecord) -> str:
     payload = record.payload if isinstance(record.payload, dict) else {}
     parts: list[str] = [record.job_id, record.project or "", record.reason]
     parts += [str(payload[name]) for name in _TEXT_FIELDS if payload.get(name) is not None]
+    if record.job_type not in JOB_TYPES:
+        parts += [str(value) for value in payload.values() if isinstance(value, str | int | float)]
     argv = payload.get("argv")
     if isinstance(argv, list):
         parts.append(" ".join(map(str, argv)))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ingress.clock.run_submitter import RunSubmitter
-from ingress.core.schedules import Schedule, make_schedules
+from ingress.core.schedules import Schedule, make_schedules, unknown_types
 from ingress.dispatch import Bridge
 from middleware.broker.leadership import Leadership, Term
 from middleware.broker.scripts import Scripts
@@ -214,6 +214,19 @@ def test_schedules_that_are_gone_are_forgotten(own: Bridge) -> None:
     assert len(times(own, "b")) == 5
 
 
+def test_an_unknown_type_is_named(own: Bridge) -> None:
+    """It may be that of a worker that has not started yet: its runs are refused, the others are not."""
+    items = [schedule("tick"), schedule("tock", job={"job_type": "heartbaet"})]
+    reason = unknown_types(own, items)
+    assert list(reason) == ["tock"]
+    assert "'heartbaet'. Did you mean 'heartbeat'?" in reason["tock"]
+    leader = Leader(own)
+    leader.at(0, *items)
+    leader.at(1, *items)
+    assert times(own, "tick") == ["01:00"]
+    assert times(own, "tock") == []
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
@@ -223,7 +236,6 @@ def test_schedules_that_are_gone_are_forgotten(own: Bridge) -> None:
         ({"every": None, "cron": "soon"}, "fields, not 5"),
         ({"timezone": "Mars/Olympus"}, "not a time zone"),
         ({"job": {"payload": {}}}, "lacks 'job_type'"),
-        ({"job": {"job_type": "heartbaet"}}, "heartbaet"),
         ({"job": {"job_type": "shell.cmd"}}, "payload.argv"),
         ({"job": {"job_type": "heartbeat", "sorce": "x"}}, "unknown key 'sorce'"),
         ({"job": {"job_type": "heartbeat", "trust": "member"}}, "unknown key 'trust'"),

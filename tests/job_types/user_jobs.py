@@ -30,6 +30,11 @@ def thumbnail(path: str, size: int = 128) -> dict[str, object]:
 def refuse(why: str = "no reason") -> None:
     """Fail."""
     raise ValueError(why)
+
+
+@dramatiq.actor(queue_name="media")
+def tidy() -> None:
+    """Remove old files."""
 '''
 
 
@@ -46,5 +51,5 @@ def running_pools(environ: Mapping[str, str]) -> Iterator[Bridge]:
         running_worker(bridge, environ, name="built-in"),
         running_worker(bridge, environ, name="media", module="my_jobs"),
     ):
-        eventually(lambda: bridge.admission.types.find("refuse"), 15.0)
+        eventually(lambda: bridge.admission.types.find("tidy"), 15.0)
         yield bridge

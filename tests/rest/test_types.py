@@ -99,9 +99,9 @@ def test_the_types(types_api: Api) -> None:
     """The built-in types, then those of actors; each with what a client needs to submit a job of it."""
     view = types_api.client("view")
     types = view("GET", "/v1/types").json["types"]
-    assert [item["name"] for item in types] == [*JOB_TYPES, "refuse", "thumbnail"]
+    assert [item["name"] for item in types] == [*JOB_TYPES, "refuse", "thumbnail", "tidy"]
     found = view("GET", "/v1/types/thumbnail").json
-    assert found == types[-1]
+    assert found == types[-2]
     assert (found["origin"], found["queue"], found["summary"]) == (
         "my_jobs",
         "media",
