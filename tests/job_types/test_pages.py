@@ -12,7 +12,7 @@ import pytest
 
 from ingress.core.lookup import find
 from tests.job_types.conftest import Pools
-from tests.job_types.page import Page
+from tests.job_types.page import Page, run_python
 from tests.support import ROOT, eventually, run_3ox
 from tests.workers import worker_unit
 
@@ -51,6 +51,23 @@ def test_one_file_is_a_pool(pools: Pools, page: Page) -> None:
         for command in page.commands[1:3]:
             assert "completed" in threeox(pools, command.replace("UUID", message_id)).stdout
         assert "thumbnail" in threeox(pools, page.commands[0]).stdout
+        (submits,) = (line for line in page.commands if line.startswith("submit"))
+        threeox(pools, submits)
+    sends_only = "from my_jobs import thumbnail\nprint(thumbnail.send('c.png').message_id)"
+    waiting = find(pools.bridge, run_python(pools, sends_only).strip())
+    assert "no worker carries thumbnail" in page.text
+    eventually(lambda: waiting.record().reason == "no worker carries thumbnail", 60.0)
+
+
+def test_the_actor_of_the_readme_runs(pools: Pools) -> None:
+    """Five lines, and a pool for them."""
+    (actor,) = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (pools.folder / "my_jobs.py").write_text(actor)
+    with pools.running("my_jobs"):
+        sends = (
+            "from my_jobs import thumbnail\nprint(thumbnail.send('a.png', size=64).get_result(block=True))"
+        )
+        assert run_python(pools, sends) == "a.png at 64 pixels\n"
 
 
 def test_progress_is_shown_and_a_cancellation_stops(pools: Pools, page: Page) -> None:
@@ -134,7 +151,7 @@ def test_it_runs_on_the_bridge_though_its_worker_is_killed(pools: Pools) -> None
         worker.kill()
     with pools.running("pictures", threads=1):
         eventually(lambda: pools.bridge.reader.summary()["completed"] == 2, 30.0)
-    assert started.read_text().split() == ["a.png", "a.png", "b.png"]
+    assert sorted(started.read_text().split()) == ["a.png", "a.png", "b.png"]
     assert [Path(pools.folder, f"small-{name}.png").read_text() for name in "ab"] == ["640 pixels wide"] * 2
     jobs = pools.bridge.reader.page(job_type="resize").jobs
     assert sorted(pools.bridge.reader.job(row.job_id).crashes for row in jobs) == [0, 1]
