@@ -216,6 +216,8 @@ class Acceptance:
 
     def _run(self) -> None:
         backoff = Backoff()
+        # So that jobs of published types can be checked when the store is unavailable later.
+        self._quick.admission.types.all()
         while not self._stopping.is_set():
             try:
                 if self.store_unavailable.is_set():

@@ -38,7 +38,7 @@ TYPES: list[Any] = [TypeInfo, TypeList]
 )
 async def list_types(app_state: AppStateDependency) -> TypeList:
     """Return all job types."""
-    return TypeList(types=await sync_to_thread(all_types, app_state.bridge))
+    return TypeList(types=await sync_to_thread(all_types, app_state.read_bridge))
 
 
 @get(
@@ -57,7 +57,7 @@ async def get_type(
 
 def _find(app_state: AppState, name: str) -> TypeInfo:
     try:
-        return find_type(app_state.bridge, name)
+        return find_type(app_state.read_bridge, name)
     except InvalidJob as error:
         raise ApiProblem(404, "unknown-type", error.message, remedy=error.remedy, field="name") from error
 

@@ -8,17 +8,20 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ops.settings.load import load_settings
 from ops.workspace import Workspace
+from tests.job_types.user_jobs import running_pools
+from tests.rest.client import Client
 from tests.rest.conftest import SETTINGS, Api, running_api
 from tests.rest.test_auth import assert_problem
 from tests.rest.test_hooks import send
 from tests.rest.test_jobs import beat, shell
 from tests.support import RunningValkey, clean_environ, eventually, frozen
-from tests.workers import running_worker
+from tests.workers import running_worker, sweep
 
 
 @pytest.fixture
@@ -283,3 +286,27 @@ def test_what_was_cut_short_is_one_job_however_both_ways_meet(lonely: Api, own_s
     assert sorted(ran.read_text().split(), key=int) == [str(number) for number in range(10)]
     aside = lonely.loaded.workspace.spool_dir / "refused"
     assert not aside.exists() or not list(aside.iterdir())
+
+
+def test_jobs_of_a_users_type_are_spooled(own_store: RunningValkey, workspace: Workspace) -> None:
+    """The API knows the types that were published before: arguments are checked, the job runs later."""
+    environ = clean_environ({"BRIDGE_HOME": str(workspace.home), "BRIDGE_API_PORT": "0"})
+    try:
+        with running_pools(environ), running_api(environ) as api:
+            call = api.client()
+            own_store.kill()
+            body = {"job_type": "thumbnail", "payload": {"path": "a.png"}}
+            sent = call("POST", "/v1/jobs", body)
+            assert (sent.status, sent.json["status"]) == (202, "spooled"), sent.body
+            wrong = call("POST", "/v1/jobs", {**body, "payload": {"pth": "a.png"}})
+            assert assert_problem(wrong, 409)["field"] == "payload.pth"
+            own_store.start()
+            job = eventually(lambda: _completed(call, sent.json["job_id"]), 30.0)
+            assert job["result"] == {"path": "a.png", "size": 128}
+    finally:
+        sweep(environ)
+
+
+def _completed(call: Client, job_id: str) -> dict[str, Any]:
+    job: dict[str, Any] = call("GET", f"/v1/jobs/{job_id}").json
+    return job if job.get("status") == "completed" else {}

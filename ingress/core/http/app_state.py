@@ -87,6 +87,7 @@ class AppState:
         self.read_bridge = Bridge(
             daemon.loaded, store=ShortTimeoutStore.open(daemon.loaded, timeout_s=read_s)
         )
+        self.read_bridge.admission.follow_settings(daemon.bridge.admission.latest)
         reader = self.read_bridge.reader
         self.job_answers = JobCache(
             reader.store,
