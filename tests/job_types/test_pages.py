@@ -44,19 +44,26 @@ def page(pools: Pools) -> Page:
 def test_one_file_is_a_pool(pools: Pools, page: Page) -> None:
     """It sends, waits for the result, and is shown by the command line; what does not fit is refused."""
     sends, misfits = page.programs[:2]
-    with pools.running("my_jobs"):
+    with pools.running("my_jobs") as worker:
         page.run(sends)
         page.run(misfits)
         message_id = pools.bridge.reader.job(job_of(pools, "thumbnail")).job_id
         for command in page.commands[1:3]:
             assert "completed" in threeox(pools, command.replace("UUID", message_id)).stdout
         assert "thumbnail" in threeox(pools, page.commands[0]).stdout
-        (submits,) = (line for line in page.commands if line.startswith("submit"))
-        threeox(pools, submits)
+        types, schema, submits = page.commands[3:6]
+        for command in (types, schema):
+            assert "thumbnail" in threeox(pools, command).stdout
+        job = find(pools.bridge, threeox(pools, submits).stdout.strip())
+        assert job.record().result == {"path": "small-b.png", "size": 64}
+        worker.terminate()
+        worker.wait()
     sends_only = "from my_jobs import thumbnail\nprint(thumbnail.send('c.png').message_id)"
     waiting = find(pools.bridge, run_python(pools, sends_only).strip())
     assert "no worker carries thumbnail" in page.text
-    eventually(lambda: waiting.record().reason == "no worker carries thumbnail", 60.0)
+    eventually(lambda: waiting.record().reason == "no worker carries thumbnail", 30.0)
+    with pools.running("my_jobs"):
+        assert waiting.wait(timeout_s=20.0).result == {"path": "small-c.png", "size": 128}
 
 
 def test_the_actor_of_the_readme_runs(pools: Pools) -> None:
@@ -76,10 +83,12 @@ def test_progress_is_shown_and_a_cancellation_stops(pools: Pools, page: Page) ->
         page.run(page.programs[2])
         job = find(pools.bridge, job_of(pools, "convert"))
         eventually(lambda: job.record().progress > 0, 10.0)
-        logs, cancels = (
-            line.replace("UUID", job.job_id) for line in page.commands if line.startswith(("logs", "cancel"))
+        listed, logs, cancels = (
+            line.replace("UUID", job.job_id)
+            for line in page.commands
+            if line.startswith(("jobs --type", "logs", "cancel"))
         )
-        assert "convert" in threeox(pools, "jobs").stdout
+        assert "convert" in threeox(pools, listed).stdout
         eventually(lambda: "a.mp4 has 1000 frames" in threeox(pools, logs).stdout, 10.0)
         threeox(pools, cancels)
         assert job.wait(timeout_s=20.0).status == "cancelled"
