@@ -252,3 +252,5 @@ def test_the_dashboard(call: Client, bridge: Bridge) -> None:
     assert 'aria-label="Result"' in shown
     bare = bridge.submit(make_job("tidy", {})).job_id
     assert "Remove old files.</h1>" in call("GET", f"/jobs/{bare}").body.decode()
+    named = bridge.submit(make_job("refuse", {"why": "no disk"})).job_id
+    assert "why=no disk</h1>" in call("GET", f"/jobs/{named}").body.decode()

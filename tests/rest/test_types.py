@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from middleware.job.schema import JOB_TYPES
+from middleware.job.schema import JOB_TYPES, make_job
 from tests.job_types.user_jobs import running_pools
 from tests.rest.client import Client
 from tests.rest.conftest import Api, running_api
@@ -150,3 +150,11 @@ def test_act_on_a_job_of_a_users_type(submit: Client) -> None:
     assert submit("GET", place).json["status"] == "cancelled"
     assert submit("POST", f"{place}/retry", {}).status == 202
     assert submit("GET", f"{place}?wait=20").json["status"] == "completed"
+
+
+def test_retry_an_operators_job_of_a_users_type(types_api: Api, submit: Client) -> None:
+    """The scope submit is enough, as for any type that runs no programs."""
+    job_id = types_api.bridge.submit(make_job("refuse", {})).job_id
+    job = submit("GET", f"/v1/jobs/{job_id}?wait=20").json
+    assert (job["status"], job["trust"]) == ("failed", "operator")
+    assert submit("POST", f"/v1/jobs/{job_id}/retry", {}).status == 202
