@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 from dramatiq import Worker
 
-RABBITMQ_CREDENTIALS = None
+#: ``test_broker.py`` imports pika, Dramatiq's library for RabbitMQ.
+RABBITMQ_CREDENTIALS = importlib.import_module("pika").PlainCredentials("guest", "guest")
 skip_in_ci = pytest.mark.skipif(condition=False, reason="")
 skip_on_windows = pytest.mark.skipif(platform.system() == "Windows", reason="test skipped on Windows")
 skip_on_pypy = pytest.mark.skipif(platform.python_implementation() == "PyPy", reason="not under PyPy")

@@ -1,7 +1,11 @@
 """Run Dramatiq's own test suite with our broker in the place of its stub broker.
 
     git clone --branch v2.2.0 https://github.com/Bogdanp/dramatiq
+    pip install pika
     python -m tests.job_types.dramatiq_suite dramatiq
+
+Those of its tests that look into another broker are expected to fail: ``DIFFERENT`` in
+``dramatiq_conftest.py`` names each with the reason.
 
 The suite itself is not part of this repository. Its ``conftest.py`` and ``common.py`` are replaced by ours:
 the fixture ``stub_broker`` is a ``BridgeBroker`` on an embedded Valkey, with a key prefix of its own.
@@ -61,7 +65,17 @@ def main(checkout: Path, arguments: list[str]) -> int:
         store.start()
         try:
             environ = {**os.environ, "PYTHONPATH": str(ROOT), "SUITE_REDIS_URL": store.url}
-            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull]
+            command = [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-rx",
+                "-p",
+                "no:cacheprovider",
+                "-c",
+                os.devnull,
+            ]
             command += ["--rootdir", folder, *(str(suite / name) for name in FILES), *arguments]
             return subprocess.run(command, env=environ, cwd=folder, check=False).returncode
         finally:
