@@ -78,9 +78,10 @@ def test_the_actor_of_the_readme_runs(pools: Pools) -> None:
 
 
 def test_progress_is_shown_and_a_cancellation_stops(pools: Pools, page: Page) -> None:
-    """``current_job`` reports from a user's actor."""
-    with pools.running("films"):
+    """``current_job`` reports from a user's actor; another pool on the store does its own jobs meanwhile."""
+    with pools.running("films"), pools.running("my_jobs"):
         page.run(page.programs[2])
+        page.run(page.programs[0])
         job = find(pools.bridge, job_of(pools, "convert"))
         eventually(lambda: job.record().progress > 0, 10.0)
         listed, logs, cancels = (
