@@ -69,18 +69,18 @@ class Carriers:
     def explain(
         self, records: Sequence[JobRecord], lives: Sequence[list[bytes | None]]
     ) -> Sequence[JobRecord]:
-        """Return the records; that no live worker carries their type becomes the reason of those that wait.
+        """Return the records; the reason of those that are queued says if no live worker carries their type.
 
         Args:
             records: The jobs.
             lives: Values of ``LIFE_FIELDS`` of each.
         """
-        if not any(_waits(record) for record in records):
+        if not any(record.status == State.QUEUED for record in records):
             return records
         live = self.live()
         return [
-            msgspec.structs.replace(record, reason=_reason(record.job_type, life[_QUEUE_AT], live))
-            if _waits(record)
+            msgspec.structs.replace(record, reason=_reason(record, life[_QUEUE_AT], live))
+            if record.status == State.QUEUED
             else record
             for record, life in zip(records, lives, strict=True)
         ]
@@ -99,15 +99,14 @@ def carrier_of(types: bytes | None, queues: bytes | None) -> Carrier:
     )
 
 
-def _waits(record: JobRecord) -> bool:
-    return record.status == State.QUEUED and record.reason == WAITING
-
-
-def _reason(job_type: str, queue: bytes | None, live: Sequence[Carrier]) -> str:
-    of_type = [worker for worker in live if job_type in worker.types]
-    if not of_type:
-        return f"no worker carries {job_type}"
+def _reason(record: JobRecord, queue: bytes | None, live: Sequence[Carrier]) -> str:
+    """Return why a queued job waits, after a stored reason, such as that it was recovered."""
+    of_type = [worker for worker in live if record.job_type in worker.types]
     name = QUEUE if queue is None else queue.decode()
-    if not any(name in worker.queues for worker in of_type):
-        return f"no worker on queue {name} carries {job_type}"
-    return WAITING
+    if not of_type:
+        why = f"no worker carries {record.job_type}"
+    elif not any(name in worker.queues for worker in of_type):
+        why = f"no worker on queue {name} carries {record.job_type}"
+    else:
+        return record.reason
+    return why if record.reason == WAITING else f"{record.reason}; {why}"
