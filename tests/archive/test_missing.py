@@ -97,7 +97,7 @@ def test_what_became_of_a_delivery_is_said_after_its_job_was_deleted(
     own.scripts.cancel(f"{job_id}-1", "the job was deleted before it was delivered")
     (delivery,) = get_job(job_id).deliveries
     assert (delivery.status, delivery.reason) == ("cancelled", "the job was deleted before it was delivered")
-    with pytest.raises(WrongState, match="there is nothing to deliver any more"):
+    with pytest.raises(WrongState, match="is no longer in the store, so its result cannot be delivered"):
         redeliver(job_id)
     own.store.call("DEL", own.reader.keys.job(f"{job_id}-1"))
     (delivery,) = get_job(job_id).deliveries

@@ -51,8 +51,8 @@ def test_with_an_id_only_what_hangs_together_with_it(quiet: Cli) -> None:
     assert {job["job_id"] for job in found["jobs"]} == set(ids)
     a, b, c, d = ids
     assert sorted(found["edges"]) == sorted([[a, b], [a, c], [b, d], [c, d]])
-    assert quiet("jobs", alone, "--tree").out.count("task.custom") == 1
-    assert quiet("jobs", "--tree").out.count("task.custom") == 5
+    assert quiet("jobs", alone, "--tree").out.count("task.custom/") == 1
+    assert quiet("jobs", "--tree").out.count("task.custom/") == 5
 
 
 def test_filters_keep_what_the_shown_jobs_depend_on(quiet: Cli) -> None:

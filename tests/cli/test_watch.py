@@ -218,6 +218,7 @@ def rows(pane: str) -> list[str]:
     return [line for line in pane.splitlines() if " processing " in line]
 
 
+@pytest.mark.serial
 def test_five_running_tasks_show_five_moving_bars(five: Cli, tmp_path: Path) -> None:
     """On a real terminal each task has a progress bar; the view ends when all tasks have."""
     gates = [tmp_path / f"g{number}" for number in range(5)]

@@ -15,7 +15,7 @@ from ops.workspace import Workspace
 from tests.support import RunningValkey, clean_environ
 
 MILLION = 1_000_000
-_BATCH = 5_000
+_BATCH = 1_000
 
 #: Lays down finished jobs as the scripts leave them, without running them: minutes become seconds.
 _FILL = """

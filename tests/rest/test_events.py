@@ -104,10 +104,11 @@ def test_everything_that_happens(call: Client) -> None:
     for job_id in wanted[1:]:
         own = [event["status"] for event in received if event["job_id"] == job_id]
         assert own == ["queued", "processing", "completed"] or job_id != wanted[-1]
-    middle = len(ids) // 2
+    # Of events that share an id, the last one has it: a client resumes after all of them.
+    middle = next(at for at in range(len(ids) // 2, len(ids)) if ids[at])
     again: list[str] = []
     for event in call.stream("/v1/events", headers={"Last-Event-ID": ids[middle]}):
-        again.append(event["id"])
+        again.append(event.get("id", ""))
         if again[-1] == ids[-1]:
             break
     assert again == ids[middle + 1 :]
