@@ -12,6 +12,10 @@ from pathlib import PurePosixPath
 #: Files that a quick check does without, with their seconds on two cores.
 SLOW: dict[str, int] = {
     "tests/deploy/test_plugins.py": 75,
+    "tests/job_types/test_own_actors.py": 35,
+    "tests/job_types/test_pages.py": 25,
+    "tests/job_types/test_surfaces.py": 15,
+    "tests/rest/test_types.py": 8,
     "tests/cli/test_services.py": 68,
     "tests/faults/test_watchdog.py": 64,
     "tests/chaos/test_short.py": 35,

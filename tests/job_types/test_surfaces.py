@@ -204,7 +204,8 @@ def test_dependencies(call: Client, bridge: Bridge) -> None:
     assert [job["status"] for job in jobs] == ["completed"] * 3
     for before, after in itertools.pairwise(jobs):
         assert before["completed_at"] <= after["started_at"]
-    broken = bridge.submit(make_job("refuse", {})).job_id
+    # It fails after the other has been submitted: a job cannot depend on one that has failed.
+    broken = bridge.submit(make_job("refuse", {}), delay_s=1.0).job_id
     assert ended(call, submitted(call, depends_on=[broken]))["status"] == "cancelled"
     assert ended(call, broken)["error"]["message"] == "no reason"
 
