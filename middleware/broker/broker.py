@@ -12,7 +12,15 @@ import dramatiq
 import msgspec
 from dramatiq import Message
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
-from dramatiq.middleware import MiddlewareError
+from dramatiq.middleware import (
+    AgeLimit,
+    Callbacks,
+    GroupCallbacks,
+    MiddlewareError,
+    Pipelines,
+    ShutdownNotifications,
+)
+from dramatiq.results import Results
 
 from middleware.broker.actor_messages import job_of_message
 from middleware.broker.actor_types import job_type_of
@@ -30,6 +38,8 @@ from middleware.job.trust import capped
 from middleware.job.types import JOB_TYPES
 from ops.errors import BridgeError, StoreUnreachable
 
+#: Dramatiq's middleware that act on options of a message or an actor, which built-in types do not have.
+_FOR_ACTORS = (AgeLimit, Callbacks, GroupCallbacks, Pipelines, Results, ShutdownNotifications)
 #: Signals after which an attempt is settled.
 _ATTEMPT_ENDED = frozenset({"process_message", "skip_message"})
 
@@ -68,7 +78,9 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
         self.carries_built_in = False
         self.plugin_actors: set[str] = set()
         self._settling = threading.local()
-        self._hooks_by_name: dict[str, tuple[int, list[tuple[Callable[..., None], dramatiq.Middleware]]]] = {}
+        self._hooks_by_name: dict[
+            tuple[str, bool], tuple[int, list[tuple[Callable[..., None], dramatiq.Middleware]]]
+        ] = {}
         dramatiq.Broker.__init__(self, middleware=middleware)
         self.queues: dict[str, None] = {}
 
@@ -77,7 +89,7 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
 
         Dramatiq also calls the empty ones: 40 calls for each job with ten middleware.
         """
-        for hook, middleware in self._hooks("before_" + signal):
+        for hook, middleware in self._hooks("before_" + signal, args):
             try:
                 hook(self, *args, **kwargs)
             except MiddlewareError:
@@ -116,24 +128,30 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
             self._settling.message = None
 
     def _emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        for hook, middleware in self._hooks("after_" + signal):
+        for hook, middleware in self._hooks("after_" + signal, args):
             try:
                 hook(self, *args, **kwargs)
             except Exception:
                 logger.critical("Unexpected failure in after_%s of %r.", signal, middleware, exc_info=True)
 
-    def _hooks(self, name: str) -> list[tuple[Callable[..., None], dramatiq.Middleware]]:
-        known = self._hooks_by_name.get(name)
+    def _hooks(
+        self, name: str, args: tuple[Any, ...]
+    ) -> list[tuple[Callable[..., None], dramatiq.Middleware]]:
+        """Return the overridden hooks; for a job of a built-in type without those of ``_FOR_ACTORS``."""
+        is_built_in = bool(args) and isinstance(args[0], JobMessage) and args[0].is_built_in
+        key = (name, is_built_in)
+        known = self._hooks_by_name.get(key)
         if known is None or known[0] != len(self.middleware):
             empty = getattr(dramatiq.Middleware, name)
             hooks = [
                 (getattr(item, name), item)
                 for item in self.middleware
                 if getattr(type(item), name) is not empty
+                and not (is_built_in and isinstance(item, _FOR_ACTORS))
             ]
             if name.startswith("after_"):
                 hooks.reverse()
-            known = self._hooks_by_name[name] = (len(self.middleware), hooks)
+            known = self._hooks_by_name[key] = (len(self.middleware), hooks)
         return known[1]
 
     def declare_actor(self, actor: dramatiq.Actor[Any, Any]) -> None:

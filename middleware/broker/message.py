@@ -11,7 +11,7 @@ from dramatiq.broker import MessageProxy
 from middleware.broker.transitions import Delivered, EnqueueRequest, GroupMember, Settlement
 from middleware.context import JobContext
 from middleware.job.records import JobError
-from middleware.job.schema import Job
+from middleware.job.schema import ActorJob, Job
 from ops.errors import BridgeError
 
 
@@ -29,6 +29,7 @@ class JobMessage(MessageProxy):
         job: What was submitted.
         delivered: The reply of ``fetch``.
         delivery: The delivery token.
+        is_built_in: Whether the job is of a built-in type.
         key: Job id and delivery token. The id alone is not unique: a job that was taken back while it runs
             here may be delivered to this very process again.
         context: Set while the job runs.
@@ -50,6 +51,7 @@ class JobMessage(MessageProxy):
     ) -> None:
         super().__init__(message)
         self.job = job
+        self.is_built_in = not isinstance(job, ActorJob)
         self.delivered = delivered
         self.delivery = delivery
         self.key = (job.job_id, delivery)
@@ -59,7 +61,7 @@ class JobMessage(MessageProxy):
         self.group: GroupMember | None = None
         self.ended: dict[str, Any] = {}
         self.hooks_called = False
-        self._options_before = dict(message.options)
+        self._options_before = dict(message.options) if message.options else {}
         self._followers: dict[str, EnqueueRequest] = {}
         self._refusal: BridgeError | None = None
         self._settlement: Settlement | None = None

@@ -5,7 +5,6 @@ An actor that this process declares: ``signature.py``. A built-in type: ``schema
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +22,8 @@ def validate(payload: Mapping[str, Any], schema: dict[str, Any], parameters: Seq
     Raises:
         InvalidJob: It does not fit; names the field.
     """
+    import difflib
+
     # 80 ms to import; only a process that does not declare the actor itself comes here.
     from jsonschema_rs import Draft202012Validator
 

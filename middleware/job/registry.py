@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Union
+from typing import Any, Protocol, Union
 
 import msgspec
 from msgspec import Struct
@@ -12,7 +11,6 @@ from msgspec import Struct
 from middleware.job.base import Job, Name
 from middleware.job.json_schema import validate
 from middleware.job.keys import QUEUE
-from middleware.job.signature import ActorSignature
 from ops.errors import InvalidJob, SettingsError
 from ops.settings.table import Settings
 from ops.settings.work import TypeOverrides, TypeSettings
@@ -20,6 +18,22 @@ from ops.settings.work import TypeOverrides, TypeSettings
 
 class Payload(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, gc=False):
     """Base of all payloads: immutable, strict, defaults left out when encoded."""
+
+
+class Signature(Protocol):
+    """Parameters of a user's actor: ``signature.ActorSignature``, which the fast commands do not import."""
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Return the arguments of a call by name."""
+
+    def unbind(self, payload: Mapping[str, Any], positional: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments with which the actor is called."""
+
+    def validate(self, payload: Mapping[str, Any]) -> None:
+        """Check the arguments."""
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON Schema of the payload."""
 
 
 #: Origin of the job types of ``types.py``.
@@ -53,7 +67,7 @@ class JobType(Struct, frozen=True, kw_only=True):
     queue: str = QUEUE
     priority: int | None = None
     origin: str = BUILT_IN
-    signature: ActorSignature | None = None
+    signature: Signature | None = None
     schema: dict[str, Any] | None = None
     parameters: tuple[str, ...] = ()
     default_payload: Payload | None = None
@@ -195,6 +209,10 @@ class JobTypes:
             SettingsError: One of them is a mistyped name of ours; names that one.
         """
         for name in settings.types:
+            if name in self._types:
+                continue
+            import difflib
+
             near = difflib.get_close_matches(name, self._types, n=1, cutoff=0.8)
             if name not in self._types and near:
                 remedy = nearest(name, tuple(self._types))
@@ -220,6 +238,8 @@ class JobTypes:
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """Return the remedy for an unknown job type: the name that was meant, and all known ones."""
+    import difflib
+
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     return f"{hint}Use one of: {', '.join(known)}."
