@@ -13,6 +13,7 @@ from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
 from middleware.broker.scripts import Scripts
 from middleware.broker.transitions import GroupMember
+from ops.errors import BridgeError
 
 #: Dramatiq's default (``dramatiq/middleware/group_callbacks.py`` of version 2.2).
 _GROUP_TTL_MS = 86_400_000
@@ -89,8 +90,9 @@ class BridgeGroupCallbacks(GroupCallbacks):
         if exception is not None or message.failed or not (group_id and callbacks):
             return
         ours, job = cast("BridgeBroker", broker), cast("JobMessage", message)
-        job.group = GroupMember(
-            group_id=group_id,
-            ttl_ms=self.barrier_ttl,
-            followers=tuple(ours.follower(job.job, Message(**callback)) for callback in callbacks),
-        )
+        try:
+            followers = tuple(ours.follower(job.job, Message(**callback)) for callback in callbacks)
+        except BridgeError as error:
+            job.refuse_follow_up(error)
+            return
+        job.group = GroupMember(group_id=group_id, ttl_ms=self.barrier_ttl, followers=followers)

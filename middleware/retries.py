@@ -30,6 +30,9 @@ from ops.errors import BridgeError, JobFailed, JobParked, JobRefused, StoreUnrea
 from ops.settings.load import Settings
 from ops.settings.work import TypeSettings
 
+#: End of a traceback that is kept with the options of a message.
+_TRACEBACK_MAX_CHARS = 10_000
+
 logger = logging.getLogger(__name__)
 
 
@@ -99,7 +102,8 @@ class Retries(JobMiddleware):
         """Set the options that Dramatiq's ``Retries`` sets; callbacks and the next attempt see them."""
         if isinstance(message.job, ActorJob):
             message.options["retries"] = message.retries_used + 1
-            message.options["traceback"] = "".join(traceback.format_exception(exception, limit=30))
+            text = "".join(traceback.format_exception(exception, limit=30))
+            message.options["traceback"] = text[-_TRACEBACK_MAX_CHARS:]
             message.options["requeue_timestamp"] = time.time_ns() // 1_000_000
 
     def _time_limit_failure(self, message: JobMessage) -> JobFailed:

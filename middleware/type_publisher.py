@@ -9,6 +9,7 @@ import msgspec
 
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.type_directory import PublishedType
+from middleware.job.types import JOB_TYPES
 from middleware.periodic import PeriodicMiddleware
 from ops.errors import BridgeError
 
@@ -41,6 +42,12 @@ class TypePublisher(PeriodicMiddleware):
             for row in broker.types.declared()
             for name, data in [(row.name, msgspec.json.encode(PublishedType.of(row)))]
             if row.queue in consumed and self._fits(name, data)
+        ]
+        # Built-in types are not published; a job of one may have been held by a worker of an earlier version.
+        self._rows += [
+            (row.name, row.queue, b"")
+            for row in JOB_TYPES.declared()
+            if row.queue in consumed and row.name in broker.actors and not row.internal
         ]
         try:
             self.run_once(broker)

@@ -21,6 +21,8 @@ from ops.settings.load import ProjectSettings, Settings, TypeSettings
 
 #: The store's JSON parser stops at 1000 (``cjson.decode_max_depth``), in the middle of a transition.
 PAYLOAD_DEPTH_MAX = 200
+#: Each message of a pipeline is two levels inside of the one before: 300 messages.
+OPTIONS_DEPTH_MAX = 600
 #: Up to this size it is faster to encode a payload again than to copy its JSON into the job: 0.16 us, not
 #: 0.28 us, for 100 bytes. For 1 MB, copying takes 0.04 ms instead of 0.29 ms.
 _SPLICE_BYTES = 1_000
@@ -108,8 +110,39 @@ class AdmissionRules:
             InvalidJob: The type is unknown, or an argument does not fit.
         """
         job_type = self._directory.require(job.job_type)
-        job_type.validate(job.payload)
+        try:
+            job_type.validate(job.payload)
+        except RecursionError as error:
+            raise _too_deep() from error
+        if job.options:
+            self._check_options(job.options)
         return job if job.queue is not None else msgspec.structs.replace(job, queue=job_type.queue)
+
+    def _check_options(self, options: dict[str, Any]) -> None:
+        """Check the options of a message, which hold the rest of its pipeline and its callbacks.
+
+        Raises:
+            InvalidJob: They are too large, nested too deep, or not JSON.
+        """
+        limit_bytes = self.settings.payload_max_bytes
+        try:
+            size_bytes = len(msgspec.json.encode(options))
+        except RecursionError as error:
+            raise _options_too_deep() from error
+        except TypeError as error:
+            raise InvalidJob(
+                f"The options of the message are not JSON: {error}.",
+                remedy="Pass plain data.",
+                field="options",
+            ) from error
+        if size_bytes > limit_bytes:
+            raise InvalidJob(
+                f"The options of the message have {size_bytes} bytes; the limit is {limit_bytes}.",
+                remedy="Divide the pipeline or the callbacks, or raise payload_max_bytes.",
+                field="options",
+            )
+        if _is_too_deep(options, OPTIONS_DEPTH_MAX):
+            raise _options_too_deep()
 
     def complete(self, job: Job) -> Job:
         """Fill in what the job leaves to the settings; see ``Admission.complete``."""
@@ -219,10 +252,10 @@ class AdmissionRules:
         )
 
 
-def _is_too_deep(payload: Any) -> bool:
-    """Return whether a payload is nested deeper than ``PAYLOAD_DEPTH_MAX``."""
+def _is_too_deep(payload: Any, depth_max: int = PAYLOAD_DEPTH_MAX) -> bool:
+    """Return whether a payload or a mapping is nested deeper than ``depth_max`` levels."""
     level = list((payload if isinstance(payload, dict) else msgspec.structs.asdict(payload)).values())
-    for _ in range(PAYLOAD_DEPTH_MAX):
+    for _ in range(depth_max):
         containers = [value for value in level if isinstance(value, dict | list | tuple)]
         level = [
             inner for value in containers for inner in (value.values() if isinstance(value, dict) else value)
@@ -237,4 +270,12 @@ def _too_deep() -> InvalidJob:
         f"The payload is nested more than {PAYLOAD_DEPTH_MAX} levels deep.",
         remedy="Put the data into a file and pass its path, or pass it as text.",
         field="payload",
+    )
+
+
+def _options_too_deep() -> InvalidJob:
+    return InvalidJob(
+        f"The options of the message are nested more than {OPTIONS_DEPTH_MAX} levels deep.",
+        remedy=f"A pipeline has at most {OPTIONS_DEPTH_MAX // 2} messages; let its last one start the next.",
+        field="options",
     )

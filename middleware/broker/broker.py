@@ -36,6 +36,7 @@ from middleware.job.keys import DELIVER_QUEUE, QUEUE
 from middleware.job.states import State
 from middleware.job.trust import capped
 from middleware.job.types import JOB_TYPES
+from ops.backoff import Backoff
 from ops.errors import BridgeError, StoreUnreachable
 
 #: Dramatiq's middleware that act on options of a message or an actor, which built-in types do not have.
@@ -281,6 +282,8 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
     def follower(self, parent: Job, message: Message[Any], *, delay_ms: int = 0) -> EnqueueRequest:
         """Return the request that enqueues what follows a job: with its trace, its source and its trust.
 
+        Waits while the store is unavailable, if the type is that of another pool and not known yet.
+
         Args:
             parent: The job that it follows.
             message: What is to be enqueued.
@@ -289,6 +292,16 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
         Raises:
             BridgeError: It does not fit the schema, or the policy denies it.
         """
+        backoff = Backoff()
+        while True:
+            try:
+                return self._follower(parent, message, delay_ms)
+            except StoreUnreachable as error:
+                # The types of other pools are in the store; the commit of this attempt needs it as well.
+                self.outage.begin(error)
+                backoff.sleep()
+
+    def _follower(self, parent: Job, message: Message[Any], delay_ms: int) -> EnqueueRequest:
         job = job_of_message(message, self.types)
         inherited = {
             "trace_id": parent.trace,

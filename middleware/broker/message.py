@@ -110,10 +110,12 @@ class JobMessage(MessageProxy):
         settled = self._settlement
         if settled is None or settled.outcome == "queued":
             return settled
-        if self._refusal is not None and settled.outcome == "completed":
-            reason = f"what follows it was refused: {self._refusal.message}"
-            error = JobError.of(self._refusal).encode()
-            return msgspec.structs.replace(settled, outcome="failed", error=error, reason=reason)
+        if self._refusal is not None:
+            refused = f"what follows it was refused: {self._refusal.message}"
+            if settled.outcome == "completed":
+                error = JobError.of(self._refusal).encode()
+                return msgspec.structs.replace(settled, outcome="failed", error=error, reason=refused)
+            settled = msgspec.structs.replace(settled, reason=f"{settled.reason}; {refused}")
         changed = settled.outcome == "retrying" and self.options != self._options_before
         if not (changed or self._followers or self.group):
             return settled

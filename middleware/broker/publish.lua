@@ -3,7 +3,7 @@
 -- KEYS[1]  key prefix
 -- ARGV[1]  length of the event stream
 -- ARGV[2]  how long a type is kept after a worker last published it, in ms
--- ARGV[3]  ... three for each type: name, queue, description as JSON
+-- ARGV[3]  ... three for each type: name, queue, description as JSON; '': its held jobs are queued, nothing else
 -- Reply    names of types that were refused because TYPES_MAX is reached
 
 local TYPES_MAX = 1000
@@ -34,16 +34,18 @@ local function release(name)
 end
 
 for at = 3, #ARGV, 3 do
-  local name, queue = ARGV[at], ARGV[at + 1]
-  if call('HEXISTS', P .. 'types', name) == 0 and call('HLEN', P .. 'types') >= TYPES_MAX then
-    refused[#refused + 1] = name
-  else
-    call('HSET', P .. 'types', name, ARGV[at + 2])
-    call('ZADD', P .. 'types:seen', NOW, name)
-    if queue ~= 'jobs' and call('SCARD', P .. 'queues') < QUEUES_MAX then
-      call('SADD', P .. 'queues', queue)
+  local name, queue, description = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  if description ~= '' then
+    if call('HEXISTS', P .. 'types', name) == 0 and call('HLEN', P .. 'types') >= TYPES_MAX then
+      refused[#refused + 1] = name
+    else
+      call('HSET', P .. 'types', name, description)
+      call('ZADD', P .. 'types:seen', NOW, name)
+      if queue ~= 'jobs' and call('SCARD', P .. 'queues') < QUEUES_MAX then
+        call('SADD', P .. 'queues', queue)
+      end
     end
-    release(name)
   end
+  release(name)
 end
 return refused
