@@ -117,6 +117,20 @@ class StoreError(BridgeError):
         self.code = code
 
 
+class RequestFailed(BridgeError):
+    """A server did not answer an outgoing HTTP request.
+
+    The message names the host, and the proxy if there is one. Repeating the request may help.
+    """
+
+
+class InvalidUrl(UsageProblem):
+    """The URL of an outgoing HTTP request is not valid.
+
+    Correct it in ``3ox.toml``. The message does not quote it, since it may contain a secret.
+    """
+
+
 class QueueFull(BridgeError):
     """The queue has reached its limit.
 

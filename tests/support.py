@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from ops.environment import NETWORK_VARIABLES
 from ops.settings.load import LoadedSettings
 from ops.store.embedded import EmbeddedValkey
 
@@ -65,8 +66,8 @@ def _is_stopped(task: Path) -> bool:
 
 
 def clean_environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Give our environment without settings of the bridge, with the repository importable from anywhere."""
-    foreign = ("BRIDGE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_")
+    """Give our environment without settings and proxies, with the repository importable from anywhere."""
+    foreign = ("BRIDGE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_", *NETWORK_VARIABLES)
     environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     environ["PYTHONPATH"] = str(ROOT)
     # Any port that is free: tests run beside each other, and beside a bridge that somebody uses.

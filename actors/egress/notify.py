@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import functools
 
 from actors.egress.outcome import Delivered, Outcome, request_text, result_text
-from ops.errors import JobFailed, JobRefused
+from ops.environment import variable
+from ops.errors import JobFailed, JobRefused, SettingsError
+from ops.http.environment import export_for_requests
 from ops.settings.load import LoadedSettings
 from ops.settings.results import NotifySettings
 
@@ -27,6 +29,7 @@ def deliver(outcome: Outcome, loaded: LoadedSettings, which: str) -> Delivered:
         JobFailed: The notification could not be sent; worth a retry.
         JobRefused: The entry is not configured, or Apprise does not support its URL.
     """
+    _prepare_requests()
     import apprise
 
     url = _address(_entry(loaded, which), which)
@@ -44,6 +47,19 @@ def deliver(outcome: Outcome, loaded: LoadedSettings, which: str) -> Delivered:
             remedy="See the messages of Apprise in 3ox.log.",
         )
     return Delivered(sink=f"notify:{which}", place=url.partition(":")[0])
+
+
+@functools.cache
+def _prepare_requests() -> None:
+    """Prepare the environment for the library ``requests``, which Apprise uses.
+
+    Raises:
+        JobRefused: A proxy or certificate variable is not valid.
+    """
+    try:
+        export_for_requests()
+    except SettingsError as error:
+        raise JobRefused(error.message, remedy=error.remedy) from error
 
 
 def text_of(outcome: Outcome) -> str:
@@ -76,11 +92,11 @@ def _address(entry: NotifySettings, which: str) -> str:
     url = entry.urls[int(number) - 1]
     if not url.startswith(_FROM_ENV):
         return url
-    variable = url.removeprefix(_FROM_ENV)
-    found = os.environ.get(variable, "")
+    name = url.removeprefix(_FROM_ENV)
+    found = variable(name)
     if not found:
         raise JobRefused(
-            f"The URL of notify:{which} is missing: {variable} is not set.",
+            f"The URL of notify:{which} is missing: {name} is not set.",
             remedy="Set it in the environment of the workers.",
         )
     return found

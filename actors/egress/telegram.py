@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from actors.egress.http_post import HttpResponse, post, require_success
+from actors.egress.http_post import post, require_success, retry_after_s
 from actors.egress.notify import text_of
 from actors.egress.outcome import Delivered, Outcome, result_text
 from middleware.job.records import JobRecord
 from ops.errors import JobRefused
+from ops.http.client import HttpResponse
 from ops.settings.load import LoadedSettings
 
 #: Longest text of one message that the Bot API allows.
@@ -81,10 +82,12 @@ class _ErrorBody(msgspec.Struct, frozen=True):
 
 def _with_retry_after(response: HttpResponse) -> HttpResponse:
     """Return the response with the ``retry_after`` that the Bot API puts into the body."""
-    if response.retry_after_s is not None:
+    if retry_after_s(response) is not None:
         return response
     try:
-        retry_after_s = msgspec.json.decode(response.body, type=_ErrorBody).parameters.retry_after
+        wait_s = msgspec.json.decode(response.body, type=_ErrorBody).parameters.retry_after
     except msgspec.MsgspecError:
         return response
-    return HttpResponse(response.status, response.body, retry_after_s)
+    if wait_s is None:
+        return response
+    return msgspec.structs.replace(response, headers={**response.headers, "retry-after": str(wait_s)})

@@ -10,12 +10,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import os
 import time
 from urllib.parse import urlsplit
 
 from actors.egress.http_post import post, require_success
 from actors.egress.outcome import Delivered, Outcome, as_json
+from ops.environment import variable
 from ops.errors import JobRefused
 from ops.settings.load import LoadedSettings
 from ops.settings.results import WebhookSettings
@@ -62,7 +62,7 @@ def secret_of(hook: WebhookSettings) -> bytes | None:
     """
     if not hook.secret_env:
         return None
-    text = os.environ.get(hook.secret_env, "")
+    text = variable(hook.secret_env)
     if not text:
         raise JobRefused(
             f"The secret of webhook {hook.name!r} is missing: {hook.secret_env} is not set.",

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, field
 
+from ops.environment import NETWORK_VARIABLES
 from ops.settings.ask import AskSettings
 from ops.settings.kinds import SECRET, Name, Port, Seconds, Table
 from ops.settings.rest import RestSettings
@@ -189,19 +190,14 @@ class Settings(Table, frozen=True, kw_only=True):
     ] = 0.1
     shell_env: Annotated[
         list[str],
-        Meta(description="Environment variables that commands inherit from the worker."),
+        Meta(
+            description="Environment variables that commands inherit from the worker; by default also those"
+            " of proxies and certificates."
+        ),
     ] = field(
         default_factory=lambda: [
-            "PATH",
-            "HOME",
-            "LANG",
-            "LC_ALL",
-            "TZ",
-            "USER",
-            "LOGNAME",
-            "SHELL",
-            "TERM",
-            "TMPDIR",
+            *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME", "SHELL", "TERM", "TMPDIR"),
+            *NETWORK_VARIABLES,
         ],
     )
     log_level: Annotated[
@@ -230,7 +226,12 @@ class Settings(Table, frozen=True, kw_only=True):
     ] = ""
     telegram_token: Annotated[
         str,
-        Meta(description="Token of the Telegram bot; the bot is not started when empty.", extra=SECRET),
+        Meta(
+            description="Token of the Telegram bot as @BotFather writes it, 123456:ABC...; the bot is not"
+            " started when empty.",
+            pattern=r"^($|[0-9]+:[A-Za-z0-9_.-]+$)",
+            extra=SECRET,
+        ),
     ] = ""
     telegram_api: Annotated[
         str,

@@ -62,6 +62,8 @@ _FOREIGN = """\
 are the variables that the providers' own tools use; see [ask.md](../how-to/ask.md). With the extra `otel`,
 OpenTelemetry's variables apply (`OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`, ...); see
 [metrics.md](../how-to/metrics.md).
+
+Proxies and certificates: see [operate.md](../how-to/operate.md#proxies-and-certificates).
 """
 
 

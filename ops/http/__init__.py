@@ -1,0 +1,1 @@
+"""Outgoing HTTP: the environment's proxies and certificates, and the one client that uses them."""
