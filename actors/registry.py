@@ -24,6 +24,7 @@ from actors.task_custom import task_custom
 from middleware.approval_expiry import ApprovalExpiry
 from middleware.async_actors import AsyncActors
 from middleware.broker.admission import make_admission, make_scripts
+from middleware.broker.approvals import Approvals
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.vitals import watchdog_paths
 from middleware.cancellation import Cancellation
@@ -109,7 +110,8 @@ def make_broker(loaded: LoadedSettings) -> BridgeBroker:
     admission = make_admission(scripts, settings)
     admission.follow_settings(lambda: settings_now().settings)
     reader = Reader(store, settings.key_prefix)
-    policy = AttemptPolicy(lambda: settings_now().settings, admission.approvals, admission.types)
+    approvals = Approvals(scripts, ttl_s=settings.approval_ttl_s)
+    policy = AttemptPolicy(lambda: settings_now().settings, approvals, admission.types)
     progress = Progress(interval_s=settings.progress_interval_s, output_max_bytes=settings.output_max_bytes)
     current = CurrentJob(progress.reporter, lambda: broker.worker_id)
     unit = os.environ.get("BRIDGE_UNIT", "worker")
@@ -137,7 +139,7 @@ def make_broker(loaded: LoadedSettings) -> BridgeBroker:
             Retries(settings),
             Heartbeat(interval_s=min(settings.heartbeat_s, settings.lease_s / 3)),
             Recovery(interval_s=max(0.5, settings.lease_s / 3)),
-            ApprovalExpiry(admission.approvals, ttl_s=settings.approval_ttl_s),
+            ApprovalExpiry(approvals, ttl_s=settings.approval_ttl_s),
             Retention(retention_s=settings.retention_s, finished_max=settings.finished_max),
             progress,
             current,

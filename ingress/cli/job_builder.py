@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from ingress.core.bridge import current_bridge
+from ingress.core.submitter import current_submitter
 from ingress.core.terminal import emit_json, login_name, utf8
 from middleware.job.schema import Job, make_job
 from ops.errors import StoreTimeout, StoreUnreachable, UsageProblem
@@ -79,6 +79,7 @@ def _require_after(after: tuple[str, ...], if_failed: str | None) -> None:
 def _whole_ids(parts: tuple[str, ...]) -> list[str]:
     if not parts:
         return []
+    from ingress.core.bridge import current_bridge
     from ingress.core.lookup import find  # 3 ms, needed for --after only
 
     return [find(current_bridge(), part).job_id for part in parts]
@@ -124,7 +125,7 @@ def typed_job(
     from ingress.cli.payload_arguments import payload_of  # needed for submit only
 
     _require_after(after, if_failed)
-    declared = current_bridge().admission.types.require(job_type)
+    declared = current_submitter().admission.types.require(job_type)
     if queue is not None and declared.payload is not None:
         raise UsageProblem(
             f"Jobs of the built-in type {job_type} go to the queue {declared.queue}.",
@@ -176,7 +177,7 @@ def submit_only(job: Job, *, as_json: bool) -> int:
         StoreUnreachable: The store is unavailable.
     """
     try:
-        receipt = current_bridge().submit(job)
+        receipt = current_submitter().submit(job)
     except StoreTimeout as error:
         # A store that hangs may still accept the job when it goes on.
         hint = f"The job may have been submitted; check '3ox jobs {job.job_id}' before you repeat it."

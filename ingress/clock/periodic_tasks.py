@@ -124,7 +124,7 @@ class PeriodicTasks:
         )
 
     def _expire_approvals(self) -> None:
-        expire_approvals(self._bridge.admission.approvals, stopping=self._daemon.stopping)
+        expire_approvals(self._bridge.approvals, stopping=self._daemon.stopping)
 
     def _send_canary(self) -> None:
         """Submit a job that passes through the whole bridge, after reporting on the previous one."""

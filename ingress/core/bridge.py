@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from middleware.broker.admission import make_admission, make_scripts
+from ingress.core.submitter import Connected, Submitter
+from middleware.broker.approvals import Approvals
 from middleware.job.follow import Follower
 from middleware.job.reader import Reader
-from middleware.job.records import Receipt
-from middleware.job.schema import Job
 from ops.settings.load import LoadedSettings, load_settings
 from ops.spool import Spool
 from ops.store.client import Store
 
 
-class Bridge:
+class Bridge(Submitter):
     """A connection to one bridge.
 
     What can be done to a job is in ``ingress.core.control``, how one is found in ``ingress.core.lookup``.
@@ -23,10 +22,8 @@ class Bridge:
         store: The store; by default the one the settings name.
 
     Attributes:
-        loaded: The bridge's settings.
-        store: The store.
-        scripts: The store's functions, one for each transition of a job.
-        admission: Validates and admits jobs.
+        loaded, store, scripts, admission: See ``Submitter``.
+        approvals: Decides on jobs that wait for approval.
         reader: Reads jobs, receipts and lists.
         follower: Follows events and output.
 
@@ -37,26 +34,14 @@ class Bridge:
     def __init__(
         self, loaded: LoadedSettings, *, timeout_s: float | None = None, store: Store | None = None
     ) -> None:
-        self.loaded = loaded
-        self.store = Store.open(loaded, timeout_s=timeout_s) if store is None else store
-        self.scripts = make_scripts(self.store, loaded.settings)
-        self.admission = make_admission(self.scripts, loaded.settings)
+        super().__init__(loaded, timeout_s=timeout_s, store=store)
+        self.approvals = Approvals(self.scripts, ttl_s=loaded.settings.approval_ttl_s)
         self.reader = Reader(self.store, loaded.settings.key_prefix)
         self.follower = Follower(self.store, self.reader)
 
     def spooled(self) -> int:
         """Count the jobs that the daemons of this host keep on disk until the store takes them."""
         return Spool(self.loaded.workspace.spool_dir, max_bytes=self.loaded.settings.spool_max_bytes).count()
-
-    def submit(self, job: Job, *, delay_s: float | None = None) -> Receipt:
-        """Enqueue a job and return its receipt; see ``ingress.dispatch.dispatch``."""
-        return self.admission.submit([job], delay_ms=0 if delay_s is None else round(delay_s * 1000))[0]
-
-
-class _Default:
-    """The bridge of this process."""
-
-    bridge: Bridge | None = None
 
 
 def connect(loaded: LoadedSettings | None = None, *, timeout_s: float | None = None) -> Bridge:
@@ -69,10 +54,11 @@ def connect(loaded: LoadedSettings | None = None, *, timeout_s: float | None = N
     Raises:
         SettingsError: The settings are not valid.
     """
-    _Default.bridge = Bridge(load_settings() if loaded is None else loaded, timeout_s=timeout_s)
-    return _Default.bridge
+    bridge = Connected.submitter = Bridge(load_settings() if loaded is None else loaded, timeout_s=timeout_s)
+    return bridge
 
 
 def current_bridge() -> Bridge:
     """Return the bridge this process is connected to; connect with the default settings if there is none."""
-    return connect() if _Default.bridge is None else _Default.bridge
+    connected = Connected.submitter
+    return connected if isinstance(connected, Bridge) else connect()

@@ -56,19 +56,19 @@ def retry(bridge: Bridge, part: str, reason: str) -> Receipt:
 def approve(bridge: Bridge, part: str, actor: str, reason: str = "") -> Receipt:
     """Approve a job that waits for approval; see ``ingress.dispatch.approve``."""
     job_id = _resolve(bridge, part)
-    return _decided(bridge, job_id, "approved", bridge.admission.approvals.approve(job_id, actor, reason))
+    return _decided(bridge, job_id, "approved", bridge.approvals.approve(job_id, actor, reason))
 
 
 def deny(bridge: Bridge, part: str, actor: str, reason: str = "") -> Receipt:
     """Deny a job that waits for approval; see ``ingress.dispatch.deny``."""
     job_id = _resolve(bridge, part)
-    return _decided(bridge, job_id, "denied", bridge.admission.approvals.deny(job_id, actor, reason))
+    return _decided(bridge, job_id, "denied", bridge.approvals.deny(job_id, actor, reason))
 
 
 def list_approvals(bridge: Bridge, limit: int = 50) -> list[JobRecord]:
     """Return the jobs that wait for approval, the oldest first; see ``ingress.dispatch.list_approvals``."""
     found = []
-    for job_id in bridge.admission.approvals.waiting(limit):
+    for job_id in bridge.approvals.waiting(limit):
         with contextlib.suppress(JobNotFound):  # decided and deleted in between
             found.append(bridge.reader.job(job_id))
     return found

@@ -15,8 +15,8 @@ from ingress.core.lookup import Source, find
 from middleware.archive.proof import Proof, Seal, prove, prove_archived, seals_of
 from middleware.archive.verification import Verdict, Verification
 from middleware.broker.ledger_progress import LedgerProgress
+from middleware.job.assembly import job_not_found
 from middleware.job.ids import ID_LENGTH, id_named, is_id_part, made_ms
-from middleware.job.reader import job_not_found
 from middleware.job.records import Receipt, ms_of, utc
 from ops.errors import JobNotFound, StoreUnreachable
 from ops.settings.load import LoadedSettings

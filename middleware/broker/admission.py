@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import msgspec
 
 from middleware.broker.admission_rules import AdmissionRules, Prepared
-from middleware.broker.approvals import Approvals
 from middleware.broker.scripts import Scripts
 from middleware.broker.transitions import Bounds, Enqueued, EnqueueRequest
 from middleware.broker.type_directory import TypeDirectory
+from middleware.job.assembly import stored_receipt
+from middleware.job.keys import Keys
 from middleware.job.policy import ALLOW
-from middleware.job.reader import Reader
 from middleware.job.receipt import first_receipt
 from middleware.job.records import Receipt
 from middleware.job.schema import JOB_TYPES, Job
@@ -25,6 +25,7 @@ from middleware.job.trust import Trust, capped, running_trust
 from ops.errors import BridgeError, InvalidJob, PolicyDenied, QueueFull
 from ops.settings.load import ProjectSettings, Settings
 from ops.store.client import Store
+from ops.store.resp import as_dict
 
 
 def queue_full(waiting: int) -> QueueFull:
@@ -51,7 +52,6 @@ class Admission:
 
     Attributes:
         types: The job types that this process knows.
-        approvals: Jobs that wait for approval.
         latest: Returns the current settings.
     """
 
@@ -70,7 +70,6 @@ class Admission:
         self.latest: Callable[[], Settings] = lambda: settings
         self.types = TypeDirectory() if types is None else types
         self._rules = AdmissionRules(settings, self.types)
-        self.approvals = Approvals(scripts, ttl_s=settings.approval_ttl_s)
 
     def follow_settings(self, latest: Callable[[], Settings]) -> None:
         """Use what this function returns from now on.
@@ -257,10 +256,10 @@ def make_admission(scripts: Scripts, settings: Settings) -> Admission:
         SettingsError: ``[types]`` names an unknown job type.
     """
     JOB_TYPES.require_settings(settings)
-    reader = Reader(scripts.store, settings.key_prefix)
+    store, keys = scripts.store, Keys(settings.key_prefix)
     return Admission(
         scripts,
         settings,
-        lambda job_id: reader.receipt(job_id, duplicate=True),
-        types=TypeDirectory(reader.published_types),
+        lambda job_id: stored_receipt(store, keys, job_id, duplicate=True),
+        types=TypeDirectory(lambda: as_dict(store.call("HGETALL", keys.types))),
     )

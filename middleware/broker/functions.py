@@ -8,6 +8,7 @@ contain a hash of their text, so that two versions of the bridge can work on one
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -33,27 +34,38 @@ class Library(Struct, frozen=True):
 
     Attributes:
         name: Name of the library.
-        text: Argument of ``FUNCTION LOAD``.
         functions: Short name -> name in the store.
+        prelude: What the functions share, Lua.
+        bodies: Short name -> body of the function, Lua.
     """
 
     name: str
-    text: str
     functions: dict[str, str]
+    prelude: bytes
+    bodies: dict[str, bytes]
+
+    @property
+    def text(self) -> str:
+        """Argument of ``FUNCTION LOAD``."""
+        parts = [f"#!lua name={self.name}", self.prelude.decode()]
+        parts += [
+            _registered(self.functions[name], body.decode(), name) for name, body in self.bodies.items()
+        ]
+        return "\n".join(parts)
 
 
 @cache
 def library() -> Library:
     """Return the library of this version."""
     folder = Path(__file__).parent
-    prelude = "\n".join((folder / name).read_text(encoding="utf-8") for name in _SHARED)
-    files = sorted(file for file in folder.glob("*.lua") if file.name not in _SHARED)
-    bodies = {file.stem: file.read_text(encoding="utf-8") for file in files}
-    mark = hashlib.sha256("\0".join([prelude, *bodies, *bodies.values()]).encode()).hexdigest()[:12]
+    # As bytes, and without glob: a third of a millisecond of the short commands.
+    files = sorted(name for name in os.listdir(folder) if name.endswith(".lua") and name not in _SHARED)  # noqa: PTH208
+    prelude = b"\n".join((folder / name).read_bytes() for name in _SHARED)
+    bodies = {name.removesuffix(".lua"): (folder / name).read_bytes() for name in files}
+    hashed = b"\0".join([prelude, *(name.encode() for name in bodies), *bodies.values()])
+    mark = hashlib.blake2b(hashed, digest_size=6).hexdigest()
     functions = {name: f"{_NAME}{name}_{mark}" for name in bodies}
-    parts = [f"#!lua name={_NAME}{mark}", prelude]
-    parts += [_registered(functions[name], body, name) for name, body in bodies.items()]
-    return Library(f"{_NAME}{mark}", "\n".join(parts), functions)
+    return Library(f"{_NAME}{mark}", functions, prelude, bodies)
 
 
 def _registered(function: str, body: str, name: str) -> str:

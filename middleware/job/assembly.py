@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 
 import msgspec
 from msgspec import Struct
 
 from middleware.job.base import Job, UnreadableJob
+from middleware.job.keys import Keys
 from middleware.job.receipt import make_receipt
 from middleware.job.records import (
     Attempt,
@@ -21,7 +23,8 @@ from middleware.job.records import (
 )
 from middleware.job.schema import decode_job
 from middleware.job.states import State
-from ops.errors import InvalidJob
+from ops.errors import InvalidJob, JobNotFound
+from ops.store.client import Store
 
 #: Fields of ``job:ID`` that a record is built from; ``spec`` first.
 LIFE_FIELDS = (
@@ -175,12 +178,15 @@ class ChainLine(Struct, frozen=True, gc=False):
     result_sha256: str | None = None
 
 
-_line_decoder = msgspec.json.Decoder(ChainLine)
+@cache
+def _line_decoder() -> msgspec.json.Decoder[ChainLine]:
+    return msgspec.json.Decoder(ChainLine)  # takes 0.1 ms
 
 
 def decode_chain(chain: Sequence[bytes]) -> list[ChainLine]:
     """Return the lines of a receipt chain, oldest first."""
-    return [_line_decoder.decode(raw) for raw in chain]
+    decode = _line_decoder().decode
+    return [decode(raw) for raw in chain]
 
 
 def read_attempts(chain: list[bytes]) -> list[Attempt]:
@@ -220,3 +226,29 @@ def read_receipt(job: Job, chain: list[bytes], *, duplicate: bool = False) -> Re
         result_sha256=ends[-1].result_sha256 if ends else None,
         duplicate=duplicate,
     )
+
+
+def stored_receipt(store: Store, keys: Keys, job_id: str, *, duplicate: bool = False) -> Receipt:
+    """Return a job's receipt from the store.
+
+    Args:
+        store: The store.
+        keys: Key names of the bridge.
+        job_id: The job's whole id.
+        duplicate: Whether the caller's submission was answered with this earlier job.
+
+    Raises:
+        JobNotFound: The store does not have the job.
+        StoreUnreachable: The store is unavailable.
+    """
+    spec, chain = store.read(
+        [("HGET", keys.job(job_id), "spec"), ("LRANGE", keys.receipts(job_id), 0, -1)],
+    )
+    if spec is None or not chain:
+        raise job_not_found(job_id)
+    return read_receipt(read_job(job_id, spec), chain, duplicate=duplicate)
+
+
+def job_not_found(job_id: str) -> JobNotFound:
+    """Return the error for a job that the store does not have."""
+    return JobNotFound(f"Job {job_id!r} not found.", remedy="'3ox jobs --all' lists all jobs.")

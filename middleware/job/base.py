@@ -2,11 +2,11 @@
 
 What never changes after submission is here; what happens to a job (status, progress, attempts) is in
 ``records.py``.
+
+The annotations are not postponed: msgspec would evaluate their texts for each struct, 0.3 ms.
 """
 
-from __future__ import annotations
-
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -147,7 +147,7 @@ class UnreadableJob(Job, frozen=True, kw_only=True, tag="unreadable"):
     written_type: str = "unknown"
 
     @classmethod
-    def of(cls, job_id: str, data: bytes) -> UnreadableJob:
+    def of(cls, job_id: str, data: bytes) -> Self:
         """Return what can be said of a job that ``decode_job`` refuses.
 
         Args:

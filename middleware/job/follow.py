@@ -13,8 +13,9 @@ from typing import TypeVar
 
 import hiredis
 
+from middleware.job.assembly import job_not_found
 from middleware.job.keys import Keys
-from middleware.job.reader import Reader, job_not_found
+from middleware.job.reader import Reader
 from middleware.job.records import JobEvent, JobRecord, OutputChunk, utc
 from ops.backoff import Backoff
 from ops.errors import StoreError, StoreTimeout, StoreUnreachable, WaitTimeout

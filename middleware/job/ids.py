@@ -13,7 +13,7 @@ import time
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 ID_LENGTH = 20
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 
@@ -74,7 +74,7 @@ def id_named(text: str) -> str:
             id of a receipt (``r-ID``); or the id of a Dramatiq message, a UUID.
     """
     word = text.rpartition(":")[2].strip().lower().removeprefix("r-")
-    return id_tail_of_message(word) if _UUID.fullmatch(word) else word
+    return id_tail_of_message(word) if re.fullmatch(_UUID, word) else word
 
 
 def is_id_part(text: str) -> bool:

@@ -14,7 +14,9 @@ submit ``shell.cmd``, even if a rule allows it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+from msgspec import Struct
 
 from middleware.job.types import JOB_TYPES
 from ops.errors import PolicyDenied
@@ -57,7 +59,7 @@ class PolicySubject(Protocol):
         """Its payload; for ``shell.cmd``, rules are matched with ``argv`` and ``env``."""
 
 
-class PolicyDecision(NamedTuple):
+class PolicyDecision(Struct, frozen=True, gc=False):
     """Decision on a job.
 
     Attributes:

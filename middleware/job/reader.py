@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import hiredis
 import msgspec
 
-from middleware.job.assembly import LIFE_FIELDS, make_record, read_job, read_receipt
+from middleware.job.assembly import LIFE_FIELDS, job_not_found, make_record, stored_receipt
 from middleware.job.carriers import Carriers
 from middleware.job.deliveries import read_deliveries, undelivered_jobs
 from middleware.job.ids import ID_LENGTH, id_named, is_id_part
@@ -17,9 +16,9 @@ from middleware.job.records import JobPage, JobRecord, OutputChunk, Receipt
 from middleware.job.registry import nearest
 from middleware.job.states import State
 from middleware.job.types import JOB_TYPES
-from ops.errors import AmbiguousJobId, InvalidJob, JobNotFound
+from ops.errors import AmbiguousJobId, InvalidJob
 from ops.store.client import Store
-from ops.store.resp import Reply, as_error
+from ops.store.resp import Reply, as_dict
 
 LIMIT_MAX = 1000
 #: Maximum number of ids that one call filters; it then returns a cursor.
@@ -53,11 +52,7 @@ class Reader:
             StoreUnreachable: The store is unavailable.
             StoreError: One of them failed.
         """
-        replies = self.store.pipeline(commands)
-        for reply in replies:
-            if isinstance(reply, hiredis.ReplyError):
-                raise as_error(reply)
-        return replies
+        return self.store.read(commands)
 
     def resolve(self, part: str) -> str:
         """Return the whole id for a shortened one.
@@ -133,12 +128,7 @@ class Reader:
         Raises:
             JobNotFound: The store does not have the job.
         """
-        spec, chain = self.read(
-            [("HGET", self.keys.job(job_id), "spec"), ("LRANGE", self.keys.receipts(job_id), 0, -1)],
-        )
-        if spec is None or not chain:
-            raise job_not_found(job_id)
-        return read_receipt(read_job(job_id, spec), chain, duplicate=duplicate)
+        return stored_receipt(self.store, self.keys, job_id, duplicate=duplicate)
 
     def queues(self) -> list[str]:
         """Return the names of all queues of jobs: ``jobs`` first, then the others in order."""
@@ -146,9 +136,7 @@ class Reader:
 
     def published_types(self) -> dict[str, bytes]:
         """Return the job types that workers have published: name to JSON."""
-        flat = self.store.call("HGETALL", self.keys.types)
-        pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
-        return {name.decode(): data for name, data in pairs}
+        return as_dict(self.store.call("HGETALL", self.keys.types))
 
     def summary(
         self, queue: str | None = None, *, job_type: str | None = None, project: str | None = None
@@ -379,11 +367,6 @@ class Reader:
         start = "-" if after == "-" else f"({after}"
         rows = self.store.call("XRANGE", self.keys.output(job_id), start, "+", "COUNT", limit)
         return [_chunk(row) for row in rows]
-
-
-def job_not_found(job_id: str) -> JobNotFound:
-    """Return the error for a job that the store does not have."""
-    return JobNotFound(f"Job {job_id!r} not found.", remedy="'3ox jobs --all' lists all jobs.")
 
 
 def _chunk(row: list[Reply]) -> OutputChunk:

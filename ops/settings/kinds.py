@@ -12,9 +12,7 @@ from msgspec import Meta, Struct
 
 #: Names of keys whose text is a secret, in tables and log lines whose keys we do not define. The name of an
 #: environment variable (``token_env``) is none.
-_SECRET_NAME = re.compile(
-    r"(token|password|passwd|secret|api_?key|authorization|credential)(?!.*_env$)", re.IGNORECASE
-)
+_MASKED_NAME = r"(token|password|passwd|secret|api_?key|authorization|credential)(?!.*_env$)"
 #: Marks a setting that is masked in listings and never logged.
 SECRET = {"secret": True}
 
@@ -37,7 +35,7 @@ class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def is_secret_name(name: str) -> bool:
     """Return whether the text under a key of this name is a secret."""
-    return _SECRET_NAME.search(name) is not None
+    return re.search(_MASKED_NAME, name, re.IGNORECASE) is not None
 
 
 def secrets_in(value: Any, name: str = "") -> list[str]:

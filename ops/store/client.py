@@ -68,10 +68,7 @@ class Store:
             StoreUnreachable: No reply in time, or the store cannot serve now.
             StoreError: The store replied with an error.
         """
-        reply = self.pipeline([command])[0]
-        if isinstance(reply, hiredis.ReplyError):
-            raise as_error(reply)
-        return reply
+        return self.read([command])[0]
 
     def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
         """Run several commands in one round trip; error replies are returned in the list, not raised.
@@ -90,6 +87,19 @@ class Store:
                 # The store was restarted since this connection was last used: retry on a new one.
                 self._forget_idle()
         return self._exchange(self._new(), commands)
+
+    def read(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
+        """Run several commands in one round trip and return their replies.
+
+        Raises:
+            StoreUnreachable: No reply in time, or the store cannot serve now.
+            StoreError: One of them failed.
+        """
+        replies = self.pipeline(commands)
+        for reply in replies:
+            if isinstance(reply, hiredis.ReplyError):
+                raise as_error(reply)
+        return replies
 
     def stream(self, commands: Iterable[Sequence[Argument]]) -> Iterator[Reply]:
         """Run a series of commands, sending the next ones while replies are pending.

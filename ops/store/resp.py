@@ -63,6 +63,12 @@ def as_error(reply: Exception) -> StoreError | StoreUnreachable:
     return StoreError(f"The store replied with an error: {text}.", code=code)
 
 
+def as_dict(reply: Reply) -> dict[str, bytes]:
+    """Return the reply of HGETALL, a map in RESP3 and a flat list before that, as field name to value."""
+    pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+    return {name.decode(): value for name, value in pairs}
+
+
 def well_formed(text: str) -> str:
     """Return a text with lone surrogates (of a broken file name, for example) replaced, for UTF-8."""
     return text if text.isascii() else text.encode(errors="replace").decode()

@@ -9,7 +9,7 @@ from msgspec import Struct
 from ops.errors import SettingsError
 
 #: Besides the user information, the full client accepts a password as a query option.
-_PASSWORD_OPTION = re.compile(r"(?<=[?&]password=)[^&#]+")
+_OPTION_TO_MASK = r"(?<=[?&]password=)[^&#]+"
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
@@ -79,7 +79,8 @@ def malformed(form: str) -> SettingsError:
 
 def mask_password(url: str) -> str:
     """Return the URL with its password masked, for logs and listings."""
-    scheme, separator, rest = _PASSWORD_OPTION.sub("***", url).partition("://")
+    masked = re.sub(_OPTION_TO_MASK, "***", url) if "password=" in url else url
+    scheme, separator, rest = masked.partition("://")
     credentials, at, address = rest.rpartition("@")
     if not at or ":" not in credentials:
         return f"{scheme}{separator}{rest}"
@@ -89,5 +90,5 @@ def mask_password(url: str) -> str:
 def passwords_in(url: str) -> list[str]:
     """Return the passwords that ``mask_password`` masks, as written in the URL."""
     credentials = url.partition("://")[2].rpartition("@")[0]
-    found = [credentials.partition(":")[2], *_PASSWORD_OPTION.findall(url)]
+    found = [credentials.partition(":")[2], *re.findall(_OPTION_TO_MASK, url)]
     return [text for text in found if text]
