@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +47,7 @@ from middleware.time_limit import TimeLimit
 from middleware.tracing import Tracing
 from middleware.type_publisher import TypePublisher
 from middleware.watchdog_client import WatchdogClient
+from ops.environment import variable
 from ops.errors import JobFailed
 from ops.logs import configure_logging
 from ops.plugins import log_broken_plugins
@@ -73,7 +73,7 @@ def _boot(broker: BridgeBroker, loaded: LoadedSettings, unit: str) -> None:
     broker.carries_built_in = is_main_pool()
     provider_plugins()
     destination_plugins()
-    if "BRIDGE_PLUGINS_LOGGED" not in os.environ:
+    if not variable("BRIDGE_PLUGINS_LOGGED"):
         log_broken_plugins()
 
 
@@ -114,7 +114,7 @@ def make_broker(loaded: LoadedSettings) -> BridgeBroker:
     policy = AttemptPolicy(lambda: settings_now().settings, approvals, admission.types)
     progress = Progress(interval_s=settings.progress_interval_s, output_max_bytes=settings.output_max_bytes)
     current = CurrentJob(progress.reporter, lambda: broker.worker_id)
-    unit = os.environ.get("BRIDGE_UNIT", "worker")
+    unit = variable("BRIDGE_UNIT") or "worker"
     # Outermost first: before_... hooks run from top to bottom, after_... hooks from bottom to top. So what an
     # attempt raised goes to Cancellation, Retries and Receipts, in this order; and Heartbeat has given up the
     # lease when WatchdogClient disconnects. The policy is last of ours: the time limit bounds its wait.

@@ -10,6 +10,7 @@ from typing import Any
 
 from middleware.broker.broker import BridgeBroker
 from middleware.job_middleware import JobMiddleware
+from ops.environment import variable
 from ops.errors import BridgeError
 from ops.store.resp import Argument
 from ops.threads import start_duty
@@ -58,7 +59,7 @@ class Heartbeat(JobMiddleware):
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "threads": self._threads,
-            "unit": os.environ.get("BRIDGE_UNIT", ""),
+            "unit": variable("BRIDGE_UNIT"),
             "types": " ".join(broker.carried(queues)),
             "queues": " ".join(queues),
             "since": self._since_ms,

@@ -20,6 +20,7 @@ from middleware.broker.vitals import Vitals, WatchdogPaths
 from middleware.job_middleware import JobMiddleware
 from middleware.time_limit import time_limit_s
 from ops.backoff import FIRST_S, Backoff
+from ops.environment import for_child, variable
 from ops.processes import process_start_time
 from ops.settings.load import Settings
 from ops.threads import start_duty
@@ -106,7 +107,7 @@ class WatchdogClient(JobMiddleware):
                     backoff.reset()
                     link.recv(1)  # the watchdog sends nothing; this returns when it is gone
             except OSError:
-                if backoff.failures % _START_EVERY == 0 and "BRIDGE_SUPERVISED" not in os.environ:
+                if backoff.failures % _START_EVERY == 0 and not variable("BRIDGE_SUPERVISED"):
                     self._start_watchdog()
                 backoff.wait(self._stopping)
             else:
@@ -114,7 +115,7 @@ class WatchdogClient(JobMiddleware):
 
     def _start_watchdog(self) -> None:
         """Start a watchdog; it exits at once if another one runs."""
-        environ = {name: value for name, value in os.environ.items() if name != "BRIDGE_WORKER_ID"}
+        environ = for_child(without=["BRIDGE_WORKER_ID"])
         try:
             subprocess.Popen(
                 own_argv("-m", "middleware.broker.watchdog"),

@@ -21,6 +21,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from ops.environment import variable, variables
 from ops.import_shim import without
 from ops.logfile import LINE_MAX_BYTES, LogFile
 from ops.settings.kinds import is_secret_name, secrets_in
@@ -114,13 +115,13 @@ def configure_logging(loaded: LoadedSettings, *, process: str, console: bool | N
     """
     settings = loaded.settings
     loaded.workspace.create()
-    secrets = _known_secrets(loaded, os.environ)
+    secrets = _known_secrets(loaded, variables())
     file = LogFile(loaded.workspace.log_file, max_bytes=settings.log_max_bytes, keep=settings.log_keep)
     handlers: list[logging.Handler] = [_FileHandler(file)]
     handlers[0].setFormatter(_MaskingFormatter(_formatter(process, _to_json), secrets))
     # Descriptor 2, not sys.stderr: in a Dramatiq worker, that is a pipe to the master, which forwards it.
     if console is None:
-        console = "BRIDGE_SUPERVISED" not in os.environ and os.isatty(2)
+        console = not variable("BRIDGE_SUPERVISED") and os.isatty(2)
     if console:
         _import_structlog()
         import structlog

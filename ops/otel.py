@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from ops.environment import variable
 from ops.trace_ids import parent_of, span_number, trace_number
 
 #: A collector that does not answer costs a batch of spans, and delays a stopping worker by _CLOSE_TIMEOUT_S.
@@ -68,7 +68,7 @@ class Spans:
         # OpenTelemetry's environment variables (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER,
         # OTEL_EXPORTER_OTLP_HEADERS, ...) still work: the SDK reads them.
         about = {"host.name": socket.gethostname()}
-        if "OTEL_SERVICE_NAME" not in os.environ:
+        if not variable("OTEL_SERVICE_NAME"):
             about["service.name"] = "cmd-bridge"
         self._provider = TracerProvider(
             resource=Resource.create(about), id_generator=self._ids, shutdown_on_exit=False

@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from ops.environment import for_child
+
 LINUX = sys.platform.startswith("linux")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -296,7 +298,7 @@ def _ps(*arguments: str) -> list[str]:
     # ps exits with 1 when it finds no process, which is not an error here.
     ran = subprocess.run(
         ["ps", *arguments],
-        env={**os.environ, "LC_ALL": "C"},
+        env=for_child({"LC_ALL": "C"}),
         capture_output=True,
         text=True,
         timeout=10,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from ops.environment import expand_home, variable
 from ops.errors import SettingsError
 
 #: The path of a Unix socket is limited to 108 bytes on Linux and 104 on macOS, including the final zero; the
@@ -21,19 +22,28 @@ from ops.errors import SettingsError
 SOCKET_PATH_MAX_BYTES = 100
 
 
-def default_home(environ: Mapping[str, str]) -> Path:
+def default_home(environ: Mapping[str, str] | None = None) -> Path:
     """Return the workspace: ``BRIDGE_HOME`` or ``~/cmd.bridge``, as an absolute path.
 
     Args:
-        environ: The environment to read ``BRIDGE_HOME`` from; an empty value counts as unset.
+        environ: The environment to read ``BRIDGE_HOME`` from; that of the process when None.
+
+    Raises:
+        SettingsError: The path begins with ``~`` and the home directory is unknown.
     """
-    named = environ.get("BRIDGE_HOME", "")
-    home = Path(named) if named != "" else Path("~/cmd.bridge")
-    return _absolute(home)
+    named = variable("BRIDGE_HOME", environ)
+    return absolute_home(named if named != "" else "~/cmd.bridge", "BRIDGE_HOME", environ)
 
 
-def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 (Path.resolve follows links)
+def absolute_home(path: str, where: str, environ: Mapping[str, str] | None = None) -> Path:
+    """Return a path as the absolute path of a workspace.
+
+    Args:
+        path: The path; may begin with ``~``.
+        where: Its variable or option, for the error.
+        environ: The environment whose ``HOME`` counts; that of the process when None.
+    """
+    return Path(os.path.abspath(expand_home(path, where, environ)))  # noqa: PTH100 (Path.resolve follows links)
 
 
 class Workspace(Struct, frozen=True):

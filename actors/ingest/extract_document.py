@@ -13,6 +13,8 @@ import os
 import resource
 import sys
 
+from ops.environment import export
+
 EXIT_MISSING = 3
 EXIT_UNREADABLE = 4
 _ERROR_MAX_CHARS = 300
@@ -33,8 +35,8 @@ def main(arguments: list[str]) -> int:
     path, suffix, memory_bytes, text_bytes = arguments
     # Numerical libraries reserve memory per thread, which is useless here. ONNX Runtime sends telemetry and
     # writes to the home directory unless it is disabled.
-    os.environ.update({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"})
-    os.environ.update({"HOME": os.devnull, "XDG_CACHE_HOME": os.devnull})
+    export({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"})
+    export({"HOME": os.devnull, "XDG_CACHE_HOME": os.devnull})
     _confine(int(memory_bytes))
     try:
         from markitdown import MarkItDown, StreamInfo

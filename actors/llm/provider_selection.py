@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TypedDict
 
@@ -13,6 +12,7 @@ from actors.llm.local_offline import LocalProvider
 from actors.llm.plugin_providers import OWN_PROVIDERS, make_provider, provider_plugins
 from actors.llm.prices import warm_prices
 from actors.llm.provider import Provider
+from ops.environment import variable
 from ops.errors import JobRefused, SettingsError
 from ops.local_model.client import INSTALL, model_file
 from ops.plugins import why_broken
@@ -170,7 +170,7 @@ def _make(name: str, loaded: LoadedSettings) -> Provider | None:
 
 
 def _environ(name: str) -> str:
-    return os.environ.get(name, "").strip()
+    return variable(name)
 
 
 def _first(*texts: str) -> str:

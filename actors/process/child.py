@@ -23,6 +23,7 @@ from msgspec import Struct
 from actors.context import JobContext, current_job
 from actors.process.pipes import ChildPipes, Piece, WakePipe
 from actors.process.process_group import GroupTermination, ProcessGroup
+from ops.environment import variable
 from ops.errors import JobFailed, JobParked, JobRefused
 
 #: Time for helper processes to end by themselves after the command (``tee`` at the end of a pipe).
@@ -88,9 +89,8 @@ class ChildTimedOut(JobFailed):
 def job_marks(context: JobContext) -> dict[str, str]:
     """Return the environment variables by which all processes of a job are found, even detached ones."""
     marks = {"BRIDGE_JOB_ID": context.job_id, "BRIDGE_WORKER_ID": context.worker_id}
-    if "BRIDGE_SUPERVISED" in os.environ:
-        # By this mark, the next `3ox up` finds the processes that a killed supervisor has left.
-        marks["BRIDGE_SUPERVISED"] = os.environ["BRIDGE_SUPERVISED"]
+    # By this mark, the next `3ox up` finds the processes that a killed supervisor has left.
+    marks["BRIDGE_SUPERVISED"] = variable("BRIDGE_SUPERVISED")
     return {name: value for name, value in marks.items() if value != ""}
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from actors.context import StreamName, current_job, settings
 from actors.process.child import Child, CommandFailed, CommandResult
 from actors.process.output import OutputLimit, ProgressLines, Tail
+from ops.environment import selected
 
 
 def inherited_env(*more: str) -> dict[str, str]:
@@ -19,7 +19,7 @@ def inherited_env(*more: str) -> dict[str, str]:
         *more: Names of further variables.
     """
     names = (*settings().settings.shell_env, *more)
-    return {name: os.environ[name] for name in names if name in os.environ}
+    return selected(names)
 
 
 def run_command(

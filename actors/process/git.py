@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ops.environment import NETWORK_VARIABLES, selected
 from ops.errors import JobFailed, JobRefused
 
 #: Timeout of a git command; the checkout of a large repository takes minutes.
@@ -100,7 +101,7 @@ class Git:
     def _start(
         self, arguments: tuple[str | Path, ...], environ: Mapping[str, str] | None
     ) -> Iterator[subprocess.Popen[bytes]]:
-        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        inherited = selected((*_INHERITED, *NETWORK_VARIABLES))
         try:
             process = subprocess.Popen(
                 ["git", *_SAFE_OPTIONS, *map(str, arguments)],

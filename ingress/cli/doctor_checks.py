@@ -54,11 +54,11 @@ class Finding(msgspec.Struct, frozen=True):
     remedy: str = ""
 
 
-def run_checks(environ: Mapping[str, str]) -> Iterator[Finding]:
+def run_checks(environ: Mapping[str, str] | None = None) -> Iterator[Finding]:
     """Run all checks, the cheapest first; those that need valid settings are left out without them.
 
     Args:
-        environ: Environment variables to read the settings from.
+        environ: Environment to read the settings from; that of the process when None.
     """
     yield _python()
     yield _platform()

@@ -15,6 +15,7 @@ import click
 
 from ingress.core.terminal import nearest, note
 from ingress.core.version import version
+from ops.environment import variable
 from ops.errors import BridgeError, UsageProblem
 
 #: Command -> module of ``ingress.cli`` that holds it; the order is that of ``3ox --help``.
@@ -147,7 +148,7 @@ def run(arguments: list[str]) -> int:
     """
     _prepare_streams()
     try:
-        code = _complete() if COMPLETION_VARIABLE in os.environ else run_command(arguments)
+        code = _complete() if variable(COMPLETION_VARIABLE) else run_command(arguments)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (raised again if it is not a known one)
         code = exit_code_for(error)
@@ -194,7 +195,7 @@ def _prepare_streams() -> None:
 def _complete() -> int:
     from click.shell_completion import shell_complete
 
-    return shell_complete(cli, {}, PROGRAM, COMPLETION_VARIABLE, os.environ[COMPLETION_VARIABLE])
+    return shell_complete(cli, {}, PROGRAM, COMPLETION_VARIABLE, variable(COMPLETION_VARIABLE))
 
 
 def run_command(arguments: list[str]) -> int:

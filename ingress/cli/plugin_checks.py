@@ -16,6 +16,7 @@ from importlib import import_module
 import msgspec
 
 from cmd_bridge import own_argv
+from ops.environment import for_child
 from ops.plugins import (
     GROUPS,
     Group,
@@ -69,7 +70,7 @@ def check_plugins(loaded: LoadedSettings, groups: Sequence[Group] = GROUPS) -> l
     try:
         checked = subprocess.run(
             own_argv("-m", "ingress.cli.plugin_checks", *groups),
-            env={**os.environ, "BRIDGE_HOME": str(loaded.workspace.home)},
+            env=for_child({"BRIDGE_HOME": str(loaded.workspace.home)}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_TIMEOUT_S,

@@ -174,7 +174,7 @@ def _print_summary(loaded: LoadedSettings, *, stop: str) -> None:
 @click.command()
 def down() -> int:
     """Stop the bridge of this workspace and everything it started."""
-    workspace = Workspace(default_home(os.environ))
+    workspace = Workspace(default_home())
     try:
         settings = load_settings().settings
     except SettingsError as error:
@@ -229,7 +229,7 @@ def config(*, as_json: bool) -> int:
     loaded = load_settings()
     JOB_TYPES.require_settings(loaded.settings)
     rows = rows_of(loaded)
-    foreign = foreign_rows(os.environ)
+    foreign = foreign_rows()
     if as_json:
         emit_json(
             {
@@ -277,7 +277,7 @@ def doctor(*, as_json: bool) -> int:
     """Check the installation and suggest remedies; exits 1 if there is a problem."""
     from ingress.cli.doctor_checks import run_checks
 
-    findings = list(run_checks(os.environ))
+    findings = list(run_checks())
     healthy = all(finding.verdict != "bad" for finding in findings)
     if as_json:
         emit_json({"healthy": healthy, "checks": findings})

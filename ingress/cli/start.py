@@ -6,6 +6,8 @@ import gc
 import os
 import sys
 
+from ops.environment import variable
+
 #: Commands that may take the fast path.
 FAST = ("ask", "run", "sh", "submit")
 #: 128 + SIGINT; ``signal`` is not imported for it.
@@ -33,7 +35,7 @@ def fast_path(arguments: list[str]) -> int | None:
     Args:
         arguments: What follows the program's name.
     """
-    if not arguments or arguments[0] not in FAST or "_3OX_COMPLETE" in os.environ:
+    if not arguments or arguments[0] not in FAST or variable("_3OX_COMPLETE"):
         return None
     if sys.stdout is None or sys.stderr is None:
         return None

@@ -19,6 +19,7 @@ import msgspec
 
 from cmd_bridge import own_argv
 from ingress.core.bridge import Bridge
+from ops.environment import for_child
 from ops.errors import StartFailed, WaitTimeout
 from ops.processes import find_marked, stop_processes
 from ops.settings.load import ENV_FOREIGN, LoadedSettings, load_settings
@@ -168,8 +169,8 @@ def _environment(
     """Return our environment with the settings of the demo instead of the user's."""
     environ = {
         name: value
-        for name, value in os.environ.items()
-        if not name.startswith("BRIDGE_") and name not in ENV_FOREIGN
+        for name, value in for_child(without=ENV_FOREIGN).items()
+        if not name.startswith("BRIDGE_")
     }
     environ |= {
         "BRIDGE_HOME": str(home),

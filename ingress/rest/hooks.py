@@ -9,7 +9,6 @@ signature with another delivery id is refused as a replay.
 from __future__ import annotations
 
 import hmac
-import os
 import re
 import time
 from typing import Annotated, Any
@@ -28,6 +27,7 @@ from ingress.rest.jobs import accept
 from middleware.job.records import Receipt
 from middleware.job.schema import JOB_TYPES, make_job
 from middleware.job.types import RestRequestPayload
+from ops.environment import variable
 from ops.errors import InvalidJob, StoreUnreachable
 from ops.logs import get_logger
 from ops.settings.rest import EndpointSettings
@@ -60,7 +60,7 @@ log = get_logger(__name__)
 
 def endpoint_secret(endpoint: EndpointSettings) -> bytes:
     """Return the secret of an endpoint; empty if the endpoint accepts no webhooks."""
-    named = os.environ.get(endpoint.secret_env, "") if endpoint.secret_env else ""
+    named = variable(endpoint.secret_env) if endpoint.secret_env else ""
     return (endpoint.secret if endpoint.secret else named).encode()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
 import socket
 import sys
 import time
@@ -21,6 +20,7 @@ from ingress.core.daemon import Daemon
 from ingress.core.http.app_state import AppState
 from ingress.core.http.auth import Extension
 from ingress.rest.app import build_app
+from ops.environment import variable
 from ops.errors import StartFailed
 from ops.logs import get_logger
 from ops.settings.load import Settings
@@ -172,7 +172,7 @@ def _show_first_token(daemon: Daemon) -> None:
     """
     loaded = daemon.loaded
     tokens = Tokens(loaded.workspace, loaded.settings.api_token)
-    if "BRIDGE_SUPERVISED" in os.environ:
+    if variable("BRIDGE_SUPERVISED"):
         if not tokens.any():
             log.warning("rest.nobody_may", remedy="3ox token make NAME")
         return

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -36,6 +35,7 @@ from telegram.error import (
 from telegram.request import HTTPXRequest
 
 from ingress.telegram.rate_limiter import MessageRateLimiter, telegram_backoff
+from ops.environment import export
 from ops.errors import BridgeError
 from ops.logs import get_logger
 from ops.settings.load import Settings
@@ -112,7 +112,7 @@ class TelegramClient:
 
     def __init__(self, settings: Settings) -> None:
         # Without it the library logs a warning for every 429.
-        os.environ.setdefault("PTB_TIMEDELTA", "true")
+        export({"PTB_TIMEDELTA": "true"})
         for name in ("httpx", "httpcore", "telegram"):
             # At level INFO httpx logs every URL, token included.
             logging.getLogger(name).setLevel(logging.WARNING)

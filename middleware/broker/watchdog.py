@@ -30,6 +30,7 @@ from middleware.broker.vitals import VitalsReading, WatchdogPaths, read_vitals, 
 from middleware.job.keys import Keys
 from middleware.job.records import utc_now
 from ops.backoff import Backoff
+from ops.environment import variable
 from ops.errors import BridgeError, StartFailed
 from ops.lockfile import await_lock, try_lock
 from ops.logs import configure_logging, get_logger
@@ -365,7 +366,7 @@ def main() -> int:
     loaded = load_settings()
     paths = watchdog_paths(loaded)
     loaded.workspace.create()
-    supervised = "BRIDGE_SUPERVISED" in os.environ
+    supervised = variable("BRIDGE_SUPERVISED") != ""
     if supervised:
         set_parent_death_signal(signal.SIGTERM)
     # A supervised one waits for the lock: its holder may be exiting, or serve workers of its own.

@@ -28,6 +28,7 @@ import msgspec
 from msgspec import Struct
 
 from cmd_bridge import own_argv
+from ops.environment import expand_home, for_child
 from ops.errors import SettingsError, StartFailed
 from ops.local_model.paths import model_paths
 from ops.lockfile import take_lock
@@ -91,7 +92,7 @@ def model_file(loaded: LoadedSettings) -> Path | None:
         return None
     named = loaded.settings.ask.local.model_path
     if named != "":
-        path = loaded.workspace.home / Path(named).expanduser()
+        path = loaded.workspace.home / expand_home(named, "[ask.local] model_path")
         if not path.is_file():
             raise SettingsError(
                 f"The file {str(path)!r} does not exist.", remedy="Correct [ask.local] model_path."
@@ -250,8 +251,8 @@ class ModelLease:
         # Readable once the process has closed its end; a socket, because ``abort`` must be able to shut it
         # down.
         listening, its_end = socket.socketpair()
-        environ = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
-        environ["BRIDGE_HOME"] = str(self._loaded.workspace.home)
+        home = {"BRIDGE_HOME": str(self._loaded.workspace.home)}
+        environ = for_child(home, without=_NOT_INHERITED)
         try:
             self._wait_on(listening)
             process = subprocess.Popen(

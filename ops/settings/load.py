@@ -12,6 +12,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import msgspec
 
+from ops.environment import expand_home, normalized, variables
 from ops.errors import SettingsError
 from ops.settings.ask import (
     AnthropicSettings,
@@ -22,10 +23,11 @@ from ops.settings.ask import (
     OpenAISettings,
 )
 from ops.settings.kinds import SECRET, bare, meta_of, plain, table_type
+from ops.settings.places import Place
 from ops.settings.results import destination_route
 from ops.settings.table import Settings
 from ops.settings.work import ProjectSettings, ScheduleSettings, TypeOverrides, TypeSettings
-from ops.workspace import Workspace, default_home
+from ops.workspace import Workspace, absolute_home, default_home
 
 __all__ = [
     "AnthropicSettings",
@@ -118,14 +120,15 @@ def load_settings(
     Raises:
         SettingsError: A key is unknown or a value is not valid; names the file or variable, and the key.
     """
-    variables = os.environ if environ is None else environ
-    workspace_dir = default_home(variables) if home is None else default_home({"BRIDGE_HOME": str(home)})
+    workspace_dir = (
+        default_home(environ) if home is None else absolute_home(str(home), "BRIDGE_HOME", environ)
+    )
     workspace = Workspace(workspace_dir)
     values: dict[str, Any] = {}
     sources = dict.fromkeys(_FIELDS, "default")
     content = _read_file(workspace.settings_file)
     written = frozenset(_take_file(content, workspace.settings_file, values, sources))
-    _take_environment(variables, values, sources)
+    _take_environment(variables(environ), values, sources)
     for name, value in ({} if overrides is None else overrides).items():
         if value is None:
             continue
@@ -135,7 +138,7 @@ def load_settings(
         sources[name] = option
     if "projects" in values:
         values["projects"] = {
-            name: msgspec.structs.replace(project, path=_project_path(workspace_dir, project.path))
+            name: msgspec.structs.replace(project, path=_project_path(workspace_dir, name, project.path))
             for name, project in values["projects"].items()
         }
     settings = Settings(**values)
@@ -166,14 +169,22 @@ def _take_file(
     import tomllib
 
     try:
-        document = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = content.decode("utf-8-sig")
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise SettingsError(
             f"{path} is not valid TOML: {error}.", remedy="Correct the file at that position."
         ) from error
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise SettingsError(
+            f"{path} (line {line}) is not UTF-8.", remedy="Save the file as UTF-8."
+        ) from error
     for name, value in document.items():
-        _require_known(name, _FIELDS, "setting", where=f" in {path}")
-        values[name] = _value(value, _FIELDS[name].type, name, str(path))
+        place = Place(path, text, name)
+        _require_known(name, _FIELDS, "setting", where=place.as_form(" in {file}"))
+        cleaned = normalized(value) if isinstance(value, str) else value
+        values[name] = _value(cleaned, _FIELDS[name].type, place)
         sources[name] = path.name
     return _written("", document)
 
@@ -198,36 +209,35 @@ def _take_environment(environ: Mapping[str, str], values: dict[str, Any], source
         sources[name] = variable
 
 
-def _value(value: Any, kind: Any, key: str, file: str) -> Any:
+def _value(value: Any, kind: Any, place: Place) -> Any:
     """Check a value from the file against its type, table by table, so that errors name the exact key."""
     table = table_type(kind)
     if table is not None:
         if not isinstance(value, dict):
-            _fail(f"{key} in {file}", "must be a table", f"Write it as [{key}].")
+            _fail(place, "must be a table", f"Write it as [{place.key}].")
         fields = {field.name: field for field in msgspec.structs.fields(table)}
         for name in value:
-            _require_known(name, fields, "key", where=f" in [{key}] of {file}")
+            _require_known(name, fields, "key", where=place.as_form(" in [{key}] of {file}", name))
         for name, field in fields.items():
             if field.required and name not in value:
-                _fail(f"[{key}] in {file}", f"lacks the required key {name!r}", "Add it.")
+                _fail(place.as_form("[{key}] in {file}"), f"lacks the required key {name!r}", "Add it.")
         return table(
-            **{name: _value(item, fields[name].type, f"{key}.{name}", file) for name, item in value.items()},
+            **{name: _value(item, fields[name].type, place.below(name)) for name, item in value.items()},
         )
     if plain(kind) is list and isinstance(value, list) and table_type(get_args(bare(kind))[0]) is not None:
         item_type = get_args(bare(kind))[0]
-        return [_value(item, item_type, f"{key} {n}", file) for n, item in enumerate(value, start=1)]
+        return [_value(item, item_type, place.item(n)) for n, item in enumerate(value, start=1)]
     if plain(kind) is dict and isinstance(value, dict):
         key_type, item_type = get_args(bare(kind))
+        named = "A name in [{key}] of {file}"
         return {
-            _leaf(name, key_type, f"A name in [{key}] of {file}"): _value(
-                item, item_type, f"{key}.{name}", file
-            )
+            _leaf(name, key_type, place.as_form(named, name)): _value(item, item_type, place.below(name))
             for name, item in value.items()
         }
-    return _leaf(value, kind, f"{key} in {file}")
+    return _leaf(value, kind, place)
 
 
-def _leaf(value: Any, kind: Any, where: str, *, strict: bool = True) -> Any:
+def _leaf(value: Any, kind: Any, where: Place | str, *, strict: bool = True) -> Any:
     try:
         return msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
@@ -241,11 +251,11 @@ def _leaf(value: Any, kind: Any, where: str, *, strict: bool = True) -> Any:
         _fail(where, f"is not valid: {error}{shown}", "Correct the value.")
 
 
-def _fail(where: str, complaint: str, remedy: str) -> NoReturn:
+def _fail(where: Place | str, complaint: str, remedy: str) -> NoReturn:
     raise SettingsError(f"{where} {complaint}.", remedy=remedy)
 
 
-def _require_known(name: str, known: Iterable[str], what: str, *, where: str) -> None:
+def _require_known(name: str, known: Iterable[str], what: str, *, where: Place | str) -> None:
     names = list(known)
     if name in names:
         return
@@ -279,8 +289,8 @@ def _require_unique(names: list[str], what: str) -> None:
         raise SettingsError(f"Two {what} entries have the name {twice!r}.", remedy="Rename one of them.")
 
 
-def _project_path(home: Path, path: str) -> str:
-    return str(home / Path(path).expanduser())
+def _project_path(home: Path, name: str, path: str) -> str:
+    return str(home / expand_home(normalized(path), f"[projects.{name}] path"))
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 
+from ops.environment import variable
 from ops.settings.kinds import SECRET, is_secret_name, meta_of, table_type
 from ops.settings.load import ENV_FOREIGN, LoadedSettings
 from ops.store.url import mask_password
@@ -44,15 +45,15 @@ def rows_of(loaded: LoadedSettings) -> list[SettingRow]:
     return rows
 
 
-def foreign_rows(environ: Mapping[str, str]) -> list[SettingRow]:
+def foreign_rows(environ: Mapping[str, str] | None = None) -> list[SettingRow]:
     """Return the environment variables of other tools that the bridge reads, keys masked.
 
     Args:
-        environ: The environment to read; that of the workers may differ.
+        environ: The environment to read; that of the process when None. That of the workers may differ.
     """
     rows = []
     for name in ENV_FOREIGN:
-        value = environ.get(name, "")
+        value = variable(name, environ)
         shown = mask_password(value) if not name.endswith("_KEY") or value == "" else _MASK
         owner = name.partition("_")[0].lower()
         text = f"Environment variable of {owner}; read where the workers run."

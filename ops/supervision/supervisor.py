@@ -17,6 +17,7 @@ from functools import partial
 from typing import NamedTuple
 
 from ops.backoff import Backoff
+from ops.environment import for_child
 from ops.errors import BridgeError, SettingsError, StartFailed
 from ops.logs import get_logger
 from ops.processes import (
@@ -248,12 +249,8 @@ class Supervisor:
         await self._pause(wait_s)
 
     def _start(self, program: Program) -> RunningProgram:
-        environ = {
-            **os.environ,
-            **program.env,
-            INSTANCE_MARK: self._state.instance,
-            "BRIDGE_UNIT": program.name,
-        }
+        marks = {INSTANCE_MARK: self._state.instance, "BRIDGE_UNIT": program.name}
+        environ = for_child({**program.env, **marks})
         running = RunningProgram(program, environ)
         self._running[program.name] = running
         state = self._states[program.name]

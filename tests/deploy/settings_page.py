@@ -30,6 +30,10 @@ and from options of the command line; later sources override earlier ones. Lists
 are separated by commas. `3ox config` shows each setting with its value and source.
 An unknown key is an error that names the nearest known one.
 
+The file is UTF-8, with or without a byte order mark, and with any line ends; errors name the line.
+Surrounding white space, carriage returns and byte order marks are removed from values of the environment, and
+an empty value counts as unset.
+
 A change of projects, policy rules, schedules or LLM providers takes effect when `3ox.toml` is saved; every
 other setting takes effect when the process that uses it is restarted. `BRIDGE_HOME` is the workspace, by
 default `~/cmd.bridge`.

@@ -73,10 +73,10 @@ def test_lists_from_the_environment(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("toml", "environ", "complaint"),
     [
-        ("wokers = 3", {}, "Unknown setting 'wokers' in .*3ox.toml. Did you mean 'workers'?"),
+        ("wokers = 3", {}, r"Unknown setting 'wokers' in .*3ox.toml \(line 1\). Did you mean 'workers'?"),
         ("", {"BRIDGE_WORKRS": "3"}, "Unknown setting 'BRIDGE_WORKRS' .*Did you mean 'BRIDGE_WORKERS'"),
-        ("workers = '3'", {}, "workers in .*3ox.toml is not valid: Expected `int`"),
-        ("workers = -1", {}, "workers in .*3ox.toml is not valid: Expected `int` >= 0"),
+        ("workers = '3'", {}, r"workers in .*3ox.toml \(line 1\) is not valid: Expected `int`"),
+        ("workers = -1", {}, r"workers in .*3ox.toml \(line 1\) is not valid: Expected `int` >= 0"),
         ("", {"BRIDGE_WORKERS": "many"}, "BRIDGE_WORKERS is not valid"),
         (
             "store_fsync = 'often'",
@@ -100,6 +100,13 @@ def test_lists_from_the_environment(tmp_path: Path) -> None:
         ("[ask.opnai]\nmodel = 'm'", {}, r"Unknown key 'opnai' in \[ask\] .*Did you mean 'openai'"),
         ("ask = 3", {}, r"ask in .* must be a table. Write it as \[ask\]"),
         ("[resources]\ngpu = 0", {}, "resources.gpu in .* is not valid"),
+        (
+            "\n[[webhook]]\nname = 'a'\nurl = 'http://a'\n[[webhook]]\nname = 1\nurl = 'http://a'",
+            {},
+            r"webhook 2\.name in .* \(line 6\) is not valid",
+        ),
+        ('[types."shell.cmd"]\n\ntimeout_s = 0', {}, r"types\.shell\.cmd\.timeout_s in .* \(line 3\)"),
+        ("[ask]\n[ask.openai]\nretires = 3", {}, r"Unknown key 'retires' in \[ask.openai\] of .* \(line 3\)"),
         ("", {"BRIDGE_REDIS_URL": "http://x"}, "BRIDGE_REDIS_URL has the wrong form.*redis://"),
     ],
 )
@@ -184,6 +191,45 @@ def test_project_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "b": "/somewhere/y",
         "c": "/z",
     }
+
+
+def test_the_file_as_editors_write_it(tmp_path: Path) -> None:
+    """With a byte order mark, and lines that end with CR LF; other encodings are named with their line."""
+    (tmp_path / "3ox.toml").write_bytes(b"\xef\xbb\xbfworkers = 3\r\n[rest]\r\nburst = 7\r\n")
+    assert load_settings(tmp_path, environ={}).settings.workers == 3
+    (tmp_path / "3ox.toml").write_bytes("workers = 3\n# Grüße".encode("latin-1"))
+    with pytest.raises(SettingsError, match=r"3ox.toml \(line 2\) is not UTF-8"):
+        load_settings(tmp_path, environ={})
+
+
+def test_variables_as_shells_and_unit_files_set_them(tmp_path: Path) -> None:
+    """White space, carriage returns and byte order marks are removed; an empty variable counts as unset."""
+    environ = {
+        "BRIDGE_API_TOKEN": "token-of-20-letters\r",
+        "BRIDGE_WORKERS": "",
+        "BRIDGE_THREADS": " \r\n",
+        "BRIDGE_API_PORT": " 7811 ",
+        "BRIDGE_API_HOST": "\ufeff10.0.0.1\r\n",
+        "BRIDGE_TELEGRAM_ALLOW": "1, 2\r",
+    }
+    loaded = load(tmp_path, "threads = 3\n", environ)
+    settings = loaded.settings
+    assert (settings.api_token, settings.api_port, settings.api_host) == (
+        "token-of-20-letters",
+        7811,
+        "10.0.0.1",
+    )
+    assert (settings.workers, settings.threads, settings.telegram_allow) == (2, 3, [1, 2])
+    assert (loaded.sources["workers"], loaded.sources["threads"]) == ("default", "3ox.toml")
+
+
+def test_without_a_home_directory() -> None:
+    """The error names BRIDGE_HOME; a folder named ~ is not created. A user of that name has none either."""
+    assert default_home({"HOME": "/h", "BRIDGE_HOME": " ~/b\r"}) == Path("/h/b")
+    with pytest.raises(
+        SettingsError, match="BRIDGE_HOME: the home directory in '~no-such-user/b' is unknown"
+    ):
+        default_home({"BRIDGE_HOME": "~no-such-user/b"})
 
 
 def test_home() -> None:

@@ -1,4 +1,4 @@
-"""Class names used twice within a layer; modules and functions that are too long."""
+"""Class names used twice within a layer; long modules and functions; reads of the environment."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from tests.structure.modules import Module
 
 MODULE_LINES, FUNCTION_LINES = 400, 60
+_ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv"}
 
 
 def repeated_classes(modules: Sequence[Module]) -> dict[str, list[str]]:
@@ -36,3 +37,22 @@ def long_functions(modules: Sequence[Module]) -> list[str]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (size := (node.end_lineno or node.lineno) - node.lineno + 1) > FUNCTION_LINES
     ]
+
+
+def environment_reads(modules: Sequence[Module]) -> list[str]:
+    """Return where the product reads or changes the environment by itself.
+
+    ``ops.environment`` does so, because it normalizes every value.
+    """
+    return [
+        f"{module.path}:{node.lineno}"
+        for module in modules
+        if module.name != "ops.environment"
+        for node in ast.walk(module.tree)
+        if (isinstance(node, ast.Attribute) and (node.attr == "expanduser" or _is_environment(node)))
+        or (isinstance(node, ast.ImportFrom) and any(alias.name in _ENVIRONMENT for alias in node.names))
+    ]
+
+
+def _is_environment(node: ast.Attribute) -> bool:
+    return node.attr in _ENVIRONMENT and isinstance(node.value, ast.Name) and node.value.id == "os"

@@ -33,6 +33,11 @@ def test_no_function_is_too_long() -> None:
     assert names.long_functions(product()) == []
 
 
+def test_one_module_reads_the_environment() -> None:
+    """All others use ``ops.environment``, which normalizes values and expands ``~``."""
+    assert names.environment_reads(product()) == []
+
+
 def test_interfaces_do_not_import_each_other() -> None:
     """They import ``ingress.core`` and ``ingress.dispatch``; the exceptions are in one table."""
     assert imports.across_adapters(product()) == []
