@@ -85,6 +85,25 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
         dramatiq.Broker.__init__(self, middleware=middleware)
         self.queues: dict[str, None] = {}
 
+    def add_middleware(
+        self,
+        middleware: dramatiq.Middleware,
+        *,
+        before: type[dramatiq.Middleware] | None = None,
+        after: type[dramatiq.Middleware] | None = None,
+    ) -> None:
+        """Add a middleware; see ``dramatiq.Broker``.
+
+        Dramatiq's own ``GroupCallbacks`` is not added beside ours: for a group whose members it has not
+        counted it calls back with each of them. Its ``barrier_ttl`` is used.
+        """
+        if type(middleware) is GroupCallbacks:
+            for ours in self.middleware:
+                if isinstance(ours, GroupCallbacks):
+                    ours.barrier_ttl = middleware.barrier_ttl
+                    return
+        super().add_middleware(middleware, before=before, after=after)
+
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
         """Call the ``before_...`` hooks that are overridden, outermost first; see ``dramatiq.Broker``.
 

@@ -21,6 +21,7 @@
 --   uncarried:TYPE          set         held jobs that were fetched by a worker that does not carry their type
 --   group:ID                set         completed jobs of a group with completion callbacks; expires
 --   groupsize:ID            integer     number of its members; expires
+--   groupagain:ID           string      id that the group got when it was sent again; expires
 --   job:ID                  hash        what was submitted (`spec`), and its state
 --   receipts:ID             list        receipt chain, one line per transition
 --   result:ID               string      result, JSON

@@ -51,6 +51,22 @@ if job[5] then
   release_limits(job[5])
 end
 
+local last = 17 -- of what is enqueued
+if outcome ~= 'queued' and #ARGV > 17 then
+  last = 17 + ARGV[17] * FIELDS
+  local in_group = outcome == 'completed' and ARGV[15] ~= ''
+  local refusal = refusal_of(18, in_group and #ARGV or last)
+  if not refusal and in_group and last_of_group(ARGV[15], id, ARGV[16]) then
+    last = #ARGV
+  elseif refusal and outcome == 'completed' then
+    outcome, reason, last = 'failed', refusal, 17
+    call('HSET', key, 'error', cjson.encode({
+      type = 'InvalidJob', message = refusal, remedy = "Correct what follows it, then run '3ox retry " .. id .. "'." }))
+  elseif refusal then
+    reason = reason .. '; ' .. refusal
+  end
+end
+
 local extra = ''
 if ARGV[6] ~= '' then
   call('SET', P .. 'result:' .. id, ARGV[6])
@@ -82,18 +98,7 @@ else
   call('HDEL', key, 'started')
   make_ready(id, 'processing', queue, job[3], reason)
 end
-if outcome ~= 'queued' and #ARGV > 14 then
-  local groups = 18 + ARGV[17] * FIELDS
-  local last = groups - 1
-  if outcome == 'completed' and ARGV[15] ~= '' then
-    local group = P .. 'group:' .. ARGV[15]
-    -- Each job counts once, however often it is run again.
-    local size = call('GET', P .. 'groupsize:' .. ARGV[15])
-    if call('SADD', group, id) == 1 and size and call('SCARD', group) == tonumber(size) then
-      last = #ARGV
-    end
-    call('PEXPIRE', group, ARGV[16])
-  end
+if last > 17 then
   enqueue_batch(18, last, ARGV[13])
 end
 return { 'settled', outcome }

@@ -22,10 +22,12 @@ from ops.supervision.state_file import read_state
 from tests.chaos.keeper import Keeper
 from tests.chaos.plan import Plan
 from tests.chaos.proxy import Proxy
+from tests.chaos.user_jobs import FILES
 from tests.support import clean_environ, run_3ox, threeox
 
 MARK = "CHAOS_RUN"
 SETTINGS = """
+actors = ["tests.chaos.user_jobs"]
 store_port = {port}
 store_fsync = "{fsync}"
 lease_s = 5.0
@@ -87,7 +89,7 @@ class Arena:
         self.home = folder / "home"
         self.store_port = _free_port()
         self.proxy = Proxy(self.store_port)
-        self.environ = clean_environ({"BRIDGE_HOME": str(self.home), MARK: self.mark})
+        self.environ = clean_environ({"BRIDGE_HOME": str(self.home), MARK: self.mark, FILES: str(self.files)})
         self.behind = {**self.environ, "BRIDGE_REDIS_URL": f"redis://127.0.0.1:{self.proxy.port}"}
         self.outside: list[Keeper] = []
         self.ingress: Keeper | None = None
@@ -136,6 +138,7 @@ class Arena:
                 *(sys.executable, "-m", "tests.chaos.ingress", "--seed", str(seed)),
                 *("--rate", str(self.plan.jobs_per_s), "--until", str(until_s), "--files", str(self.files)),
                 *("--longest", str(self.plan.longest_s)),
+                *("--compositions", str(self.plan.compositions_per_s)),
             ]
 
         self.ingress = Keeper("ingress", argv, self.behind, self.files, until_success=True)

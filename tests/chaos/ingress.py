@@ -21,6 +21,7 @@ from middleware.job.schema import Job, make_job
 from ops.errors import QueueFull, SpoolFull
 from ops.logs import configure_logging
 from ops.settings.load import load_settings
+from tests.chaos.compositions import Sender
 
 TASK = Path(__file__).with_name("task.py")
 #: Kinds of jobs and their shares; a heartbeat is all bridge and no work.
@@ -81,6 +82,7 @@ def main() -> int:
     parser.add_argument("--until", type=float, required=True, help="end of the load, seconds since 1970")
     parser.add_argument("--longest", type=float, required=True, help="a job, in seconds")
     parser.add_argument("--files", type=Path, required=True)
+    parser.add_argument("--compositions", type=float, required=True, help="a second")
     options = parser.parse_args()
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
@@ -89,6 +91,9 @@ def main() -> int:
     acceptance = Acceptance(connect(loaded))
     acceptance.start()
     notes_fd = os.open(options.files / "accepted", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    sender = Sender(
+        options.seed, options.compositions, options.until, options.files / "compositions", stopping
+    )
     load = Load(options.seed, options.files, os.environ["CHAOS_RUN"], longest_s=options.longest)
     due_s = time.time()
     while not stopping.is_set() and due_s < options.until:
@@ -97,6 +102,7 @@ def main() -> int:
         _accept(acceptance, load, notes_fd)
     while acceptance.spool.count() and not stopping.wait(0.05):
         continue
+    sender.join()
     acceptance.stop()
     return 0
 

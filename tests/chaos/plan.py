@@ -52,6 +52,8 @@ PAUSES_S: dict[str, tuple[float, float]] = {
     "blackout": (0.2, 2.0),
 }
 SHORT_LOAD_S = 11.0
+#: For each job of the daemon so many compositions of the user's jobs.
+COMPOSITIONS_SHARE = 0.06
 _SHORT_PAUSE_S = (0.4, 0.8)
 
 
@@ -77,6 +79,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     Attributes:
         load_s: For how long jobs come in.
         jobs_per_s: How many.
+        compositions_per_s: Pipelines, groups and jobs with callbacks, of three to thirteen jobs each.
         units: Worker units of ``3ox up``, which talk to the store directly.
         proxied: Worker units of their own (``3ox worker``), which reach it through the proxy.
         threads: Jobs that each unit runs at a time.
@@ -90,6 +93,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     short: bool
     load_s: float
     jobs_per_s: float
+    compositions_per_s: float
     units: int
     proxied: int
     threads: int
@@ -130,6 +134,7 @@ def make_plan(
         short=short,
         load_s=load_s,
         jobs_per_s=jobs_per_s,
+        compositions_per_s=jobs_per_s * COMPOSITIONS_SHARE,
         units=2 if short else 4,
         proxied=1 if short else 2,
         threads=4,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from tests.bench.report import percentile
+from tests.chaos.follow_ups import FollowUps
 from tests.chaos.plan import Plan
 from tests.chaos.verdict import Verdict
 
@@ -35,6 +36,7 @@ class Report(Struct, frozen=True, kw_only=True):
     plan: Plan
     seconds: float
     verdict: Verdict
+    follow_ups: FollowUps
     refused: Mapping[str, int]
     done: Mapping[str, int]
     torn: Mapping[str, int]
@@ -50,7 +52,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
 def table(report: Report) -> str:
     """Lay everything out: figure, value, remark."""
-    rows = [*_jobs(report), *_times(report), *_faults(report)]
+    rows = [*_jobs(report), *_follow_ups(report), *_times(report), *_faults(report)]
     widths = [max(len(row[at]) for row in rows) for at in range(2)]
     lines = [
         f"{name.ljust(widths[0])}  {value.rjust(widths[1])}  {remark}".rstrip()
@@ -82,6 +84,22 @@ def _jobs(report: Report) -> list[tuple[str, str, str]]:
         ("left after 3ox down", f"{len(report.left)}", "processes of any kind"),
         ("spooled and handed over", f"{verdict.spooled}", f"{verdict.out_of_order} out of order"),
         *(("attempts ended otherwise", f"{count}", reason) for reason, count in failures),
+    ]
+
+
+def _follow_ups(report: Report) -> list[tuple[str, str, str]]:
+    found = report.follow_ups
+    return [
+        ("compositions sent", f"{found.compositions.total()}", _counts(found.compositions)),
+        ("user jobs", f"{found.jobs.total()}", _counts(found.jobs)),
+        ("follow-ups sent twice", f"{len(found.twice)}", "more than one job for a step or a callback"),
+        ("follow-ups missing", f"{len(found.missing)}", "none, though what it follows has completed"),
+        ("follow-ups sent early", f"{len(found.early)}", "before what it follows had completed"),
+        (
+            "user jobs with a wrong end",
+            f"{len(found.unended)}",
+            "not completed; one that has to fail: not failed",
+        ),
     ]
 
 

@@ -7,11 +7,14 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from middleware.job.keys import Keys
 from middleware.job.states import FINAL
 from ops.errors import BridgeError, StartFailed
 from ops.processes import wait_ended
 from tests.chaos.arena import Arena
+from tests.chaos.compositions import read_compositions
 from tests.chaos.faults import Saboteur
+from tests.chaos.follow_ups import FollowUps, accepted_parts, judge_follow_ups, read_parts
 from tests.chaos.plan import Fault
 from tests.chaos.report import Report
 from tests.chaos.verdict import Judge, Verdict, read_accepted, read_journal, resumed_s, story
@@ -31,6 +34,7 @@ class _Seen(Struct):
     """What is known when the bridge has come to rest."""
 
     verdict: Verdict
+    follow_ups: FollowUps
     refused: dict[str, int]
     resumed_s: list[float]
     orphans: list[str]
@@ -134,19 +138,26 @@ class Run:
         accepted, refused = read_accepted(arena.files / "accepted")
         judge = Judge(read_journal(arena.files / "journal"), witness.ends, saboteur.kills, pulse.outages)
         prefix = arena.loaded.settings.key_prefix
-        verdict = judge.judge(accepted, arena.bridge.store, prefix)
+        parts = read_parts(arena.bridge.store, Keys(prefix))
+        verdict = judge.judge([*accepted, *accepted_parts(parts)], arena.bridge.store, prefix)
+        sent = (arena.files / "compositions").read_bytes().splitlines()
+        follow_ups = judge_follow_ups(read_compositions(sent), parts)
+        for name, places in follow_ups.faults.items():
+            for place in places[:_STORIES_MAX]:
+                self._say(f"{name}: {place}")
         for name, jobs in verdict.faults.items():
             for job_id in jobs[:_STORIES_MAX]:
                 self._say(f"{name}: {job_id}")
                 for line in story(arena.bridge.store, prefix, job_id):
                     self._say(f"    {line}")
-        return _Seen(verdict, dict(refused), resumed_s(pulse.outages, witness.times_ms), orphans)
+        return _Seen(verdict, follow_ups, dict(refused), resumed_s(pulse.outages, witness.times_ms), orphans)
 
     def _report(
         self, seconds: float, saboteur: Saboteur, pulse: Pulse, seen: _Seen, left: list[str]
     ) -> Report:
         arena, verdict = self._arena, seen.verdict
         problems = {name: len(jobs) for name, jobs in verdict.faults.items()}
+        problems |= {name: len(places) for name, places in seen.follow_ups.faults.items()}
         problems["live workers taken for dead"] = len(verdict.taken_for_dead)
         problems |= {"orphan processes": len(seen.orphans), "left after 3ox down": len(left)}
         return Report(
@@ -154,6 +165,7 @@ class Run:
             plan=arena.plan,
             seconds=round(seconds, 1),
             verdict=verdict,
+            follow_ups=seen.follow_ups,
             refused=seen.refused,
             done=dict(saboteur.done),
             torn=arena.proxy.torn,

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.chaos import user_jobs
 from tests.chaos.plan import PER_MINUTE, make_plan
 from tests.support import ROOT, clean_environ
 
@@ -39,7 +40,12 @@ def test_nothing_is_lost_and_nothing_is_committed_twice(tmp_path: Path) -> None:
     assert min(done[kind] for kind in ("master-kill", "watchdog-kill", "ingress-kill", "store-pause")) == 1
     assert sum(found["torn"].values()) >= 3
     assert verdict["accepted"] >= 200
-    assert verdict["by_status"] == {"completed": verdict["accepted"]}
+    follow_ups = found["follow_ups"]
+    doomed = follow_ups["jobs"]["doomed"]
+    assert verdict["by_status"] == {"completed": verdict["accepted"] - doomed, "failed": doomed}
+    assert min(follow_ups["compositions"].values()) >= 1
+    assert follow_ups["jobs"].keys() == {actor.actor_name for actor in user_jobs.ACTORS}
+    assert [follow_ups[name] for name in ("twice", "missing", "early", "unended")] == [[]] * 4
     assert verdict["lost"] == verdict["committed_twice"] == verdict["overlaps"] == []
     assert verdict["spooled"] >= 1, "the daemon was never without its store"
 

@@ -10,7 +10,9 @@ from ingress.dispatch import Bridge
 from middleware.broker.transitions import Settlement
 from middleware.job.schema import make_job
 from ops.settings.load import LoadedSettings
+from tests.chaos.compositions import Composition
 from tests.chaos.faults import Kill
+from tests.chaos.follow_ups import Part, judge_follow_ups
 from tests.chaos.verdict import Accepted, Journal, Judge, Verdict
 from tests.support import eventually
 
@@ -27,6 +29,12 @@ def submit(bridge: Bridge, kind: str = "heartbeat") -> Accepted:
     """Enqueue a job and note it as accepted."""
     receipt = bridge.submit(make_job("heartbeat", {}))
     return Accepted(receipt.job_id, kind, receipt.status, 0)
+
+
+def store_ms(bridge: Bridge) -> int:
+    """Return the store's time, in milliseconds."""
+    seconds, microseconds = (int(part) for part in bridge.store.call("TIME"))
+    return seconds * 1000 + microseconds // 1000
 
 
 def run(bridge: Bridge, job: Accepted, worker: str = WORKER, *, delivery: str = "d1") -> None:
@@ -132,8 +140,56 @@ def test_a_worker_that_works_on_was_not_dead(bridge: Bridge) -> None:
     job = submit(bridge)
     bridge.scripts.fetch(WORKER, "jobs", room=1, delivery="d1", lease_ms=5000)
     bridge.scripts.recover(WORKER, how="a test")
-    taken_s = bridge.store.call("TIME")
-    while bridge.store.call("TIME")[1][:3] == taken_s[1][:3]:  # receipts tell milliseconds
+    taken_ms = store_ms(bridge)
+    while store_ms(bridge) == taken_ms:  # receipts tell milliseconds
         continue
     run(bridge, job, WORKER, delivery="d2")
     assert judge(bridge, job).taken_for_dead == [WORKER]
+
+
+def part(actor: str, at: int, chain: str = "c", *, status: str = "completed", failures: int = 0) -> Part:
+    """Return a job of a composition."""
+    return Part(job_id=f"{chain}{actor}{at}", chain=chain, node=(actor, at), status=status, failures=failures)
+
+
+PIPELINE = Composition("c", "pipeline", pipelines=3, sent=True)
+GROUP = Composition("c", "group", members=1, pipelines=1, sent=True)
+IN_GROUP = [part("member", 0), part("step", 0, "c.0"), part("step", 1, "c.0")]
+CALLBACKS = [part("gathered", 0), part("gathered", 1)]
+
+
+@pytest.mark.parametrize(
+    ("composition", "parts", "faults"),
+    [
+        (PIPELINE, [part("step", 0), part("step", 1), part("step", 2)], set()),
+        (PIPELINE, [part("step", 0), part("step", 2)], {"follow-ups missing", "follow-ups sent early"}),
+        (PIPELINE, [part("step", 0), part("step", 1)], {"follow-ups missing"}),
+        (PIPELINE, [], {"follow-ups missing"}),
+        (Composition("c", "pipeline", pipelines=3), [], set()),
+        (PIPELINE, [part("step", at) for at in (0, 1, 1, 2)], {"follow-ups sent twice"}),
+        (PIPELINE, [part("step", 0, status="failed")], {"user jobs with a wrong end"}),
+        (GROUP, [*IN_GROUP, *CALLBACKS], set()),
+        (GROUP, IN_GROUP, {"follow-ups missing"}),
+        (GROUP, [*IN_GROUP, *CALLBACKS, *CALLBACKS], {"follow-ups sent twice"}),
+        (
+            GROUP,
+            [*IN_GROUP[:2], part("step", 1, "c.0", status="processing"), *CALLBACKS],
+            {"follow-ups sent early", "user jobs with a wrong end"},
+        ),
+        (Composition("c", "group", members=2), [part("member", 0)], set()),
+        (
+            Composition("c", "uneven", sent=True),
+            [part("uneven", 0, failures=1), part("succeeded", 0), part("noted", 0)],
+            set(),
+        ),
+        (Composition("c", "uneven", sent=True), [part("uneven", 0)], {"follow-ups missing"}),
+        (
+            Composition("c", "doomed", sent=True),
+            [part("doomed", 0, status="failed", failures=2), part("noted", 0)],
+            {"follow-ups missing"},
+        ),
+    ],
+)
+def test_follow_ups_are_there_once(composition: Composition, parts: list[Part], faults: set[str]) -> None:
+    """Each step, each callback of a group, each callback of a message; none before what it follows."""
+    assert judge_follow_ups([composition], parts).faults.keys() == faults

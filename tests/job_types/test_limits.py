@@ -7,9 +7,14 @@ from typing import Any
 
 import dramatiq
 import pytest
+from dramatiq.middleware import GroupCallbacks
+from dramatiq.rate_limits.backends import StubBackend
 
+from middleware.broker.admission import make_admission
 from middleware.broker.admission_rules import OPTIONS_DEPTH_MAX, AdmissionRules
+from middleware.broker.broker import BridgeBroker
 from middleware.broker.type_directory import TypeDirectory
+from middleware.group_callbacks import BridgeGroupCallbacks
 from middleware.job.base import ActorJob
 from middleware.job.registry import JobType
 from middleware.job.schema import make_job
@@ -104,3 +109,13 @@ def test_the_longest_pipeline_runs_to_its_end(pools: Pools) -> None:
         )
     assert result == OPTIONS_DEPTH_MAX // 2
     assert pools.bridge.scripts.purge("completed", 1000) == OPTIONS_DEPTH_MAX // 2
+
+
+def test_callbacks_of_a_group_come_once_beside_dramatiqs_own_middleware(driver: Driver) -> None:
+    """A program that comes from Dramatiq adds ``GroupCallbacks``, which would call back with every member."""
+    ours = BridgeGroupCallbacks(driver.scripts)
+    admission = make_admission(driver.scripts, Settings())
+    broker = BridgeBroker(driver.scripts, admission, lease_ms=1000, middleware=[ours])
+    broker.add_middleware(GroupCallbacks(StubBackend(), barrier_ttl=1234))  # type: ignore[no-untyped-call]
+    assert broker.middleware == [ours]
+    assert ours.barrier_ttl == 1234
