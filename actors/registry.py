@@ -40,7 +40,7 @@ from middleware.policy import AttemptPolicy
 from middleware.progress import Progress
 from middleware.receipts import Receipts
 from middleware.recovery import Recovery
-from middleware.results import BridgeResults
+from middleware.results import job_results
 from middleware.retention import Retention
 from middleware.retries import Retries
 from middleware.time_limit import TimeLimit
@@ -134,7 +134,7 @@ def make_broker(loaded: LoadedSettings) -> BridgeBroker:
             Callbacks(),
             Pipelines(),
             BridgeGroupCallbacks(scripts),
-            BridgeResults(reader),
+            job_results(reader),
             Receipts(result_max_bytes=settings.result_max_bytes),
             Retries(settings),
             Heartbeat(interval_s=min(settings.heartbeat_s, settings.lease_s / 3)),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from dramatiq import Message
-from dramatiq.broker import Broker, MessageProxy
+from dramatiq import Message, Middleware
+from dramatiq.broker import MessageProxy
 from dramatiq.results import ResultBackend, ResultFailure, ResultMissing, Results, ResultTimeout
 from dramatiq.results.backend import DEFAULT_TIMEOUT
 
@@ -80,30 +80,19 @@ def _result(record: JobRecord) -> Any:
     raise ResultFailure(f"actor raised {kind}: {text}", kind, text)  # type: ignore[no-untyped-call]
 
 
-class BridgeResults(Results):
-    """Dramatiq's ``Results`` over the jobs' own results, which are always stored.
+def job_results(reader: Reader) -> Results:
+    """Return Dramatiq's ``Results`` over the jobs' own results, which are always stored.
 
-    ``store_results`` and ``result_ttl`` are accepted and have no effect: a result is kept as long as its job.
+    It is not a subclass: Dramatiq's worker looks for this very class; without it, it logs for each job that
+    the result was discarded. ``store_results`` and ``result_ttl`` are accepted and have no effect: a result
+    is kept as long as its job. The broker does not call its hooks, see ``stores_nothing``.
 
     Args:
         reader: Reads the store.
     """
+    return Results(backend=JobResults(reader), store_results=True)  # type: ignore[no-untyped-call]
 
-    def __init__(self, reader: Reader) -> None:
-        super().__init__(backend=JobResults(reader), store_results=True)  # type: ignore[no-untyped-call]
 
-    def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
-    ) -> None:
-        """Do nothing: ``Receipts`` has the result."""
-
-    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Do nothing: ``Receipts`` settles a skipped message."""
-
-    def after_nack(self, broker: Broker, message: MessageProxy) -> None:
-        """Do nothing: ``Retries`` has the exception."""
+def stores_nothing(middleware: Middleware) -> bool:
+    """Return whether a middleware is the one of ``job_results``: what it would store, ``Receipts`` has."""
+    return isinstance(middleware, Results) and isinstance(middleware.backend, JobResults)

@@ -20,7 +20,6 @@ from dramatiq.middleware import (
     Pipelines,
     ShutdownNotifications,
 )
-from dramatiq.results import Results
 
 from middleware.broker.actor_messages import job_of_message
 from middleware.broker.actor_types import job_type_of
@@ -36,11 +35,12 @@ from middleware.job.keys import DELIVER_QUEUE, QUEUE
 from middleware.job.states import State
 from middleware.job.trust import capped
 from middleware.job.types import JOB_TYPES
+from middleware.results import stores_nothing
 from ops.backoff import Backoff
 from ops.errors import BridgeError, StoreUnreachable
 
 #: Dramatiq's middleware that act on options of a message or an actor, which built-in types do not have.
-_FOR_ACTORS = (AgeLimit, Callbacks, GroupCallbacks, Pipelines, Results, ShutdownNotifications)
+_FOR_ACTORS = (AgeLimit, Callbacks, GroupCallbacks, Pipelines, ShutdownNotifications)
 #: Signals after which an attempt is settled.
 _ATTEMPT_ENDED = frozenset({"process_message", "skip_message"})
 
@@ -167,6 +167,7 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
                 (getattr(item, name), item)
                 for item in self.middleware
                 if getattr(type(item), name) is not empty
+                and not stores_nothing(item)
                 and not (is_built_in and isinstance(item, _FOR_ACTORS))
             ]
             if name.startswith("after_"):

@@ -20,7 +20,7 @@ def ended(pools: Pools, job_id: str, timeout_s: float = 20.0) -> JobRecord:
 
 
 def test_a_message_is_a_job_with_arguments_by_name(pools: Pools) -> None:
-    """It has a receipt, its result is read by ``get_result``, and its UUID finds it."""
+    """It has a receipt, its result is read by ``get_result``, and its UUID finds it. No warning is logged."""
     with pools.running():
         sent = pools.python(
             "message = thumbnail.send('a.png', size=64)\n"
@@ -35,6 +35,9 @@ def test_a_message_is_a_job_with_arguments_by_name(pools: Pools) -> None:
         "processing",
         "completed",
     ]
+    log = pools.bridge.loaded.workspace.log_file.read_text()
+    assert "job.completed" in log
+    assert '"level":"warning"' not in log
 
 
 @pytest.mark.parametrize(
