@@ -17,6 +17,8 @@ import sys
 from importlib.machinery import ModuleSpec, PathFinder
 
 OWN = ("ops", "middleware", "actors", "ingress")
+#: Package whose modules declare the built-in job types; the registry, in a lower layer, finds them by it.
+JOB_TYPES = "actors.job_types"
 _FILE = os.path.abspath(__file__)
 _ROOT = os.path.dirname(_FILE)
 _REMEDY = "rename it, start from another directory, or start the workers with '3ox worker'"

@@ -2,41 +2,14 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 from actors.context import current_job, settings
+from actors.job_types.ask import AskPayload, AskResult
+from actors.job_types.telegram import TelegramPayload
 from actors.llm.budget import BudgetSpent
-from actors.llm.fallback import Answer, Fallback, ask_in_order, job_ask_options
+from actors.llm.fallback import Answer, ask_in_order, job_ask_options
 from actors.llm.memory import recall
 from actors.llm.provider import AskRequest, Message
 from actors.llm.provider_selection import choose
-from middleware.job.types import AskPayload, TelegramPayload
-
-
-class AskResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Result of ``ask`` and ``telegram``.
-
-    Attributes:
-        text: The answer.
-        provider: Name of the provider that answered.
-        model: Name of the model.
-        tokens_in: Input tokens; None if the provider does not report them.
-        tokens_out: Output tokens; None if the provider does not report them.
-        cost_usd: Cost in US dollars; None if the price is unknown.
-        finish_reason: Why the answer ended: ``stop``, ``length`` (``max_tokens`` was reached), ...
-        note: Hint for the reader, such as that the answer comes from the offline model.
-        fallbacks: Providers that were tried before and did not answer.
-    """
-
-    text: str
-    provider: str
-    model: str
-    tokens_in: int | None = None
-    tokens_out: int | None = None
-    cost_usd: float | None = None
-    finish_reason: str | None = None
-    note: str = ""
-    fallbacks: list[Fallback] = []
 
 
 def ask(payload: AskPayload) -> AskResult:

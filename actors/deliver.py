@@ -7,17 +7,21 @@ is retried until the destination accepts it; a result that was accepted is not d
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
+from weakref import WeakKeyDictionary
 
+import dramatiq
 import msgspec
 
 from actors.context import current_job, settings
 from actors.egress import notify, outbox, plugin, telegram, webhook
 from actors.egress.outcome import Delivered, Outcome
 from actors.egress.retry_delay import CircuitBreaker
+from actors.job_types.deliver import DeliverPayload
+from middleware.broker.broker import BridgeBroker
 from middleware.destinations import NOTIFY, OUTBOX, PLUGIN, TELEGRAM, WEBHOOK
 from middleware.job.reader import Reader
-from middleware.job.types import DeliverPayload
+from middleware.job.types import DELIVER, JOB_TYPES
 from ops.errors import JobFailed, JobNotFound, JobRefused
 from ops.settings.load import LoadedSettings
 
@@ -56,8 +60,8 @@ class Deliver:
             JobRefused: The destination can never accept it: it is unknown, or the job was removed.
         """
         kind, _, which = payload.sink.partition(":")
-        deliver = DESTINATIONS.get(kind)
-        if deliver is None:
+        destination = DESTINATIONS.get(kind)
+        if destination is None:
             raise JobRefused(
                 f"Unknown destination {payload.sink!r}.",
                 remedy=f"This version delivers to: {', '.join(DESTINATIONS)}. Upgrade the worker.",
@@ -80,10 +84,32 @@ class Deliver:
         )
         self._breaker.require_closed(payload.sink)
         try:
-            delivered = deliver(outcome, settings(), which)
+            delivered = destination(outcome, settings(), which)
         except JobFailed as error:
             if not isinstance(error, JobRefused):
                 self._breaker.record_failure(payload.sink)
             raise
         self._breaker.record_success(payload.sink)
         return delivered
+
+
+_deliverers: WeakKeyDictionary[BridgeBroker, Deliver] = WeakKeyDictionary()
+
+
+def deliver(payload: DeliverPayload) -> Delivered:
+    """Deliver a job's result to a destination; see ``Deliver``."""
+    broker = cast("BridgeBroker", dramatiq.get_broker())
+    found = _deliverers.get(broker)
+    if found is None:
+        values = settings().settings
+        waits = JOB_TYPES.limits(DELIVER, values)
+        # Of two threads, both use the first: a circuit breaker is shared.
+        found = _deliverers.setdefault(
+            broker,
+            Deliver(
+                Reader(broker.scripts.store, values.key_prefix),
+                backoff_min_s=waits.backoff_min_s,
+                backoff_max_s=waits.backoff_max_s,
+            ),
+        )
+    return found(payload)

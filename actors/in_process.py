@@ -12,19 +12,11 @@ from typing import Any
 import msgspec
 
 from actors.context import set_settings
-from actors.registry import ACTORS
-from middleware.context import (
-    IN_PROCESS,
-    JobCancelled,
-    JobContext,
-    JobInterrupted,
-    Reporter,
-    TimeLimitExceeded,
-    set_current_job,
-)
+from middleware.context import IN_PROCESS, JobContext, JobInterrupted, Reporter, set_current_job
+from middleware.interrupts import JobCancelled, TimeLimitExceeded
 from middleware.job.receipt import make_receipt, payload_sha256
 from middleware.job.records import Attempt, JobError, JobRecord, Receipt, Transition, utc
-from middleware.job.schema import Job
+from middleware.job.schema import JOB_TYPES, Job
 from middleware.job.states import State
 from middleware.receipts import result_of_failure
 from middleware.time_limit import time_limit_s
@@ -47,7 +39,7 @@ def run_in_process(job: Job, loaded: LoadedSettings, reporter: Reporter) -> tupl
     context = JobContext(job, reporter, worker_id=IN_PROCESS)
     limit_s = time_limit_s(job, loaded.settings)
     begun_ms = _now_ms()
-    data, error, status, reason = _attempt(context, ACTORS[job.job_type], limit_s)
+    data, error, status, reason = _attempt(context, _function_of(job), limit_s)
     ended_ms = _now_ms()
     attempt = Attempt(1, IN_PROCESS, str(utc(begun_ms)), utc(ended_ms), status, reason)
     receipt = _receipt(job, attempt, data)
@@ -114,6 +106,13 @@ def _attempt(
         set_current_job(None)
         signal.signal(signal.SIGINT, before)
         timer.cancel()
+
+
+def _function_of(job: Job) -> Callable[[Any], Any]:
+    declared = JOB_TYPES.get(job.job_type)
+    if declared is None:
+        raise LookupError(f"{job.job_type!r} is a user's actor, which runs in a worker of its own")
+    return declared.function()
 
 
 def _receipt(job: Job, attempt: Attempt, result: bytes) -> Receipt:

@@ -1,25 +1,15 @@
-"""The actor function of each job type, and the broker that all actors are registered on."""
+"""The broker that all actors are registered on, with its middleware."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 import dramatiq
 from dramatiq.middleware import AgeLimit, Callbacks, Pipelines, ShutdownNotifications
 
-from actors.ask import ask, telegram
 from actors.context import set_settings
 from actors.context import settings as settings_now
-from actors.deliver import Deliver
 from actors.egress.plugin import destination_plugins
-from actors.heartbeat import heartbeat
-from actors.ingest_file import ingest_file
 from actors.llm.plugin_providers import provider_plugins
 from actors.plugin_modules import is_main_pool
-from actors.rest_request import rest_request
-from actors.shell_cmd import shell_cmd
-from actors.task_custom import task_custom
 from middleware.approval_expiry import ApprovalExpiry
 from middleware.async_actors import AsyncActors
 from middleware.broker.admission import make_admission, make_scripts
@@ -31,9 +21,8 @@ from middleware.context import JobInterrupted
 from middleware.current_job import CurrentJob
 from middleware.group_callbacks import BridgeGroupCallbacks
 from middleware.heartbeat import Heartbeat
-from middleware.job.keys import DELIVER_QUEUE, QUEUE
 from middleware.job.reader import Reader
-from middleware.job.types import DELIVER, JOB_TYPES
+from middleware.job.types import JOB_TYPES
 from middleware.lifecycle import Lifecycle
 from middleware.plugin_order import add_plugin_middleware
 from middleware.policy import AttemptPolicy
@@ -51,20 +40,8 @@ from ops.environment import variable
 from ops.errors import JobFailed
 from ops.logs import configure_logging
 from ops.plugins import log_broken_plugins
-from ops.settings.load import LoadedSettings, Settings
+from ops.settings.load import LoadedSettings
 from ops.store.client import Store
-
-#: Job type -> actor function. To add a type, declare it in ``middleware/job/types.py`` and add its function
-#: here.
-ACTORS: dict[str, Callable[[Any], Any]] = {
-    "ask": ask,
-    "ingest.file": ingest_file,
-    "telegram": telegram,
-    "rest.request": rest_request,
-    "shell.cmd": shell_cmd,
-    "heartbeat": heartbeat,
-    "task.custom": task_custom,
-}
 
 
 def _boot(broker: BridgeBroker, loaded: LoadedSettings, unit: str) -> None:
@@ -89,7 +66,7 @@ def build_broker(loaded: LoadedSettings) -> BridgeBroker:
         SettingsError: ``redis_url`` is malformed.
     """
     broker = make_broker(loaded)
-    _declare(broker, loaded.settings)
+    _declare(broker)
     dramatiq.set_broker(broker)
     return broker
 
@@ -156,18 +133,13 @@ def make_broker(loaded: LoadedSettings) -> BridgeBroker:
     return broker
 
 
-def _declare(broker: BridgeBroker, settings: Settings) -> None:
-    """Register every actor: those of the job types, and the one that delivers results."""
-    reader = Reader(broker.scripts.store, settings.key_prefix)
-    waits = JOB_TYPES.limits(DELIVER, settings)
-    deliver = Deliver(reader, backoff_min_s=waits.backoff_min_s, backoff_max_s=waits.backoff_max_s)
-    declared: list[tuple[str, Callable[[Any], Any], str]] = [(DELIVER, deliver, DELIVER_QUEUE)]
-    declared += [(job_type, function, QUEUE) for job_type, function in ACTORS.items()]
-    for name, function, queue in declared:
+def _declare(broker: BridgeBroker) -> None:
+    """Register the actors of all built-in types; imports what they run."""
+    for job_type in JOB_TYPES.declared():
         declare = dramatiq.actor(
-            actor_name=name,
-            queue_name=queue,
+            actor_name=job_type.name,
+            queue_name=job_type.queue,
             broker=broker,
             throws=(JobFailed, JobInterrupted),
         )
-        declare(function)
+        declare(job_type.function())

@@ -17,13 +17,12 @@ from typing import Any, cast
 
 import dramatiq
 import msgspec
-from msgspec import Struct
 
 from actors.context import current_job, settings
+from actors.job_types.rest_request import RestRequestPayload, RestRequestResult
 from middleware.broker.broker import BridgeBroker
 from middleware.job.records import Receipt
 from middleware.job.schema import Job, make_job
-from middleware.job.types import RestRequestPayload
 from ops.errors import InvalidJob, JobRefused, PolicyDenied, UnknownProject
 from ops.settings.rest import EndpointSettings
 
@@ -31,22 +30,6 @@ from ops.settings.rest import EndpointSettings
 _PLACEHOLDER = re.compile(r"\{(body|query|headers)((?:\.[^.{}]+)*)\}")
 #: Maximum length of a value inserted into a text.
 _TEXT_MAX = 65_536
-
-
-class RestRequestResult(Struct, frozen=True, kw_only=True):
-    """Result of ``rest.request``.
-
-    Attributes:
-        job_id: Id of the new job.
-        job_type: Its type.
-        status: Its state after submission.
-        duplicate: Whether an earlier attempt had created it.
-    """
-
-    job_id: str
-    job_type: str
-    status: str
-    duplicate: bool = False
 
 
 def rest_request(payload: RestRequestPayload) -> RestRequestResult:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from actors.context import settings
-from actors.process.child import CommandResult
+from actors.job_types.shell_cmd import CommandResult, ShellCmdPayload
 from actors.process.command import run_command
-from middleware.job.types import ShellCmdPayload
 
 
 def shell_cmd(payload: ShellCmdPayload) -> CommandResult:

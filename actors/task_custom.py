@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from actors.context import current_job, settings
-from actors.process.child import CommandFailed, CommandResult, job_marks
+from actors.job_types.shell_cmd import CommandResult
+from actors.job_types.task_custom import Changes, TaskCustomPayload, TaskResult, TrackResult
+from actors.process.child import CommandFailed, job_marks
 from actors.process.command import run_command
 from actors.process.git import GitFailed
-from actors.process.track import TrackResult, follow_process, tracked_process
-from actors.process.worktree import Changes, Worktree, prune
+from actors.process.track import follow_process, tracked_process
+from actors.process.worktree import Worktree, prune
 from middleware.broker.admission_rules import find_project
-from middleware.context import JobInterrupted, WorkerStopping
-from middleware.job.types import TaskCustomPayload
+from middleware.context import JobInterrupted
+from middleware.interrupts import WorkerStopping
 from ops.errors import JobRefused, UnknownProject
 from ops.logs import get_logger
 from ops.settings.load import ProjectSettings
@@ -22,16 +24,6 @@ from ops.workspace import Workspace
 PLACEHOLDER = "{task}"
 
 log = get_logger(__name__)
-
-
-class TaskResult(CommandResult, frozen=True, kw_only=True, omit_defaults=True):
-    """Result of a task.
-
-    Attributes:
-        changes: What it changed in its worktree; None for a project without worktrees.
-    """
-
-    changes: Changes | None = None
 
 
 def task_custom(payload: TaskCustomPayload) -> CommandResult | TrackResult:

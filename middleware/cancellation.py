@@ -10,8 +10,8 @@ from dramatiq.middleware import SkipMessage
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
 from middleware.broker.transitions import Settlement
-from middleware.context import JobCancelled
 from middleware.current_job import CurrentJob
+from middleware.interrupts import JobCancelled
 from middleware.job.keys import Keys
 from middleware.job_middleware import JobMiddleware
 from middleware.receipts import result_of_failure

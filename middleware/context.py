@@ -11,15 +11,16 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from dramatiq.middleware import Interrupt, Shutdown
-from dramatiq.middleware import TimeLimitExceeded as DramatiqTimeLimitExceeded
-
 from middleware.job.records import StreamName
 from middleware.job.schema import Job
 from middleware.job.trust import set_running_trust
 
 #: Worker id of a job that runs in the submitting process because no store is available.
 IN_PROCESS = "in-process"
+
+
+class JobInterrupted(BaseException):
+    """Base of the reasons for which a running job is asked to stop; see ``middleware.interrupts``."""
 
 
 class Reporter(Protocol):
@@ -157,19 +158,3 @@ def set_current_job(context: JobContext | None) -> None:
     """Set or clear the context of the current thread, and with it the trust that its child jobs may have."""
     _current.context = context
     set_running_trust(None if context is None else context.job.trust)
-
-
-class JobInterrupted(Interrupt):
-    """Base of the reasons for which a running job is asked to stop."""
-
-
-class JobCancelled(JobInterrupted):
-    """The job was cancelled."""
-
-
-class WorkerStopping(JobInterrupted, Shutdown):
-    """The worker is stopping and the grace period is over: the job goes back to the queue."""
-
-
-class TimeLimitExceeded(JobInterrupted, DramatiqTimeLimitExceeded):
-    """The attempt has reached the job's time limit."""

@@ -14,8 +14,8 @@ from dramatiq.broker import Broker
 
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.work_queue import WorkQueue
-from middleware.context import WorkerStopping
 from middleware.current_job import CurrentJob
+from middleware.interrupts import WorkerStopping
 from middleware.job_middleware import JobMiddleware
 from ops.processes import set_parent_death_signal
 

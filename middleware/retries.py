@@ -16,7 +16,7 @@ from dramatiq.middleware import Shutdown
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
 from middleware.broker.transitions import Settlement
-from middleware.context import TimeLimitExceeded, WorkerStopping
+from middleware.interrupts import TimeLimitExceeded, WorkerStopping
 from middleware.job.base import MAX_RETRIES_LIMIT, ActorJob
 from middleware.job.keys import Keys
 from middleware.job.records import JobError, utc

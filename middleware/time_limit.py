@@ -8,8 +8,8 @@ from typing import Any
 
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
-from middleware.context import TimeLimitExceeded
 from middleware.current_job import CurrentJob
+from middleware.interrupts import TimeLimitExceeded
 from middleware.job.schema import JOB_TYPES, Job
 from middleware.job_middleware import JobMiddleware
 from ops.settings.load import Settings

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 from actors.ingest.decision import Action, Decision, day_of
 from actors.ingest.paths import inside, parts_of, plain_name
-from middleware.job.types import IngestFilePayload
+from actors.job_types.ingest_file import IngestFilePayload
 from ops.drop_folder_layout import NOTE_SUFFIX
 from ops.workspace import Workspace
 

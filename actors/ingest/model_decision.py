@@ -17,9 +17,9 @@ from actors.context import current_job
 from actors.ingest.decision import Action, Decision, default_decision
 from actors.ingest.paths import OutsideWorkspace, inside
 from actors.ingest.text_extraction import text_of
+from actors.job_types.ingest_file import IngestFilePayload
 from actors.llm.provider_selection import NoProvider, choose
 from actors.llm.structured_answer import ask_structured
-from middleware.job.types import IngestFilePayload
 from ops.errors import JobFailed, JobParked
 from ops.settings.load import LoadedSettings
 from ops.workspace import Workspace

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from actors.context import settings
 from actors.ingest.extract_document import EXIT_MISSING
+from actors.job_types.ingest_file import IngestFilePayload
 from actors.process.child import Child, ChildTimedOut
 from actors.process.command import inherited_env
 from actors.process.output import Tail
-from middleware.job.types import IngestFilePayload
 from ops.files import open_file
 from ops.filetype import EMPTY, is_text
 

@@ -10,21 +10,10 @@ import msgspec
 from msgspec import Struct
 
 from actors.context import current_job, settings
+from actors.job_types.ask import Fallback
 from actors.llm.budget import JobBudget
 from actors.llm.provider import AskRequest, Provider, ProviderUnavailable, Usage
 from ops.errors import JobFailed, JobParked, JobRefused
-
-
-class Fallback(Struct, frozen=True, kw_only=True):
-    """A provider that was tried and did not answer.
-
-    Attributes:
-        provider: Its name.
-        reason: Its error, one sentence.
-    """
-
-    provider: str
-    reason: str
 
 
 class Answer(Struct, frozen=True, kw_only=True):

@@ -16,7 +16,8 @@ import msgspec
 from msgspec import Struct
 
 from actors.context import settings
-from actors.llm.fallback import Answer, AskOptions, Fallback, ask_in_order, job_ask_options
+from actors.job_types.ask import Fallback
+from actors.llm.fallback import Answer, AskOptions, ask_in_order, job_ask_options
 from actors.llm.provider import AskRequest, Message, Provider
 from actors.llm.provider_selection import choose
 from ops.errors import JobFailed

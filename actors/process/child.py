@@ -21,6 +21,7 @@ from typing import NoReturn
 from msgspec import Struct
 
 from actors.context import JobContext, current_job
+from actors.job_types.shell_cmd import CommandResult
 from actors.process.pipes import ChildPipes, Piece, WakePipe
 from actors.process.process_group import GroupTermination, ProcessGroup
 from ops.environment import variable
@@ -48,26 +49,6 @@ class ChildExit(Struct, frozen=True, kw_only=True):
     exit_status: int
     signal: str | None
     duration_s: float
-
-
-class CommandResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Result of ``shell.cmd`` and ``task.custom``.
-
-    Attributes:
-        exit_status: Exit status of the command; 128 + signal number if a signal ended it.
-        signal: Name of that signal, or None.
-        stdout_tail: End of its standard output; the job's output has all of it.
-        stderr_tail: End of its standard error.
-        duration_s: Its run time, in seconds.
-        truncated: Whether a part of the job's output is missing because of ``output_max_bytes``.
-    """
-
-    exit_status: int
-    signal: str | None = None
-    stdout_tail: str = ""
-    stderr_tail: str = ""
-    duration_s: float = 0.0
-    truncated: bool = False
 
 
 class CommandFailed(JobFailed):

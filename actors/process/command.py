@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from actors.context import StreamName, current_job, settings
-from actors.process.child import Child, CommandFailed, CommandResult
+from actors.job_types.shell_cmd import CommandResult
+from actors.process.child import Child, CommandFailed
 from actors.process.output import OutputLimit, ProgressLines, Tail
 from ops.environment import selected
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from actors.context import current_job
+from actors.job_types.task_custom import TrackResult
 from actors.process.pipes import WakePipe
 from middleware.job.schema import Job
 from ops.errors import JobRefused
@@ -46,26 +47,6 @@ class TrackedProcess(Struct, frozen=True, kw_only=True):
     def metadata(self) -> dict[str, str]:
         """Return the job metadata that identify it."""
         return {PID: str(self.pid), HOST: self.host, STARTED: str(self.started)}
-
-
-class TrackResult(Struct, frozen=True, kw_only=True):
-    """Result of a job that tracked a process.
-
-    Attributes:
-        pid: Its pid.
-        host: Its host.
-        ended: Always true; the exit status is available to the parent of the process only.
-        followed_s: How long it was tracked, in seconds.
-        cpu_s: CPU time at the last measurement, in seconds; None if it was never measured.
-        rss_max_bytes: Highest resident memory that was measured.
-    """
-
-    pid: int
-    host: str
-    ended: bool = True
-    followed_s: float
-    cpu_s: float | None = None
-    rss_max_bytes: int | None = None
 
 
 class _ProcessUsage(Struct, frozen=True):

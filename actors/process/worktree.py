@@ -19,8 +19,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from msgspec import Struct
-
+from actors.job_types.task_custom import Changes
 from actors.process.git import Git, GitFailed
 from middleware.job.ids import ID_LENGTH
 from ops.errors import JobFailed, JobRefused
@@ -31,34 +30,6 @@ _NAME, _EMAIL = "CMD.BRIDGE", "3ox@localhost"
 _SUBJECT_MAX_CHARS = 72
 #: Attempts of ``git worktree add``, which fails when tasks of one repository start at the same moment.
 _ADD_TRIES = 5
-
-
-class Changes(Struct, frozen=True, kw_only=True):
-    """The changes of a task; part of the result of ``task.custom``.
-
-    Attributes:
-        branch: Branch with the changes; None if there are none or they are not committed.
-        base: The commit that the task started from.
-        commit: Head of the branch; None if nothing was committed.
-        path: Path of the worktree if it was kept.
-        host: Host of branch and worktree.
-        files: Number of changed files.
-        insertions: Number of added lines.
-        deletions: Number of removed lines.
-        diff: Patch for ``git apply``; its beginning if ``diff_truncated``.
-        diff_truncated: Whether a part of the diff is missing because of ``diff_max_bytes``.
-    """
-
-    branch: str | None
-    base: str
-    commit: str | None
-    path: str | None
-    host: str
-    files: int
-    insertions: int
-    deletions: int
-    diff: str
-    diff_truncated: bool = False
 
 
 class Worktree:

@@ -7,12 +7,13 @@ from collections.abc import Callable
 import msgspec
 
 from actors.context import set_settings
-from actors.process.track import TrackedProcess, TrackResult, follow_process
+from actors.job_types.task_custom import TrackResult
+from actors.process.track import TrackedProcess, follow_process
 from ingress.core.bridge import connect
 from middleware.broker.single_job_worker import SingleJobWorker
 from middleware.broker.transitions import EnqueueRequest, Settlement
-from middleware.context import JobCancelled
 from middleware.destinations import Destinations
+from middleware.interrupts import JobCancelled
 from middleware.job.receipt import payload_sha256
 from middleware.job.records import JobError
 from middleware.job.schema import Job, encode_job

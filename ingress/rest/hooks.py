@@ -18,6 +18,7 @@ from litestar import Request, Response, post
 from litestar.concurrency import sync_to_thread
 from litestar.params import Parameter
 
+from actors.job_types.rest_request import RestRequestPayload
 from ingress.core.http.app_state import AppState, AppStateDependency
 from ingress.core.http.auth import unauthorized
 from ingress.core.http.problems import ApiProblem
@@ -26,7 +27,6 @@ from ingress.rest.contract import BODY, problems, require_json
 from ingress.rest.jobs import accept
 from middleware.job.records import Receipt
 from middleware.job.schema import JOB_TYPES, make_job
-from middleware.job.types import RestRequestPayload
 from ops.environment import variable
 from ops.errors import InvalidJob, StoreUnreachable
 from ops.logs import get_logger

@@ -154,7 +154,7 @@ class AdmissionRules:
         project = task = None
         job_type = job.job_type
         if job.project is not None:
-            if job_type == "task.custom":
+            if _needs_project(job_type):
                 project = task = self.project(job.project)
             else:
                 project = self.settings.projects.get(job.project)
@@ -207,7 +207,7 @@ class AdmissionRules:
             InvalidJob: A resource is unknown, or has less capacity than the job asks for.
         """
         limits = []
-        if job.job_type == "task.custom" and job.project is not None:
+        if job.project is not None and _needs_project(job.job_type):
             concurrency = self.project(job.project).concurrency
             if concurrency is not None:
                 limits.append(f"project:{job.project}=1/{concurrency}")
@@ -240,7 +240,7 @@ class AdmissionRules:
             priority=job.rank,
             spec=encode_job(spec),
             job_type=job.job_type,
-            queue=QUEUE if not isinstance(job, ActorJob) or job.queue is None else job.queue,
+            queue=_queue_of(job),
             input_sha256=hashlib.sha256(payload).hexdigest(),
             project="" if job.project is None else job.project,
             delay_ms=max(0, delay_ms),
@@ -250,6 +250,19 @@ class AdmissionRules:
             approval=prepared.approval,
             sinks=self._destinations.of(job),
         )
+
+
+def _needs_project(job_type: str) -> bool:
+    declared = JOB_TYPES.get(job_type)
+    return declared is not None and declared.needs_project
+
+
+def _queue_of(job: Job) -> str:
+    """Return the queue of a job: that of its type, unless it is a user's and the job names one."""
+    if isinstance(job, ActorJob):
+        return QUEUE if job.queue is None else job.queue
+    declared = JOB_TYPES.get(job.job_type)
+    return QUEUE if declared is None else declared.queue
 
 
 def _is_too_deep(payload: Any, depth_max: int = PAYLOAD_DEPTH_MAX) -> bool:

@@ -22,7 +22,8 @@ from middleware.broker.outage import Outage
 from middleware.broker.scripts import Scripts
 from middleware.broker.transitions import EnqueueRequest, Settlement
 from middleware.broker.worker_state import new_worker_id
-from middleware.context import JobCancelled, JobContext, set_current_job
+from middleware.context import JobContext, set_current_job
+from middleware.interrupts import JobCancelled
 from middleware.job.keys import Keys
 from middleware.job.records import StreamName
 from middleware.job.schema import Job

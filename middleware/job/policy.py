@@ -8,7 +8,7 @@
 
 The first rule that matches decides. Where none does, everything is allowed except job types that run programs
 (``shell.cmd``, ``task.custom``) from anyone without a login on this machine. An untrusted source may never
-submit ``shell.cmd``, even if a rule allows it.
+submit a command (``shell.cmd``), even if a rule allows it. What a type is, its declaration says.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from ops.settings.work import PolicyRule
 ALLOW, DENY, APPROVE = "allow", "deny", "approve"
 #: Interfaces through which only users with a login on this machine, or 3ox.toml itself, can submit.
 LOCAL_SOURCES = frozenset({"cli", "shell", "python", "clock"})
-_COMMAND_TYPE = "shell.cmd"
 _WILDCARDS = frozenset("*?[")
 #: Maximum number of pairs of type and source whose rules are cached; a program may submit with any source.
 _CACHED_MAX = 256
@@ -56,7 +55,7 @@ class PolicySubject(Protocol):
 
     @property
     def payload(self) -> Any:
-        """Its payload; for ``shell.cmd``, rules are matched with ``argv`` and ``env``."""
+        """Its payload; of a command, rules are matched with ``argv`` and ``env``."""
 
 
 class PolicyDecision(Struct, frozen=True, gc=False):
@@ -103,7 +102,7 @@ class Policy:
     def decide(self, job: PolicySubject) -> PolicyDecision:
         """Return the decision on a job; takes about half a microsecond if no rule applies."""
         job_type = job.job_type
-        if job_type == _COMMAND_TYPE and job.trust == "untrusted":
+        if job.trust == "untrusted" and JOB_TYPES.runs_argv(job_type):
             return _DEFAULT_DENY
         if self._rules:
             pair = (job_type, job.source)
@@ -127,7 +126,7 @@ class Policy:
             for number, rule in enumerate(self._rules, start=1)
             if _matcher(rule.job_type)(job_type)
             and _matcher(rule.source)(source)
-            and (rule.command == "*" or job_type == _COMMAND_TYPE)
+            and (rule.command == "*" or JOB_TYPES.runs_argv(job_type))
         ]
         if len(self._cached) >= _CACHED_MAX:
             self._cached.clear()
@@ -154,7 +153,7 @@ def denial(job: PolicySubject, decision: PolicyDecision) -> PolicyDenied:
             f"The policy denies {what}: rule {decision.rule} of 3ox.toml.",
             remedy="The owner of 3ox.toml can put an allowing [[policy]] before that rule.",
         )
-    if job.job_type == _COMMAND_TYPE and job.trust == "untrusted":
+    if job.trust == "untrusted" and JOB_TYPES.runs_argv(job.job_type):
         return PolicyDenied(
             f"The policy denies {what}: content of a file or message never runs a command.",
             remedy="Have a trusted user submit the command.",

@@ -1,14 +1,16 @@
-"""What a job type is, and the registry of all of them; the built-in ones are declared in ``types.py``."""
+"""What a job type is, and the registry of all of them; the built-in ones are in ``actors/job_types/``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, Union
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import Annotated, Any, Protocol
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from middleware.job.base import Job, Name
+from middleware.job.declaring_modules import DeclaringModules
 from middleware.job.json_schema import validate
 from middleware.job.keys import QUEUE
 from ops.errors import InvalidJob, SettingsError
@@ -36,7 +38,7 @@ class Signature(Protocol):
         """Return the JSON Schema of the payload."""
 
 
-#: Origin of the job types of ``types.py``.
+#: Origin of the built-in job types.
 BUILT_IN = "built-in"
 
 
@@ -47,6 +49,9 @@ class JobType(Struct, frozen=True, kw_only=True):
         name: What clients, settings and logs call it.
         summary: One line for lists and for the REST schema.
         payload: What its actor needs; None for a user's actor, whose payload is a mapping.
+        result: What its actor returns.
+        actor: What its actor runs, a function of the payload; or where it is, ``MODULE:FUNCTION``, if its
+            module takes more than a few milliseconds to import. None for a user's actor.
         queue: Queue that its jobs go to.
         priority: Priority of its jobs unless they have their own; None: the general default.
         origin: ``built-in``, or the module that declares the actor.
@@ -57,13 +62,20 @@ class JobType(Struct, frozen=True, kw_only=True):
         needs_project: A job of this type must name a project.
         limits: Where its limits differ from the general defaults.
         runs_programs: The policy denies it by default to anyone without a login on this machine.
+        runs_argv: Its payload is a command, with ``argv`` and ``env``: rules match it by ``command``, and
+            content of a file or message never submits one.
         delivers: Its results are written to 0UT.3OX unless ``deliver.types`` says otherwise.
         internal: Only the bridge itself creates jobs of this type.
+        title: Fields of the payload that tell people what a job is about; lists show the first that is set.
+        answer: Field of the result that is an answer in itself, for people; empty: there is none.
+        example: A payload, for documentation and tests.
     """
 
     name: str
     summary: str
     payload: type[Payload] | None
+    result: Any = None
+    actor: Callable[[Any], Any] | str | None = None
     queue: str = QUEUE
     priority: int | None = None
     origin: str = BUILT_IN
@@ -74,8 +86,26 @@ class JobType(Struct, frozen=True, kw_only=True):
     needs_project: bool = False
     limits: TypeOverrides = TypeOverrides()
     runs_programs: bool = False
+    runs_argv: bool = False
     delivers: bool = False
     internal: bool = False
+    title: tuple[str, ...] = ()
+    answer: str = ""
+    example: Mapping[str, Any] = {}
+
+    def function(self) -> Callable[[Any], Any]:
+        """Return what its actor runs; imports the module that the declaration names.
+
+        Raises:
+            LookupError: It is a user's actor, whose function only its broker knows.
+        """
+        if isinstance(self.actor, str):
+            module, _, name = self.actor.partition(":")
+            found: Callable[[Any], Any] = getattr(import_module(module), name)
+            return found
+        if self.actor is None:
+            raise LookupError(f"the job type {self.name!r} names no function")
+        return self.actor
 
     def struct(self, base: type[Struct], ending: str) -> type[Any]:
         """Return a new struct, tagged with the name, that has the payload of this type.
@@ -87,7 +117,10 @@ class JobType(Struct, frozen=True, kw_only=True):
         if self.payload is None:
             raise TypeError(f"{self.name} is an actor of a user: its jobs are of the struct ActorJob")
         default = () if self.default_payload is None else (self.default_payload,)
-        fields: list[Any] = [("payload", self.payload, *default)]
+        payload: Any = self.payload
+        if self.example:
+            payload = Annotated[payload, Meta(examples=[self.example])]
+        fields: list[Any] = [("payload", payload, *default)]
         if self.needs_project:
             fields.append(("project", Name))
         return msgspec.defstruct(
@@ -139,12 +172,19 @@ class JobType(Struct, frozen=True, kw_only=True):
 
 
 class JobTypes:
-    """The registry of job types; iterating yields the names of those that clients may submit."""
+    """The registry of job types; iterating yields the names of those that clients may submit.
 
-    def __init__(self) -> None:
+    Args:
+        modules: Modules that declare further types, each loaded when its type is asked for: a command that
+            submits one job imports one declaration.
+    """
+
+    def __init__(self, modules: DeclaringModules | None = None) -> None:
         self._types: dict[str, JobType] = {}
         self._structs: dict[str, type[Job]] = {}
-        self._decoder: msgspec.json.Decoder[Any] | None = None
+        self._decoders: dict[str, msgspec.json.Decoder[Any]] = {}
+        #: None when all of them have been loaded.
+        self._modules = modules
 
     def add(self, job_type: JobType) -> None:
         """Register a job type.
@@ -155,36 +195,53 @@ class JobTypes:
         if job_type.name in self._types:
             raise ValueError(f"the job type {job_type.name!r} is declared twice")
         self._types[job_type.name] = job_type
-        self._structs[job_type.name] = job_type.struct(Job, "Job")
-        self._decoder = None
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name, job_type in self._types.items() if not job_type.internal)
+        return (job_type.name for job_type in self.declared() if not job_type.internal)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._types and not self._types[str(name)].internal
+        found = self.get(str(name))
+        return found is not None and not found.internal
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def declared(self) -> tuple[JobType, ...]:
-        """Return all job types, internal ones included."""
-        return tuple(self._types.values())
+        """Return all job types by name, internal ones included."""
+        if self._modules is not None:
+            self._modules.load_all(self._types.keys)
+            self._modules = None
+        return tuple(self._types[name] for name in sorted(self._types))
 
     def get(self, name: str) -> JobType | None:
         """Return a job type, None if it is unknown."""
-        return self._types.get(name)
+        found = self._types.get(name)
+        if found is None and self._modules is not None:
+            self._modules.load(name)
+            found = self._types.get(name)
+        return found
 
     def struct(self, name: str) -> type[Job]:
-        """Return the struct of a job type's jobs."""
-        return self._structs[name]
+        """Return the struct of a job type's jobs.
 
-    @property
-    def decoder(self) -> msgspec.json.Decoder[Any]:
-        """Decodes a job of any type."""
-        if self._decoder is None:
-            self._decoder = msgspec.json.Decoder(Union[tuple(self._structs.values())])  # noqa: UP007
-        return self._decoder
+        Raises:
+            KeyError: The type is unknown.
+        """
+        found = self._structs.get(name)
+        if found is None:
+            declared = self.get(name)
+            if declared is None:
+                raise KeyError(name)
+            # Two threads may make two structs; all use the first.
+            found = self._structs.setdefault(name, declared.struct(Job, "Job"))
+        return found
+
+    def decoder(self, name: str) -> msgspec.json.Decoder[Any] | None:
+        """Return what decodes the jobs of a type; None if the type is unknown."""
+        found = self._decoders.get(name)
+        if found is None and self.get(name) is not None:
+            found = self._decoders[name] = msgspec.json.Decoder(self.struct(name))
+        return found
 
     def require(self, name: str, *, field: str) -> None:
         """Check that clients may submit jobs of this type.
@@ -209,13 +266,13 @@ class JobTypes:
             SettingsError: One of them is a mistyped name of ours; names that one.
         """
         for name in settings.types:
-            if name in self._types:
+            if self.get(name) is not None:
                 continue
             import difflib
 
-            near = difflib.get_close_matches(name, self._types, n=1, cutoff=0.8)
-            if name not in self._types and near:
-                remedy = nearest(name, tuple(self._types))
+            known = tuple(job_type.name for job_type in self.declared())
+            if difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+                remedy = nearest(name, known)
                 raise SettingsError(f"Unknown job type {name!r} in [types] of 3ox.toml.", remedy=remedy)
 
     def limits(self, name: str, settings: Settings) -> TypeSettings:
@@ -225,15 +282,20 @@ class JobTypes:
             name: Name of the job type; an unknown one has the general limits.
             settings: The settings.
         """
-        declared = self._types.get(name)
+        declared = self.get(name)
         return (JobType(name=name, summary="", payload=None) if declared is None else declared).limits_of(
             settings
         )
 
     def runs_programs(self, name: str) -> bool:
         """Return whether jobs of this type run programs; of an unknown type, assume that they do."""
-        declared = self._types.get(name)
+        declared = self.get(name)
         return declared is None or declared.runs_programs
+
+    def runs_argv(self, name: str) -> bool:
+        """Return whether jobs of this type are commands, with ``argv`` and ``env``."""
+        declared = self.get(name)
+        return declared is not None and declared.runs_argv
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

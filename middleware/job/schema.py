@@ -1,4 +1,4 @@
-"""Build, encode and decode jobs. ``base.py`` has what all jobs carry, ``types.py`` the job types."""
+"""Build, encode and decode jobs. ``base.py`` has what all jobs carry, ``registry.py`` what a job type is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ops.errors import InvalidJob
 __all__ = ["JOB_TYPES", "ActorJob", "Job", "decode_job", "encode_job", "explain", "make_job"]
 
 _encoder = msgspec.json.Encoder()
-_BUILT_IN_START = b'{"job_type":'
+_BUILT_IN_START = b'{"job_type":"'
 
 
 @cache
@@ -37,23 +37,29 @@ def decode_job(data: bytes | str) -> Job:
     """
     text = data.encode() if isinstance(data, str) else data
     # The type comes first in a job of a built-in type, and later in that of an actor.
-    if not text.startswith(_BUILT_IN_START):
+    declared = JOB_TYPES.decoder(_first_type(text))
+    problem: msgspec.MsgspecError | None = None
+    if declared is not None:
         try:
-            job = _actor_job_decoder().decode(text)
-        except msgspec.MsgspecError:
-            pass  # the other decoder says what is wrong
+            job: Job = declared.decode(text)
+        except msgspec.MsgspecError as error:
+            problem = error  # unless it is a job of a newer version: all but running it works
         else:
-            if JOB_TYPES.get(job.job_type) is None:
-                return job
+            return job
     try:
-        built_in: Job = JOB_TYPES.decoder.decode(text)
+        other = _actor_job_decoder().decode(text)
+        declared = JOB_TYPES.decoder(other.job_type) if problem is None else None
+        return other if declared is None else declared.decode(text)
     except msgspec.MsgspecError as error:
-        try:
-            # A built-in type of a newer version: all but running it works.
-            return _actor_job_decoder().decode(text)
-        except msgspec.MsgspecError:
-            raise explain(error) from error
-    return built_in
+        raise explain(error if problem is None else problem) from error
+
+
+def _first_type(text: bytes) -> str:
+    """Return the type that a job's JSON begins with; empty if it begins with anything else."""
+    if not text.startswith(_BUILT_IN_START):
+        return ""
+    start = len(_BUILT_IN_START)
+    return text[start : text.find(b'"', start)].decode(errors="replace")
 
 
 def make_job(job_type: str, payload: Payload | dict[str, Any], **fields: Any) -> Job:

@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
-from actors.ask import ask, telegram
 from actors.context import JobContext
-from actors.heartbeat import heartbeat
-from actors.ingest_file import ingest_file
-from actors.rest_request import rest_request
-from actors.shell_cmd import shell_cmd
-from actors.task_custom import task_custom
 from middleware.context import JobInterrupted, set_current_job
 from middleware.job.records import StreamName
-from middleware.job.schema import make_job
+from middleware.job.schema import JOB_TYPES, make_job
 from ops.processes import find_marked
-
-ACTORS: dict[str, Callable[..., Any]] = {
-    "ask": ask,
-    "heartbeat": heartbeat,
-    "ingest.file": ingest_file,
-    "rest.request": rest_request,
-    "shell.cmd": shell_cmd,
-    "task.custom": task_custom,
-    "telegram": telegram,
-}
 
 
 class RecordingReporter:
@@ -78,7 +61,9 @@ class JobRun:
         """Run it in this thread and return its result."""
         set_current_job(self.context)
         try:
-            return ACTORS[self.job.job_type](self.job.payload)
+            declared = JOB_TYPES.get(self.job.job_type)
+            assert declared is not None
+            return declared.function()(self.job.payload)
         finally:
             set_current_job(None)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from middleware.context import JobCancelled, TimeLimitExceeded
+from middleware.interrupts import JobCancelled, TimeLimitExceeded
 from ops.errors import JobFailed, JobRefused
 from ops.local_model.client import INSTALL
 from tests.actors.conftest import Configure

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from actors.ask import AskResult
+from actors.job_types.ask import AskResult
 from actors.llm.plugin_providers import OWN_PROVIDERS
 from ingress.cli.main import MODULES
 from middleware.context import set_current_job

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from middleware.context import JobCancelled
+from middleware.interrupts import JobCancelled
 from ops.errors import JobFailed, JobRefused
 from ops.local_model.client import ModelLease, model_name
 from ops.local_model.paths import model_paths, running_models

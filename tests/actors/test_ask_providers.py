@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from actors.llm.provider_selection import _ollama_url, choose
-from middleware.context import JobCancelled
+from middleware.interrupts import JobCancelled
 from ops.errors import JobFailed, JobParked, JobRefused
 from tests.actors.conftest import Configure
 from tests.actors.running import JobRun

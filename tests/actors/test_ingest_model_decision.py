@@ -15,8 +15,8 @@ import pptx
 import pytest
 
 from actors.ingest.text_extraction import text_of
+from actors.job_types.ingest_file import IngestFilePayload
 from middleware.context import set_current_job
-from middleware.job.types import IngestFilePayload
 from ops.filetype import media_type_of
 from ops.workspace import Workspace
 from tests.actors.conftest import Configure

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from middleware.context import JobCancelled, JobInterrupted, TimeLimitExceeded
+from middleware.context import JobInterrupted
+from middleware.interrupts import JobCancelled, TimeLimitExceeded
 from ops.processes import pid_alive
 from tests.actors.conftest import Configure
 from tests.actors.running import JobRun

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from actors.process.child import CommandFailed
-from middleware.context import JobCancelled
+from middleware.interrupts import JobCancelled
 from ops.errors import JobRefused
 from ops.settings.load import load_settings
 from tests.actors.conftest import Configure

@@ -19,7 +19,7 @@ from dramatiq.middleware import raise_thread_exception
 
 import actors
 from actors.context import current_job
-from middleware.job.types import HeartbeatPayload
+from actors.job_types.heartbeat import HeartbeatPayload
 
 
 def misbehave(payload: HeartbeatPayload) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from middleware.broker.message import JobMessage
-from middleware.context import JobCancelled, JobInterrupted, TimeLimitExceeded
+from middleware.context import JobInterrupted
 from middleware.current_job import CurrentJob
+from middleware.interrupts import JobCancelled, TimeLimitExceeded
 from middleware.job.records import StreamName
 from middleware.time_limit import TimeLimit
 from ops.settings.load import Settings

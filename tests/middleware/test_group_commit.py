@@ -14,7 +14,8 @@ from dramatiq.middleware import raise_thread_exception
 
 from middleware.broker.transitions import Settlement
 from middleware.broker.vitals import Vitals, read_vitals
-from middleware.context import JobCancelled, JobContext
+from middleware.context import JobContext
+from middleware.interrupts import JobCancelled
 from ops.errors import StartFailed
 from tests.middleware.committing_worker import CommittingWorker, frozen
 from tests.support import RunningValkey, eventually

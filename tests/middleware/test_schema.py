@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -9,56 +10,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.job_types.heartbeat import HeartbeatPayload
 from middleware.job.base import DEFAULT_PRIORITY
 from middleware.job.ids import ALPHABET, ID_LENGTH, is_id_part, new_job_id
 from middleware.job.schema import JOB_TYPES, ActorJob, decode_job, encode_job, make_job
-from middleware.job.types import HeartbeatPayload
 from ops.errors import InvalidJob
-
-SHA = "a" * 64
-SMALLEST: dict[str, dict[str, Any]] = {
-    "ask": {"prompt": "why?"},
-    "ingest.file": {"path": "/in/a.txt", "name": "a.txt", "sha256": SHA, "size_bytes": 0},
-    "telegram": {"chat_id": 7, "text": "hi"},
-    "rest.request": {"endpoint": "build"},
-    "shell.cmd": {"argv": ["true"]},
-    "heartbeat": {},
-    "task.custom": {"task": "tidy up"},
-}
-LARGEST: dict[str, dict[str, Any]] = {
-    "ask": {"prompt": "why?", "system": "s", "provider": "p", "model": "m", "max_tokens": 5},
-    "ingest.file": {**SMALLEST["ingest.file"], "note": "n"},
-    "telegram": {"chat_id": 7, "text": "hi", "message_id": 1, "update_id": 2},
-    "rest.request": {
-        "endpoint": "b",
-        "method": "PUT",
-        "body": [1],
-        "headers": {"a": "b"},
-        "query": {"q": "1"},
-    },
-    "shell.cmd": {"argv": ["cat", "-n"], "cwd": "/", "env": {"A": "1"}, "stdin": "text"},
-    "heartbeat": {"nonce": "n"},
-    "task.custom": {"task": "tidy up"},
-}
+from tests.payloads import declared, largest, smallest
 
 
 def build(job_type: str, payload: Any = None, **fields: Any) -> Any:
     """Make a job with what its type needs."""
-    needed = {"project": "demo", **fields} if job_type == "task.custom" else fields
-    return make_job(job_type, SMALLEST[job_type] if payload is None else payload, **needed)
+    needed = {"project": "demo", **fields} if declared(job_type).needs_project else fields
+    return make_job(job_type, smallest(job_type) if payload is None else payload, **needed)
 
 
-def test_every_job_type_has_examples() -> None:
-    """The examples here cover each of them."""
-    assert set(JOB_TYPES) == set(SMALLEST) == set(LARGEST)
-    assert len(JOB_TYPES) >= 7
-
-
-@pytest.mark.parametrize("payloads", [SMALLEST, LARGEST], ids=["smallest", "largest"])
+@pytest.mark.parametrize("payload_of", [smallest, largest])
 @pytest.mark.parametrize("job_type", JOB_TYPES)
-def test_every_type_survives_the_way_through_the_store(job_type: str, payloads: dict[str, Any]) -> None:
+def test_every_type_survives_the_way_through_the_store(
+    job_type: str, payload_of: Callable[[str], dict[str, Any]]
+) -> None:
     """Encoded and decoded it is the same job of the same type."""
-    job = build(job_type, payloads[job_type], priority=3, metadata={"a": "b"}, depends_on=["x"], trace_id="t")
+    job = build(
+        job_type, payload_of(job_type), priority=3, metadata={"a": "b"}, depends_on=["x"], trace_id="t"
+    )
     again = decode_job(encode_job(job))
     assert again == job
     assert again.job_type == job_type
@@ -79,10 +53,10 @@ def test_defaults_are_filled_in_and_left_out_of_the_store(job_type: str) -> None
 def test_an_unknown_field_is_named_with_the_known_ones(job_type: str) -> None:
     """In the payload and in the job itself."""
     with pytest.raises(InvalidJob) as caught:
-        build(job_type, {**SMALLEST[job_type], "promt": 1})
+        build(job_type, {**smallest(job_type), "promt": 1})
     assert caught.value.field == "payload.promt"
     assert caught.value.exit_code == 2
-    for known in LARGEST[job_type]:
+    for known in largest(job_type):
         assert known in caught.value.remedy
     with pytest.raises(InvalidJob, match="'prioritty'") as caught:
         build(job_type, prioritty=1)
@@ -92,11 +66,11 @@ def test_an_unknown_field_is_named_with_the_known_ones(job_type: str) -> None:
 
 @pytest.mark.parametrize(
     ("job_type", "missing"),
-    [(job_type, name) for job_type, payload in SMALLEST.items() for name in payload],
+    [(job_type, name) for job_type in JOB_TYPES for name in smallest(job_type)],
 )
 def test_a_missing_field_is_named(job_type: str, missing: str) -> None:
     """Each field that a payload cannot do without."""
-    payload = {name: value for name, value in SMALLEST[job_type].items() if name != missing}
+    payload = {name: value for name, value in smallest(job_type).items() if name != missing}
     with pytest.raises(InvalidJob, match=f"Missing field 'payload.{missing}'") as caught:
         build(job_type, payload)
     assert caught.value.field == f"payload.{missing}"
@@ -113,8 +87,8 @@ WRONG_PAYLOADS: list[tuple[str, dict[str, Any], str]] = [
     ("ask", {"prompt": ""}, "payload.prompt"),
     ("ask", {"prompt": 7}, "payload.prompt"),
     ("ask", {"prompt": "x", "max_tokens": 0}, "payload.max_tokens"),
-    ("ingest.file", {**SMALLEST["ingest.file"], "sha256": "xyz"}, "payload.sha256"),
-    ("ingest.file", {**SMALLEST["ingest.file"], "size_bytes": -1}, "payload.size_bytes"),
+    ("ingest.file", {**smallest("ingest.file"), "sha256": "xyz"}, "payload.sha256"),
+    ("ingest.file", {**smallest("ingest.file"), "size_bytes": -1}, "payload.size_bytes"),
     ("telegram", {"chat_id": "seven", "text": "hi"}, "payload.chat_id"),
     ("telegram", {"chat_id": 7, "text": ""}, "payload.text"),
     ("rest.request", {"endpoint": "b", "headers": {"a": 1}}, "payload.headers"),

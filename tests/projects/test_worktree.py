@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from actors.process.child import CommandFailed
 from actors.process.worktree import bounded
-from middleware.context import JobCancelled
+from middleware.interrupts import JobCancelled
 from middleware.job.ids import new_job_id
 from ops.errors import JobRefused
 from ops.settings.load import LoadedSettings

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from actors.ingest.decision import decide_by_rules, matches
+from actors.job_types.ingest_file import IngestFilePayload
 from ingress.core.drop_folder import file_name
 from ingress.station.claims import Claim
 from ingress.station.jobs import content_key
-from middleware.job.types import IngestFilePayload
 from ops.drop_folder_layout import shortened
 from ops.filetype import media_type_of_head
 from ops.settings.station import StationRule, StationSettings

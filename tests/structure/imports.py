@@ -29,6 +29,10 @@ LATE: dict[tuple[str, str], str] = {
         "actors.in_process",
     ): "dramatiq and the actors take 250 ms, and are needed only without a store",
     (
+        "actors",
+        "actors.main_pool",
+    ): "makes the broker, which takes 250 ms; most programs import the package for its declarations only",
+    (
         "middleware.tracing",
         "ops.otel",
     ): "loads OpenTelemetry, which is an extra and takes 300 ms; only a worker with an endpoint needs it",

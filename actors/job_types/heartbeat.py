@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import functools
 import os
-import platform
 import time
 from datetime import UTC, datetime
 
 from msgspec import Struct
 
 from actors.context import current_job
-from middleware.job.types import HeartbeatPayload
+from middleware.job.types import JOB_TYPES, NO_RETRY, JobType, Payload
+from ops.settings.work import TypeOverrides
+
+
+class HeartbeatPayload(Payload, frozen=True, kw_only=True):
+    """A canary that is enqueued, fetched and settled; its round trip is recorded."""
+
+    nonce: str = ""
 
 
 class HeartbeatResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -45,4 +51,19 @@ def heartbeat(payload: HeartbeatPayload) -> HeartbeatResult:
 
 @functools.cache
 def _host() -> str:
-    return platform.node()
+    return os.uname().nodename
+
+
+JOB_TYPES.add(
+    JobType(
+        name="heartbeat",
+        summary="A canary.",
+        payload=HeartbeatPayload,
+        result=HeartbeatResult,
+        actor=heartbeat,
+        default_payload=HeartbeatPayload(),
+        limits=TypeOverrides(timeout_s=30.0, max_retries=NO_RETRY),
+        title=("nonce",),
+        example={"nonce": "hello"},
+    )
+)

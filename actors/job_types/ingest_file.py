@@ -1,0 +1,90 @@
+"""``ingest.file``: a file from the drop folder. The actor is ``actors.ingest_file.ingest_file``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from middleware.job.types import JOB_TYPES, JobType, NonEmpty, Payload
+from ops.settings.work import TypeOverrides
+
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class IngestFilePayload(Payload, frozen=True, kw_only=True):
+    """A file from the drop folder.
+
+    Attributes:
+        path: Where it is now, under IN1N.3OX.
+        name: Its name when it was dropped.
+        sha256: Hash of its content.
+        size_bytes: Size of its content.
+        note: Text that was dropped or sent with it.
+        folder: The folder below IN1N.3OX in which it was dropped, parts separated by slashes.
+        media_type: Media type, from its content and name.
+    """
+
+    path: NonEmpty
+    name: NonEmpty
+    sha256: Sha256
+    size_bytes: Annotated[int, Meta(ge=0)]
+    note: str | None = None
+    folder: str = ""
+    media_type: str = ""
+
+
+class IngestResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Result of ``ingest.file``.
+
+    Attributes:
+        action: The action that was carried out.
+        path: Where the file is now, relative to the workspace.
+        name: Name under which it was dropped.
+        folder: Folder in the drop folder in which it was dropped.
+        sha256: SHA-256 of its content.
+        size_bytes: Size of its content.
+        media_type: Its media type.
+        reason: Why this action.
+        by: Who decided: ``rule N``, ``PROVIDER/MODEL`` or ``default``.
+        made: Everything that was created, relative to the workspace.
+        note: The note dropped with it.
+        links: Subjects, names and addresses that the file is about.
+        priority: From 1 (first) to 10 (last).
+        remarks: What was refused or fell back to a default.
+    """
+
+    action: str
+    path: str
+    name: str
+    folder: str = ""
+    sha256: str
+    size_bytes: int
+    media_type: str
+    reason: str
+    by: str
+    made: list[str]
+    note: str | None = None
+    links: list[str] = []
+    priority: int = 5
+    remarks: list[str] = []
+
+
+JOB_TYPES.add(
+    JobType(
+        name="ingest.file",
+        summary="A file of the workspace to ingest; to upload one, use /v1/files.",
+        payload=IngestFilePayload,
+        result=IngestResult,
+        actor="actors.ingest_file:ingest_file",
+        limits=TypeOverrides(max_retries=6),
+        delivers=True,
+        title=("name",),
+        example={
+            "path": "/home/ada/cmd.bridge/IN1N.3OX/a.txt",
+            "name": "a.txt",
+            "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            "size_bytes": 0,
+        },
+    )
+)

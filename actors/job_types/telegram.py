@@ -1,0 +1,30 @@
+"""``telegram``: a message from an allowed Telegram chat. The actor is ``actors.ask.telegram``."""
+
+from __future__ import annotations
+
+from actors.job_types.ask import AskResult
+from middleware.job.types import JOB_TYPES, JobType, NonEmpty, Payload
+
+
+class TelegramPayload(Payload, frozen=True, kw_only=True):
+    """A message from an allowed Telegram chat."""
+
+    chat_id: int
+    text: NonEmpty
+    message_id: int | None = None
+    update_id: int | None = None
+
+
+JOB_TYPES.add(
+    JobType(
+        name="telegram",
+        summary="A message from a chat.",
+        payload=TelegramPayload,
+        result=AskResult,
+        actor="actors.ask:telegram",
+        delivers=True,
+        title=("text",),
+        answer="text",
+        example={"chat_id": 7, "text": "Why is the sky blue?"},
+    )
+)
