@@ -21,6 +21,8 @@ OWN = ("ops", "middleware", "actors", "ingress")
 JOB_TYPES = "actors.job_types"
 _FILE = os.path.abspath(__file__)
 _ROOT = os.path.dirname(_FILE)
+#: Below this, Python 3.11 would keep modules that it could compile only in part, and never start again.
+_FREE_MIN_BYTES = 4 * 1024 * 1024
 _REMEDY = "rename it, start from another directory, or start the workers with '3ox worker'"
 
 
@@ -104,12 +106,32 @@ def own_argv(*arguments: str) -> list[str]:
     return [sys.executable, "-P", _FILE, *arguments]
 
 
+def spare_full_disk() -> None:
+    """Write no compiled modules where their disk is almost full."""
+    try:
+        disk = os.statvfs(sys.pycache_prefix if sys.pycache_prefix else _ROOT)
+    except OSError:  # the folder does not exist yet
+        return
+    if disk.f_bavail * disk.f_frsize < _FREE_MIN_BYTES:
+        sys.dont_write_bytecode = True
+
+
 def main() -> None:
     """Run the command ``3ox`` with the arguments of this process and exit."""
     pin()
-    from ingress.cli.start import main as start
+    spare_full_disk()
+    try:
+        from ingress.cli.start import main as start
 
-    start()
+        start()
+    except EOFError as error:
+        if "marshal" not in str(error):
+            raise
+        cache = sys.pycache_prefix if sys.pycache_prefix else f"the folders __pycache__ below {_ROOT}"
+        sys.exit(
+            "3ox: The disk is full, or was when Python compiled the bridge: a compiled module is incomplete. "
+            f"Free some space and remove {cache}."
+        )
 
 
 def _run_module() -> None:
@@ -124,6 +146,7 @@ def _run_module() -> None:
 if __name__ in {"__main__", "__mp_main__"}:
     sys.modules["cmd_bridge"] = sys.modules[__name__]
     pin()
+    spare_full_disk()
 if __name__ == "__main__":
     if sys.argv[1:2] == ["-m"]:
         _run_module()

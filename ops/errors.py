@@ -9,6 +9,7 @@ the value at fault, and ends with a full stop. The remedy is one sentence in the
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -186,6 +187,13 @@ class StartFailed(BridgeError):
     """
 
 
+class DiskFull(BridgeError):
+    """The disk is full.
+
+    The message names the folder; free some space on its disk.
+    """
+
+
 class LeadershipLost(BridgeError):
     """Leadership was lost; the write was discarded.
 
@@ -244,3 +252,8 @@ class PolicyDenied(JobRefused):
     """
 
     exit_code = 2
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Return whether an error of the system means that the disk, or the user's quota of it, is full."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT}

@@ -15,7 +15,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from ops.environment import expand_home, variable
-from ops.errors import SettingsError
+from ops.errors import DiskFull, SettingsError, is_disk_full
 
 #: The path of a Unix socket is limited to 108 bytes on Linux and 104 on macOS, including the final zero; the
 #: store appends a suffix of its own while it binds.
@@ -140,6 +140,7 @@ class Workspace(Struct, frozen=True):
         """Create all missing directories, and make ``.3ox`` private.
 
         Raises:
+            DiskFull: The disk has no space for a directory.
             SettingsError: A directory cannot be created, or the socket's directory is not safe.
         """
         try:
@@ -151,6 +152,11 @@ class Workspace(Struct, frozen=True):
             for folder in (self.store_dir, self.run_dir, self.spool_dir, self.ledger_dir, self.keys_dir):
                 folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
+            if is_disk_full(error):
+                raise DiskFull(
+                    f"The disk is full: {error.filename} cannot be created.",
+                    remedy="Free some space, or set BRIDGE_HOME to a folder on another disk.",
+                ) from error
             raise SettingsError(
                 f"The workspace {str(self.home)!r} cannot be used: {error.strerror} ({error.filename}).",
                 remedy="Set BRIDGE_HOME to a writable directory.",

@@ -59,6 +59,7 @@ SLOW: dict[str, int] = {
     "tests/rest/test_descriptors.py": 6,
     "tests/rest/test_events.py": 5,
     "tests/cli/test_main.py": 7,
+    "tests/cli/test_start_checks.py": 15,
     "tests/cli/test_status.py": 5,
     "tests/cli/test_tree.py": 5,
     "tests/shell/test_prompt.py": 10,

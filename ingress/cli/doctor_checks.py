@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from ingress.cli.plugin_checks import check_plugins
+from ingress.cli.start_checks import START_CHECKS, START_FREE_MIN_BYTES
 from middleware.broker.type_directory import TypeDirectory
 from middleware.job.keys import Keys
 from middleware.job.reader import Reader
@@ -70,7 +71,7 @@ def run_checks(environ: Mapping[str, str] | None = None) -> Iterator[Finding]:
     source = loaded.workspace.settings_file
     yield Finding("settings", "ok", str(source) if source.exists() else f"defaults; {source} does not exist")
     checks: tuple[Callable[[LoadedSettings], Iterator[Finding]], ...] = (
-        _workspace,
+        _start,
         _log,
         _projects,
         _model,
@@ -99,23 +100,17 @@ def _platform() -> Finding:
     )
 
 
-def _workspace(loaded: LoadedSettings) -> Iterator[Finding]:
-    workspace = loaded.workspace
-    try:
-        workspace.create()
-    except BridgeError as error:
-        yield Finding("workspace", "bad", error.message, error.remedy)
-        return
-    closed = [folder for folder in (workspace.home, workspace.state_dir) if not os.access(folder, os.W_OK)]
-    if closed:
-        yield Finding("workspace", "bad", f"{closed[0]} is not writable", "Correct its owner or mode.")
-        return
-    free_bytes = shutil.disk_usage(workspace.home).free
-    free = f"{workspace.home}, {free_bytes / 1024**3:.1f} GiB free"
-    if free_bytes < DISK_FREE_MIN_BYTES:
-        yield Finding("workspace", "bad", free, "Free some space: the store cannot write to a full disk.")
-        return
-    yield Finding("workspace", "ok", free)
+def _start(loaded: LoadedSettings) -> Iterator[Finding]:
+    """Everything that stops ``3ox up`` before it starts a process."""
+    for name, check in START_CHECKS:
+        try:
+            yield Finding(name, "ok", check(loaded))
+        except BridgeError as error:
+            yield Finding(name, "bad", error.message, error.remedy)
+    free_bytes = shutil.disk_usage(loaded.workspace.home).free
+    if START_FREE_MIN_BYTES <= free_bytes < DISK_FREE_MIN_BYTES:
+        found = f"{free_bytes / 1024**2:.0f} MiB free"
+        yield Finding("disk space", "note", found, "Free some space: the store cannot write to a full disk.")
 
 
 def _log(loaded: LoadedSettings) -> Iterator[Finding]:
@@ -201,6 +196,9 @@ def _store(loaded: LoadedSettings) -> Iterator[Finding]:
         yield Finding(
             "store", "note" if expected else "bad", "not running" if expected else error.message, remedy
         )
+        # Which types a user's actors have is known when a worker has published them.
+        if not loaded.settings.actors:
+            yield from _unknown_types(loaded, TypeDirectory())
         return
     yield from _store_findings(url, information)
     yield from _workers(loaded, store)
@@ -253,6 +251,11 @@ def _store_findings(url: str, information: Mapping[str, str]) -> Iterator[Findin
 
 def _job_types(loaded: LoadedSettings, store: Any) -> Iterator[Finding]:
     types = TypeDirectory(Reader(store, loaded.settings.key_prefix).published_types)
+    yield from _unknown_types(loaded, types)
+
+
+def _unknown_types(loaded: LoadedSettings, types: TypeDirectory) -> Iterator[Finding]:
+    """A schedule or endpoint of a type that no worker carries: its jobs would be refused."""
     wanted = {f"schedule {row.id}": str(row.job.get("job_type")) for row in loaded.settings.schedule}
     wanted |= {f"endpoint {name}": row.job for name, row in loaded.settings.rest.endpoints.items()}
     for label, job_type in wanted.items():
@@ -260,7 +263,7 @@ def _job_types(loaded: LoadedSettings, store: Any) -> Iterator[Finding]:
             types.require(job_type)
         except InvalidJob as error:
             remedy = f"{error.remedy} Or start the worker that carries it: it publishes the type."
-            yield Finding(label, "note", error.message, remedy)
+            yield Finding(label, "bad", error.message, remedy)
 
 
 def _workers(loaded: LoadedSettings, store: Any) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ import click
 from ingress.core.terminal import nearest, note
 from ingress.core.version import version
 from ops.environment import variable
-from ops.errors import BridgeError, UsageProblem
+from ops.errors import BridgeError, UsageProblem, is_disk_full
 
 #: Command -> module of ``ingress.cli`` that holds it; the order is that of ``3ox --help``.
 MODULES = {
@@ -179,7 +179,9 @@ def exit_code_for(error: BaseException) -> int:
     if isinstance(error, OSError):
         _silence_streams(sys.stdout)
         place = "" if error.filename is None else f" ({error.filename})"
-        return _report(f"{error.strerror or error}{place}.", "", BridgeError.exit_code)
+        full = is_disk_full(error)
+        message = f"The disk is full{place}." if full else f"{error.strerror or error}{place}."
+        return _report(message, "Free some space." if full else "", BridgeError.exit_code)
     raise error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import socket
 import sys
 
@@ -24,6 +25,8 @@ _POLL_S = 0.02
 #: A worker ends up to this much later than its jobs: Dramatiq's loops wake once a second.
 _WORKER_STOP_SLACK_S = 5.0
 _STORE_STOP_TIMEOUT_S = 10.0
+#: Free space for compiled modules (30 MB) in the workspace.
+_BYTECODE_FREE_MIN_BYTES = 256 * 1024 * 1024
 
 
 def bridge_programs(loaded: LoadedSettings, store: EmbeddedValkey | None) -> list[Program]:
@@ -172,7 +175,8 @@ def worker_program(loaded: LoadedSettings, name: str, *, restart: bool = True, f
 def _environment(loaded: LoadedSettings) -> dict[str, str]:
     """Return what each program has in its environment in addition to the supervisor's."""
     environ = {"BRIDGE_HOME": str(loaded.workspace.home)}
-    if sys.dont_write_bytecode:
+    free_bytes = shutil.disk_usage(loaded.workspace.home).free
+    if sys.dont_write_bytecode and free_bytes > _BYTECODE_FREE_MIN_BYTES:
         # Without bytecode every restart compiles some 600 modules: 2 s instead of 0.6 s for the REST API. It
         # is kept in our private directory, since the user does not want it beside the sources.
         environ["PYTHONDONTWRITEBYTECODE"] = ""

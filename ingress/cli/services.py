@@ -56,10 +56,11 @@ def up(*, detach: bool, workers: int | None, threads: int | None) -> int:
     Starts the store, the workers, the station, the REST API with the dashboard, the scheduler and, with a
     token, the Telegram bot. Ctrl-C or '3ox down' stops all of them.
     """
+    from ingress.cli.start_checks import require_startable
+
     loaded = load_settings(overrides={"workers": workers, "threads": threads})
-    JOB_TYPES.require_settings(loaded.settings)
-    loaded.workspace.create()
     require_not_running(loaded.workspace)
+    require_startable(loaded)
     _require_store(loaded)
     with _first_token(loaded) as show_token:
         if detach:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ingress.cli.shared import json_option
-from ingress.core.status_report import QUEUE_STATES
+from ingress.core.status_report import QUEUE_STATES, with_configured
 from ingress.core.terminal import emit_json, note, print_fields, print_table
 from ingress.core.text import count_of, duration, one_line, short_id
 from ingress.dispatch import Bridge, bridge_status, connect
@@ -50,7 +50,7 @@ def _without_store(bridge: Bridge) -> dict[str, Any]:
         "queue": dict.fromkeys((*QUEUE_STATES, "ready", "dead")),
         "queues": {},
         "workers": [],
-        "daemons": [],
+        "daemons": with_configured(bridge.loaded, []),
         "spool": {"jobs": bridge.spooled()},
         "deliveries": {"waiting": None, "failed": None},
         "models": running_models(bridge.loaded.workspace),
@@ -108,7 +108,7 @@ def _print_status(found: dict[str, Any]) -> None:
                     one_line(str(daemon["name"])),
                     one_line(str(daemon["host"])),
                     str(daemon["pid"]),
-                    "healthy" if daemon["healthy"] else "not healthy",
+                    _health(daemon),
                     "-"
                     if daemon["heartbeat_age_s"] is None
                     else duration(daemon["heartbeat_age_s"]) + " ago",
@@ -116,6 +116,14 @@ def _print_status(found: dict[str, Any]) -> None:
                 for daemon in found["daemons"]
             ],
         )
+
+
+def _health(daemon: dict[str, Any]) -> str:
+    """Return the health of a daemon, with the reason why it does not run."""
+    if daemon["healthy"]:
+        return "healthy"
+    reason = one_line(str(daemon.get("reason", "")))
+    return f"not running: {reason}" if reason else "not healthy"
 
 
 def _carried(types: list[str]) -> str:

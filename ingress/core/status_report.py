@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import Any
 
@@ -12,9 +13,13 @@ from middleware.job.deliveries import undelivered
 from middleware.job.keys import DELIVER_QUEUE
 from middleware.job.records import utc, utc_now
 from ops.local_model.paths import running_models
+from ops.settings.load import LoadedSettings
+from ops.supervision.state_file import read_state
 
 #: The states that the status shows, in this order.
 QUEUE_STATES = ("queued", "scheduled", "held", "processing", "retrying", "failed")
+#: Programs of ``3ox up`` that are neither workers nor daemons of an interface.
+_NO_DAEMONS = frozenset({"store", "watchdog"})
 #: Workers and daemons listed at most.
 _WORKERS_MAX = 200
 
@@ -138,7 +143,46 @@ def _daemons(bridge: Bridge, members: list[str], leases: list[bytes], now_ms: in
             },
         )
     _mark_former_leaders(daemons)
+    daemons = with_configured(bridge.loaded, daemons)
     return sorted(daemons, key=lambda daemon: (daemon["name"], daemon["host"], daemon["pid"]))
+
+
+def with_configured(loaded: LoadedSettings, daemons: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the daemons and, not healthy, those that are configured and do not run, each with the reason.
+
+    Configured are those that ``3ox up`` on this host supervises; without it, the bot if there is a token, and
+    the scheduler if there are schedules. A daemon that keeps exiting may be alive at this moment.
+
+    Args:
+        loaded: The settings.
+        daemons: Those that have sent heartbeats.
+    """
+    state = read_state(loaded.workspace)
+    listed = list(daemons)
+    if state is None:
+        settings = loaded.settings
+        wanted = {"telegram": bool(settings.telegram_token), "clock": bool(settings.schedule)}
+        missing = [name for name, wants in wanted.items() if wants and not _runs(name, daemons)]
+        reason = "configured, and not running"
+        return listed + [_not_running(name, socket.gethostname(), 0, reason) for name in missing]
+    for program in state.programs:
+        if program.ready or program.name in _NO_DAEMONS or program.name.startswith("worker-"):
+            continue
+        pid = 0 if program.pid is None else program.pid
+        listed = [row for row in listed if (row["name"], row["pid"]) != (program.name, pid) or pid == 0]
+        reason = f"restarted {program.restarts} times" if program.restarts else "starting"
+        said = f": {program.said}" if program.said else ""
+        listed.append(_not_running(program.name, socket.gethostname(), pid, f"{reason}{said}"))
+    return listed
+
+
+def _runs(name: str, daemons: list[dict[str, Any]]) -> bool:
+    return any(row["name"] == name and row["healthy"] for row in daemons)
+
+
+def _not_running(name: str, host: str, pid: int, reason: str) -> dict[str, Any]:
+    entry = {"name": name, "host": host, "pid": pid, "healthy": False, "heartbeat_age_s": None}
+    return {**entry, "reason": reason}
 
 
 def _mark_former_leaders(daemons: list[dict[str, Any]]) -> None:

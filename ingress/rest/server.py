@@ -15,21 +15,18 @@ from typing import Any
 import uvicorn
 from litestar.concurrency import set_asyncio_executor
 
-from ingress.core.api_address import url_file, url_of
+from ingress.core.api_address import bind_api, url_file, url_of
 from ingress.core.daemon import Daemon
 from ingress.core.http.app_state import AppState
 from ingress.core.http.auth import Extension
 from ingress.rest.app import build_app
 from ops.environment import variable
-from ops.errors import StartFailed
 from ops.logs import get_logger
-from ops.settings.load import Settings
 from ops.tokens import Tokens
 
 #: Requests that use the store at the same time; more wait.
 THREADS = 16
 _HEARTBEAT_S = 1.0
-_BACKLOG = 1024
 #: asyncio reports each connection that it cannot accept, a thousand at once and again each second.
 _REPORT_INTERVAL_S = 60.0
 
@@ -89,7 +86,7 @@ def serve(daemon: Daemon, extensions: Sequence[Callable[[AppState], Extension]] 
         StartFailed: The server cannot listen on the address.
     """
     settings, address_file = daemon.loaded.settings, url_file(daemon.loaded.workspace)
-    listening = bind(settings)
+    listening = bind_api(settings)
     _show_first_token(daemon)
     app_state = AppState(daemon)
     set_asyncio_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="rest"))
@@ -136,33 +133,6 @@ async def _run(server: Server, daemon: Daemon, listening: socket.socket) -> None
         heartbeats.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await heartbeats
-
-
-def bind(settings: Settings) -> socket.socket:
-    """Return a socket that listens on the address of the settings.
-
-    Raises:
-        StartFailed: The address cannot be used.
-    """
-    host, port = settings.api_host, settings.api_port
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        # With the protocol: asyncio sets TCP_NODELAY only then, and without TCP_NODELAY answers on
-        # a kept-alive connection are 40 ms late.
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        # From here on connections wait, and are not refused, while the application starts.
-        listening.listen(_BACKLOG)
-    except OSError as error:
-        raise StartFailed(
-            f"The REST API cannot listen on {host}:{port}: {error.strerror}.",
-            remedy="Set BRIDGE_API_HOST or BRIDGE_API_PORT to another address; port 0 selects a free port.",
-        ) from error
-    listening.setblocking(False)
-    return listening
 
 
 def _show_first_token(daemon: Daemon) -> None:

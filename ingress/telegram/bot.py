@@ -28,7 +28,6 @@ log = get_logger(__name__)
 
 def serve(daemon: Daemon) -> None:
     """Run the bot until the daemon stops."""
-    daemon.ready()
     asyncio.run(_serve(daemon))
 
 
@@ -43,6 +42,8 @@ async def _serve(daemon: Daemon) -> None:
     if daemon.stopping.is_set():
         return
     bot = TelegramBot(daemon)
+    # It serves whether Telegram can be reached or not; what is wrong with the settings is known now.
+    daemon.ready()
     tasks = [asyncio.create_task(task) for task in bot.tasks()]
     stopped = asyncio.create_task(stop.wait())
     try:

@@ -37,6 +37,7 @@ from telegram.request import HTTPXRequest
 from ingress.telegram.rate_limiter import MessageRateLimiter, telegram_backoff
 from ops.environment import export
 from ops.errors import BridgeError
+from ops.http.client import EnvironmentTransport
 from ops.logs import get_logger
 from ops.settings.load import Settings
 
@@ -108,14 +109,16 @@ class TelegramClient:
 
     Attributes:
         rate: Rate limiter of sent and edited messages.
+
+    Raises:
+        SettingsError: A proxy or certificate variable of the environment is not valid.
     """
 
     def __init__(self, settings: Settings) -> None:
         # Without it the library logs a warning for every 429.
         export({"PTB_TIMEDELTA": "true"})
-        for name in ("httpx", "httpcore", "telegram"):
-            # At level INFO httpx logs every URL, token included.
-            logging.getLogger(name).setLevel(logging.WARNING)
+        # At level INFO it logs every URL, token included; ops.http does the same for httpx.
+        logging.getLogger("telegram").setLevel(logging.WARNING)
         self._token = settings.telegram_token
         self.rate = MessageRateLimiter(
             messages_per_s=settings.telegram_messages_per_s,
@@ -128,8 +131,10 @@ class TelegramClient:
             "pool_timeout": _TIMEOUT_S,
         }
         self._requests = (
-            _PollRequest(connection_pool_size=2, **timeouts),
-            HTTPXRequest(connection_pool_size=_CONNECTIONS, **timeouts),
+            _PollRequest(connection_pool_size=2, httpx_kwargs=_through_environment(2), **timeouts),
+            HTTPXRequest(
+                connection_pool_size=_CONNECTIONS, httpx_kwargs=_through_environment(_CONNECTIONS), **timeouts
+            ),
         )
         root = settings.telegram_api.rstrip("/")
         self._bot = Bot(
@@ -315,6 +320,11 @@ class TelegramClient:
     def redact(self, text: str) -> str:
         """Return a text with the token replaced."""
         return text.replace(self._token, "***")
+
+
+def _through_environment(connections_max: int) -> dict[str, Any]:
+    """Return options of the library's client that make it use the proxies of the environment."""
+    return {"transport": EnvironmentTransport(connections_max=connections_max), "trust_env": False}
 
 
 def _keyboard(buttons: Sequence[tuple[str, str]]) -> InlineKeyboardMarkup | None:

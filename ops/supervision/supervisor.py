@@ -8,6 +8,7 @@ final sweep; on macOS the sweep finds them by the mark in their environment.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import time
@@ -18,7 +19,7 @@ from typing import NamedTuple
 
 from ops.backoff import Backoff
 from ops.environment import for_child
-from ops.errors import BridgeError, SettingsError, StartFailed
+from ops.errors import BridgeError, DiskFull, SettingsError, StartFailed
 from ops.logs import get_logger
 from ops.processes import (
     become_subreaper,
@@ -44,6 +45,9 @@ EARLY_ENDS_MAX = 3
 _SAVE_AGAIN_S = 2.0
 #: Polling interval for the end of processes that are not our children.
 _ORPHAN_POLL_S = 0.05
+
+#: Text of ENOSPC in the output of any program.
+_DISK_FULL = os.strerror(errno.ENOSPC)
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -358,9 +362,9 @@ def _marked_processes(marks: Sequence[tuple[str, str]]) -> set[int]:
     return {pid for name, value in marks for pid in find_marked(name, value)}
 
 
-def _never_ready(running: RunningProgram, exit_code: int) -> StartFailed:
+def _never_ready(running: RunningProgram, exit_code: int) -> BridgeError:
     last_line = running.tail[-1] if running.tail else "no output"
-    return StartFailed(
-        f"{running.program.name} ended with exit code {exit_code} while starting: {last_line}",
-        remedy="See 3ox.log.",
-    )
+    message = f"{running.program.name} ended with exit code {exit_code} while starting: {last_line}"
+    if any(_DISK_FULL in line for line in running.tail):
+        return DiskFull(f"The disk is full: {message}", remedy="Free some space.")
+    return StartFailed(message, remedy="See 3ox.log.")

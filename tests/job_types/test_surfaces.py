@@ -178,11 +178,11 @@ def test_a_webhook_that_does_not_fit(api: Api, call: Client) -> None:
 
 
 def test_doctor_names_types_that_no_worker_has_published(api: Api) -> None:
-    """One note for each schedule and endpoint; it is not an error."""
+    """One line for each schedule and endpoint: their jobs would be refused."""
     found = json.loads(run_3ox("doctor", "--json", environ=api.environ).stdout)
     checks = found["checks"] if isinstance(found, dict) else found
     noted = {check["name"]: check["verdict"] for check in checks if "thumbnial" in check["found"]}
-    assert noted == {"schedule unpublished": "note", "endpoint unpublished": "note"}
+    assert noted == {"schedule unpublished": "bad", "endpoint unpublished": "bad"}
 
 
 def test_policy(call: Client) -> None:

@@ -7,12 +7,11 @@ import socket
 
 import pytest
 
-from ingress.core.api_address import url_of
+from ingress.core.api_address import bind_api, url_of
 from ingress.core.http.event_broadcast import BEHIND, QUEUE_MAX, Subscription
 from ingress.core.http.problems import ApiProblem
 from ingress.core.http.stream_limit import StreamLimit
 from ingress.rest.rate_limit import RateLimit
-from ingress.rest.server import bind
 from middleware.job.records import JobEvent
 from ops.errors import StartFailed
 from ops.settings.load import Settings
@@ -66,13 +65,13 @@ def test_a_stream_that_falls_behind_is_told() -> None:
 
 def test_the_socket_knows_its_protocol() -> None:
     """Or asyncio would not set TCP_NODELAY, and every answer on a kept connection came 40 ms late."""
-    listening = bind(Settings(api_port=0))
+    listening = bind_api(Settings(api_port=0))
     assert listening.proto == socket.IPPROTO_TCP
     port = listening.getsockname()[1]
     with pytest.raises(StartFailed, match="cannot listen"):
-        bind(Settings(api_port=port))
+        bind_api(Settings(api_port=port))
     listening.close()
-    bind(Settings(api_port=port)).close()
+    bind_api(Settings(api_port=port)).close()
 
 
 def test_addresses_are_shown_as_they_are_called() -> None:

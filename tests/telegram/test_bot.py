@@ -8,6 +8,7 @@ from pathlib import Path
 from ingress.demo.bot_api import BotApi, broken, dropped, flood, units
 from ingress.telegram.update_handler import job_id_for
 from tests.fake_openai import answers, hangs
+from tests.proxy import Proxy
 from tests.support import eventually, run_3ox
 from tests.telegram.conftest import Scene
 from tests.telegram.running import ADMIN, CHAT, GROUP, OTHER_CHAT, STRANGER
@@ -251,3 +252,18 @@ def test_the_same_update_always_becomes_the_same_job() -> None:
     first = job_id_for("1", 7, 1_700_000_000_000)
     assert first == job_id_for("1", 7, 1_700_000_000_000)
     assert len({job_id_for("1", number, 1_700_000_000_000) for number in range(1000)}) == 1000
+
+
+def test_the_bot_api_is_reached_through_a_socks_proxy(own: Scene) -> None:
+    """With a name that only the proxy can resolve, and the NO_PROXY that desktops set."""
+    with Proxy(int(own.api.url.rpartition(":")[2])) as proxy:
+        own.bot.environ |= {
+            "ALL_PROXY": f"socks5://{proxy.place}",
+            "NO_PROXY": "localhost,[::1]",
+            "BRIDGE_TELEGRAM_API": "http://api.telegram.test",
+        }
+        own.bot.start()
+        update_id = own.api.say(CHAT, "/help")
+        await_reply(own.api, CHAT, update_id, "Send a message to ask a question")
+        assert {taken.target for taken in proxy.taken} == {"api.telegram.test:80"}
+        assert own.bot.stop() == 0
