@@ -21,6 +21,8 @@ from ops.environment import for_child
 
 LINUX = sys.platform.startswith("linux")
 _PR_SET_PDEATHSIG = 1
+#: Of the kernel: the parent of its own threads, which have no program.
+_KTHREADD = 2
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.02
 #: A process ends at once after SIGKILL, unless the kernel holds it in a system call.
@@ -152,6 +154,44 @@ def marked(name: str, *, also: str = "") -> dict[int, str]:
                 if hits and (not needed or needed in parts):
                     found[pid] = os.fsdecode(hits[0][len(wanted) :])
     return found
+
+
+def command_line(pid: int) -> bytes:
+    """Return the command line of a process as the kernel has it; empty if it cannot be read."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123
+        return file.read()
+    return b""
+
+
+def find_forked(name: str, command: bytes) -> tuple[list[int], bool]:
+    """Return the pids of what was forked from a process and does not run a program of its own yet.
+
+    Args:
+        name: Name of a file that the process had mapped into its memory, unique on this host: what is forked
+            has it mapped too.
+        command: Command line of the process; empty if it is not known.
+
+    Returns:
+        Beside the pids: whether some process is about to run a program, so that it has neither the memory of
+        its parent any more nor an environment yet.
+    """
+    wanted, found, starting = os.fsencode(name), [], False
+    for pid in _proc_pids() if LINUX else ():
+        own = command_line(pid)
+        if own == b"":
+            process = _process(pid)
+            starting |= (
+                process is not None
+                and not process.zombie
+                and _KTHREADD not in (pid, process.parent)
+                and command_line(pid) == b""
+            )
+        elif command in (b"", own) and pid != os.getpid():
+            # The process may have ended since it was listed, or belong to another user.
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", "rb") as file:  # noqa: PTH123
+                if wanted in file.read():
+                    found.append(pid)
+    return found, starting
 
 
 def stop_processes(

@@ -25,6 +25,7 @@ from pathlib import Path
 from middleware.broker.admission import make_scripts
 from middleware.broker.outage import Outage
 from middleware.broker.scripts import Scripts
+from middleware.broker.started_processes import started_by
 from middleware.broker.transitions import Settlement
 from middleware.broker.vitals import VitalsReading, WatchdogPaths, read_vitals, watchdog_paths
 from middleware.job.keys import Keys
@@ -34,7 +35,7 @@ from ops.environment import variable
 from ops.errors import BridgeError, StartFailed
 from ops.lockfile import await_lock, try_lock
 from ops.logs import configure_logging, get_logger
-from ops.processes import find_marked, pid_alive, set_parent_death_signal, stop_processes, wait_ended
+from ops.processes import command_line, pid_alive, set_parent_death_signal, stop_processes, wait_ended
 from ops.settings.load import LoadedSettings, load_settings
 from ops.store.client import Store
 from ops.threads import start_duty
@@ -60,6 +61,7 @@ class WatchedWorker:
         self.worker_id = worker_id
         self.pid = pid
         self.path = path
+        self.command = b""
         self.pidfd: int | None = None
         self.stop_sent_s: float | None = None
         self.unknown: set[tuple[str, str]] = set()
@@ -190,6 +192,7 @@ class Watchdog:
         if worker.pidfd is None or not pid_alive(reading.pid, started):
             self._died(worker)
             return
+        worker.command = command_line(reading.pid)
         self._selector.register(worker.pidfd, selectors.EVENT_READ, lambda _: self._died(worker))
 
     def _await_end(self, worker: WatchedWorker) -> None:
@@ -222,7 +225,7 @@ class Watchdog:
             log.warning(
                 "worker.died", worker_id=worker.worker_id, worker_pid=worker.pid, jobs=len(reading.jobs)
             )
-            stop_processes(lambda: find_marked("BRIDGE_WORKER_ID", worker.worker_id), grace_s=0.0)
+            stop_processes(lambda: started_by(worker.worker_id, worker.command), grace_s=0.0)
             started = {job.job_id for job in reading.jobs}
             # The store may process a fetch that the worker sent before it died after the first recovery.
             if self._recover(worker, started) and not self._stopping.wait(_STRAGGLER_S):

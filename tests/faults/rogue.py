@@ -4,6 +4,7 @@ gil:S       stay in one C call for S seconds and hold the interpreter lock all t
 die         end the worker process with SIGKILL
 deaf        end the thread that fetches jobs
 touch:PATH  append a line to a file
+fork:PATH   fork a process that waits before it would run a program, write its pid to a file, and stay
 """
 
 from __future__ import annotations
@@ -33,6 +34,13 @@ def misbehave(payload: HeartbeatPayload) -> None:
         for thread in threading.enumerate():
             if type(thread).__name__ == "ConsumerThread" and thread.ident is not None:
                 raise_thread_exception(thread.ident, SystemExit)  # type: ignore[no-untyped-call]
+    elif what == "fork":
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+            os._exit(0)
+        Path(argument).write_text(f"{child}\n")
+        threading.Event().wait(60)
     elif what == "touch":
         with Path(argument).open("a") as file:
             file.write(f"{current_job().job_id} {time.time()}\n")

@@ -73,6 +73,19 @@ def test_a_killed_worker_is_noticed_at_once_and_its_children_are_gone(
         assert wait_for(receipt.job_id, timeout_s=10).status == "completed"
 
 
+def test_a_process_that_was_just_forked_is_ended_with_its_worker(
+    own: Bridge, own_environ: dict[str, str], tmp_path: Path
+) -> None:
+    """The worker is killed between fork and exec: the process has neither program nor mark of its own yet."""
+    file = tmp_path / "pid"
+    environ = {**own_environ, "PYTHONPATH": str(REPOSITORY)}
+    dispatch("heartbeat", {"nonce": f"fork:{file}"}, max_retries=0)
+    with running_worker(own, environ, name="forking", module=ROGUE) as worker:
+        eventually(lambda: file.exists() and file.read_text().endswith("\n"))
+        worker.kill()
+        eventually(lambda: not pid_alive(int(file.read_text())), 5.0)
+
+
 def test_code_that_holds_the_interpreter_lock_keeps_its_lease(
     own: Bridge, own_environ: dict[str, str]
 ) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
+import signal
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from ops.processes import (
+    command_line,
     descendants,
+    find_forked,
     find_marked,
     group_members,
     pid_alive,
@@ -165,3 +170,34 @@ def test_listing_through_ps_agrees(mark: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.undo()
     root.kill()
     root.wait()
+
+
+@linux_only
+def test_found_by_what_it_has_mapped_until_it_runs_a_program(tmp_path: Path) -> None:
+    """A forked process has the memory of its parent, and another one after exec."""
+    name = f"mapped-{uuid.uuid4().hex}"
+    command = command_line(os.getpid())
+    with (tmp_path / name).open("w+b") as file:
+        file.write(b"x")
+        file.flush()
+        memory = mmap.mmap(file.fileno(), 1)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(writer)
+            os.read(reader, 1)  # returns when the parent closes the other end
+            os.execvp("sleep", ["sleep", "60"])  # noqa: S606
+        assert find_forked(name, command)[0] == find_forked(name, b"")[0] == [child]
+        assert find_forked(name, b"another")[0] == []
+        os.close(writer)
+        eventually(lambda: find_forked(name, b"")[0] == [])
+        memory.close()
+    os.close(reader)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+@linux_only
+def test_nothing_is_starting_after_a_while() -> None:
+    """Threads of the kernel, zombies and running programs do not count."""
+    eventually(lambda: not find_forked("no such file", b"no such command")[1])
