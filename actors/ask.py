@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from actors.context import current_job, settings
-from actors.job_types.ask import AskPayload, AskResult
+from actors.job_types.ask import AskPayload
 from actors.job_types.telegram import TelegramPayload
 from actors.llm.budget import BudgetSpent
 from actors.llm.fallback import Answer, ask_in_order, job_ask_options
 from actors.llm.memory import recall
 from actors.llm.provider import AskRequest, Message
 from actors.llm.provider_selection import choose
+from actors.llm.results import AskResult
 
 
 def ask(payload: AskPayload) -> AskResult:

@@ -12,12 +12,12 @@ import msgspec
 
 from actors.context import current_job, settings
 from actors.ingest.actions import ActionContext
-from actors.ingest.decision import Decision, decide_by_rules, default_decision
+from actors.ingest.decision import Decision, IngestResult, decide_by_rules, default_decision
 from actors.ingest.executor import ActionExecutor
 from actors.ingest.journal import Journal, read_journal
 from actors.ingest.model_decision import decide_by_model
 from actors.ingest.paths import parts_of, require_name
-from actors.job_types.ingest_file import IngestFilePayload, IngestResult
+from actors.job_types.ingest_file import IngestFilePayload
 from ops.drop_folder_layout import claim_folder, failed_folder
 from ops.errors import JobRefused
 from ops.files import as_job_error, digest_of

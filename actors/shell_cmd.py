@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from actors.context import settings
-from actors.job_types.shell_cmd import CommandResult, ShellCmdPayload
+from actors.job_types.shell_cmd import ShellCmdPayload
 from actors.process.command import run_command
+from actors.process.results import CommandResult
 
 
 def shell_cmd(payload: ShellCmdPayload) -> CommandResult:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from actors.context import current_job, settings
-from actors.job_types.shell_cmd import CommandResult
-from actors.job_types.task_custom import Changes, TaskCustomPayload, TaskResult, TrackResult
+from actors.job_types.task_custom import TaskCustomPayload
 from actors.process.child import CommandFailed, job_marks
 from actors.process.command import run_command
 from actors.process.git import GitFailed
+from actors.process.results import Changes, CommandResult, TaskResult, TrackResult
 from actors.process.track import follow_process, tracked_process
 from actors.process.worktree import Worktree, prune
 from middleware.broker.admission_rules import find_project

@@ -43,6 +43,42 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
     notes: list[str] = []
 
 
+class IngestResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Result of ``ingest.file``.
+
+    Attributes:
+        action: The action that was carried out.
+        path: Where the file is now, relative to the workspace.
+        name: Name under which it was dropped.
+        folder: Folder in the drop folder in which it was dropped.
+        sha256: SHA-256 of its content.
+        size_bytes: Size of its content.
+        media_type: Its media type.
+        reason: Why this action.
+        by: Who decided: ``rule N``, ``PROVIDER/MODEL`` or ``default``.
+        made: Everything that was created, relative to the workspace.
+        note: The note dropped with it.
+        links: Subjects, names and addresses that the file is about.
+        priority: From 1 (first) to 10 (last).
+        remarks: What was refused or fell back to a default.
+    """
+
+    action: str
+    path: str
+    name: str
+    folder: str = ""
+    sha256: str
+    size_bytes: int
+    media_type: str
+    reason: str
+    by: str
+    made: list[str]
+    note: str | None = None
+    links: list[str] = []
+    priority: int = 5
+    remarks: list[str] = []
+
+
 @functools.lru_cache(maxsize=256)
 def day_of(job_id: str) -> datetime:
     """Return the creation time of a job, UTC."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from actors.job_types.ask import AskResult
 from middleware.job.types import JOB_TYPES, JobType, NonEmpty, Payload
 
 
@@ -20,7 +19,7 @@ JOB_TYPES.add(
         name="telegram",
         summary="A message from a chat.",
         payload=TelegramPayload,
-        result=AskResult,
+        result="actors.llm.results:AskResult",
         actor="actors.ask:telegram",
         delivers=True,
         title=("text",),

@@ -10,9 +10,9 @@ import msgspec
 from msgspec import Struct
 
 from actors.context import current_job, settings
-from actors.job_types.ask import Fallback
 from actors.llm.budget import JobBudget
 from actors.llm.provider import AskRequest, Provider, ProviderUnavailable, Usage
+from actors.llm.results import Fallback
 from ops.errors import JobFailed, JobParked, JobRefused
 
 

@@ -16,10 +16,10 @@ import msgspec
 from msgspec import Struct
 
 from actors.context import settings
-from actors.job_types.ask import Fallback
 from actors.llm.fallback import Answer, AskOptions, ask_in_order, job_ask_options
 from actors.llm.provider import AskRequest, Message, Provider
 from actors.llm.provider_selection import choose
+from actors.llm.results import Fallback
 from ops.errors import JobFailed
 
 #: Characters of an invalid answer that are sent to the model again, and that an error quotes.

@@ -21,9 +21,9 @@ from typing import NoReturn
 from msgspec import Struct
 
 from actors.context import JobContext, current_job
-from actors.job_types.shell_cmd import CommandResult
 from actors.process.pipes import ChildPipes, Piece, WakePipe
 from actors.process.process_group import GroupTermination, ProcessGroup
+from actors.process.results import CommandResult
 from ops.environment import variable
 from ops.errors import JobFailed, JobParked, JobRefused
 

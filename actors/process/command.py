@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from actors.context import StreamName, current_job, settings
-from actors.job_types.shell_cmd import CommandResult
 from actors.process.child import Child, CommandFailed
 from actors.process.output import OutputLimit, ProgressLines, Tail
+from actors.process.results import CommandResult
 from ops.environment import selected
 
 

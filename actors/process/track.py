@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from actors.context import current_job
-from actors.job_types.task_custom import TrackResult
 from actors.process.pipes import WakePipe
+from actors.process.results import TrackResult
 from middleware.job.schema import Job
 from ops.errors import JobRefused
 from ops.processes import LINUX, pid_alive, process_start_time

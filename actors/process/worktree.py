@@ -19,8 +19,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from actors.job_types.task_custom import Changes
 from actors.process.git import Git, GitFailed
+from actors.process.results import Changes
 from middleware.job.ids import ID_LENGTH
 from ops.errors import JobFailed, JobRefused
 from ops.lockfile import try_lock

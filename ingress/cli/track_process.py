@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from actors.context import set_settings
-from actors.job_types.task_custom import TrackResult
+from actors.process.results import TrackResult
 from actors.process.track import TrackedProcess, follow_process
 from ingress.core.bridge import connect
 from middleware.broker.single_job_worker import SingleJobWorker

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Annotated, Any, Protocol
 
@@ -10,7 +11,6 @@ import msgspec
 from msgspec import Meta, Struct
 
 from middleware.job.base import Job, Name
-from middleware.job.declaring_modules import DeclaringModules
 from middleware.job.json_schema import validate
 from middleware.job.keys import QUEUE
 from ops.errors import InvalidJob, SettingsError
@@ -49,9 +49,9 @@ class JobType(Struct, frozen=True, kw_only=True):
         name: What clients, settings and logs call it.
         summary: One line for lists and for the REST schema.
         payload: What its actor needs; None for a user's actor, whose payload is a mapping.
-        result: What its actor returns.
-        actor: What its actor runs, a function of the payload; or where it is, ``MODULE:FUNCTION``, if its
-            module takes more than a few milliseconds to import. None for a user's actor.
+        result: Type of what its actor returns, or where it is: ``MODULE:NAME``.
+        actor: What its actor runs, a function of the payload; or where it is, ``MODULE:NAME``, if its module
+            takes more than a few milliseconds to import. None for a user's actor.
         queue: Queue that its jobs go to.
         priority: Priority of its jobs unless they have their own; None: the general default.
         origin: ``built-in``, or the module that declares the actor.
@@ -99,13 +99,14 @@ class JobType(Struct, frozen=True, kw_only=True):
         Raises:
             LookupError: It is a user's actor, whose function only its broker knows.
         """
-        if isinstance(self.actor, str):
-            module, _, name = self.actor.partition(":")
-            found: Callable[[Any], Any] = getattr(import_module(module), name)
-            return found
         if self.actor is None:
             raise LookupError(f"the job type {self.name!r} names no function")
-        return self.actor
+        found: Callable[[Any], Any] = _imported(self.actor)
+        return found
+
+    def result_type(self) -> Any:
+        """Return the type of what its actor returns; None if that is not known."""
+        return _imported(self.result)
 
     def struct(self, base: type[Struct], ending: str) -> type[Any]:
         """Return a new struct, tagged with the name, that has the payload of this type.
@@ -169,6 +170,61 @@ class JobType(Struct, frozen=True, kw_only=True):
         if self.signature is not None:
             return self.signature.json_schema()
         return {"type": "object"} if self.schema is None else self.schema
+
+
+def _imported(place: Any) -> Any:
+    """Return what a declaration names as ``MODULE:NAME``; anything else as it is."""
+    if not isinstance(place, str):
+        return place
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+class DeclaringModules:
+    """The modules of one package; each declares the job type of its name.
+
+    Args:
+        package: Name of the package; imported at the first use.
+    """
+
+    def __init__(self, package: str) -> None:
+        self._package = package
+        self._modules: frozenset[str] | None = None
+
+    def load(self, job_type: str) -> None:
+        """Import the module that declares a job type, if there is one."""
+        if _module_of(job_type) in self._names():
+            import_module(f"{self._package}.{_module_of(job_type)}")
+
+    def load_all(self, declared: Callable[[], Collection[str]]) -> None:
+        """Import all modules.
+
+        Args:
+            declared: Returns the names of the types that have been declared.
+
+        Raises:
+            ValueError: A module declares no type of its name.
+        """
+        for module in sorted(self._names()):
+            import_module(f"{self._package}.{module}")
+        missing = self._names() - {_module_of(name) for name in declared()}
+        if missing:
+            raise ValueError(
+                f"{self._package}.{min(missing)} declares no job type of its name; the type 'a.b' is declared"
+                " in a_b.py"
+            )
+
+    def _names(self) -> frozenset[str]:
+        if self._modules is None:
+            found = (name for folder in import_module(self._package).__path__ for name in os.listdir(folder))  # noqa: PTH208 (importing pathlib takes 5 ms)
+            self._modules = frozenset(
+                name[:-3] for name in found if name.endswith(".py") and not name.startswith("_")
+            )
+        return self._modules
+
+
+def _module_of(job_type: str) -> str:
+    return job_type.replace(".", "_").replace("-", "_")
 
 
 class JobTypes:

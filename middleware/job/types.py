@@ -11,8 +11,7 @@ from typing import Annotated
 from msgspec import Meta
 
 import cmd_bridge
-from middleware.job.declaring_modules import DeclaringModules
-from middleware.job.registry import JobType, JobTypes, Payload
+from middleware.job.registry import DeclaringModules, JobType, JobTypes, Payload
 
 __all__ = ["DELIVER", "JOB_TYPES", "NO_RETRY", "JobType", "NonEmpty", "Payload"]
 

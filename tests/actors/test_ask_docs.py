@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from actors.job_types.ask import AskResult
 from actors.llm.plugin_providers import OWN_PROVIDERS
+from actors.llm.results import AskResult
 from ingress.cli.main import MODULES
 from middleware.context import set_current_job
 from ops.settings.ask import AskSettings, BudgetSettings, LocalSettings
