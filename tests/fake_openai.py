@@ -177,10 +177,14 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.fake.requests.append(Received(path=self.path, headers=headers, body=body))
-        reply = self.server.fake.next_reply(body["messages"][-1]["content"])
+        self.close_connection = True
+        self.answer(body)
+
+    def answer(self, body: dict[str, Any]) -> None:
+        """Send the next reply."""
+        reply = self.server.fake.next_reply(_text_of(body["messages"][-1]["content"]))
         if reply.delay_s:
             self.server.fake.closing.wait(reply.delay_s)
-        self.close_connection = True
         if reply.status != 200:
             self._error(reply)
         elif reply.raw:
@@ -267,6 +271,11 @@ class Handler(BaseHTTPRequestHandler):
             "choices": [{"index": 0, "message": message, "finish_reason": reply.finish_reason}],
             "usage": _usage(reply),
         }
+
+
+def _text_of(content: str | list[dict[str, Any]]) -> str:
+    """Return the text of a message, which may be in parts."""
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
 def _usage(reply: Reply) -> dict[str, int]:

@@ -123,7 +123,7 @@ def _ask(provider: Provider, request: AskRequest, options: AskOptions, fallbacks
     """
     reservation = options.budget.reserve(provider, request)
     buffer = _AnswerBuffer(options.write, options.limit_bytes)
-    settled = False
+    settled, used = False, None
     try:
         # Closed here, so that an error on our side ends the exchange with the provider at once.
         stream = cast("Generator[str | Usage]", provider.stream(reservation.request))
@@ -132,10 +132,12 @@ def _ask(provider: Provider, request: AskRequest, options: AskOptions, fallbacks
                 buffer.add(item)
         if buffer.usage is None:
             raise LookupError(f"the provider {provider.name} ended without its usage")
+        buffer.require_text(provider.name)
         cost = options.budget.settle(reservation, buffer.usage, buffer.text)
         settled = True
     except ProviderUnavailable as error:
-        if buffer.text != "":
+        used = error.usage
+        if not buffer.is_blank:
             # The text is on the user's screen already; the next attempt must not look like its continuation.
             options.write("\n")
             options.note(f"3ox: {provider.name} stopped in the middle; the answer above is incomplete.")
@@ -145,7 +147,7 @@ def _ask(provider: Provider, request: AskRequest, options: AskOptions, fallbacks
         raise
     finally:
         if not settled:
-            options.budget.settle(reservation, None, buffer.text)
+            options.budget.settle(reservation, used, buffer.text)
     answer = Answer(
         text=buffer.text,
         provider=provider.name,
@@ -174,6 +176,19 @@ class _AnswerBuffer:
     @property
     def text(self) -> str:
         return "".join(self._parts)
+
+    @property
+    def is_blank(self) -> bool:
+        return all(part.isspace() or part == "" for part in self._parts)
+
+    def require_text(self, provider: str) -> None:
+        """Check that the complete answer has a text.
+
+        Raises:
+            ProviderUnavailable: It is empty, or white space.
+        """
+        if self.is_blank:
+            raise ProviderUnavailable(f"{provider} gave an empty answer.", usage=self.usage)
 
     def add(self, item: str | Usage) -> None:
         if isinstance(item, Usage):

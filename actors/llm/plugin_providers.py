@@ -19,10 +19,11 @@ from actors.llm.provider import Provider
 from ops.errors import JobRefused
 from ops.plugins import PluginError, load_plugins, require_callable
 from ops.settings.load import LoadedSettings
+from ops.settings.model_services import SERVICES
 
 #: Our own providers, in the order in which they are tried unless ``[ask] providers`` sets another; ``local``
 #: is used only if no other is configured.
-OWN_PROVIDERS = ("openai", "anthropic", "ollama", "command", "local")
+OWN_PROVIDERS = (*SERVICES, "command", "local")
 _ATTRIBUTES = ("name", "model", "free", "note", "answer_max_tokens", "stream")
 
 

@@ -103,8 +103,17 @@ class ProviderUnavailable(JobFailed):
 
     Parameters:
         retry_after_s: Time until a retry that the provider named, in seconds; None if it named none.
+        usage: What the failed answer has used, as reported by the provider; None if it reported none.
     """
 
-    def __init__(self, message: str = "", *, remedy: str = "", retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        remedy: str = "",
+        retry_after_s: float | None = None,
+        usage: Usage | None = None,
+    ) -> None:
         super().__init__(message, remedy=remedy)
         self.retry_after_s = retry_after_s
+        self.usage = usage

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
-from typing import NoReturn, TypedDict
+from collections.abc import Sequence
+from typing import NoReturn
 
-from actors.llm import anthropic_http, openai_http
 from actors.llm.local_command import CommandProvider, program_name
 from actors.llm.local_offline import LocalProvider
+from actors.llm.model_provider import ModelProvider
+from actors.llm.model_server import ModelServer
+from actors.llm.ollama_host import ollama_url
 from actors.llm.plugin_providers import OWN_PROVIDERS, make_provider, provider_plugins
 from actors.llm.prices import warm_prices
 from actors.llm.provider import Provider
@@ -16,9 +18,8 @@ from ops.environment import variable
 from ops.errors import JobRefused, SettingsError
 from ops.local_model.client import INSTALL, model_file
 from ops.plugins import why_broken
-from ops.settings.load import AnthropicSettings, LoadedSettings, OllamaSettings, OpenAISettings
-
-_OLLAMA_PORT = 11434
+from ops.settings.load import LoadedSettings
+from ops.settings.model_services import SERVICES, OllamaSettings, is_configured, service_key
 
 
 class NoProvider(JobRefused):
@@ -68,73 +69,37 @@ def choose(loaded: LoadedSettings, wanted: str | None, *, fit_to_decide: bool = 
     return providers
 
 
-class _Access(TypedDict):
-    """Connection parameters of a service."""
-
-    base_url: str
-    model: str
-    key: str
-    silence_s: float
-    key_variable: str
-
-
-def _access(
-    values: OpenAISettings | AnthropicSettings, url_variable: str, official_url: str
-) -> _Access | None:
-    """Return the connection parameters of a service; None if neither key nor base URL is set."""
-    key, base_url = _environ(values.api_key_env), _first(values.base_url, _environ(url_variable))
-    if key == "" and base_url == "":
-        return None
-    return _Access(
-        base_url=_first(base_url, official_url),
-        model=values.model,
-        key=key,
-        silence_s=values.timeout_s,
-        key_variable=values.api_key_env,
-    )
-
-
-def _openai(loaded: LoadedSettings) -> Provider | None:
-    access = _access(loaded.settings.ask.openai, "OPENAI_BASE_URL", openai_http.OFFICIAL_BASE_URL)
-    return None if access is None else openai_http.OpenAIProvider(**access)
-
-
-def _anthropic(loaded: LoadedSettings) -> Provider | None:
+def _service(name: str, loaded: LoadedSettings) -> Provider | None:
+    """Return the provider for a service; None if it is not configured."""
     ask = loaded.settings.ask
-    access = _access(ask.anthropic, "ANTHROPIC_BASE_URL", anthropic_http.OFFICIAL_BASE_URL)
-    return (
-        None
-        if access is None
-        else anthropic_http.AnthropicProvider(**access, answer_max_tokens=ask.answer_max_tokens)
-    )
-
-
-def _ollama(loaded: LoadedSettings) -> Provider | None:
-    values = loaded.settings.ask.ollama
-    host = _environ("OLLAMA_HOST")
-    if values is None and host == "":
+    if not is_configured(ask, name):
         return None
-    values = OllamaSettings() if values is None else values
-    return openai_http.OpenAIProvider(
-        base_url=f"{_ollama_url(_first(values.base_url, host))}/v1",
-        model=values.model,
-        key="",
-        silence_s=values.timeout_s,
-        name="ollama",
-        free=True,
+    service, table = SERVICES[name], getattr(ask, name)
+    if table is None:
+        table = OllamaSettings()
+    base_url = _first(table.base_url, variable(service.url_variable) if service.url_variable else "")
+    official = base_url in ("", service.url)
+    if name == "ollama":
+        base_url = f"{ollama_url(base_url).removesuffix('/v1')}/v1"
+    base_url = _first(base_url, service.url).rstrip("/")
+    if service.protocol == "anthropic":
+        base_url = base_url.removesuffix("/v1")
+    return ModelProvider(
+        ModelServer(
+            protocol=service.protocol,
+            base_url=base_url,
+            key=service_key(ask, name),
+            key_variable=getattr(table, "api_key_env", ""),
+            silence_s=table.timeout_s,
+            official=official and name == "openai",
+            region=getattr(table, "region", ""),
+        ),
+        name=name,
+        model=table.model,
+        free=service.free,
+        # Anthropic's protocol requires a limit.
+        answer_max_tokens=ask.answer_max_tokens if service.protocol == "anthropic" else None,
     )
-
-
-def _ollama_url(host: str) -> str:
-    """Return the URL for an OLLAMA_HOST, which may be a URL, ``host:port``, ``host`` or ``:port``."""
-    scheme, given, address = host.rpartition("://")
-    address = address.rstrip("/").removesuffix("/v1")
-    name, colon, port = address.rpartition(":") if not address.endswith("]") else (address, "", "")
-    if not (colon and port.isdecimal()):
-        name, port = address, "" if given else str(_OLLAMA_PORT)
-    # OLLAMA_HOST of a server may be a wildcard address, which clients cannot use.
-    name = "127.0.0.1" if name in ("", "0.0.0.0", "[::]") else name  # noqa: S104
-    return f"{_first(scheme, 'http')}://{name}{':' if port else ''}{port}"
 
 
 def _command(loaded: LoadedSettings) -> Provider | None:
@@ -156,21 +121,12 @@ def _local(loaded: LoadedSettings) -> Provider | None:
     return None if path is None else LocalProvider(loaded, path)
 
 
-_MAKERS: dict[str, Callable[[LoadedSettings], Provider | None]] = {
-    "openai": _openai,
-    "anthropic": _anthropic,
-    "ollama": _ollama,
-    "command": _command,
-    "local": _local,
-}
-
-
 def _make(name: str, loaded: LoadedSettings) -> Provider | None:
-    return _MAKERS[name](loaded) if name in _MAKERS else make_provider(name, loaded)
-
-
-def _environ(name: str) -> str:
-    return variable(name)
+    if name in SERVICES:
+        return _service(name, loaded)
+    if name == "command":
+        return _command(loaded)
+    return _local(loaded) if name == "local" else make_provider(name, loaded)
 
 
 def _first(*texts: str) -> str:
@@ -180,10 +136,12 @@ def _first(*texts: str) -> str:
 
 def _how_to(name: str, loaded: LoadedSettings) -> str:
     file, ask = loaded.workspace.settings_file, loaded.settings.ask
+    key_variable = getattr(getattr(ask, name, None), "api_key_env", "")
+    if key_variable != "":
+        other = " (and OPENAI_BASE_URL for another server)" if name == "openai" else ""
+        return f"Set {key_variable}{other} in the environment of the workers."
     remedies = {
-        "openai": f"Set {ask.openai.api_key_env} (and OPENAI_BASE_URL for another server) in the environment"
-        " of the workers.",
-        "anthropic": f"Set {ask.anthropic.api_key_env} in the environment of the workers.",
+        "bedrock": f"Add [ask.bedrock] to {file}.",
         "ollama": f"Set OLLAMA_HOST in the environment of the workers, or add [ask.ollama] to {file}.",
         "command": f'Add [ask.command] with argv = ["PROGRAM", ...] to {file}.',
         "local": f"Install the offline model: {INSTALL}.",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import socket
 import ssl
@@ -20,7 +19,7 @@ import httpx
 from msgspec import Struct
 
 from ops.errors import InvalidUrl, RequestFailed
-from ops.http.environment import HttpEnvironment, ProxySetting, http_environment
+from ops.http.environment import HttpEnvironment, ProxySetting, http_environment, shared_ssl_context
 
 #: Default timeout of each step: connect, send, receive.
 TIMEOUT_S = 30.0
@@ -80,7 +79,7 @@ class EnvironmentTransport(httpx.AsyncBaseTransport):
     def _transport(self, proxy: ProxySetting | None) -> httpx.AsyncHTTPTransport:
         key = "" if proxy is None else proxy.url
         if key not in self._transports:
-            context = _ssl_context(self._environment.ca_file, self._environment.ca_dir)
+            context = shared_ssl_context(self._environment.ca_file, self._environment.ca_dir)
             self._transports[key] = httpx.AsyncHTTPTransport(
                 verify=context, limits=self._limits, proxy=_httpx_proxy(proxy, context)
             )
@@ -250,9 +249,3 @@ def _httpx_proxy(proxy: ProxySetting | None, context: ssl.SSLContext) -> httpx.P
     if proxy is None:
         return None
     return httpx.Proxy(proxy.url, ssl_context=context if proxy.url.startswith("https:") else None)
-
-
-@functools.lru_cache(maxsize=8)
-def _ssl_context(ca_file: str, ca_dir: str) -> ssl.SSLContext:
-    """Return the context for these authorities; loading them takes 20 ms."""
-    return HttpEnvironment(proxies={}, ca_file=ca_file, ca_dir=ca_dir).ssl_context()

