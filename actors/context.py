@@ -22,11 +22,15 @@ class _ProcessSettings:
     live: LiveSettings | None = None
 
 
-def settings() -> LoadedSettings:
+def settings(since_s: float = float("inf")) -> LoadedSettings:
     """Return the settings of this process; loads them at the first call unless they have been set.
 
     A changed 3ox.toml is read again, see ``ops.settings.live``; what a worker was built from (store, limits,
     threads) does not change.
+
+    Args:
+        since_s: Time by the monotonic clock: whether the file has changed is not checked again if it was
+            checked after that. By default, it is.
 
     Raises:
         SettingsError: They are loaded for the first time and are not valid.
@@ -34,7 +38,7 @@ def settings() -> LoadedSettings:
     live = _ProcessSettings.live
     if live is None:
         live = _ProcessSettings.live = LiveSettings(load_settings())
-    return live.loaded()
+    return live.loaded(since_s)
 
 
 def set_settings(loaded: LoadedSettings) -> None:

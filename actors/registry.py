@@ -88,7 +88,7 @@ def make_broker(loaded: LoadedSettings) -> BridgeBroker:
     admission.follow_settings(lambda: settings_now().settings)
     reader = Reader(store, settings.key_prefix)
     approvals = Approvals(scripts, ttl_s=settings.approval_ttl_s)
-    policy = AttemptPolicy(lambda: settings_now().settings, approvals, admission.types)
+    policy = AttemptPolicy(lambda since_s: settings_now(since_s).settings, approvals, admission.types)
     progress = Progress(interval_s=settings.progress_interval_s, output_max_bytes=settings.output_max_bytes)
     current = CurrentJob(progress.reporter, lambda: broker.worker_id)
     unit = variable("BRIDGE_UNIT") or "worker"

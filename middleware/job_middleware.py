@@ -8,10 +8,9 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import dramatiq
-from dramatiq.broker import Broker, MessageProxy
 
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
@@ -68,40 +67,43 @@ class JobMiddleware(dramatiq.Middleware):
         """Called instead of ``job_ended`` when a ``job_starting`` hook skipped the attempt."""
 
 
-def _before_worker_boot(self: JobMiddleware, broker: Broker, worker: Any) -> None:
-    self.worker_starting(cast("BridgeBroker", broker), worker)
+# Typed as Dramatiq's hooks are: a broker and a message of any class. Ours passes its own.
 
 
-def _after_worker_boot(self: JobMiddleware, broker: Broker, worker: Any) -> None:
-    self.worker_started(cast("BridgeBroker", broker), worker)
+def _before_worker_boot(self: JobMiddleware, broker: Any, worker: Any) -> None:
+    self.worker_starting(broker, worker)
 
 
-def _before_worker_shutdown(self: JobMiddleware, broker: Broker, worker: Any) -> None:
-    self.worker_stopping(cast("BridgeBroker", broker), worker)
+def _after_worker_boot(self: JobMiddleware, broker: Any, worker: Any) -> None:
+    self.worker_started(broker, worker)
 
 
-def _after_worker_shutdown(self: JobMiddleware, broker: Broker, worker: Any) -> None:
-    self.worker_stopped(cast("BridgeBroker", broker), worker)
+def _before_worker_shutdown(self: JobMiddleware, broker: Any, worker: Any) -> None:
+    self.worker_stopping(broker, worker)
 
 
-def _before_process_message(self: JobMiddleware, broker: Broker, message: MessageProxy) -> None:
-    self.job_starting(cast("BridgeBroker", broker), cast("JobMessage", message))
+def _after_worker_shutdown(self: JobMiddleware, broker: Any, worker: Any) -> None:
+    self.worker_stopped(broker, worker)
+
+
+def _before_process_message(self: JobMiddleware, broker: Any, message: Any) -> None:
+    self.job_starting(broker, message)
 
 
 def _after_process_message(
     self: JobMiddleware,
-    broker: Broker,
-    message: MessageProxy,
+    broker: Any,
+    message: Any,
     *,
     result: Any | None = None,
     exception: BaseException | None = None,
 ) -> None:
     del result  # our broker passes none, see ``JobContext.result``
-    self.job_ended(cast("BridgeBroker", broker), cast("JobMessage", message), exception)
+    self.job_ended(broker, message, exception)
 
 
-def _after_skip_message(self: JobMiddleware, broker: Broker, message: MessageProxy) -> None:
-    self.job_skipped(cast("BridgeBroker", broker), cast("JobMessage", message))
+def _after_skip_message(self: JobMiddleware, broker: Any, message: Any) -> None:
+    self.job_skipped(broker, message)
 
 
 #: Our hook -> Dramatiq's name of it, and what Dramatiq then calls.

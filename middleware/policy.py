@@ -33,12 +33,14 @@ class AttemptPolicy(JobMiddleware):
         the attempt.
 
     Args:
-        settings: Returns the current settings.
+        settings: Returns settings that are at least as new as a time by the monotonic clock.
         approvals: Knows which jobs were approved.
         types: The job types.
     """
 
-    def __init__(self, settings: Callable[[], Settings], approvals: Approvals, types: TypeDirectory) -> None:
+    def __init__(
+        self, settings: Callable[[float], Settings], approvals: Approvals, types: TypeDirectory
+    ) -> None:
         self._settings = settings
         self._approvals = approvals
         self._runs_programs = types.runs_programs
@@ -54,7 +56,7 @@ class AttemptPolicy(JobMiddleware):
     def job_starting(self, broker: BridgeBroker, message: JobMessage) -> None:
         """Fail a job that may not run, without an attempt of its actor."""
         try:
-            self.require(message.job)
+            self.require(message.job, since_s=message.fetched_s)
         except Exception as error:
             if not isinstance(error, PolicyDenied):
                 logger.exception("job.policy_failed: %s", message.job.job_id)
@@ -64,16 +66,20 @@ class AttemptPolicy(JobMiddleware):
             )
             raise SkipMessage(str(error)) from error
 
-    def _current(self) -> Policy:
-        settings = self._settings()
+    def _current(self, since_s: float) -> Policy:
+        settings = self._settings(since_s)
         if settings is not self._read_from:
             with self._lock:
                 self._policy = Policy(settings.policy, runs_programs=self._runs_programs)
                 self._read_from = settings
         return self._policy
 
-    def require(self, job: Job) -> None:
+    def require(self, job: Job, *, since_s: float) -> None:
         """Return if the job may run.
+
+        Args:
+            job: The job.
+            since_s: When it was fetched, by the monotonic clock: rules as of then count.
 
         Raises:
             PolicyDenied: The policy denies the job now, or requires an approval that it does not have.
@@ -81,7 +87,7 @@ class AttemptPolicy(JobMiddleware):
         """
         if job.job_type == DELIVER:
             return  # it results from a job that the policy has allowed
-        decision = self._current().require(job)
+        decision = self._current(since_s).require(job)
         if decision.effect == APPROVE and not self._is_approved(job.job_id):
             raise PolicyDenied(
                 f"The policy requires approval of {job.job_type} from {job.source} ({decision.name}), "

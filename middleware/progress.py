@@ -55,9 +55,11 @@ class StoreReporter:
         self._buffered_bytes = 0
         self._bundles = 0
         self._unsent: tuple[Argument, ...] | None = None
+        self._is_used = False
 
     def progress(self, percent: float, message: str) -> None:
         """Note the latest progress; earlier values that were not sent yet are dropped."""
+        self._is_used = True
         with self._lock:
             self._percent = f"{percent:g}"
             self._text = well_formed(message[:_MESSAGE_MAX_CHARS])
@@ -67,6 +69,7 @@ class StoreReporter:
         """Buffer a piece of output."""
         text = well_formed(text)
         size_bytes = len(text.encode())
+        self._is_used = True
         with self._lock:
             if self._left_bytes <= 0:
                 return
@@ -95,6 +98,8 @@ class StoreReporter:
         Raises:
             StoreUnreachable: It stays buffered.
         """
+        if not self._is_used:
+            return  # most short jobs report nothing
         with self._sending:
             # A bundle without an answer is sent again unchanged, so that the store recognizes a repetition.
             self._send()

@@ -43,7 +43,8 @@ class TimeLimit(JobMiddleware):
     def __init__(self, current: CurrentJob, settings: Settings) -> None:
         self._current = current
         self._settings = settings
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()  # entered directly, for each job
+        self._changed = threading.Condition(self._lock)
         self._deadlines: dict[tuple[str, str], float] = {}
         self._next_check_s = float("inf")
         self._running = False
@@ -67,14 +68,14 @@ class TimeLimit(JobMiddleware):
     def job_starting(self, broker: BridgeBroker, message: JobMessage) -> None:
         """Note the deadline."""
         deadline_s = time.monotonic() + time_limit_s(message.job, self._settings)
-        with self._changed:
+        with self._lock:
             self._deadlines[message.key] = deadline_s
             if deadline_s < self._next_check_s:
                 self._changed.notify()
 
     def job_ended(self, broker: BridgeBroker, message: JobMessage, exception: BaseException | None) -> None:
         """Forget the deadline."""
-        with self._changed:
+        with self._lock:
             self._deadlines.pop(message.key, None)
 
     def job_skipped(self, broker: BridgeBroker, message: JobMessage) -> None:

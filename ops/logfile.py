@@ -1,9 +1,9 @@
 """One log file for many processes: lines are never torn, and the size is limited.
 
-Each line is one ``write`` to a descriptor in append mode, which the kernel does not split (six processes,
-24,000 lines: none torn). Rotation renames ``3ox.log`` to ``3ox.log.1`` and so on, under a lock on the file
-itself; the other processes detect that the path refers to another file and reopen it. A line written during
-a rotation ends up complete in ``3ox.log.1``.
+A line is written with one ``write`` to a descriptor in append mode, which the kernel does not split (six
+processes, 24,000 lines: none torn). Rotation renames ``3ox.log`` to ``3ox.log.1`` and so on, under a lock on
+the file itself; the other processes detect that the path refers to another file and reopen it. A line written
+during a rotation ends up complete in ``3ox.log.1``.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ class LogFile:
         self._checked_s = 0.0
         self._unchecked_bytes = 0
 
-    def write_line(self, line: bytes) -> None:
-        """Append a line; the newline is added.
+    def write(self, lines: bytes) -> None:
+        """Append a line, or several; the last newline is added.
 
         Raises:
-            OSError: The line cannot be written (disk full, for example); no part of it remains in the file.
+            OSError: They cannot be written (disk full, for example); no part of them remains in the file.
         """
         now_s = time.monotonic()
-        self._unchecked_bytes += len(line)
+        self._unchecked_bytes += len(lines)
         due = now_s - self._checked_s >= self._check_every_s
         if due or self._unchecked_bytes * _CHECK_EVERY_PART > self._max_bytes:
             self._checked_s, self._unchecked_bytes = now_s, 0
@@ -75,14 +75,14 @@ class LogFile:
                 if os.fstat(self._fd).st_size > self._max_bytes:
                     self._rotate()
                     self._follow()
-        data = line + b"\n"
+        data = lines + b"\n"
         written = os.write(self._fd, data)
         if written < len(data):
             self._remove_partial(data[:written])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
     def _remove_partial(self, piece: bytes) -> None:
-        """Remove a partly written line, so that the next one does not continue it."""
+        """Remove what was partly written, so that the next line does not continue it."""
         size_bytes = os.fstat(self._fd).st_size - len(piece)
         if os.pread(self._fd, len(piece), size_bytes) == piece:
             os.ftruncate(self._fd, size_bytes)

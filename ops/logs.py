@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
@@ -147,6 +147,9 @@ def configure_logging(loaded: LoadedSettings, *, process: str, console: bool | N
     _Journal.secrets = tuple(secret.encode() for secret in secrets)
 
 
+_LEVEL_NAMES = {logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error"}
+
+
 class _Journal:
     """Target of ``journal``; set by ``configure_logging``."""
 
@@ -156,43 +159,50 @@ class _Journal:
     secrets: tuple[bytes, ...] = ()
 
 
-def journal(level: int, event: str, **fields: str | float | None) -> None:
-    """Write a log line for a job; use it for lines written for every job, since it costs a tenth of a logger.
+class JournalLine(msgspec.Struct, frozen=True, gc=False):
+    """A log line for ``journal``.
 
-    It bypasses structlog, log records and locks; the line looks like any other. With output to a terminal, it
-    goes through the standard library's ``logging`` instead.
-
-    Args:
+    Attributes:
         level: As in ``logging``.
         event: Stable event name, such as ``job.completed``.
-        **fields: Further fields of the line.
+        fields: Further fields of the line.
+    """
+
+    level: int
+    event: str
+    fields: dict[str, str | float | None]
+
+
+def journal(lines: Sequence[JournalLine]) -> None:
+    """Write log lines for jobs, in one system call; use it for what is logged for every job.
+
+    It takes a tenth of a logger's time: it bypasses structlog, log records and locks; the lines look like any
+    other. With output to a terminal, they go through the standard library's ``logging`` instead.
     """
     if _Journal.file is None:
-        logging.getLogger("journal").log(level, event, extra=fields)
+        for line in lines:
+            logging.getLogger("journal").log(line.level, line.event, extra=line.fields)
         return
-    if level < _Journal.level:
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    about = {"logger": "journal", "process": _Journal.process, "pid": os.getpid()}
+    encoded = [
+        msgspec.json.encode(
+            {"at": at, "level": _LEVEL_NAMES[line.level], "event": line.event, **line.fields, **about}
+        )
+        for line in lines
+        if line.level >= _Journal.level
+    ]
+    if not encoded:
         return
-    at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    line = msgspec.json.encode(
-        {
-            "at": f"{at[:-6]}Z",
-            "level": logging.getLevelName(level).lower(),
-            "event": event,
-            **fields,
-            "logger": "journal",
-            "process": _Journal.process,
-            "pid": os.getpid(),
-        },
-    )
+    text = b"\n".join(encoded)
     for secret in _Journal.secrets:
-        line = line.replace(secret, _MASK.encode())
+        text = text.replace(secret, _MASK.encode())
     try:
-        _Journal.file.write_line(line)
+        _Journal.file.write(text)
     except OSError:
         # As in every handler: a line that cannot be written (disk full) must not fail a job.
-        logging.getLogger("journal").handle(
-            logging.makeLogRecord({"name": "journal", "levelno": level, "msg": event})
-        )
+        record = {"name": "journal", "levelno": lines[0].level, "msg": lines[0].event}
+        logging.getLogger("journal").handle(logging.makeLogRecord(record))
 
 
 class _FileHandler(logging.Handler):
@@ -205,7 +215,7 @@ class _FileHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._file.write_line(self.format(record).encode())
+            self._file.write(self.format(record).encode())
             self._has_failed = False
         except OSError as error:
             # Reported once: a traceback per line would flood stderr.

@@ -5,27 +5,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import dramatiq
 import msgspec
 from dramatiq import Message
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
-from dramatiq.middleware import (
-    AgeLimit,
-    Callbacks,
-    GroupCallbacks,
-    MiddlewareError,
-    Pipelines,
-    ShutdownNotifications,
-)
+from dramatiq.middleware import GroupCallbacks, MiddlewareError
 
 from middleware.broker.actor_messages import job_of_message
 from middleware.broker.actor_types import job_type_of
 from middleware.broker.admission import Admission
 from middleware.broker.consumer import BridgeConsumer
 from middleware.broker.group_commit import GroupCommit
+from middleware.broker.hooks import HookLists
 from middleware.broker.message import JobMessage
 from middleware.broker.scripts import Scripts
 from middleware.broker.transitions import EnqueueRequest, Settlement
@@ -35,12 +29,9 @@ from middleware.job.keys import DELIVER_QUEUE, QUEUE
 from middleware.job.states import State
 from middleware.job.trust import capped
 from middleware.job.types import JOB_TYPES
-from middleware.results import stores_nothing
 from ops.backoff import Backoff
 from ops.errors import BridgeError, StoreUnreachable
 
-#: Dramatiq's middleware that act on options of a message or an actor, which built-in types do not have.
-_FOR_ACTORS = (AgeLimit, Callbacks, GroupCallbacks, Pipelines, ShutdownNotifications)
 #: Signals after which an attempt is settled.
 _ATTEMPT_ENDED = frozenset({"process_message", "skip_message"})
 
@@ -79,9 +70,7 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
         self.carries_built_in = False
         self.plugin_actors: set[str] = set()
         self._settling = threading.local()
-        self._hooks_by_name: dict[
-            tuple[str, bool], tuple[int, list[tuple[Callable[..., None], dramatiq.Middleware]]]
-        ] = {}
+        self._hooks = HookLists(self)
         dramatiq.Broker.__init__(self, middleware=middleware)
         self.queues: dict[str, None] = {}
 
@@ -105,11 +94,8 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
         super().add_middleware(middleware, before=before, after=after)
 
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Call the ``before_...`` hooks that are overridden, outermost first; see ``dramatiq.Broker``.
-
-        Dramatiq also calls the empty ones: 40 calls for each job with ten middleware.
-        """
-        for hook, middleware in self._hooks("before_" + signal, args):
+        """Call the ``before_...`` hooks that have an effect, outermost first; see ``dramatiq.Broker``."""
+        for hook, middleware in self._hooks.of("before_" + signal, args[0] if args else None):
             try:
                 hook(self, *args, **kwargs)
             except MiddlewareError:
@@ -118,7 +104,7 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
                 logger.critical("Unexpected failure in before_%s of %r.", signal, middleware, exc_info=True)
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Call the ``after_...`` hooks that are overridden, innermost first.
+        """Call the ``after_...`` hooks that have an effect, innermost first.
 
         What they enqueue after an attempt (a pipeline's next message, a callback, the same message again) is
         committed with the end of the attempt, in one step.
@@ -148,32 +134,11 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
             self._settling.message = None
 
     def _emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        for hook, middleware in self._hooks("after_" + signal, args):
+        for hook, middleware in self._hooks.of("after_" + signal, args[0] if args else None):
             try:
                 hook(self, *args, **kwargs)
             except Exception:
                 logger.critical("Unexpected failure in after_%s of %r.", signal, middleware, exc_info=True)
-
-    def _hooks(
-        self, name: str, args: tuple[Any, ...]
-    ) -> list[tuple[Callable[..., None], dramatiq.Middleware]]:
-        """Return the overridden hooks; for a job of a built-in type without those of ``_FOR_ACTORS``."""
-        is_built_in = bool(args) and isinstance(args[0], JobMessage) and args[0].is_built_in
-        key = (name, is_built_in)
-        known = self._hooks_by_name.get(key)
-        if known is None or known[0] != len(self.middleware):
-            empty = getattr(dramatiq.Middleware, name)
-            hooks = [
-                (getattr(item, name), item)
-                for item in self.middleware
-                if getattr(type(item), name) is not empty
-                and not stores_nothing(item)
-                and not (is_built_in and isinstance(item, _FOR_ACTORS))
-            ]
-            if name.startswith("after_"):
-                hooks.reverse()
-            known = self._hooks_by_name[key] = (len(self.middleware), hooks)
-        return known[1]
 
     def declare_actor(self, actor: dramatiq.Actor[Any, Any]) -> None:
         """Declare an actor; one that is not built in becomes a job type.

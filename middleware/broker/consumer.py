@@ -118,8 +118,9 @@ class BridgeConsumer(Consumer):
                 lease_ms=state.lease_ms,
             )
             state.delivery_arrived(self._queue)
+            fetched_s = time.monotonic()
             for delivered in fetched.jobs:
-                if self._accept(delivered, delivery, asked_s):
+                if self._accept(delivered, delivery, asked_s, fetched_s):
                     taken += 1
         finally:
             self._share.give(room - taken)
@@ -129,7 +130,7 @@ class BridgeConsumer(Consumer):
         self._fetched_s = time.monotonic()
         state.timer.note(fetched.next_due_ms)
 
-    def _accept(self, delivered: Delivered, delivery: str, asked_s: float) -> bool:
+    def _accept(self, delivered: Delivered, delivery: str, asked_s: float, fetched_s: float) -> bool:
         state = self._state
         try:
             job = decode_job(delivered.spec)
@@ -151,7 +152,9 @@ class BridgeConsumer(Consumer):
             created_ms=delivered.created_ms,
             options=delivered.options,
         )
-        self._ready.append(JobMessage(job, delivered, delivery, message, asked_s=asked_s))
+        self._ready.append(
+            JobMessage(job, delivered, delivery, message, asked_s=asked_s, fetched_s=fetched_s)
+        )
         return True
 
     def _listen(self) -> None:

@@ -25,7 +25,7 @@ from middleware.broker.worker_state import WorkerState
 from middleware.job.records import JobError
 from ops.backoff import Backoff
 from ops.errors import StoreError, StoreUnreachable
-from ops.logs import journal
+from ops.logs import JournalLine, journal
 from ops.store.resp import Reply, as_error, well_formed
 
 #: Commits in one round trip; a larger group would block the store for other clients.
@@ -143,17 +143,20 @@ class GroupCommit:
         backoff = Backoff()
         while group:
             answers = zip(group, self._settle(group), strict=True)
+            lines: list[JournalLine] = []
             # Every answer is evaluated before anything is retried.
-            group = [each for each, answer in answers if not self._is_done(each, answer)]
+            group = [each for each, answer in answers if not self._is_done(each, answer, lines)]
+            if lines:
+                journal(lines)
             if group:
                 backoff.sleep()
 
-    def _is_done(self, commit: _Commit, answer: Reply | Exception) -> bool:
+    def _is_done(self, commit: _Commit, answer: Reply | Exception, lines: list[JournalLine]) -> bool:
         """Return whether a commit is finished; an exception here concerns this commit only."""
         if isinstance(answer, StoreUnreachable):
             return False
         try:
-            return self._evaluate(commit, answer)
+            return self._evaluate(commit, answer, lines)
         except Exception:
             # The store has it; only the log line is missing.
             logger.exception("job.commit_untold: %s", commit.message)
@@ -190,10 +193,10 @@ class GroupCommit:
             state.outage.begin(outage)
         return answers
 
-    def _evaluate(self, commit: _Commit, answer: Reply | Exception) -> bool:
-        """Log a commit; return False if a failure is to be committed instead of what the store refused."""
+    def _evaluate(self, commit: _Commit, answer: Reply | Exception, lines: list[JournalLine]) -> bool:
+        """Note a commit for the log; return False if the store refused it: it is to be a failure instead."""
         if not isinstance(answer, Exception):
-            self._log(commit, answer[0].decode(), answer[1].decode())
+            lines.append(self._line(commit, answer[0].decode(), answer[1].decode()))
             return True
         logger.error("job.settle_failed: %s: %s", commit.message.job.job_id, answer)
         if commit.refused:
@@ -203,18 +206,20 @@ class GroupCommit:
         commit.settlement = Settlement(outcome="failed", error=error, reason=str(answer))
         return False
 
-    def _log(self, commit: _Commit, answer: str, status: str) -> None:
+    def _line(self, commit: _Commit, answer: str, status: str) -> JournalLine:
         message, settlement = commit.message, commit.settlement
         self._state.tally[status if answer == "settled" else answer] += 1
         if settlement.outcome == "retrying":
             self._state.timer.note(settlement.delay_ms)
         superseded = answer == "superseded"
-        journal(
+        return JournalLine(
             logging.WARNING if superseded else logging.INFO,
             "job.superseded" if superseded else f"job.{status}",
-            job_id=message.job.job_id,
-            job_type=message.job.job_type,
-            trace_id=message.job.trace,
-            attempt=message.attempt,
-            reason=well_formed(settlement.reason),
+            {
+                "job_id": message.job.job_id,
+                "job_type": message.job.job_type,
+                "trace_id": message.job.trace,
+                "attempt": message.attempt,
+                "reason": well_formed(settlement.reason),
+            },
         )

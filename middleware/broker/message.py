@@ -23,7 +23,8 @@ class JobMessage(MessageProxy):
         delivered: The reply of ``fetch``.
         delivery: The delivery token, which fences off other workers; see ``fetch.lua``.
         message: Dramatiq's message, with which the actor is called.
-        asked_s: When it was fetched, by the monotonic clock.
+        asked_s: When the store was asked for it, by the monotonic clock.
+        fetched_s: When the store had answered.
 
     Attributes:
         job: What was submitted.
@@ -37,7 +38,8 @@ class JobMessage(MessageProxy):
         group: Group of which the job is a member, if its end may have followers.
         ended: How the attempt ended, as Dramatiq told it first.
         hooks_called: Whether all hooks have been called that settle the attempt.
-        asked_s: When it was fetched, by the monotonic clock.
+        asked_s: When the store was asked for it, by the monotonic clock.
+        fetched_s: When the store had answered.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class JobMessage(MessageProxy):
         message: Message[Any],
         *,
         asked_s: float = 0.0,
+        fetched_s: float = float("inf"),
     ) -> None:
         super().__init__(message)
         self.job = job
@@ -56,6 +59,12 @@ class JobMessage(MessageProxy):
         self.delivery = delivery
         self.key = (job.job_id, delivery)
         self.asked_s = asked_s
+        self.fetched_s = fetched_s
+        # Read many times for each job; those of the base class go through its __getattr__.
+        self.actor_name: str = message.actor_name
+        self.queue_name: str = message.queue_name
+        self.message_id: str = message.message_id
+        self.options: dict[str, Any] = message.options
         self.context: JobContext | None = None
         self.result: Any = None
         self.group: GroupMember | None = None

@@ -21,7 +21,8 @@ class Slots:
         self._free = 0
         self._count = 0
         self._wanted = 1
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()  # entered directly, for each job
+        self._changed = threading.Condition(self._lock)
 
     def open(self, count: int) -> None:
         """Add slots; called when the number of worker threads is known."""
@@ -57,7 +58,7 @@ class Slots:
     def give(self, count: int) -> None:
         """Return slots."""
         if count:
-            with self._changed:
+            with self._lock:
                 self._free += count
                 if self._free >= self._wanted:
                     self._changed.notify()

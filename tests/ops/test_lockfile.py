@@ -49,9 +49,9 @@ def test_a_rotation_that_stands_still_stops_nobody(tmp_path: Path) -> None:
     log = LogFile(path, max_bytes=1_000, keep=2, check_every_s=0.0)
     paused = take_lock(path, within_s=1.0)
     for _ in range(3):
-        log.write_line(b"x" * 999)
+        log.write(b"x" * 999)
     assert path.stat().st_size == 3_000
     os.close(paused)
-    log.write_line(b"last")
+    log.write(b"last")
     log.close()
     assert (path.read_bytes(), (tmp_path / "log.1").stat().st_size) == (b"last\n", 3_000)

@@ -14,7 +14,7 @@ import pytest
 
 from ops.errors import SettingsError
 from ops.logfile import LINE_MAX_BYTES, LogFile
-from ops.logs import configure_logging, get_logger
+from ops.logs import JournalLine, configure_logging, get_logger, journal
 from ops.settings.load import load_settings
 from tests.support import clean_environ
 
@@ -79,6 +79,28 @@ def test_traceback_and_odd_values(tmp_path: Path) -> None:
     assert odd["path"] == str(tmp_path)
     assert odd["text"] == "a\\udc80\nb"
     assert len(json.dumps(long)) < LINE_MAX_BYTES
+
+
+def test_lines_of_jobs_are_written_together(tmp_path: Path) -> None:
+    """Each is a line like any other, with its secrets masked; those below the level are left out."""
+    configure_logging(load_settings(tmp_path, environ={"BRIDGE_API_TOKEN": "sesame-77"}), process="test")
+    journal(
+        [
+            JournalLine(logging.INFO, "job.completed", {"job_id": "one", "attempt": 1}),
+            JournalLine(logging.DEBUG, "job.queued", {"job_id": "two"}),
+            JournalLine(logging.WARNING, "job.superseded", {"job_id": "three", "reason": "of sesame-77"}),
+        ]
+    )
+    first, last = lines(tmp_path)
+    assert (first["event"], first["level"], first["job_id"], first["attempt"]) == (
+        "job.completed",
+        "info",
+        "one",
+        1,
+    )
+    assert (first["logger"], first["process"]) == ("journal", "test")
+    assert (last["event"], last["level"], last["job_id"]) == ("job.superseded", "warning", "three")
+    assert "sesame" not in last["reason"]
 
 
 def test_secrets_stay_out(
@@ -194,12 +216,12 @@ from pathlib import Path
 from ops.logfile import LogFile
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
 file = LogFile(Path(sys.argv[1]), max_bytes=10_000, keep=1)
-file.write_line(b"a" * 70)
+file.write(b"a" * 70)
 try:
-    file.write_line(b"b" * 70)
+    file.write(b"b" * 70)
 except OSError:
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    file.write_line(b"c" * 70)
+    file.write(b"c" * 70)
 """
 
 
@@ -214,13 +236,13 @@ def test_lines_go_on_where_no_new_file_can_be_made(tmp_path: Path) -> None:
     """The log is moved away and another kind of file has its name: lines go to the moved file."""
     log = tmp_path / "log"
     file = LogFile(log, max_bytes=10_000, keep=1, check_every_s=0.0)
-    file.write_line(b"before")
+    file.write(b"before")
     log.rename(tmp_path / "moved")
     log.mkdir()
-    file.write_line(b"after")
+    file.write(b"after")
     assert (tmp_path / "moved").read_text() == "before\nafter\n"
     log.rmdir()
-    file.write_line(b"back")
+    file.write(b"back")
     file.close()
     assert log.read_text() == "back\n"
 
@@ -232,7 +254,7 @@ def test_old_files_go(tmp_path: Path) -> None:
         folder.mkdir()
         file = LogFile(folder / "log", max_bytes=100, keep=keep)
         for number in range(50):
-            file.write_line(f"{number} {'x' * 30}".encode())
+            file.write(f"{number} {'x' * 30}".encode())
         file.close()
         rotated = sorted(path.name for path in folder.iterdir() if path.name != "log")
         assert rotated == [f"log.{number}" for number in range(1, keep + 1)]
@@ -241,9 +263,9 @@ def test_old_files_go(tmp_path: Path) -> None:
 def test_follows_a_replaced_file(tmp_path: Path) -> None:
     """When the file has been moved away, the next line goes to a new file of the old name."""
     file = LogFile(tmp_path / "log", max_bytes=10_000, keep=1, check_every_s=0)
-    file.write_line(b"one")
+    file.write(b"one")
     (tmp_path / "log").rename(tmp_path / "away")
-    file.write_line(b"two")
+    file.write(b"two")
     file.close()
     assert (tmp_path / "log").read_bytes() == b"two\n"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,18 @@ def test_projects_and_rules_only(loaded: LoadedSettings) -> None:
     file.write_text("")
     eventually(lambda: not live.now().projects and not live.now().policy, 5.0)
     assert len(lines(loaded, "settings.reloaded")) == 2
+
+
+def test_a_check_after_the_given_time_is_enough(loaded: LoadedSettings) -> None:
+    """Jobs that were fetched before the last check use what it found; those fetched later check again."""
+    live, file = LiveSettings(loaded), loaded.workspace.settings_file
+    before_s = time.monotonic()
+    # A file that was just written is checked every time.
+    eventually(lambda: live.loaded() is live.loaded(since_s=before_s), 5.0)
+    eventually(lambda: live.loaded() and time.time() - file.stat().st_mtime > 0.1, 5.0)
+    file.write_text(ONE + TWO)
+    assert set(live.loaded(since_s=before_s).settings.projects) == {"one"}
+    assert set(live.loaded(since_s=time.monotonic()).settings.projects) == {"one", "two"}
 
 
 def test_a_change_before_the_first_look_counts(loaded: LoadedSettings) -> None:
