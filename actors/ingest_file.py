@@ -18,9 +18,10 @@ from actors.ingest.journal import Journal, read_journal
 from actors.ingest.model_decision import decide_by_model
 from actors.ingest.paths import parts_of, require_name
 from actors.job_types.ingest_file import IngestFilePayload
+from middleware.job.ids import ID_LENGTH, is_id_part
 from ops.drop_folder_layout import claim_folder, failed_folder
 from ops.errors import JobRefused
-from ops.files import as_job_error, digest_of
+from ops.files import as_job_error, digest_of, is_link_to
 from ops.filetype import media_type_of
 from ops.settings.load import LoadedSettings
 from ops.workspace import Workspace
@@ -80,14 +81,22 @@ def find_source(workspace: Workspace, job_id: str, payload: IngestFilePayload) -
 
 def _verify(source: Path, payload: IngestFilePayload) -> None:
     try:
-        sha256, size_bytes = digest_of(source, current_job().check_cancelled)
+        unchanged = _is_unchanged(source, payload)
     except OSError as error:
-        raise as_job_error(error, f"The file {payload.name!r} cannot be read") from error
-    if (sha256, size_bytes) != (payload.sha256, payload.size_bytes):
+        raise as_job_error(error, f"The {payload.kind} {payload.name!r} cannot be read") from error
+    if not unchanged:
         raise JobRefused(
-            f"The file {payload.name!r} has changed since it was claimed.",
+            f"The {payload.kind} {payload.name!r} has changed since it was claimed.",
             remedy="Drop it again when it is complete.",
         )
+
+
+def _is_unchanged(source: Path, payload: IngestFilePayload) -> bool:
+    if payload.kind == "link":
+        return is_link_to(source, payload.link)
+    if payload.kind == "folder":
+        return not source.is_symlink() and not any(source.iterdir())
+    return digest_of(source, current_job().check_cancelled) == (payload.sha256, payload.size_bytes)
 
 
 def _action_context(
@@ -116,19 +125,39 @@ def decide(loaded: LoadedSettings, payload: IngestFilePayload, source: Path) -> 
     decided = decide_by_rules(station.rules, payload)
     if decided is not None:
         return decided
-    if not station.understand:
+    if not station.understand or payload.kind != "file":
         return default_decision()
+    earlier = _earlier_decision(loaded.workspace, payload.same_as)
+    if earlier is not None:
+        return earlier
     try:
         return decide_by_model(loaded, payload, source)
     except OSError as error:
         raise as_job_error(error, f"The file {payload.name!r} cannot be read") from error
 
 
+def _earlier_decision(workspace: Workspace, job_id: str) -> Decision | None:
+    """Return the decision of a model about the same content; None if there is none."""
+    if len(job_id) != ID_LENGTH or not is_id_part(job_id):
+        return None
+    journal = read_journal(workspace, job_id)
+    if journal is None or "/" not in journal.decision.by:
+        return None
+    note = f"The content is that of job {job_id}, whose decision was used."
+    return msgspec.structs.replace(journal.decision, notes=[*journal.decision.notes, note])
+
+
 def _result(action: ActionContext, journal: Journal) -> IngestResult:
     payload, decision = action.payload, action.decision
+    placed = next((step for step in journal.steps if step.kind in ("file", "link")), journal.steps[-1])
+    remarks = list(decision.notes)
+    if placed.kind == "file" and not placed.made:
+        remarks.append("A file of this name and content was there already; it was not stored again.")
+    if payload.left:
+        remarks.append(f"Left in IN1N.3OX: {', '.join(payload.left)}.")
     return IngestResult(
         action=decision.action,
-        path=next(step.path for step in journal.steps if step.kind == "file"),
+        path=placed.path,
         name=payload.name,
         folder=payload.folder,
         sha256=payload.sha256,
@@ -140,5 +169,6 @@ def _result(action: ActionContext, journal: Journal) -> IngestResult:
         note=payload.note,
         links=decision.links,
         priority=decision.priority,
-        remarks=decision.notes,
+        remarks=remarks,
+        same_as=payload.same_as,
     )

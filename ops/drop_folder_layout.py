@@ -45,6 +45,30 @@ def undone_folder(workspace: Workspace, job_id: str) -> Path:
     return workspace.inbox / UNDONE / job_id
 
 
+def link_problem(folder: str, target: str) -> str:
+    """Return why a symbolic link cannot be kept, some words; empty if it stays inside what was dropped.
+
+    A link in a dropped folder must stay inside the topmost one, a link at the top inside the drop folder. A
+    target may not go up after it went down: through another link, that would lead elsewhere.
+
+    Args:
+        folder: Folder of the link, relative to the drop folder; empty at the top.
+        target: Text of the link.
+    """
+    if target.startswith("/"):
+        return "its target is an absolute path"
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    ups = next((at for at, part in enumerate(parts) if part != ".."), len(parts))
+    if ".." in parts[ups:]:
+        return "its target goes up after it goes down"
+    depth = len([part for part in folder.split("/") if part])
+    if ups > max(0, depth - 1) or (depth == 0 and not parts):
+        return "its target is outside what was dropped"
+    if depth == 0 and parts[0] in RESERVED_FOLDERS:
+        return "its target is a folder of the station's own"
+    return ""
+
+
 def shortened(name: str, tail: str = "", *, max_bytes: int = NAME_MAX_BYTES) -> str:
     """Return a file name with ``tail`` inserted before its suffix, the stem cut to fit the limit.
 

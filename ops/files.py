@@ -1,6 +1,6 @@
 """File operations: read regular files safely, write files atomically, never overwrite a file of others.
 
-Reading        open_file, digest_of, has_content
+Reading        open_file, digest_of, has_content, is_link_to
 New files      link_or_copy, write_new, publish_draft     the target must not exist
 Own files      replace_file, write_durably          the target is replaced
 Disk and errors write_all, sync_folder, require_free_space, as_job_error
@@ -79,11 +79,20 @@ def has_content(path: Path, sha256: str, size_bytes: int, pulse: Pulse) -> bool:
         return False
 
 
+def is_link_to(path: Path, target: str) -> bool:
+    """Return whether a path is a symbolic link with this text."""
+    try:
+        return os.readlink(path) == target  # noqa: PTH115 (the text as it is, without normalization)
+    except OSError:
+        return False
+
+
 def link_or_copy(source: Path, target: Path, draft_name: str, pulse: Pulse) -> None:
     """Make a file available under a second name, atomically, if that name is free.
 
     Uses a hard link where possible: it costs nothing, whatever the size, and cannot be half done. Otherwise
-    the file is copied to a draft, synced to disk and published.
+    the file is copied to a draft, synced to disk and published. A file that has another name already is
+    copied, so that a change under that name does not change this one.
 
     Args:
         source: The file.
@@ -95,13 +104,14 @@ def link_or_copy(source: Path, target: Path, draft_name: str, pulse: Pulse) -> N
         FileExistsError: The target exists.
         OSError: It cannot be written.
     """
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in _NO_LINK:
-            raise
-    else:
-        return
+    if source.lstat().st_nlink == 1:
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+        else:
+            return
     draft = target.parent / draft_name
     with os.fdopen(open_file(source), "rb", buffering=0) as file:
         _write_draft(draft, iter(lambda: file.read(_CHUNK_BYTES), b""), pulse)

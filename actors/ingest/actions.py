@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeAlias
 
 from actors.ingest.decision import Action, Decision, day_of
-from actors.ingest.paths import inside, parts_of, plain_name
+from actors.ingest.paths import inside, parts_of, plain_name, require_location
 from actors.job_types.ingest_file import IngestFilePayload
-from ops.drop_folder_layout import NOTE_SUFFIX
+from ops.drop_folder_layout import NOTE_SUFFIX, link_problem
+from ops.errors import JobRefused
 from ops.workspace import Workspace
 
 PROJECTS = "PROJECTS"
@@ -78,7 +79,7 @@ def _below(action: ActionContext, root: str) -> str:
 def _root(action: ActionContext, default: str) -> str:
     """Return the folder of the decision, or the default."""
     location = action.decision.location
-    return default if location is None else inside(action.workspace, location)
+    return default if location is None else inside(action.workspace, require_location(location))
 
 
 def _named(action: ActionContext, root: str, default: str) -> str:
@@ -164,10 +165,30 @@ PLANS: dict[Action, Callable[[ActionContext], Iterator[Target]]] = {
 def plan(action: ActionContext) -> list[Target]:
     """Return the targets of an action in the order in which they are created.
 
+    Of an empty folder only folders are created.
+
     Raises:
         OutsideWorkspace: The location of the decision, or the folder of the drop, is outside the workspace.
+        JobRefused: A link is dropped and the action does not keep the folders in which it was.
     """
-    return list(PLANS[action.decision.action](action))
+    targets = list(PLANS[action.decision.action](action))
+    payload = action.payload
+    if payload.kind == "file":
+        return targets
+    if payload.kind == "folder":
+        return [_as_folder(target, payload.name) for target in targets if not isinstance(target, TextTarget)]
+    problem = link_problem(payload.folder, payload.link)
+    if problem or action.decision.action != "EDIT":
+        raise JobRefused(
+            f"The link {payload.name!r} cannot be kept: "
+            f"{problem or f'{action.decision.action} does not keep the folders around it'}.",
+            remedy="Drop the file that it points to.",
+        )
+    return targets
+
+
+def _as_folder(target: FolderTarget | FileTarget, name: str) -> FolderTarget:
+    return FolderTarget(posixpath.join(target.folder, name)) if isinstance(target, FileTarget) else target
 
 
 def note_name(file_name: str) -> str:

@@ -60,7 +60,8 @@ class IngestResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
         note: The note dropped with it.
         links: Subjects, names and addresses that the file is about.
         priority: From 1 (first) to 10 (last).
-        remarks: What was refused or fell back to a default.
+        remarks: What was refused, reused or left, or fell back to a default.
+        same_as: Id of an earlier job of the same content.
     """
 
     action: str
@@ -77,6 +78,7 @@ class IngestResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     links: list[str] = []
     priority: int = 5
     remarks: list[str] = []
+    same_as: str = ""
 
 
 @functools.lru_cache(maxsize=256)

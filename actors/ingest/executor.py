@@ -10,6 +10,7 @@ import os
 import posixpath
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -26,7 +27,15 @@ from actors.ingest.journal import Journal, Step, begin, finish
 from actors.ingest.paths import OutsideWorkspace, inside
 from ops.drop_folder_layout import shortened
 from ops.errors import JobFailed, JobRefused
-from ops.files import Pulse, as_job_error, has_content, link_or_copy, require_free_space, write_new
+from ops.files import (
+    Pulse,
+    as_job_error,
+    has_content,
+    is_link_to,
+    link_or_copy,
+    require_free_space,
+    write_new,
+)
 from ops.workspace import Workspace
 
 #: Number of times a plan is made again because another job has taken one of its names.
@@ -107,7 +116,9 @@ class ActionExecutor:
         folder = target.path if isinstance(target, FolderTarget) else target.folder
         yield from self._folders(folder, known, made)
         if isinstance(target, FileTarget):
-            step = self._free(folder, payload.name, payload.sha256, payload.size_bytes, made)
+            kind: Literal["file", "link"] = "link" if payload.kind == "link" else "file"
+            wanted = _wanted(kind, payload.name, payload.sha256, payload.size_bytes, text=payload.link)
+            step = self._free(folder, wanted, made)
             yield step
             if payload.note is not None:
                 name = shortened(note_name(step.path.rpartition("/")[2]))
@@ -118,6 +129,9 @@ class ActionExecutor:
             file = next((step.path for step in before if step.kind == "file"), "")
             text = target.text.replace("{file}", posixpath.relpath(file, folder))
             yield self._text(folder, shortened(target.name), text, made)
+        elif payload.kind == "folder" and folder not in known | made and self._at(folder).is_dir():
+            # Named in the journal though it exists, since the result names it.
+            yield Step(kind="folder", path=folder, made=False)
 
     def _folders(self, path: str, known: set[str], made: set[str]) -> Iterator[Step]:
         """Yield a step for each missing folder of a path, from the top."""
@@ -136,23 +150,36 @@ class ActionExecutor:
 
     def _text(self, folder: str, name: str, text: str, made: set[str]) -> Step:
         data = text.encode()
-        found = self._free(folder, name, hashlib.sha256(data).hexdigest(), len(data), made)
-        return msgspec.structs.replace(found, kind="text", text=text)
+        wanted = _wanted("text", name, hashlib.sha256(data).hexdigest(), len(data), text=text)
+        return self._free(folder, wanted, made)
 
-    def _free(self, folder: str, name: str, sha256: str, size_bytes: int, made: set[str]) -> Step:
-        """Return a step with the first name that is free, or that has this content already."""
+    def _free(self, folder: str, wanted: Step, made: set[str]) -> Step:
+        """Return a step with the first name that is free, or that has this content already.
+
+        Args:
+            folder: The folder.
+            wanted: The step with the wanted name as its path.
+            made: What an earlier attempt has created.
+        """
         for number in range(_NAMES_MAX):
             tail = "" if number == 0 else f"~{self._action.job_id}{'' if number == 1 else f'-{number}'}"
-            path = posixpath.join(folder, name if tail == "" else shortened(name, tail))
+            name = wanted.path if tail == "" else shortened(wanted.path, tail)
+            path = posixpath.join(folder, name)
             place = self._at(path)
             if not os.path.lexists(place):
-                return Step(kind="file", path=path, made=True, sha256=sha256, size_bytes=size_bytes)
-            if has_content(place, sha256, size_bytes, self._pulse):
-                return Step(kind="file", path=path, made=path in made, sha256=sha256, size_bytes=size_bytes)
+                return msgspec.structs.replace(wanted, path=path, made=True)
+            if self._exists(place, wanted):
+                return msgspec.structs.replace(wanted, path=path, made=path in made)
         raise JobFailed(
-            f"No name for {name!r} is free in {folder!r} ({_NAMES_MAX} tried).",
+            f"No name for {wanted.path!r} is free in {folder!r} ({_NAMES_MAX} tried).",
             remedy="Remove files from that folder.",
         )
+
+    def _exists(self, place: Path, step: Step) -> bool:
+        """Return whether a path is what a step creates."""
+        if step.kind == "link":
+            return is_link_to(place, step.text)
+        return has_content(place, step.sha256, step.size_bytes, self._pulse)
 
     def _at(self, path: str) -> Path:
         return self._workspace.home / path
@@ -168,22 +195,30 @@ class ActionExecutor:
         # A crash while publishing a draft may have left it.
         (place.parent / self._draft).unlink(missing_ok=True)
         if os.path.lexists(place):
-            if not has_content(place, step.sha256, step.size_bytes, self._pulse):
+            if not self._exists(place, step):
                 raise _NameTaken
             return
         try:
             if step.kind == "file":
-                require_free_space(
-                    place.parent, 0 if _same_disk(self._source, place.parent) else step.size_bytes
-                )
+                needed_bytes = 0 if _can_link(self._source, place.parent) else step.size_bytes
+                require_free_space(place.parent, needed_bytes)
                 link_or_copy(self._source, place, self._draft, self._pulse)
+            elif step.kind == "link":
+                os.symlink(step.text, place)  # noqa: PTH211 (the text as it is, without normalization)
             else:
                 require_free_space(place.parent, step.size_bytes)
                 write_new(place, step.text.encode(), self._draft)
         except FileExistsError as error:
-            if not has_content(place, step.sha256, step.size_bytes, self._pulse):
+            if not self._exists(place, step):
                 raise _NameTaken from error
 
 
-def _same_disk(source: Path, folder: Path) -> bool:
-    return source.stat().st_dev == folder.stat().st_dev
+def _wanted(
+    kind: Literal["file", "link", "text"], name: str, sha256: str, size_bytes: int, *, text: str
+) -> Step:
+    return Step(kind=kind, path=name, made=True, sha256=sha256, size_bytes=size_bytes, text=text)
+
+
+def _can_link(source: Path, folder: Path) -> bool:
+    found = source.stat()
+    return found.st_nlink == 1 and found.st_dev == folder.stat().st_dev

@@ -26,15 +26,15 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One item that exists after the action.
 
     Attributes:
-        kind: A folder, the file itself, or a text written by the bridge.
+        kind: A folder, the file itself, a symbolic link, or a text written by the bridge.
         path: Its path, relative to the workspace.
         made: Whether this job creates it; False if it existed before.
         sha256: SHA-256 of the content of a file or text.
         size_bytes: Size of that content.
-        text: Content of a text.
+        text: Content of a text, target of a link.
     """
 
-    kind: Literal["folder", "file", "text"]
+    kind: Literal["folder", "file", "link", "text"]
     path: str
     made: bool
     sha256: str = ""

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from actors.context import current_job
 from actors.ingest.decision import Action, Decision, default_decision
-from actors.ingest.paths import OutsideWorkspace, inside
+from actors.ingest.paths import OutsideWorkspace, inside, require_location
 from actors.ingest.text_extraction import text_of
 from actors.job_types.ingest_file import IngestFilePayload
 from actors.llm.provider_selection import NoProvider, choose
@@ -143,7 +143,7 @@ def _require_harmless(workspace: Workspace, location: str) -> None:
         OutsideWorkspace: It is outside the workspace, hidden (a program could run the file by its name), in
             the outbox, or not a folder.
     """
-    plain = inside(workspace, location)
+    plain = inside(workspace, require_location(location))
     parts = plain.split("/")
     hidden = any(part.startswith(".") for part in parts)
     taken = any(

@@ -9,7 +9,8 @@ from pathlib import Path
 from ops.errors import JobRefused
 from ops.workspace import Workspace
 
-_PARTS_MAX = 16
+#: Limit of file systems on one name, in bytes.
+_NAME_MAX_BYTES = 255
 
 
 class OutsideWorkspace(JobRefused):
@@ -17,16 +18,27 @@ class OutsideWorkspace(JobRefused):
 
 
 def parts_of(folder: str) -> list[str]:
-    """Split a relative folder into its parts.
+    """Split a relative folder into its parts; any name that a file system allows is one.
 
     Raises:
         OutsideWorkspace: It is absolute, contains ``..``, or is not valid.
     """
     parts = [part for part in folder.split("/") if part not in ("", ".")]
-    hostile = folder.startswith(("/", "~")) or ".." in parts or "\0" in folder or "\\" in folder
-    if hostile or len(parts) > _PARTS_MAX or any(len(part.encode()) > 255 for part in parts):  # noqa: PLR2004
+    hostile = folder.startswith("/") or ".." in parts or "\0" in folder
+    if hostile or any(len(part.encode()) > _NAME_MAX_BYTES for part in parts):
         _refuse(folder)
     return parts
+
+
+def require_location(location: str) -> str:
+    """Return a location that a rule or a model has chosen, after checking its form.
+
+    Raises:
+        OutsideWorkspace: It uses a backslash or a tilde, which mean something else on other systems.
+    """
+    if "\\" in location or location.startswith("~"):
+        _refuse(location)
+    return location
 
 
 def _refuse(folder: str) -> None:

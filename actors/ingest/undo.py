@@ -12,7 +12,7 @@ from msgspec import Struct
 from actors.ingest.journal import Journal, Step, amend, forget_begun, read_journal
 from ops.drop_folder_layout import undone_folder
 from ops.errors import BridgeError, JobNotFound, WrongState
-from ops.files import has_content, link_or_copy
+from ops.files import has_content, is_link_to, link_or_copy
 from ops.lockfile import take_lock
 from ops.workspace import Workspace
 
@@ -93,7 +93,9 @@ def _undo(workspace: Workspace, journal: Journal, *, ended: bool) -> UndoResult:
     if journal.state == "begun":
         made = [step for step in made if os.path.lexists(workspace.home / step.path)]
     undone = {
-        step.path: _undone_path(workspace, journal.job_id, step) for step in made if step.kind == "file"
+        step.path: _undone_path(workspace, journal.job_id, step)
+        for step in made
+        if step.kind in ("file", "link")
     }
     for step in made:
         _require_unchanged(workspace, journal, step, undone.get(step.path))
@@ -111,8 +113,8 @@ def _undo(workspace: Workspace, journal: Journal, *, ended: bool) -> UndoResult:
             except OSError:
                 kept.append(step.path)
                 continue
-        elif step.kind == "file":
-            _move_back(place, undone[step.path])
+        elif step.path in undone:
+            _move_back(step, place, undone[step.path])
         else:
             place.unlink(missing_ok=True)
         removed.append(step.path)
@@ -134,11 +136,9 @@ def _require_unchanged(workspace: Workspace, journal: Journal, step: Step, undon
     if step.kind == "folder":
         return
     place = workspace.home / step.path
-    if has_content(place, step.sha256, step.size_bytes, lambda: None):
+    if _exists(place, step):
         return
-    if journal.state == "undoing" and (
-        undone is None or has_content(undone, step.sha256, step.size_bytes, lambda: None)
-    ):
+    if journal.state == "undoing" and (undone is None or _exists(undone, step)):
         return
     missing = not os.path.lexists(place)
     raise WrongState(
@@ -147,8 +147,17 @@ def _require_unchanged(workspace: Workspace, journal: Journal, step: Step, undon
     )
 
 
-def _move_back(place: Path, undone: Path) -> None:
+def _exists(place: Path, step: Step) -> bool:
+    if step.kind == "link":
+        return is_link_to(place, step.text)
+    return has_content(place, step.sha256, step.size_bytes, lambda: None)
+
+
+def _move_back(step: Step, place: Path, undone: Path) -> None:
     undone.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError, FileNotFoundError):
-        link_or_copy(place, undone, ".undo.part", lambda: None)
+        if step.kind == "link":
+            os.symlink(step.text, undone)  # noqa: PTH211 (the text as it is, without normalization)
+        else:
+            link_or_copy(place, undone, ".undo.part", lambda: None)
     place.unlink(missing_ok=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from middleware.job.types import JOB_TYPES, JobType, NonEmpty, Payload
 from ops.settings.work import TypeOverrides
@@ -13,16 +13,20 @@ Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class IngestFilePayload(Payload, frozen=True, kw_only=True):
-    """A file from the drop folder.
+    """A file, a symbolic link or an empty folder from the drop folder.
 
     Attributes:
         path: Where it is now, under IN1N.3OX.
         name: Its name when it was dropped.
-        sha256: Hash of its content.
+        sha256: Hash of its content; of a link, of its target; of a folder, of nothing.
         size_bytes: Size of its content.
         note: Text that was dropped or sent with it.
         folder: The folder below IN1N.3OX in which it was dropped, parts separated by slashes.
         media_type: Media type, from its content and name.
+        kind: What it is.
+        link: Target of a link.
+        same_as: Id of an earlier job of the same content, whose decision may be used.
+        left: Entries of its folder that stay in IN1N.3OX, with the reason.
     """
 
     path: NonEmpty
@@ -32,6 +36,10 @@ class IngestFilePayload(Payload, frozen=True, kw_only=True):
     note: str | None = None
     folder: str = ""
     media_type: str = ""
+    kind: Literal["file", "link", "folder"] = "file"
+    link: str = ""
+    same_as: str = ""
+    left: list[str] = field(default_factory=list)
 
 
 JOB_TYPES.add(

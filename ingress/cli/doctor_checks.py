@@ -12,6 +12,8 @@ import msgspec
 
 from ingress.cli.plugin_checks import check_plugins
 from ingress.cli.start_checks import START_CHECKS, START_FREE_MIN_BYTES
+from ingress.core.bridge import Bridge
+from ingress.core.status_report import left_in_drop_folder
 from middleware.broker.type_directory import TypeDirectory
 from middleware.job.keys import Keys
 from middleware.job.reader import Reader
@@ -203,6 +205,7 @@ def _store(loaded: LoadedSettings) -> Iterator[Finding]:
     yield from _store_findings(url, information)
     yield from _workers(loaded, store)
     yield from _job_types(loaded, store)
+    yield from _left_files(loaded, store)
     store.close()
 
 
@@ -264,6 +267,17 @@ def _unknown_types(loaded: LoadedSettings, types: TypeDirectory) -> Iterator[Fin
         except InvalidJob as error:
             remedy = f"{error.remedy} Or start the worker that carries it: it publishes the type."
             yield Finding(label, "bad", error.message, remedy)
+
+
+def _left_files(loaded: LoadedSettings, store: Any) -> Iterator[Finding]:
+    folder = left_in_drop_folder(Bridge(loaded, store=store))
+    if folder["left"]:
+        yield Finding(
+            "drop folder",
+            "note",
+            f"{folder['left']} not ingested: {'; '.join(folder['names'])}",
+            "Rename or remove them, or change ignore and dot_files of [station] in 3ox.toml.",
+        )
 
 
 def _workers(loaded: LoadedSettings, store: Any) -> Iterator[Finding]:

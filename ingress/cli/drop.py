@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+import msgspec
 
 from ingress.cli.shared import json_option
-from ingress.core import drop_folder
+from ingress.core.drop_folder import utf8_name
+from ingress.core.file_jobs import ContentIndex
+from ingress.core.file_submission import CLAIMED, REFUSED, FileAnswer, FileSubmission
 from ingress.core.terminal import emit_json, note, utf8
-from ingress.dispatch import JobHandle, bridge_status, find_job
-from ops.errors import BridgeError, JobNotFound, StoreUnreachable
+from ingress.core.text import one_line
+from ingress.dispatch import JobHandle, bridge_status, connect, find_job
+from ops.errors import BridgeError, JobNotFound, PolicyDenied, StoreUnreachable
 from ops.settings.load import load_settings
+
+#: Limit for the store's answer, in seconds; without one the station submits the files.
+_STORE_TIMEOUT_S = 2.0
 
 
 @click.command()
@@ -19,39 +27,57 @@ from ops.settings.load import load_settings
 @click.option("--note", "text", metavar="TEXT", help="Note about the files, stored as NAME.note.txt.")
 @json_option
 def drop(*, files: tuple[Path, ...], text: str | None, as_json: bool) -> int:
-    """Submit files to the station by copying them into the drop folder IN1N.3OX.
+    """Submit copies of files to the station, and print what became of each.
 
-    The station creates a job for each; '3ox jobs --type ingest.file' lists them. Needs no store.
+    Each file is a job of its own. If its job cannot be submitted now, the copy waits in IN1N.3OX for the
+    station. Needs no store.
     """
     loaded = load_settings()
     loaded.workspace.create()
+    bridge = connect(loaded, timeout_s=min(_STORE_TIMEOUT_S, loaded.settings.store_timeout_s))
+    submission = FileSubmission(loaded, ContentIndex(bridge.reader, loaded.settings), bridge.submit)
     about = None if text is None else utf8(text, "--note")
-    dropped: list[dict[str, str]] = []
+    dropped: list[dict[str, Any]] = []
+    refused: list[dict[str, str]] = []
     code = 0
     for file in files:
         try:
-            place = drop_folder.drop(loaded, file, note=about)
+            answer = submission.drop(file, note=about)
         except BridgeError as error:
-            note(str(error))
             code = code if code else error.exit_code
-            continue
-        dropped.append({"file": str(file), "path": str(place)})
-        if not as_json:
-            click.echo(str(place))
+            refused.append({"file": utf8_name(str(file)), "reason": str(error)})
+        else:
+            if answer.status != REFUSED:
+                dropped.append({"file": utf8_name(str(file)), **msgspec.to_builtins(answer)})
+                if not as_json:
+                    click.echo(one_line(f"{answer.name}: {_outcome(answer)}"))
+                continue
+            code = code if code else PolicyDenied.exit_code
+            refused.append({"file": utf8_name(str(file)), "reason": answer.reason})
+        note(one_line(refused[-1]["reason"]))
     if as_json:
-        emit_json({"dropped": dropped})
-    if dropped:
-        _mention_missing_station()
+        emit_json({"dropped": dropped, "refused": refused})
+    if any(item["status"] == CLAIMED for item in dropped):
+        _mention_station()
     return code
 
 
-def _mention_missing_station() -> None:
+def _outcome(answer: FileAnswer) -> str:
+    """Return what became of a file, in one line."""
+    same = "" if answer.same_content is None else f", same content as job {answer.same_content}"
+    if answer.status == CLAIMED:
+        return f"waits for the station as job {answer.job_id}{same}: {answer.reason}"
+    return f"{answer.status} as job {answer.job_id}{same}"
+
+
+def _mention_station() -> None:
+    """Say what the files wait for whose jobs could not be submitted."""
     try:
         daemons = bridge_status()["daemons"]
     except StoreUnreachable:
         note(
-            "the store is unavailable: a running station spools the files until it is available again;"
-            " without one they wait until '3ox up' or '3ox serve' starts it."
+            "the store is unavailable: the station submits the files when it is available again; without one"
+            " they wait until '3ox up' or '3ox serve' starts it."
         )
         return
     if not any(daemon["name"] == "station" and daemon["healthy"] for daemon in daemons):

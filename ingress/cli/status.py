@@ -18,6 +18,8 @@ from ops.local_model.paths import running_models
 #: Limit for the store's answer, in seconds; the whole command must end within 2 s.
 STORE_TIMEOUT_S = 1.2
 _CARRIED_MAX_CHARS = 40
+#: Entries of the drop folder that are named.
+_LEFT_MAX = 5
 
 
 @click.command()
@@ -51,6 +53,7 @@ def _without_store(bridge: Bridge) -> dict[str, Any]:
         "queues": {},
         "workers": [],
         "daemons": with_configured(bridge.loaded, []),
+        "drop_folder": None,
         "spool": {"jobs": bridge.spooled()},
         "deliveries": {"waiting": None, "failed": None},
         "models": running_models(bridge.loaded.workspace),
@@ -75,6 +78,7 @@ def _print_status(found: dict[str, Any]) -> None:
             ),
             ("ask", _ask_line(found["ask"])),
             *(("model", _model_line(model)) for model in found["models"]),
+            *((("IN1N.3OX", _left_line(found["drop_folder"])),) if found["drop_folder"]["left"] else ()),
         ],
     )
     click.echo()
@@ -124,6 +128,12 @@ def _health(daemon: dict[str, Any]) -> str:
         return "healthy"
     reason = one_line(str(daemon.get("reason", "")))
     return f"not running: {reason}" if reason else "not healthy"
+
+
+def _left_line(folder: dict[str, Any]) -> str:
+    names = folder["names"][:_LEFT_MAX]
+    more = "" if folder["left"] <= len(names) else f" and {folder['left'] - len(names)} more"
+    return one_line(f"not ingested: {folder['left']}: {', '.join(names)}{more}")
 
 
 def _carried(types: list[str]) -> str:

@@ -60,6 +60,7 @@ class Acceptance:
         spool: The jobs that the store has not accepted yet.
         store_unavailable: Set while the store is known not to answer. Jobs then go to the spool at once,
             without waiting for a timeout; the thread that submits the spool clears it.
+        quick: The bridge with the short timeout of a caller who waits.
     """
 
     def __init__(self, bridge: Bridge) -> None:
@@ -68,11 +69,11 @@ class Acceptance:
         # Submitting the spool waits longer: no caller waits for it, and a slow store gets the time
         # it needs.
         accept_s = min(ACCEPT_S, bridge.store.timeout_s)
-        self._quick = Bridge(loaded, store=Store.open(loaded, timeout_s=accept_s))
-        self._quick.admission.follow_settings(bridge.admission.latest)
+        self.quick = Bridge(loaded, store=Store.open(loaded, timeout_s=accept_s))
+        self.quick.admission.follow_settings(bridge.admission.latest)
         self.spool = Spool(loaded.workspace.spool_dir, max_bytes=loaded.settings.spool_max_bytes)
         self.store_unavailable = threading.Event()
-        self._keys = _IdempotencyKeys(self._quick, self.spool, self.store_unavailable)
+        self._keys = _IdempotencyKeys(self.quick, self.spool, self.store_unavailable)
         self._refusals: deque[str] = deque(maxlen=_REFUSALS_MAX)
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -105,7 +106,7 @@ class Acceptance:
         # While older jobs are in the spool, newer ones go there too, to keep the order.
         if self.spool.is_empty() and not self.store_unavailable.is_set():
             try:
-                receipt = self._quick.submit(job, delay_s=delay_s)
+                receipt = self.quick.submit(job, delay_s=delay_s)
             except StoreUnreachable as error:
                 self.store_unavailable.set()
                 log.warning("job.spooled", job_id=job.job_id, reason=str(error))
@@ -113,7 +114,7 @@ class Acceptance:
                 self.store_unavailable.clear()
                 self._keys.remember(job, receipt)
                 return receipt
-        complete = self._quick.admission.prepare(job).job
+        complete = self.quick.admission.prepare(job).job
         return self._spool_once(complete, delay_s, ask_store=True)
 
     def accept_many(self, jobs: Sequence[Job]) -> list[Receipt]:
@@ -131,7 +132,7 @@ class Acceptance:
         """
         if self.spool.is_empty() and not self.store_unavailable.is_set():
             try:
-                receipts = self._quick.admission.submit(jobs)
+                receipts = self.quick.admission.submit(jobs)
             except StoreUnreachable as error:
                 self.store_unavailable.set()
                 log.warning("jobs.spooled", jobs=len(jobs), reason=str(error))
@@ -139,7 +140,7 @@ class Acceptance:
                 for job, receipt in zip(jobs, receipts, strict=True):
                     self._keys.remember(job, receipt)
                 return receipts
-        complete = [self._quick.admission.prepare(job).job for job in jobs]
+        complete = [self.quick.admission.prepare(job).job for job in jobs]
         # The store is not asked for each key: duplicates are found when the jobs are submitted.
         return [self._spool_once(job, None, ask_store=False) for job in complete]
 
@@ -217,7 +218,7 @@ class Acceptance:
     def _run(self) -> None:
         backoff = Backoff()
         # So that jobs of published types can be checked when the store is unavailable later.
-        self._quick.admission.types.all()
+        self.quick.admission.types.all()
         while not self._stopping.is_set():
             try:
                 if self.store_unavailable.is_set():

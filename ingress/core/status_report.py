@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from typing import Any
@@ -46,6 +47,7 @@ def overview(bridge: Bridge) -> dict[str, Any]:
     )
     summaries = {name: bridge.reader.summary(name) for name in (*bridge.reader.queues(), DELIVER_QUEUE)}
     queue = _queue(bridge.reader.summary())
+    running = _daemons(bridge, [item.decode() for item in daemons[::2]], daemons[1::2], now_ms)
     return {
         "store": {
             "url": store.url,
@@ -57,7 +59,8 @@ def overview(bridge: Bridge) -> dict[str, Any]:
         "queue": {**queue, "ready": queue["queued"], "dead": queue["failed"]},
         "queues": {name: _queue(summary) for name, summary in summaries.items()},
         "workers": _workers(bridge, [item.decode() for item in workers[::2]], workers[1::2], now_ms),
-        "daemons": _daemons(bridge, [item.decode() for item in daemons[::2]], daemons[1::2], now_ms),
+        "daemons": running,
+        "drop_folder": _drop_folder(running),
         "spool": {"jobs": bridge.spooled()},
         "deliveries": undelivered(summaries[DELIVER_QUEUE]),
         "models": running_models(bridge.loaded.workspace),
@@ -183,6 +186,26 @@ def _runs(name: str, daemons: list[dict[str, Any]]) -> bool:
 def _not_running(name: str, host: str, pid: int, reason: str) -> dict[str, Any]:
     entry = {"name": name, "host": host, "pid": pid, "healthy": False, "heartbeat_age_s": None}
     return {**entry, "reason": reason}
+
+
+def left_in_drop_folder(bridge: Bridge) -> dict[str, Any]:
+    """Return what a running station leaves in the drop folder: the number and the first entries.
+
+    Raises:
+        StoreUnreachable: The store is unavailable.
+    """
+    clock, daemons = bridge.reader.read(
+        [("TIME",), ("ZRANGE", bridge.reader.keys.daemons, 0, _WORKERS_MAX - 1, "WITHSCORES")]
+    )
+    now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
+    return _drop_folder(_daemons(bridge, [item.decode() for item in daemons[::2]], daemons[1::2], now_ms))
+
+
+def _drop_folder(daemons: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return how many entries of the drop folder are not ingested, and the first of them with the reason."""
+    stations = [daemon for daemon in daemons if daemon["name"] == "station" and daemon["healthy"]]
+    left = max(stations, key=lambda daemon: int(daemon.get("left", 0)), default={})
+    return {"left": int(left.get("left", 0)), "names": json.loads(left.get("left_names", "[]"))}
 
 
 def _mark_former_leaders(daemons: list[dict[str, Any]]) -> None:

@@ -16,12 +16,16 @@ from multipart import (  # type: ignore[import-untyped]
     PushMultipartParser,
 )
 
+from ingress.core.drop_folder import received_name
+from ingress.core.file_jobs import ContentIndex
+from ingress.core.file_submission import REFUSED, FileSubmission
 from ingress.core.http.app_state import AppStateDependency
 from ingress.core.http.auth import requires
+from ingress.core.http.content_disposition import filename_of
 from ingress.core.http.problems import MEDIA_TYPE, ApiProblem, Problem
 from ingress.rest.contract import BODY, problems
 from ingress.rest.models import Upload, UploadedFile
-from ingress.rest.upload_storage import UploadDraft, UploadFolder
+from ingress.rest.upload_storage import UploadDraft
 
 FILES_MAX = 100
 #: Length of a note in characters; the station reads no more.
@@ -55,16 +59,16 @@ class MultipartReceiver:
     """Parses a multipart body incrementally and writes its files.
 
     Args:
-        folder: Target of the files.
+        submission: Submits the files.
         boundary: Boundary between the parts.
         limit_bytes: Maximum size of the body.
     """
 
-    def __init__(self, folder: UploadFolder, boundary: str, *, limit_bytes: int) -> None:
-        self._folder = folder
+    def __init__(self, submission: FileSubmission, boundary: str, *, limit_bytes: int) -> None:
+        self._submission = submission
         self._limit_bytes = limit_bytes
         self._parser = PushMultipartParser(
-            boundary, max_segment_count=FILES_MAX + 1, max_segment_size=math.inf, header_charset="utf8"
+            boundary, max_segment_count=FILES_MAX + 1, max_segment_size=math.inf, header_charset="latin-1"
         )
         self._drafts: list[tuple[UploadDraft, str]] = []
         self._note = bytearray()
@@ -100,9 +104,10 @@ class MultipartReceiver:
             raise _malformed(str(error)) from error
 
     def _begin(self, part: MultipartSegment) -> None:
-        if part.filename is not None or part.name == "file":
-            draft = UploadDraft(self._folder.draft())
-            self._drafts.append((draft, "" if part.filename is None else part.filename))
+        filename = filename_of(part.header("Content-Disposition", ""))
+        if filename is not None or part.name == "file":
+            draft = UploadDraft(self._submission.draft("upload"))
+            self._drafts.append((draft, "" if filename is None else filename))
             self._target = draft
         elif part.name == "note":
             self._target = self._note
@@ -129,10 +134,10 @@ class MultipartReceiver:
         self._target = None
 
     def finish(self) -> Upload:
-        """Rename all files to their final names; blocks on the disk.
+        """Submit all files; blocks on the disk and the store.
 
         Raises:
-            ApiProblem: The body is incomplete or has no file.
+            ApiProblem: The body is incomplete or has no file, or the policy refuses all of them.
         """
         try:
             self._parser.close()
@@ -152,14 +157,28 @@ class MultipartReceiver:
             raise _malformed("the note is not UTF-8") from error
         if len(note) > _NOTE_MAX:
             raise _note_too_long()
-        uploaded = []
-        for draft, sent_name in self._drafts:
-            name = self._folder.settle(draft.path, self._folder.safe_name(sent_name), note)
-            uploaded.append(UploadedFile(name=name, size_bytes=draft.size_bytes, sha256=draft.sha256))
+        uploaded = [self._submit(draft, sent_name, note) for draft, sent_name in self._drafts]
+        if all(file.status == REFUSED for file in uploaded):
+            raise ApiProblem(403, "denied", uploaded[0].reason)
         return Upload(files=uploaded)
 
+    def _submit(self, draft: UploadDraft, sent_name: str, note: str) -> UploadedFile:
+        name = received_name(sent_name, "upload")
+        answer = self._submission.submit(
+            draft.path, name, note, sha256=draft.sha256, size_bytes=draft.size_bytes
+        )
+        return UploadedFile(
+            name=answer.name,
+            size_bytes=answer.size_bytes,
+            sha256=answer.sha256,
+            job_id=answer.job_id,
+            status=answer.status,
+            same_content=answer.same_content,
+            reason=answer.reason,
+        )
+
     def discard(self) -> None:
-        """Remove the files that have no final name yet."""
+        """Remove the files that have not been submitted."""
         for draft, _ in self._drafts:
             draft.discard()
 
@@ -198,11 +217,11 @@ def _malformed(reason: str) -> ApiProblem:
     status_code=202,
     operation_id="uploadFiles",
     summary="Upload files",
-    description="Files are streamed into the drop folder; the station submits an `ingest.file` job for each.",
+    description="Each file becomes an `ingest.file` job; the answer names them in the order of the files.",
     guards=[requires("submit")],
     request_max_body_size=None,
     responses={
-        **problems(409, *BODY),
+        **problems(*BODY),
         507: ResponseSpec(
             Problem, generate_examples=False, description="The disk is full.", media_type=MEDIA_TYPE
         ),
@@ -222,9 +241,11 @@ async def upload_files(request: Request[Any, Any, Any], app_state: AppStateDepen
     if request.content_length is not None and request.content_length > limit_bytes:
         raise too_large(limit_bytes)
     try:
-        receiver = MultipartReceiver(
-            UploadFolder(app_state.loaded), options["boundary"], limit_bytes=limit_bytes
+        acceptance, loaded = app_state.acceptance, app_state.loaded
+        submission = FileSubmission(
+            loaded, ContentIndex(acceptance.quick.reader, loaded.settings), acceptance.accept
         )
+        receiver = MultipartReceiver(submission, options["boundary"], limit_bytes=limit_bytes)
     except MultipartError as error:
         raise _malformed(str(error)) from error
     try:

@@ -157,17 +157,26 @@ class OutputPage(Struct, frozen=True, kw_only=True):
 
 
 class UploadedFile(Struct, frozen=True, kw_only=True):
-    """An uploaded file, now in the drop folder.
+    """An uploaded file and its job.
 
     Attributes:
-        name: Its name there; differs from the name sent if that was taken or not usable.
+        name: Name of the file; differs from the name sent if that was not usable.
         size_bytes: Size of the content.
-        sha256: Hash of the content; also the idempotency key of the job that the station submits for it.
+        sha256: Hash of the content.
+        job_id: Id of its `ingest.file` job.
+        status: State of the job; `spooled` while the store is unavailable; `claimed` if the station submits
+            it later; `refused` if it is not accepted and the file is not stored.
+        same_content: Id of an earlier job of the same content; null if there is none.
+        reason: Why it is claimed or refused; empty otherwise.
     """
 
     name: str
     size_bytes: int
     sha256: str
+    job_id: str
+    status: str
+    same_content: str | None
+    reason: str
 
 
 class Upload(Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Claim complete files; refuse what is not a regular file.
+"""Claim complete files, links and empty folders; refuse pipes, devices, and links that lead elsewhere.
 
 A file that cannot be claimed (no permission, a disk error) is retried with exponential backoff. After the
 configured number of attempts it goes to ``failed/``; if that fails too, it stays and is retried once a
@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import NamedTuple
 
-from ingress.station.claims import Claim, Claims
+from ingress.core.drop_folder import utf8_name
+from ingress.core.file_claims import Claim
+from ingress.station.claims import Claims
 from ingress.station.retry import LONGEST_WAIT_S, is_host_error, wait_s
 from ingress.station.scanner import DroppedFile, open_folder
 from ingress.station.stability import is_being_written
+from ops.drop_folder_layout import link_problem
 from ops.logs import get_logger
 
 log = get_logger(__name__)
@@ -66,13 +68,15 @@ class Claimer:
             return None
         self._being_written.discard(path)
         try:
-            if not file.is_file:
-                self._reject(file)
+            problem = _problem(file)
+            if problem:
+                self._refuse(file, f"{utf8_name(file.name)!r} {problem}.")
                 return None
-            parts = (file,) if file.note is None else (file, file.note)
-            if any(is_being_written(part.path) for part in parts):
-                self._being_written.add(path)
-                return None
+            if file.is_file:
+                parts = (file,) if file.note is None else (file, file.note)
+                if any(is_being_written(part.path) for part in parts):
+                    self._being_written.add(path)
+                    return None
             claim = self._claims.claim(file)
         except FileNotFoundError:
             return None
@@ -107,25 +111,6 @@ class Claimer:
         """Number of files that cannot be claimed now."""
         return len(self._failed)
 
-    def _reject(self, file: DroppedFile) -> None:
-        if file.is_link and self._links_to_dropped_file(file):
-            # The target is claimed under its own name, so the link adds nothing.
-            with open_folder(file) as folder:
-                os.unlink(file.name, dir_fd=folder)
-            log.info("station.link_dropped", path=file.path)
-            return
-        reason = (
-            f"{file.name!r} is a symbolic link to a place outside the drop folder; it is not followed."
-            if file.is_link
-            else f"{file.name!r} is not a regular file but a pipe, a socket or a device."
-        )
-        self._refuse(file, reason)
-
-    def _links_to_dropped_file(self, file: DroppedFile) -> bool:
-        root, real = os.path.realpath(file.root), os.path.realpath(file.path)
-        hidden = any(part.startswith(".") for part in Path(os.path.relpath(real, root)).parts)
-        return real.startswith(root + os.sep) and not hidden and os.path.isfile(real)  # noqa: PTH113
-
     def _refuse(self, file: DroppedFile, reason: str) -> None:
         claim = self._claims.claim(file)
         if claim is not None:
@@ -150,6 +135,22 @@ class Claimer:
                 self._failed.pop(path, None)
                 return
         self._failed[path] = _Failure(signature, failures, faults, due_s)
+
+
+def _problem(file: DroppedFile) -> str:
+    """Return why an entry is refused whatever is in it; empty if it is not."""
+    if file.is_file or file.is_folder:
+        return ""
+    if not file.is_link:
+        return "is not a regular file but a pipe, a socket or a device"
+    try:
+        with open_folder(file) as folder:
+            target = os.readlink(file.name, dir_fd=folder)
+    except OSError:
+        # Gone or replaced since the scan, which claiming finds out too.
+        return ""
+    problem = link_problem(file.folder, target)
+    return f"is a symbolic link, and {problem}; it is not followed" if problem else ""
 
 
 def refuse(claims: Claims, job_id: str, reason: str) -> None:

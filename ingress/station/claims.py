@@ -1,4 +1,4 @@
-"""Claimed files: one folder each, named by the id of the file's job.
+"""Claimed entries of the drop folder: one folder each, named by the id of its job.
 
     .claimed/JOB_ID/[FOLDER/]NAME            and NAME.note.txt beside it
     .claimed/JOB_ID.tries                    while a claim of an earlier station process is read
@@ -10,12 +10,12 @@ a claim that a crash left behind can be submitted again: the store recognizes th
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import shutil
 from pathlib import Path
-from typing import NamedTuple
 
-from ingress.core.drop_folder import utf8_name
+from ingress.core.drop_folder import note_name, utf8_name
+from ingress.core.file_claims import Claim, remove_claim
 from ingress.station.scanner import DroppedFile, open_folder
 from middleware.job.ids import ID_LENGTH, is_id_part, new_job_id
 from ops.drop_folder_layout import (
@@ -36,29 +36,24 @@ _TRIES = ".tries"
 log = get_logger(__name__)
 
 
-class Claim(NamedTuple):
-    """A claimed file.
+def _move(file: DroppedFile, target: Path) -> None:
+    """Move an entry of the drop folder that has not changed since the scan.
 
-    Attributes:
-        job_id: Id of its job.
-        path: Its path below ``.claimed``.
-        folder: The subfolder of the drop folder that it was in.
-        name: Its name, in UTF-8.
-        note: Path of its companion, or None.
+    Raises:
+        FileNotFoundError: It is gone, or has changed.
+        OSError: It cannot be moved.
     """
-
-    job_id: str
-    path: Path
-    folder: str
-    name: str
-    note: Path | None = None
-
-
-def _rename(file: DroppedFile, target: Path) -> None:
-    if file.folder == "":
-        os.rename(file.path, target)  # noqa: PTH104 (called for thousands of files)
-        return
     with open_folder(file) as folder:
+        now = os.stat(file.name, dir_fd=folder, follow_symlinks=False)
+        if (now.st_ino, now.st_mode) != (file.inode, file.mode):
+            raise FileNotFoundError(errno.ENOENT, "replaced since the scan", file.path)
+        if file.is_folder:
+            # Only rmdir can tell whether it is still empty; nothing that was put into it can be lost.
+            target.mkdir()
+            os.rmdir(file.name, dir_fd=folder)
+            return
+        if (now.st_size, now.st_mtime_ns) != (file.size_bytes, file.mtime_ns):
+            raise FileNotFoundError(errno.ENOENT, "changed since the scan", file.path)
         os.rename(file.name, target, src_dir_fd=folder)
 
 
@@ -77,35 +72,35 @@ class Claims:
         self.root = workspace.inbox / CLAIMED
 
     def claim(self, file: DroppedFile) -> Claim | None:
-        """Move a file, and its note, from the drop folder to a claim folder.
+        """Move a file and its note, a link or an empty folder from the drop folder to a claim folder.
 
         Returns:
-            The claim; None if another station was quicker.
+            The claim; None if another station was quicker, or the entry has changed since the scan.
 
         Raises:
-            OSError: The file cannot be moved.
+            OSError: The entry cannot be moved.
         """
         job_id = new_job_id()
         folder = utf8_name(file.folder)
         home = claim_folder(self._workspace, job_id)
-        place = home / folder
-        place.mkdir(parents=True)
-        target = place / utf8_name(file.name)
+        target = home / folder / utf8_name(file.name)
         try:
-            _rename(file, target)
+            target.parent.mkdir(parents=True)
+            _move(file, target)
         except OSError as error:
-            self._remove(home)
-            if isinstance(error, FileNotFoundError):
+            remove_claim(home)
+            # A folder that got an entry meanwhile is not empty any more.
+            if isinstance(error, FileNotFoundError) or error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 return None
             raise
         note = None if file.note is None else self._claim_note(file.note, target)
         return Claim(job_id, target, folder, target.name, note)
 
     def _claim_note(self, note: DroppedFile, file: Path) -> Path | None:
-        target = file.with_name(shortened(file.name + NOTE_SUFFIX))
-        # The note may have been removed since the scan.
+        target = file.with_name(note_name(file.name))
+        # The note may have been removed or changed since the scan; then it becomes a file of its own.
         with contextlib.suppress(FileNotFoundError):
-            _rename(note, target)
+            _move(note, target)
             return target
         return None
 
@@ -128,12 +123,22 @@ class Claims:
             if file.name in names or file.is_symlink()
         ]
         if not files:
-            return None
+            return self._load_folder(job_id, home)
         # The note's name is the longer one.
         path, *rest = sorted(files, key=lambda file: (len(file.name), file.name))
         note = next((file for file in rest if file.name.endswith(NOTE_SUFFIX)), None)
         relative = path.parent.relative_to(home).as_posix()
         return Claim(job_id, path, "" if relative == "." else relative, path.name, note)
+
+    def _load_folder(self, job_id: str, home: Path) -> Claim | None:
+        """Return the claim of an empty folder: the innermost one."""
+        path = home
+        while inner := next(iter(path.iterdir()), None) if path.is_dir() else None:
+            path = inner
+        if path == home:
+            return None
+        relative = path.parent.relative_to(home).as_posix()
+        return Claim(job_id, path, "" if relative == "." else relative, path.name)
 
     def age_s(self, job_id: str, now_s: float) -> float:
         """Return the age of a claim by the file system's clock, in seconds; 0 if it is gone."""
@@ -169,8 +174,8 @@ class Claims:
     def discard(self, job_id: str) -> bool:
         """Remove the file of a completed job, also from ``failed/``; return whether it was claimed."""
         found = self.holds(job_id)
-        self._remove(claim_folder(self._workspace, job_id))
-        self._remove(failed_folder(self._workspace, job_id))
+        remove_claim(claim_folder(self._workspace, job_id))
+        remove_claim(failed_folder(self._workspace, job_id))
         self.forget_tries(job_id)
         return found
 
@@ -189,7 +194,7 @@ class Claims:
         """
         claim = self.load(job_id)
         if claim is None:
-            self._remove(claim_folder(self._workspace, job_id))
+            remove_claim(claim_folder(self._workspace, job_id))
             return None
         claim.path.with_name(shortened(claim.name + REASON_SUFFIX)).write_text(reason, encoding="utf-8")
         target = failed_folder(self._workspace, job_id)
@@ -197,14 +202,3 @@ class Claims:
         claim_folder(self._workspace, job_id).rename(target)
         self.forget_tries(job_id)
         return target
-
-    def _remove(self, folder: Path) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            # Usually one or two files and no folder, for which this is faster than rmtree.
-            for name in os.listdir(folder):  # noqa: PTH208
-                try:
-                    (folder / name).unlink()
-                except (IsADirectoryError, PermissionError):
-                    shutil.rmtree(folder)
-                    return
-            folder.rmdir()

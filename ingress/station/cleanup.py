@@ -1,15 +1,18 @@
-"""Remove what is left behind: empty folders, abandoned drafts, undo journals past their retention."""
+"""Remove what is left behind: emptied folders, abandoned drafts, undo journals past their retention."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from ingress.station.scanner import Scanner
+from ingress.core.file_claims import STAGING_SUFFIX, remove_claim
+from ingress.station.scanner import DroppedFile, ScannedFolder, open_folder
+from ops.drop_folder_layout import CLAIMED
 from ops.settings.station import StationSettings
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
@@ -19,32 +22,50 @@ _DRAFT = re.compile(r"\.(upload|3ox-drop|telegram)-[0-9A-Za-z]+(\.note)?\.part")
 _DRAFT_MAX_AGE_S = 86_400.0
 
 
-def remove_empty_folders(scanner: Scanner, settings: StationSettings) -> list[str]:
-    """Remove subfolders of the drop folder that have been empty for ``empty_folder_s`` seconds.
+class EmptyFolders:
+    """Decides what happens to folders that have been empty for ``empty_folder_s`` seconds.
 
-    Folders that a rule names stay.
+    A folder that has had an entry since the station started is removed: its files have been claimed. One
+    that was dropped empty is part of what was dropped, and is claimed. Folders that a rule names stay.
 
     Args:
-        scanner: Scans the drop folder.
         settings: The age, and the rules.
-
-    Returns:
-        Paths of the removed folders.
     """
-    removed: list[str] = []
-    if settings.empty_folder_s == 0:
-        return removed
-    named = {rule.match.lower().split("/", 1)[0] for rule in settings.rules if "/" in rule.match}
-    for folder in reversed(scanner.scan().folders[1:]):
-        place = Path(folder)
-        if place.relative_to(scanner.root).parts[0].lower() in named:
-            continue
-        # Only rmdir can tell reliably whether the folder is empty.
-        with contextlib.suppress(OSError):
-            if time.time() - place.stat().st_mtime > settings.empty_folder_s:
-                place.rmdir()
-                removed.append(folder)
-    return removed
+
+    def __init__(self, settings: StationSettings) -> None:
+        self._empty_folder_s = settings.empty_folder_s
+        self._named = {rule.match.lower().split("/", 1)[0] for rule in settings.rules if "/" in rule.match}
+        self._filled: set[str] = set()
+
+    def take(self, folders: list[ScannedFolder]) -> list[DroppedFile]:
+        """Remove emptied folders, and return those that were dropped empty.
+
+        Args:
+            folders: Of one scan, each after the one that contains it.
+        """
+        present = {item.entry.relative for item in folders}
+        self._filled = (self._filled & present) | {item.entry.relative for item in folders if item.entries}
+        if self._empty_folder_s == 0:
+            return []
+        entries = {item.entry.relative: item.entries for item in folders}
+        dropped = []
+        for item in reversed(folders):
+            folder = item.entry
+            if entries[folder.relative] or not self._is_due(folder):
+                continue
+            if folder.relative not in self._filled:
+                dropped.append(folder)
+                continue
+            # Only rmdir can tell reliably whether the folder is empty.
+            with contextlib.suppress(OSError), open_folder(folder) as outer:
+                os.rmdir(folder.name, dir_fd=outer)
+                if folder.folder in entries:
+                    entries[folder.folder] -= 1
+        return dropped
+
+    def _is_due(self, folder: DroppedFile) -> bool:
+        top = folder.relative.split("/", 1)[0].lower()
+        return top not in self._named and time.time() - folder.mtime_ns / 1e9 > self._empty_folder_s
 
 
 def remove_old_drafts(inbox: Path) -> list[str]:
@@ -54,14 +75,15 @@ def remove_old_drafts(inbox: Path) -> list[str]:
         inbox: The drop folder.
 
     Returns:
-        Names of the removed files.
+        Names of the removed files and folders.
     """
     removed: list[str] = []
-    for place in inbox.iterdir():
+    drafts = [place for place in inbox.iterdir() if _DRAFT.fullmatch(place.name)]
+    for place in (*drafts, *(inbox / CLAIMED).glob(f"*{STAGING_SUFFIX}")):
         # Already removed, or owned by another user.
         with contextlib.suppress(OSError):
-            if _DRAFT.fullmatch(place.name) and time.time() - place.lstat().st_mtime > _DRAFT_MAX_AGE_S:
-                place.unlink()
+            if time.time() - place.lstat().st_mtime > _DRAFT_MAX_AGE_S:
+                place.unlink() if place.is_file() else remove_claim(place)
                 removed.append(place.name)
     return removed
 

@@ -7,8 +7,7 @@ whose event was missed.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 from ingress.core.bridge import Bridge
 from ingress.station.claims import Claims
@@ -27,27 +26,17 @@ log = get_logger(__name__)
 class ClaimCompletion:
     """Follows the jobs of all claims to their final states.
 
-    A claim with the same content as an earlier job has no job of its own: it is removed when the earlier job
-    has left a result, and must be submitted again otherwise.
-
     Args:
         bridge: Bridge of the jobs.
         claims: The claimed files.
-        on_resubmission: Called, from any thread, when ``take_resubmissions`` has something to return.
 
     Attributes:
         completed: Claims whose files have been processed since the start.
     """
 
-    def __init__(self, bridge: Bridge, claims: Claims, on_resubmission: Callable[[], object]) -> None:
+    def __init__(self, bridge: Bridge, claims: Claims) -> None:
         self._bridge = bridge
         self._claims = claims
-        self._on_resubmission = on_resubmission
-        self._lock = threading.Lock()
-        #: Job id of the original -> claims with the same content.
-        self._duplicates: dict[str, set[str]] = {}
-        #: Claim -> job id of the original, which has left no result.
-        self._resubmissions: dict[str, str] = {}
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.completed = 0
@@ -62,33 +51,6 @@ class ClaimCompletion:
         if self._thread is not None:
             self._thread.join(timeout=2 * _IDLE_S)
 
-    def add_duplicate(self, job_id: str, original: str) -> None:
-        """Settle a claim with the outcome of an earlier job of the same content.
-
-        Args:
-            job_id: Job id of the claim.
-            original: Id of the earlier job; it may be finished.
-
-        Raises:
-            StoreUnreachable: The store is unavailable; ``settle`` completes it later.
-        """
-        with self._lock:
-            self._duplicates.setdefault(original, set()).add(job_id)
-        self._settle_finished([original])
-
-    def is_duplicate(self, job_id: str) -> bool:
-        """Return whether a claim waits for an earlier job, or to be submitted again after it."""
-        with self._lock:
-            return job_id in self._resubmissions or any(
-                job_id in waiting for waiting in self._duplicates.values()
-            )
-
-    def take_resubmissions(self) -> dict[str, str]:
-        """Return the claims to submit again, each with the id of its original; each is returned once."""
-        with self._lock:
-            taken, self._resubmissions = self._resubmissions, {}
-        return taken
-
     def settle(self, job_ids: Iterable[str]) -> list[str]:
         """Settle all claims whose jobs have finished.
 
@@ -102,9 +64,6 @@ class ClaimCompletion:
             StoreUnreachable: The store is unavailable.
         """
         unknown: list[str] = []
-        with self._lock:
-            originals = list(self._duplicates)
-        self._settle_finished(originals)
         wanted = list(job_ids)
         for at in range(0, len(wanted), _BATCH):
             unknown += self._settle_finished(wanted[at : at + _BATCH])
@@ -128,48 +87,16 @@ class ClaimCompletion:
                 self._finish(event.job_id, event.status)
 
     def _finish(self, job_id: str, status: str) -> None:
-        """Settle the claim of a finished job, and those with the same content."""
-        with self._lock:
-            duplicates = sorted(self._duplicates.get(job_id, ()))
+        """Settle the claim of a finished job."""
         try:
             if status == State.COMPLETED:
                 if self._claims.discard(job_id):
                     self.completed += 1
             elif self._claims.holds(job_id):
                 self._fail(job_id)
-            for duplicate in duplicates:
-                self._finish_duplicate(duplicate, job_id)
         except (OSError, JobNotFound) as error:
             # The claim stays; ``settle`` tries again.
             log.warning("station.not_settled", job_id=job_id, reason=str(error))
-            return
-        with self._lock:
-            self._duplicates.pop(job_id, None)
-
-    def _finish_duplicate(self, job_id: str, original: str) -> None:
-        if self._has_result(original):
-            if self._claims.discard(job_id):
-                self.completed += 1
-                log.info("station.same_content", job_id=job_id, first=original)
-            return
-        with self._lock:
-            self._resubmissions[job_id] = original
-        self._on_resubmission()
-
-    def _has_result(self, job_id: str) -> bool:
-        """Return whether a job has completed and the file that it produced still exists."""
-        try:
-            record = self._bridge.reader.job(job_id)
-        except JobNotFound:
-            return False
-        result: Any = record.result
-        if record.status != State.COMPLETED or not isinstance(result, dict):
-            return False
-        file = self._bridge.loaded.workspace.home / str(result.get("path", ""))
-        try:
-            return file.is_file() and file.stat().st_size == result.get("size_bytes")
-        except OSError:
-            return False
 
     def _fail(self, job_id: str) -> None:
         record = self._bridge.reader.job(job_id)

@@ -14,13 +14,16 @@ import time
 from collections.abc import Iterable, Iterator
 
 from ingress.core.daemon import Daemon
+from ingress.core.file_claims import Claim
+from ingress.core.file_jobs import ContentIndex
 from ingress.core.spooled_jobs import job_id_of
 from ingress.station.claiming import Claimer, refuse
-from ingress.station.claims import Claim, Claims
-from ingress.station.cleanup import remove_empty_folders, remove_old_days, remove_old_drafts
+from ingress.station.claims import Claims
+from ingress.station.cleanup import EmptyFolders, remove_old_days, remove_old_drafts
 from ingress.station.completion import ClaimCompletion
+from ingress.station.left_entries import LeftEntries
 from ingress.station.retry import wait_s
-from ingress.station.scanner import Scanner
+from ingress.station.scanner import Scanner, foreign_entries
 from ingress.station.stability import StabilityTracker, ignore_lease_breaks
 from ingress.station.submission import BATCH, ClaimSubmitter
 from ingress.station.watch import FolderWatcher
@@ -67,14 +70,20 @@ class Station:
         self._wake = threading.Event()
         self._claims = Claims(self._workspace)
         self._watcher = FolderWatcher(self._workspace.inbox, self._settings.watch, self._wake)
-        self._scanner = Scanner(self._workspace.inbox, self._settings.ignore)
+        self._scanner = Scanner(self._workspace.inbox, self._settings)
+        self._left = LeftEntries()
+        self._empty_folders = EmptyFolders(self._settings)
         self._stability = StabilityTracker(
             settle_s=self._settings.settle_s, note_wait_s=self._settings.note_wait_s
         )
         self._claimer = Claimer(self._claims, self._settings.tries)
-        self._completion = ClaimCompletion(daemon.bridge, self._claims, self._wake.set)
+        self._completion = ClaimCompletion(daemon.bridge, self._claims)
         self._submitter = ClaimSubmitter(
-            daemon.acceptance, self._claims, self._settings, self._completion, pulse=daemon.pulse
+            daemon.acceptance,
+            self._claims,
+            self._settings,
+            ContentIndex(daemon.acceptance.quick.reader, daemon.loaded.settings),
+            pulse=daemon.pulse,
         )
         self._scan_due_s = 0.0
         self._check_due_s = 0.0
@@ -120,18 +129,19 @@ class Station:
     def _scan(self) -> float:
         """Scan the folder, claim and submit complete files; return the seconds until the next scan."""
         found = self._scanner.scan()
-        for error in found.errors:
-            log.warning("station.folder_unreadable", reason=error)
+        self._left.update(found)
         self._watcher.use(found.folders)
         self._claimer.forget_missing(found.files)
-        ready, settles_s = self._stability.settled(found.files)
+        ready, settles_s = self._stability.settled(
+            [*found.files, *self._empty_folders.take(found.subfolders)]
+        )
         idle_s = self._settings.rescan_s if self._watcher.mode == "events" else self._settings.poll_s
         if ready and not self._can_write():
             return wait_s(self._host_failures)
         for at in range(0, len(ready), BATCH):
             self._daemon.pulse()
             claimed = (self._claimer.claim(item) for item in ready[at : at + BATCH])
-            claims = [claim for claim in claimed if claim is not None]
+            claims = [self._left.told(claim) for claim in claimed if claim is not None]
             self._submitter.submit(claims)
             self._submitted += len(claims)
             if self._daemon.stopping.is_set():
@@ -166,7 +176,7 @@ class Station:
             self._cleanup_due_s = now_s + _CLEANUP_INTERVAL_S
             remove_old_days(self._workspace.undo_dir, keep_s=self._daemon.loaded.settings.retention_s)
             remove_old_drafts(self._workspace.inbox)
-        remove_empty_folders(self._scanner, self._settings)
+        self._left.foreign = foreign_entries(self._workspace.inbox)
         try:
             orphans = self._orphans(self._completion.settle(self._claims.all_ids()))
         except StoreUnreachable:
@@ -189,7 +199,6 @@ class Station:
             for job_id in unknown
             if job_id not in spooled
             and not self._submitter.is_waiting(job_id)
-            and not self._completion.is_duplicate(job_id)
             and (not self._claims_checked or self._claims.age_s(job_id, now_s) >= _ORPHAN_S)
         ]
 
@@ -227,4 +236,6 @@ class Station:
             taken=str(self._completion.completed),
             waiting=str(self._submitter.waiting + self._claimer.failed_count),
             held=self._host_problem,
+            left=str(self._left.count),
+            left_names=self._left.names(),
         )

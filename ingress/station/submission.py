@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from ingress.core.acceptance import Acceptance
+from ingress.core.file_claims import Claim
+from ingress.core.file_jobs import ContentIndex, ReadClaim, read_claim, read_note
 from ingress.station.claiming import refuse
-from ingress.station.claims import Claim, Claims
-from ingress.station.completion import ClaimCompletion
-from ingress.station.jobs import content_key, make_ingest_job, read_file, read_note
+from ingress.station.claims import Claims
 from ingress.station.retry import is_host_error, wait_s
 from ingress.station.stability import is_being_written
-from middleware.job.schema import Job
 from ops.errors import (
     InvalidJob,
     PolicyDenied,
@@ -39,14 +38,12 @@ class _Retry(NamedTuple):
         failures: Failed attempts, which determine the wait.
         faults: Those of them that are due to the file, which are limited.
         due_s: When to submit it, on the monotonic clock.
-        after: Id of an earlier job with the same content that has left no result; empty if there is none.
         reason: Why it was not submitted.
     """
 
     failures: int
     faults: int
     due_s: float
-    after: str
     reason: str
 
 
@@ -56,8 +53,8 @@ class ClaimSubmitter:
     Args:
         acceptance: Accepts the jobs.
         claims: The claimed files.
-        settings: Number of attempts, and what to do with content that was submitted before.
-        completion: Settles claims whose content was submitted before.
+        settings: Number of attempts.
+        index: Builds the jobs.
         pulse: Called at intervals while files are read.
         clock: Monotonic seconds.
     """
@@ -67,7 +64,7 @@ class ClaimSubmitter:
         acceptance: Acceptance,
         claims: Claims,
         settings: StationSettings,
-        completion: ClaimCompletion,
+        index: ContentIndex,
         *,
         pulse: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
@@ -75,7 +72,7 @@ class ClaimSubmitter:
         self._acceptance = acceptance
         self._claims = claims
         self._settings = settings
-        self._completion = completion
+        self._index = index
         self._pulse = pulse
         self._clock = clock
         self._lock = threading.Lock()
@@ -86,11 +83,11 @@ class ClaimSubmitter:
 
         A claim whose job is not accepted stays, and is submitted again by ``submit_due``.
         """
-        prepared: list[tuple[Claim, Job]] = []
+        prepared: list[ReadClaim] = []
         for claim in claims:
-            job = self._prepare(claim)
-            if job is not None:
-                prepared.append((claim, job))
+            read = self._read(claim)
+            if read is not None:
+                prepared.append(read)
             if len(prepared) >= BATCH:
                 self._submit(prepared)
                 prepared = []
@@ -98,13 +95,11 @@ class ClaimSubmitter:
             self._submit(prepared)
 
     def submit_due(self) -> float | None:
-        """Submit the claims whose retry is due, and those whose original has left no result.
+        """Submit the claims whose retry is due.
 
         Returns:
             Seconds until the next retry; None if there is none.
         """
-        for job_id, original in self._completion.take_resubmissions().items():
-            self._resubmit_after(job_id, original)
         now_s = self._clock()
         with self._lock:
             due = [job_id for job_id, item in self._retries.items() if item.due_s <= now_s]
@@ -132,70 +127,46 @@ class ClaimSubmitter:
         with self._lock:
             return len(self._retries)
 
-    def _resubmit_after(self, job_id: str, original: str) -> None:
-        with self._lock:
-            before = self._retries.get(job_id)
-            failures, faults = (0, 0) if before is None else (before.failures, before.faults)
-            self._retries[job_id] = _Retry(
-                failures, faults, self._clock(), original, f"job {original} with this content left no result"
-            )
-
     def _forget(self, job_id: str) -> None:
         with self._lock:
             self._retries.pop(job_id, None)
 
-    def _after(self, job_id: str) -> str:
-        with self._lock:
-            known = self._retries.get(job_id)
-        return "" if known is None else known.after
-
-    def _prepare(self, claim: Claim) -> Job | None:
+    def _read(self, claim: Claim) -> ReadClaim | None:
         try:
-            if is_being_written(str(claim.path)):
+            if claim.path.is_file() and not claim.path.is_symlink() and is_being_written(str(claim.path)):
                 self._retry_later(claim.job_id, f"{claim.name!r} is still being written.", is_fault=False)
                 return None
-            content = read_file(claim, self._pulse)
-            key = content_key(self._settings, claim, content.sha256, after=self._after(claim.job_id))
-            return make_ingest_job(claim, content, read_note(claim), key)
+            return ReadClaim(claim, read_claim(claim, self._pulse), read_note(claim))
         except FileNotFoundError:
             # Its job has finished meanwhile, or a user has removed the file.
             self._forget(claim.job_id)
             return None
-        except (OSError, InvalidJob) as error:
+        except OSError as error:
             is_fault = not is_host_error(error)
             self._retry_later(
                 claim.job_id, f"{claim.name!r} cannot be submitted: {error}.", is_fault=is_fault
             )
             return None
 
-    def _submit(self, prepared: list[tuple[Claim, Job]]) -> None:
+    def _submit(self, prepared: list[ReadClaim]) -> None:
         self._pulse()
         try:
-            receipts = self._acceptance.accept_many([job for _, job in prepared])
+            self._acceptance.accept_many(self._index.jobs(prepared))
         except (InvalidJob, PolicyDenied) as error:
             if len(prepared) == 1:
-                self._refuse(prepared[0][0].job_id, str(error))
+                refuse(self._claims, prepared[0].claim.job_id, str(error))
+                self._forget(prepared[0].claim.job_id)
                 return
             # One file of the batch is refused; submit each by itself to find it.
             for item in prepared:
                 self._submit([item])
             return
         except (QueueFull, SpoolFull, StoreError, StoreUnreachable) as error:
-            for claim, _ in prepared:
-                self._retry_later(claim.job_id, error.message, is_fault=False)
+            for item in prepared:
+                self._retry_later(item.claim.job_id, error.message, is_fault=False)
             return
-        for (claim, _), receipt in zip(prepared, receipts, strict=True):
-            if receipt.job_id == claim.job_id:
-                self._forget(claim.job_id)
-                continue
-            self._add_duplicate(claim.job_id, receipt.job_id)
-
-    def _add_duplicate(self, job_id: str, original: str) -> None:
-        self._forget(job_id)
-        try:
-            self._completion.add_duplicate(job_id, original)
-        except StoreUnreachable as error:
-            log.info("station.same_content_later", job_id=job_id, first=original, reason=str(error))
+        for item in prepared:
+            self._forget(item.claim.job_id)
 
     def _retry_later(self, job_id: str, reason: str, *, is_fault: bool) -> None:
         """Schedule another attempt; after ``tries`` faults of the file itself move it to ``failed/``."""
@@ -203,13 +174,9 @@ class ClaimSubmitter:
             before = self._retries.get(job_id)
             failures = 1 if before is None else before.failures + 1
             faults = (0 if before is None else before.faults) + (1 if is_fault else 0)
-            after = "" if before is None else before.after
             due_s = self._clock() + wait_s(failures)
-            self._retries[job_id] = _Retry(failures, faults, due_s, after, reason)
+            self._retries[job_id] = _Retry(failures, faults, due_s, reason)
         log.warning("station.put_off", job_id=job_id, tries=faults, reason=reason)
         if is_fault and faults >= self._settings.tries:
-            self._refuse(job_id, f"{reason} Attempts: {faults}.")
-
-    def _refuse(self, job_id: str, reason: str) -> None:
-        refuse(self._claims, job_id, reason)
-        self._forget(job_id)
+            refuse(self._claims, job_id, f"{reason} Attempts: {faults}.")
+            self._forget(job_id)

@@ -24,6 +24,8 @@ _REMOTE = frozenset(
 )
 #: Longest wait for the event of the probe file.
 PROBE_S = 3.0
+#: Folders that are watched at most: each takes one of the user's inotify watches.
+WATCHED_MAX = 4_000
 #: Changes within this time wake the station once.
 _COLLECT_MS = 400
 _STEP_MS = 80
@@ -113,7 +115,12 @@ class FolderWatcher:
         self._probe.unlink(missing_ok=True)
 
     def use(self, folders: list[str]) -> None:
-        """Set the folders to watch, one by one: not the bridge's own folders inside them."""
+        """Set the folders to watch, one by one: not the bridge's own folders inside them.
+
+        Args:
+            folders: The drop folder first. Of more than ``WATCHED_MAX`` the others are only scanned.
+        """
+        folders = folders[:WATCHED_MAX]
         with self._lock:
             if set(folders) == set(self._folders):
                 return

@@ -1,75 +1,67 @@
-"""Download attachments of messages into the drop folder, under a safe name."""
+"""Download attachments of messages and submit them as jobs."""
 
 from __future__ import annotations
 
+import asyncio
 import os
-import unicodedata
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from ingress.core.drop_folder import AcceptedNames, publish
+from ingress.core.drop_folder import received_name
+from ingress.core.file_submission import CLAIMED, REFUSED, FileAnswer, FileSubmission
 from ingress.telegram.pending_reply import Attachment
-from ops.drop_folder_layout import shortened
-
-#: Limit for a name, so that it stays below 255 bytes with a number, the suffix of the note and ``.part``.
-_NAME_MAX_BYTES = 150
-_SUFFIX_MAX_BYTES = 20
+from ops.files import digest_of
 
 
-def safe_file_name(given: str, fallback: str) -> str:
-    """Return a safe file name for an untrusted one: no path, not hidden, printable, not too long.
-
-    Args:
-        given: Any text.
-        fallback: Used if nothing else is left.
-    """
-    last = unicodedata.normalize("NFC", given).replace("\\", "/").rpartition("/")[2]
-    plain = "".join(letter if letter.isprintable() else "_" for letter in last).strip(" .")
-    # The station would treat it as the note of another file.
-    if plain.lower().endswith(".note.txt"):
-        plain = plain[: -len(".note.txt")] + "-note.txt"
-    stem, dot, suffix = plain.rpartition(".")
-    if not dot or len(suffix.encode(errors="replace")) > _SUFFIX_MAX_BYTES:
-        stem, suffix = plain, ""
-    end = f".{suffix}" if suffix else ""
-    room = _NAME_MAX_BYTES - len(end.encode(errors="replace"))
-    stem = stem.encode(errors="replace")[:room].decode(errors="ignore").strip(" .~$")
-    return (stem + end) if stem else fallback + end
-
-
-async def download_attachment(
+async def submit_attachment(
     attachment: Attachment,
-    folder: Path,
-    names: AcceptedNames,
-    fallback: str,
+    submission: FileSubmission,
+    job_id: str,
     download: Callable[[str, Path], Awaitable[int]],
-) -> tuple[str, int]:
-    """Download an attachment into the drop folder; the complete file appears in one step, its note before it.
+) -> FileAnswer:
+    """Download an attachment, and submit its job once it is complete, with the caption as its note.
 
     Args:
         attachment: The attachment.
-        folder: The drop folder.
-        names: Names that the station accepts.
-        fallback: Name of a file without one.
+        submission: Submits the file.
+        job_id: Id of its job; the same for each attempt, so that a file is submitted once.
         download: Writes the file of an id to a path and returns its size in bytes.
-
-    Returns:
-        Name and size in bytes of the file.
 
     Raises:
         OSError: The file cannot be written.
     """
-    name = names.accepted(safe_file_name(attachment.name, fallback), "telegram")
-    draft = folder / f".{fallback}.part"
+    draft = submission.draft("telegram")
     try:
-        size_bytes = await download(attachment.file_id, draft)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        final = publish(
-            draft,
-            lambda number: name if number == 1 else shortened(name, f"-{number}"),
-            attachment.caption,
-        )
+        await download(attachment.file_id, draft)
+        return await asyncio.to_thread(_submit, attachment, submission, job_id, draft)
     finally:
         draft.unlink(missing_ok=True)
-    return final.name, size_bytes
+
+
+def _submit(attachment: Attachment, submission: FileSubmission, job_id: str, draft: Path) -> FileAnswer:
+    with draft.open("rb") as file:
+        os.fsync(file.fileno())
+    sha256, size_bytes = digest_of(draft, lambda: None)
+    name = received_name(attachment.name, "telegram")
+    return submission.submit(
+        draft, name, attachment.caption, sha256=sha256, size_bytes=size_bytes, job_id=job_id
+    )
+
+
+def describe(answer: FileAnswer, *, has_note: bool) -> str:
+    """Return what became of an attachment, one or two sentences.
+
+    Args:
+        answer: The answer about the file.
+        has_note: Whether its caption became its note.
+    """
+    if answer.status == REFUSED:
+        return f"{answer.name} was refused. {answer.reason}"
+    note = " with your note" if has_note else ""
+    same = "" if answer.same_content is None else f" Same content as job {answer.same_content}."
+    if answer.status == CLAIMED:
+        return (
+            f"{answer.name} ({answer.size_bytes} bytes) waits{note} for the station as job {answer.job_id}."
+            f"{same} {answer.reason}"
+        )
+    return f"{answer.name} ({answer.size_bytes} bytes) is {answer.status}{note} as job {answer.job_id}.{same}"

@@ -39,6 +39,7 @@ class PendingReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
         job_id: Id of the job whose outcome is the reply.
         text: The reply, if it is not the outcome of a job.
         attachment: File to download; the reply reports the result.
+        file_job_id: Id of the job of the attachment.
         query_id: Id of a button press, which is answered with ``text``.
         spooled: Whether the job went to the spool.
         message_ids: Ids of the bot's messages that show the reply, in order.
@@ -52,6 +53,7 @@ class PendingReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
     job_id: str = ""
     text: str = ""
     attachment: Attachment | None = None
+    file_job_id: str = ""
     query_id: str = ""
     spooled: bool = False
     message_ids: tuple[int, ...] = ()

@@ -7,13 +7,14 @@ from collections import deque
 
 from ingress.core.acceptance import Acceptance
 from ingress.core.bridge import Bridge
-from ingress.core.drop_folder import AcceptedNames
+from ingress.core.file_jobs import ContentIndex
+from ingress.core.file_submission import FileSubmission
 from ingress.telegram import messages
 from ingress.telegram.client import CallRefused, TelegramClient
 from ingress.telegram.job_listener import JobListener
 from ingress.telegram.pending_reply import PendingReply
 from ingress.telegram.rate_limiter import telegram_backoff
-from ingress.telegram.reply_delivery import DropTarget, ReplyDelivery
+from ingress.telegram.reply_delivery import ReplyDelivery
 from ingress.telegram.reply_progress import JobSignal, ReplyProgress
 from ingress.telegram.update_log import UpdateLog
 from ops.logs import get_logger
@@ -41,7 +42,9 @@ class Replies:
         self._client = client
         self._update_log = update_log
         loaded = bridge.loaded
-        self._target = DropTarget(loaded.workspace.inbox, AcceptedNames(loaded.settings.station.ignore))
+        self._submission = FileSubmission(
+            loaded, ContentIndex(acceptance.quick.reader, loaded.settings), acceptance.accept
+        )
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         #: Delivered since the update log was read, which may still list them.
@@ -100,7 +103,7 @@ class Replies:
 
     async def _deliver(self, reply: PendingReply) -> None:
         """Deliver a reply; after five unexpected errors give it up."""
-        delivery = ReplyDelivery(reply, self._client, self._update_log, self._target)
+        delivery = ReplyDelivery(reply, self._client, self._update_log, self._submission)
         backoff = telegram_backoff()
         while True:
             try:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
-from ingress.core.drop_folder import AcceptedNames
+from ingress.core.file_submission import FileSubmission
 from ingress.telegram.client import FILE_MAX_BYTES, CallRefused, MessageGone, TelegramClient
-from ingress.telegram.files import download_attachment
+from ingress.telegram.files import describe, submit_attachment
 from ingress.telegram.message_text import split
 from ingress.telegram.pending_reply import Attachment, PendingReply
 from ingress.telegram.rate_limiter import telegram_backoff
 from ingress.telegram.update_log import UpdateLog
+from middleware.job.ids import new_job_id
 from ops.errors import BridgeError, SpoolFull
 from ops.logs import get_logger
 
@@ -24,18 +23,6 @@ _PLACEHOLDER = "…"
 _DOWNLOAD_ATTEMPTS_MAX = 5
 
 log = get_logger(__name__)
-
-
-class DropTarget(NamedTuple):
-    """Where attachments are stored.
-
-    Attributes:
-        folder: The drop folder.
-        names: File names that the station accepts.
-    """
-
-    folder: Path
-    names: AcceptedNames
 
 
 class ReplyDelivery:
@@ -48,19 +35,19 @@ class ReplyDelivery:
         reply: The reply.
         client: Client of the Bot API.
         update_log: Stores how far the reply has been delivered.
-        target: Where attachments are stored.
+        submission: Submits attachments.
 
     Attributes:
         reply: The reply in its current state.
     """
 
     def __init__(
-        self, reply: PendingReply, client: TelegramClient, update_log: UpdateLog, target: DropTarget
+        self, reply: PendingReply, client: TelegramClient, update_log: UpdateLog, submission: FileSubmission
     ) -> None:
         self.reply = reply
         self._client = client
         self._update_log = update_log
-        self._target = target
+        self._submission = submission
 
     @property
     def log_fields(self) -> dict[str, object]:
@@ -90,7 +77,10 @@ class ReplyDelivery:
                 await self._client.edit(self.reply.chat_id, self.reply.message_ids[at], part)
 
     async def download(self, attachment: Attachment) -> None:
-        """Download an attachment into the drop folder; the result becomes the text of the reply."""
+        """Download an attachment and submit its job; the answer becomes the text of the reply."""
+        if not self.reply.file_job_id:
+            self._replace(file_job_id=new_job_id())
+            await self._write(self._update_log.save)
         await self.show_first("working…")
         self._replace(text=await self._download(attachment))
         await self._write(self._update_log.save)
@@ -114,12 +104,8 @@ class ReplyDelivery:
         backoff = telegram_backoff()
         while True:
             try:
-                name, size_bytes = await download_attachment(
-                    attachment,
-                    self._target.folder,
-                    self._target.names,
-                    f"telegram-{self.reply.update_id}",
-                    self._client.download,
+                answer = await submit_attachment(
+                    attachment, self._submission, self.reply.file_job_id, self._client.download
                 )
             except CallRefused as error:
                 return f"The file could not be downloaded. {error}"
@@ -132,9 +118,14 @@ class ReplyDelivery:
                     return f"The file could not be stored: {error.strerror}."
                 await asyncio.sleep(wait_s)
                 continue
-            log.info("telegram.file_stored", **self.log_fields, name=name, size_bytes=size_bytes)
-            with_note = " with your note" if attachment.caption else ""
-            return f"{name} ({size_bytes} bytes) is in the drop folder{with_note}."
+            log.info(
+                "telegram.file_submitted",
+                **{**self.log_fields, "job_id": answer.job_id},
+                name=answer.name,
+                size_bytes=answer.size_bytes,
+                status=answer.status,
+            )
+            return describe(answer, has_note=bool(attachment.caption))
 
     async def _write(self, record: Callable[[PendingReply], None]) -> None:
         """Record the reply in the update log; if neither store nor disk accepts it, retry until one does."""

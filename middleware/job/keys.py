@@ -60,6 +60,10 @@ class Keys:
         """Return the key that holds the id of the job with this idempotency key."""
         return f"{self.prefix}idempotency:{key}"
 
+    def content(self, digest: str) -> str:
+        """Return the key that holds the id of the first ``ingest.file`` job of a content."""
+        return f"{self.prefix}content:{digest}"
+
     def webhook(self, name: str, signature: str) -> str:
         """Return the key that holds the delivery id of the first request with this signature."""
         return f"{self.prefix}webhook:{name}:{signature}"

@@ -14,6 +14,7 @@ import msgspec
 
 from ops.environment import expand_home, normalized, variables
 from ops.errors import SettingsError
+from ops.ignored_names import check_ignore
 from ops.settings.ask import AskSettings, CommandSettings, LocalSettings
 from ops.settings.kinds import SECRET, bare, meta_of, plain, table_type
 from ops.settings.places import Place
@@ -269,6 +270,7 @@ def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
                 f"{low} ({least:g}, {sources[low]}) is greater than {high} ({most:g}, {sources[high]}).",
                 remedy=f"Lower {low} or raise {high}.",
             )
+    check_ignore(settings.station.ignore)
     _require_unique([hook.name for hook in settings.webhook], "[[webhook]]")
     for name, table in settings.destinations.items():
         try:

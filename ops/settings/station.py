@@ -27,8 +27,8 @@ class StationRule(Table, frozen=True, kw_only=True):
     to: Annotated[
         str | None,
         Meta(
-            description="Target folder in the workspace; for PROJECT and GROUP, the name of the project or"
-            " group."
+            description="Target folder in the workspace, to which ARCHIVE adds YEAR/MONTH; for PROJECT and"
+            " GROUP, the name of the project or group."
         ),
     ] = None
 
@@ -56,26 +56,20 @@ class StationSettings(Table, frozen=True, kw_only=True):
         Literal["auto", "events", "polling"],
         Meta(description="How new files are detected; `auto` tests with a probe file whether events arrive."),
     ] = "auto"
-    ignore: Annotated[list[str], Meta(description="Patterns of file and folder names that are ignored.")] = (
-        field(
-            default_factory=lambda: [
-                ".*",
-                ".~*",
-                "~$*",
-                "*~",
-                "*.part",
-                "*.partial",
-                "*.tmp",
-                "*.temp",
-                "*.crdownload",
-                "*.download",
-                "*.swp",
-                "Thumbs.db",
-                "desktop.ini",
-                "lost+found",
-            ],
-        )
-    )
+    ignore: Annotated[
+        list[str],
+        Meta(
+            description="Patterns of file and folder names to ignore, added to the built-in patterns of"
+            " temporary names; case-insensitive. `!PATTERN` switches a built-in one off."
+        ),
+    ] = field(default_factory=list)
+    dot_files: Annotated[
+        bool,
+        Meta(
+            description="Ingest files and folders whose names begin with a dot. Otherwise they stay, and"
+            " `3ox status` counts them."
+        ),
+    ] = False
     note_wait_s: Annotated[
         float,
         Meta(
@@ -87,8 +81,9 @@ class StationSettings(Table, frozen=True, kw_only=True):
     same_content: Annotated[
         Literal["once", "by_name", "again"],
         Meta(
-            description="What happens to content that was submitted before: `once` returns the first job,"
-            " `by_name` does so only for the same name, `again` submits it again."
+            description="Whether a model is asked again about content that it has decided on: `once` uses its"
+            " decision for the same content and note, `by_name` only under the same path, `again` never. Each"
+            " file is a job of its own in any case."
         ),
     ] = "once"
     tries: Annotated[
@@ -102,8 +97,8 @@ class StationSettings(Table, frozen=True, kw_only=True):
     empty_folder_s: Annotated[
         float,
         Meta(
-            description="Time after which an empty folder in the drop folder is removed, in seconds; 0"
-            " keeps it.",
+            description="Time after which an empty folder leaves the drop folder, in seconds: one that was"
+            " dropped empty is a job, one whose files were claimed is removed; 0 keeps both.",
             ge=0,
         ),
     ] = 300.0

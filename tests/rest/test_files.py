@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from ops.drop_folder_layout import claim_folder
 from tests.rest.client import Answer, Client
 from tests.rest.conftest import Api
 from tests.rest.test_auth import assert_problem
@@ -36,72 +38,97 @@ def upload(call: Client, *parts: bytes, end: bytes = f"--{BOUNDARY}--\r\n".encod
     return call("POST", "/v1/files", body=b"".join(parts) + end, headers=kind)
 
 
-def names(folder: Path) -> list[str]:
-    """List a folder."""
-    return sorted(item.name for item in folder.iterdir())
+def names(inbox: Path) -> list[str]:
+    """List the files in the drop folder and its claims, without those of the bridge."""
+    return sorted(item.name for item in inbox.rglob("*") if item.is_file())
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def inbox(api: Api) -> Iterator[Path]:
     """The drop folder, empty before and after; no station runs in this test."""
     folder = api.loaded.workspace.inbox
     yield folder
-    assert [name for name in names(folder) if name.endswith(".part")] == []
-    for file in folder.iterdir():
-        file.unlink()
+    assert [name for name in names(folder) if name.startswith(".")] == []
+    for item in folder.iterdir():
+        shutil.rmtree(item)
 
 
-def test_files_and_their_note(call: Client, inbox: Path) -> None:
-    """Each under its name with its hash, the note beside it."""
-    data = os.urandom(2_500_000)
+def test_each_file_is_a_job_with_its_note(call: Client, api: Api) -> None:
+    """The answer names the job of each; equal content is a job of its own that names the first."""
+    data = os.urandom(1_300_000)
     answer = upload(
-        call, part("note", "für später".encode()), part("file", data, "a.bin"), part("file", b"", "b")
+        call,
+        part("note", "für später".encode()),
+        part("file", data, "a.bin"),
+        part("file", b"", "b"),
+        part("file", data, "a.bin"),
     )
     assert answer.status == 202
-    assert [item["name"] for item in answer.json["files"]] == ["a.bin", "b"]
-    assert answer.json["files"][0]["sha256"] == hashlib.sha256(data).hexdigest()
-    assert answer.json["files"][0]["size_bytes"] == len(data)
-    assert (inbox / "a.bin").read_bytes() == data
-    assert (inbox / "a.bin.note.txt").read_text() == "für später"
-    assert {item.name for item in inbox.iterdir()} == {"a.bin", "a.bin.note.txt", "b", "b.note.txt"}
-
-
-def test_a_name_that_is_taken(call: Client, inbox: Path) -> None:
-    """No file is ever replaced: the later one gets a number."""
-    names = [
-        upload(call, part("file", text, "same.txt")).json["files"][0]["name"] for text in (b"1", b"2", b"3")
-    ]
-    assert names == ["same.txt", "same (2).txt", "same (3).txt"]
-    assert [(inbox / name).read_bytes() for name in names] == [b"1", b"2", b"3"]
+    first, empty, again = answer.json["files"]
+    assert (first["name"], first["status"], first["same_content"], first["reason"]) == (
+        "a.bin",
+        "queued",
+        None,
+        "",
+    )
+    assert (first["sha256"], first["size_bytes"]) == (hashlib.sha256(data).hexdigest(), len(data))
+    assert (empty["name"], empty["size_bytes"]) == ("b", 0)
+    assert again["job_id"] != first["job_id"]
+    assert again["same_content"] == first["job_id"]
+    for item in (first, empty, again):
+        job = call("GET", f"/v1/jobs/{item['job_id']}").json
+        assert (job["job_type"], job["payload"]["name"]) == ("ingest.file", item["name"])
+        assert job["payload"]["note"] == "für später"
+        assert (
+            Path(job["payload"]["path"]) == claim_folder(api.loaded.workspace, item["job_id"]) / item["name"]
+        )
+    assert (claim_folder(api.loaded.workspace, first["job_id"]) / "a.bin").read_bytes() == data
 
 
 @pytest.mark.parametrize(
-    "given",
+    ("given", "name"),
     [
-        "../../up.txt",
-        "/etc/passwd",
-        "C:\\x\\win.txt",
-        "..",
-        ".",
-        "",
-        ".hidden",
-        "x.part",
-        "failed",
-        "n\x01\x7f.txt",
-        "é" * 200,
+        ("../../up.txt", "up.txt"),
+        ("/etc/passwd", "passwd"),
+        ("C:\\x\\win.txt", "win.txt"),
+        ("..", "upload-file"),
+        ("", "upload-file"),
+        (".hidden", "upload-hidden"),
+        ("x.part", "x.part"),
+        ("failed", "failed"),
+        ("n\x01\x7f.txt", "n__.txt"),
+        ("é" * 200, "é" * 103),
     ],
 )
-def test_a_name_is_not_trusted(call: Client, inbox: Path, given: str) -> None:
-    """Whatever it is called, it lands in the folder, under a name that the station takes."""
+def test_a_name_is_not_trusted(call: Client, inbox: Path, given: str, name: str) -> None:
+    """Whatever it is called, it gets one visible name."""
     answer = upload(call, part("file", b"data", given))
     assert answer.status == 202, answer.body
-    name = answer.json["files"][0]["name"]
+    assert [item["name"] for item in answer.json["files"]] == [name]
     assert names(inbox) == [name]
-    assert not name.startswith(".")
-    assert not name.endswith(".part")
-    assert name != "failed"
-    assert len(name.encode()) < 255
-    assert name.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name"),
+    [
+        (b"filename*=UTF-8''%e2%82%ac%20rates.txt", "€ rates.txt"),
+        (b"filename=\"EURO rates.txt\"; filename*=utf-8'en'%e2%82%ac%20rates.txt", "€ rates.txt"),
+        (b"filename*=iso-8859-1'en'%A3%20rates.txt", "£ rates.txt"),
+        (b"filename*=unknown''%A3; filename=plain.txt", "plain.txt"),
+        (b'filename="\xe2\x82\xac.txt"', "€.txt"),
+        (b'filename="caf\xe9.txt"', "café.txt"),
+        (b'filename="a\\"b;c=d.txt"', 'a"b;c=d.txt'),
+        (b'filename="a%22b%20c.txt"', 'a"b%20c.txt'),
+        (b"filename*=UTF-8''..%2F..%2Fetc%2Fpasswd", "passwd"),
+    ],
+)
+def test_names_by_rfc_6266(call: Client, inbox: Path, parameters: bytes, name: str) -> None:
+    """F6: ``filename*``, UTF-8 and Latin-1, escapes of programs and of browsers."""
+    header = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; '.encode() + parameters
+    answer = upload(call, header + b"\r\n\r\ndata\r\n")
+    assert answer.status == 202, answer.body
+    assert [item["name"] for item in answer.json["files"]] == [name]
+    assert names(inbox) == [name]
 
 
 def test_what_is_no_upload(call: Client, inbox: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ingress.station.scanner import DroppedFile, Scanner
-from ops.settings.load import load_settings
+from ops.settings.station import StationSettings
 
-IGNORE = load_settings(Path("/nonexistent"), environ={}).settings.station.ignore
+DEFAULTS = StationSettings()
 
 
 class Clock:
@@ -23,4 +23,4 @@ class Clock:
 
 def found(inbox: Path, name: str) -> DroppedFile:
     """Scan the folder and return the file of this name."""
-    return next(item for item in Scanner(inbox, IGNORE).scan().files if item.name == name)
+    return next(item for item in Scanner(inbox, DEFAULTS).scan().files if item.name == name)

@@ -21,6 +21,7 @@ settle_s = 0.2
 note_wait_s = 0.6
 rescan_s = 1.0
 poll_s = 0.2
+empty_folder_s = 60.0
 free_min_bytes = 0
 tries = 3
 

@@ -11,7 +11,7 @@ from ingress.station.claiming import Claimer
 from ingress.station.claims import Claims
 from ingress.station.scanner import Scanner
 from ops.workspace import Workspace
-from tests.station.parts import IGNORE, Clock, found
+from tests.station.parts import DEFAULTS, Clock, found
 
 
 def test_of_two_stations_one_gets_the_file(workspace: Workspace) -> None:
@@ -74,7 +74,7 @@ def test_a_name_that_is_not_utf8_is_replaced(workspace: Workspace) -> None:
     raw = os.fsencode(workspace.inbox) + b"/caf\xe9.txt"
     with open(raw, "wb") as file:  # noqa: PTH123 (the name is bytes)
         file.write(b"1")
-    (item,) = Scanner(workspace.inbox, IGNORE).scan().files
+    (item,) = Scanner(workspace.inbox, DEFAULTS).scan().files
     claim = Claims(workspace).claim(item)
     assert claim is not None
     assert claim.name == "caf?.txt"
@@ -126,23 +126,85 @@ def _try_unreadable(home: Path) -> None:
     assert not file.exists()
 
 
-def test_a_link_to_a_dropped_file_is_dropped_itself(workspace: Workspace) -> None:
-    """The target is claimed under its own name."""
-    (workspace.inbox / "real").write_text("1")
-    (workspace.inbox / "other").symlink_to("real")
-    claimer = Claimer(Claims(workspace), 3)
-    assert claimer.claim(found(workspace.inbox, "other")) is None
-    assert not os.path.lexists(workspace.inbox / "other")
-    assert (workspace.inbox / "real").exists()
-    assert not (workspace.inbox / "failed").exists()
-
-
-@pytest.mark.parametrize("target", ["/etc/hostname", "../3ox.toml", "gone", ".", "../.3ox", ".claimed"])
-def test_a_link_that_leads_elsewhere_is_refused(target: str, workspace: Workspace) -> None:
-    """It goes to ``failed/`` as a link; its target was not read."""
+@pytest.mark.parametrize(
+    ("folder", "target", "problem"),
+    [
+        ("", "real", ""),
+        ("", "./tree//file", ""),
+        ("", "missing", ""),
+        ("tree/sub", "../file", ""),
+        ("tree/sub", "..", ""),
+        ("tree/sub/deep", "../../other/./file", ""),
+        ("tree", ".", ""),
+        ("", "/etc/hostname", "an absolute path"),
+        ("", "../3ox.toml", "outside what was dropped"),
+        ("", "../.3ox", "outside what was dropped"),
+        ("", ".", "outside what was dropped"),
+        ("", ".claimed", "a folder of the station's own"),
+        ("", "failed/x", "a folder of the station's own"),
+        ("tree", "../other", "outside what was dropped"),
+        ("tree/sub", "../../other", "outside what was dropped"),
+        ("tree/sub", "link/../../file", "goes up after it goes down"),
+    ],
+)
+def test_a_link_is_claimed_if_it_stays_inside_what_was_dropped(
+    folder: str, target: str, problem: str, workspace: Workspace
+) -> None:
+    """It is claimed as a link; any other goes to ``failed/`` with the reason. No target is read."""
     workspace.settings_file.write_text("")
-    (workspace.inbox / "way").symlink_to(target)
-    assert Claimer(Claims(workspace), 3).claim(found(workspace.inbox, "way")) is None
-    (place,) = (workspace.inbox / "failed").iterdir()
-    assert (place / "way").is_symlink()
-    assert "a symbolic link to a place outside the drop folder" in (place / "way.reason.txt").read_text()
+    (workspace.inbox / folder).mkdir(parents=True, exist_ok=True)
+    (workspace.inbox / folder / "way").symlink_to(target)
+    claims = Claims(workspace)
+    claim = Claimer(claims, 3).claim(found(workspace.inbox, "way"))
+    assert not os.path.lexists(workspace.inbox / folder / "way")
+    if problem:
+        assert claim is None
+        (place,) = (workspace.inbox / "failed").iterdir()
+        assert (place / folder / "way").is_symlink()
+        assert problem in (place / folder / "way.reason.txt").read_text()
+    else:
+        assert claim is not None
+        text = os.readlink(claim.path)  # noqa: PTH115 (the text as it is, without normalization)
+        assert (text, claim.folder) == (target, folder)
+        assert claims.load(claim.job_id) == claim
+
+
+@pytest.mark.parametrize("change", ["replaced", "appended", "touched"])
+def test_a_file_that_changed_since_the_scan_is_not_claimed(change: str, workspace: Workspace) -> None:
+    """It has to be stable again first: another program may still be writing it in pieces."""
+    file = workspace.inbox / "a"
+    file.write_text("1")
+    item = found(workspace.inbox, "a")
+    if change == "replaced":
+        (workspace.inbox / "b").write_text("2")
+        (workspace.inbox / "b").replace(file)
+    elif change == "appended":
+        with file.open("a") as writer:
+            writer.write("2")
+    else:
+        os.utime(file, (1, 1))
+    claims = Claims(workspace)
+    assert claims.claim(item) is None
+    assert (file.exists(), claims.all_ids()) == (True, [])
+    assert claims.claim(found(workspace.inbox, "a")) is not None
+
+
+def test_an_empty_folder_is_claimed_unless_it_is_filled_meanwhile(workspace: Workspace) -> None:
+    """The folder that got a file stays with it; nothing can be lost between scan and claim."""
+    (workspace.inbox / "tree" / "empty").mkdir(parents=True)
+    (scanned,) = [
+        item.entry
+        for item in Scanner(workspace.inbox, DEFAULTS).scan().subfolders
+        if item.entry.name == "empty"
+    ]
+    claims = Claims(workspace)
+    (workspace.inbox / "tree" / "empty" / "late").write_text("1")
+    assert claims.claim(scanned) is None
+    assert (workspace.inbox / "tree" / "empty" / "late").exists()
+    assert claims.all_ids() == []
+    (workspace.inbox / "tree" / "empty" / "late").unlink()
+    claim = claims.claim(scanned)
+    assert claim is not None
+    assert (claim.path.is_dir(), claim.folder, claim.name) == (True, "tree", "empty")
+    assert claims.load(claim.job_id) == claim
+    assert not (workspace.inbox / "tree" / "empty").exists()

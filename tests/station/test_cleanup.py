@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import os
 
-from ingress.station.cleanup import remove_empty_folders, remove_old_days, remove_old_drafts
+from ingress.station.cleanup import EmptyFolders, remove_old_days, remove_old_drafts
 from ingress.station.scanner import Scanner
 from ops.settings.station import StationRule, StationSettings
 from ops.workspace import Workspace
-from tests.station.parts import IGNORE
+from tests.station.parts import DEFAULTS
 
 
-def test_folders_that_stay_empty_go_except_those_of_rules(workspace: Workspace) -> None:
-    """Folders that have been empty for long are removed, inner ones first; named or filled ones stay."""
-    for name in ("old/deep", "papers", "full", "new"):
-        (workspace.inbox / name).mkdir(parents=True)
-    (workspace.inbox / "full" / ".part").write_text("x")
-    for name in ("old/deep", "old", "papers", "full"):
-        os.utime(workspace.inbox / name, (1, 1))
+def test_emptied_folders_go_and_those_dropped_empty_are_claimed(workspace: Workspace) -> None:
+    """Inner ones first, in one pass; folders that a rule names, that hold something or are new stay."""
+    inbox = workspace.inbox
+    for name in ("old/deep/er", "papers", "full", "new", "never/filled"):
+        (inbox / name).mkdir(parents=True)
+    (inbox / "old/deep/er/file").write_text("x")
+    (inbox / "full" / ".hidden").write_text("x")
     settings = StationSettings(rules=[StationRule(match="Papers/*")], empty_folder_s=60.0)
-    remove_empty_folders(Scanner(workspace.inbox, IGNORE), settings)
-    os.utime(workspace.inbox / "old", (1, 1))
-    remove_empty_folders(Scanner(workspace.inbox, IGNORE), settings)
-    assert sorted(path.name for path in workspace.inbox.iterdir()) == ["full", "new", "papers"]
+    empty = EmptyFolders(settings)
+    scanner = Scanner(inbox, settings)
+    assert empty.take(scanner.scan().subfolders) == []
+    (inbox / "old/deep/er/file").unlink()
+    for name in ("old/deep/er", "old/deep", "old", "papers", "full", "never/filled", "never"):
+        os.utime(inbox / name, (1, 1))
+    dropped = empty.take(scanner.scan().subfolders)
+    assert [item.relative for item in dropped] == ["never/filled"]
+    assert sorted(path.name for path in inbox.iterdir()) == ["full", "never", "new", "papers"]
+    kept = EmptyFolders(StationSettings(empty_folder_s=0.0))
+    assert kept.take(Scanner(inbox, DEFAULTS).scan().subfolders) == []
 
 
 def test_journals_of_old_days_are_forgotten(workspace: Workspace) -> None:

@@ -14,6 +14,7 @@ from ingress.station.scanner import Scanner
 from middleware.job.states import State
 from ops.settings.load import load_settings
 from ops.workspace import Workspace
+from tests.station.parts import DEFAULTS
 from tests.station.running import RunningStation, files_below
 from tests.support import RunningValkey, eventually, frozen
 from tests.workers import running_worker
@@ -106,7 +107,7 @@ def test_a_claim_without_a_job_is_taken_up(own: Bridge, own_environ: dict[str, s
     (workspace.inbox / "sub").mkdir()
     (workspace.inbox / "sub" / "0.txt").write_text("file 0")
     (workspace.inbox / "sub" / "0.txt.note.txt").write_text("about")
-    (item,) = Scanner(workspace.inbox, []).scan().files
+    (item,) = Scanner(workspace.inbox, DEFAULTS).scan().files
     claim = Claims(workspace).claim(item)
     assert claim is not None
     with running_worker(own, own_environ), RunningStation(own, own_environ) as running:
@@ -135,7 +136,7 @@ def test_a_file_that_ends_the_station_is_not_read_for_ever(own: Bridge, own_envi
     workspace = own.loaded.workspace
     workspace.create()
     (workspace.inbox / "poison.txt").write_text("x")
-    (item,) = Scanner(workspace.inbox, []).scan().files
+    (item,) = Scanner(workspace.inbox, DEFAULTS).scan().files
     claims = Claims(workspace)
     claim = claims.claim(item)
     assert claim is not None

@@ -1,19 +1,15 @@
-"""Properties of a file and its job: type, name, rule, idempotency key."""
+"""Properties of a file and its job: type, name, rule."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 
 from actors.ingest.decision import decide_by_rules, matches
 from actors.job_types.ingest_file import IngestFilePayload
-from ingress.core.drop_folder import file_name
-from ingress.station.claims import Claim
-from ingress.station.jobs import content_key
+from ingress.core.drop_folder import received_name
 from ops.drop_folder_layout import shortened
 from ops.filetype import media_type_of_head
-from ops.settings.station import StationRule, StationSettings
+from ops.settings.station import StationRule
 
 
 @pytest.mark.parametrize(
@@ -71,23 +67,25 @@ def test_the_first_rule_counts() -> None:
     assert decide_by_rules(rules[:1], payload("x.b")) is None
 
 
-def test_the_key_follows_the_policy() -> None:
-    """By content, by content and name, or never; a job without a result does not count."""
-    one, other = (Claim("i", Path("x"), "", name) for name in ("a", "b"))
-    once, by_name, again = (StationSettings(same_content=kind) for kind in ("once", "by_name", "again"))
-    assert content_key(once, one, "s") == content_key(once, other, "s") == "file:s"
-    assert content_key(by_name, one, "s") != content_key(by_name, other, "s")
-    assert content_key(again, one, "s") is None
-    assert content_key(once, one, "s", after="job") == "file:s:after:job"
-
-
 @pytest.mark.parametrize(
     ("given", "name"),
-    [("../../etc/passwd", "passwd"), ("C:\\x\\y.doc", "y.doc"), ("", "file"), ("..", "file"), ("a\0b", "ab")],
+    [
+        ("../../etc/passwd", "passwd"),
+        ("C:\\x\\y.doc", "y.doc"),
+        ("", "upload-file"),
+        ("..", "upload-file"),
+        (" . ", "upload-file"),
+        ("a\0b\n", "a_b_"),
+        (".ssh/.bashrc", "upload-bashrc"),
+        ("€ rates.txt", "€ rates.txt"),
+        ("evil\u202etxt.exe", "evil_txt.exe"),
+        ("film.part", "film.part"),
+        ("é" * 200 + ".tar.gz", "é" * 102 + ".gz"),
+    ],
 )
-def test_a_stranger_s_file_name_is_one_name(given: str, name: str) -> None:
-    """No path, not empty, no zero byte."""
-    assert file_name(given) == name
+def test_a_sender_s_file_name_is_one_visible_name(given: str, name: str) -> None:
+    """No path, not empty, not hidden, no control characters, not too long; anything else is kept."""
+    assert received_name(given, "upload") == name
 
 
 @pytest.mark.parametrize("name", ["ü" * 200 + ".txt", "x" * 300, "." + "y" * 300, "a." + "z" * 300])

@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 from ingress.core.acceptance import Acceptance
+from ingress.core.file_jobs import ContentIndex
 from ingress.dispatch import Bridge
 from ingress.station.claiming import Claimer
 from ingress.station.claims import Claims
-from ingress.station.completion import ClaimCompletion
 from ingress.station.retry import LONGEST_WAIT_S
 from ingress.station.scanner import Scanner
 from ingress.station.submission import ClaimSubmitter
 from ops.logs import get_logger
 from ops.settings.station import StationSettings
 from ops.workspace import Workspace
-from tests.station.parts import Clock, found
+from tests.station.parts import DEFAULTS, Clock, found
 from tests.station.running import RunningStation
 from tests.support import eventually
 
@@ -86,8 +86,8 @@ def submitter(own: Bridge, own_workspace: Workspace, clock: Clock) -> ClaimSubmi
     """A submitter with a clock that only the test moves."""
     settings = StationSettings(tries=TRIES)
     claims = Claims(own_workspace)
-    completion = ClaimCompletion(own, claims, lambda: None)
-    return ClaimSubmitter(Acceptance(own), claims, settings, completion, pulse=lambda: None, clock=clock)
+    index = ContentIndex(own.reader, own.loaded.settings)
+    return ClaimSubmitter(Acceptance(own), claims, settings, index, pulse=lambda: None, clock=clock)
 
 
 @pytest.fixture
@@ -130,9 +130,9 @@ def test_waiting_uses_up_no_try(
 
 
 def test_a_dropped_file_may_have_the_name_of_any_of_our_own(workspace: Workspace) -> None:
-    """If ``ignore`` lets it through, it is claimed, counted, loaded and failed like any other."""
+    """If ``dot_files`` lets it through, it is claimed, counted, loaded and failed like any other."""
     (workspace.inbox / ".tries").write_text("precious")
-    (item,) = Scanner(workspace.inbox, []).scan().files
+    (item,) = Scanner(workspace.inbox, StationSettings(dot_files=True)).scan().files
     claims = Claims(workspace)
     claim = claims.claim(item)
     assert claim is not None
@@ -154,7 +154,7 @@ def test_the_counter_of_attempts_is_not_a_file_of_the_claim(workspace: Workspace
     assert claim is not None
     claims.count_try(claim.job_id)
     assert claims.load(claim.job_id) == claim
-    assert Scanner(workspace.inbox, []).scan().files == []
+    assert Scanner(workspace.inbox, DEFAULTS).scan().files == []
     claims.discard(claim.job_id)
     assert names(claims.root) == []
     assert claims.count_try(claim.job_id) == 0, "there is no such claim any more"
@@ -164,9 +164,10 @@ def test_the_counter_of_attempts_is_not_a_file_of_the_claim(workspace: Workspace
     "name", [".3ox-probe", ".3ox-drop-01abc.part", ".upload-ab12.part", ".photo.jpg.part"]
 )
 def test_our_own_drafts_are_never_taken(name: str, workspace: Workspace) -> None:
-    """A custom ``ignore`` cannot let an incomplete upload through."""
+    """No setting can let an incomplete upload through."""
     (workspace.inbox / name).write_text("half")
-    assert Scanner(workspace.inbox, ["*.mine"]).scan().files == []
+    settings = StationSettings(ignore=["*.mine", "!*.part"], dot_files=True)
+    assert Scanner(workspace.inbox, settings).scan().files == []
 
 
 def test_restarts_while_a_claim_waits_use_up_no_try(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import msgspec
 import pytest
 
 from ingress.core import control
-from ingress.dispatch import bridge_status, cancel, connect
+from ingress.dispatch import Bridge, bridge_status, cancel, connect
 from middleware.job.ids import new_job_id
 from middleware.job.schema import make_job
 from ops.drop_folder_layout import claim_folder
@@ -113,23 +114,121 @@ def test_a_file_with_a_name_that_is_not_utf8_is_ingested(station: RunningStation
     assert "duty.failed" not in station.workspace.log_file.read_text()
 
 
-def test_the_same_content_is_answered_with_the_first_job(station: RunningStation) -> None:
-    """The second file gets no job of its own; when the first result is gone, it is ingested again."""
-    (station.inbox / "first.txt").write_text("same content")
-    first = station.ended("first.txt")
-    (station.inbox / "second.txt").write_text("same content")
-    eventually(lambda: not station.left() and not station.claims(), 15.0)
-    assert station.jobs("second.txt") == []
-    (station.workspace.home / first.result["path"]).unlink()
-    (station.inbox / "third.txt").write_text("same content")
-    job = station.ended("third.txt")
-    assert (station.workspace.home / job.result["path"]).read_text() == "same content"
+def test_equal_content_is_not_identity(station: RunningStation, tmp_path: Path) -> None:
+    """F1: each file is a job of its own in its place, and the later ones name the first."""
+    tree = tmp_path / "packages"
+    for name in ("__init__.py", "one/__init__.py", "one/two/__init__.py"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).touch()
+    for name in ("alice.txt", "bob.txt"):
+        (tree / name).write_text("the same letter")
+    tree.rename(station.inbox / "packages")
+    eventually(lambda: len([job for job in station.jobs("__init__.py") if job.is_final]) == 3, 15.0)
+    assert {job.result["path"] for job in station.jobs("__init__.py")} == {
+        f"WORKDESK/packages/{folder}__init__.py" for folder in ("", "one/", "one/two/")
+    }
+    jobs = {name: station.ended(name) for name in ("alice.txt", "bob.txt")}
+    for name, job in jobs.items():
+        assert (station.workspace.workdesk / "packages" / name).read_text() == "the same letter"
+        assert job.result["path"] == f"WORKDESK/packages/{name}"
+    named = {job.result.get("same_as") for job in jobs.values()}
+    assert named in ({None, jobs["alice.txt"].job_id}, {None, jobs["bob.txt"].job_id})
+
+
+def test_the_same_file_again_with_another_note(station: RunningStation) -> None:
+    """F1: two jobs, both notes are kept, and the second says that the file was there already."""
+    for note in ("signed", "not signed"):
+        (station.inbox / "contract.txt.note.txt").write_text(note)
+        (station.inbox / "contract.txt").write_text("we agree")
+        eventually(lambda: not station.left() and not station.claims(), 15.0)
+    second, first = station.jobs("contract.txt")
+    assert [job.payload["note"] for job in (first, second)] == ["signed", "not signed"]
+    assert first.result["path"] == second.result["path"] == "WORKDESK/contract.txt"
+    assert "there already" in " ".join(second.result["remarks"])
+    notes = {path.read_text() for path in station.workspace.workdesk.glob("contract*note*")}
+    assert notes == {"signed", "not signed"}
+
+
+ODD_NAMES = [
+    "a\\b.txt",
+    "~tilde",
+    "-rf",
+    " trailing ",
+    "two\nlines.txt",
+    "😀.txt",
+    "x" * 251 + ".txt",
+    "a..b",
+    "con",
+    "%41",
+    "failed",
+    "{file}",
+    "$(id).txt",
+]
+
+
+def test_odd_names_in_odd_folders(station: RunningStation, tmp_path: Path) -> None:
+    """F2: whatever the file system allows is kept as it is, as file and as folder, at any depth."""
+    tree = tmp_path / "odd"
+    deep = "/".join(["~deep\\er"] + ["d"] * 30)
+    places = [*ODD_NAMES, *(f"in {name[:40]}/{name}" for name in ODD_NAMES), f"{deep}/bottom.txt"]
+    for number, name in enumerate(places):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(str(number))
+    tree.rename(station.inbox / "odd")
+    desk = station.workspace.workdesk / "odd"
+    eventually(lambda: sum(1 for _ in files_below(desk)) >= len(places), 30.0)
+    assert {str(path): (desk / path).read_text() for path in files_below(desk)} == {
+        name: str(number) for number, name in enumerate(places)
+    }
+    eventually(lambda: not station.claims())
+
+
+def test_a_tree_keeps_its_links_and_empty_folders(station: RunningStation, tmp_path: Path) -> None:
+    """F3: a relative link inside the tree stays one, others are refused. F4: what is left is named."""
+    tree = tmp_path / "linked"
+    (tree / "sub" / "empty").mkdir(parents=True)
+    os.utime(tree / "sub" / "empty", (1, 1))
+    (tree / "real.txt").write_text("real")
+    (tree / ".env").write_text("left")
+    links = {"one": "real.txt", "sub/two": "../real.txt", "sub/three": "..", "gone": "missing"}
+    for name, target in {**links, "out": "../../secret", "sub/abs": "/etc/hostname"}.items():
+        (tree / name).symlink_to(target)
+    tree.rename(station.inbox / "linked")
+    desk = station.workspace.workdesk / "linked"
+    for name, target in links.items():
+        eventually(lambda name=name: os.path.lexists(desk / name), 15.0)  # type: ignore[misc]
+        assert (desk / name).is_symlink()
+        assert os.readlink(desk / name) == target  # noqa: PTH115 (the text as it is)
+    assert (desk / "sub" / "two").read_text() == "real"
+    eventually((desk / "sub" / "empty").is_dir)
+    for name in ("out", "abs"):
+        found = eventually(lambda name=name: station.failed(name))  # type: ignore[misc]
+        assert found is not None
+        assert "symbolic link" in found[1]
+    assert not os.path.lexists(desk / "out")
+    eventually(lambda: [str(path) for path in station.left()] == ["linked/.env"])
+    told = [job for job in station.jobs() if "linked/.env (dot file)" in job.payload.get("left", [])]
+    assert len(told) == 1
+    assert "Left in IN1N.3OX: linked/.env (dot file)." in " ".join(told[0].result["remarks"])
+
+    connect(station.bridge.loaded)
+    left = {"left": 1, "names": ["linked/.env (dot file)"]}
+    eventually(lambda: bridge_status()["drop_folder"] == left, 15.0)
+    shown = run_3ox("status", environ=station.environ)
+    assert "linked/.env (dot file)" in shown.stdout
+    checked = run_3ox("doctor", environ=station.environ)
+    assert "linked/.env (dot file)" in checked.stdout
+    job = next(job for job in station.jobs("two") if job.payload["kind"] == "link")
+    assert run_3ox("undo", job.job_id, environ=station.environ).returncode == 0
+    assert not os.path.lexists(desk / "sub" / "two")
+    assert (station.inbox / "undone" / job.job_id / "two").is_symlink()
+    (station.inbox / "linked" / ".env").unlink()
 
 
 def test_an_empty_file_is_a_file(station: RunningStation) -> None:
     """It is ingested like any other."""
-    (station.inbox / "empty").touch()
-    job = station.ended("empty")
+    (station.inbox / "nothing.txt").touch()
+    job = station.ended("nothing.txt")
     assert (job.status, job.payload["media_type"]) == ("completed", "inode/x-empty")
 
 
@@ -157,17 +256,30 @@ def test_the_file_of_a_refused_job_moves_to_failed(station: RunningStation) -> N
     assert "not a folder inside the workspace" in again.reason
 
 
-@pytest.mark.parametrize("kind", ["link", "pipe"])
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
 def test_other_kinds_of_entries_are_refused(kind: str, station: RunningStation) -> None:
-    """A link out and a pipe go to ``failed/`` unread and without a job."""
+    """A pipe and a socket go to ``failed/`` unread and without a job."""
     path = station.inbox / f"odd-{kind}"
-    if kind == "link":
-        path.symlink_to("/etc/passwd")
-    else:
+    if kind == "pipe":
         os.mkfifo(path)
-    eventually(lambda: station.failed(path.name))
+    else:
+        os.mknod(path, stat.S_IFSOCK | 0o600)
+    found = eventually(lambda: station.failed(path.name))
+    assert found is not None
+    assert "a pipe, a socket or a device" in found[1]
     assert station.jobs(path.name) == []
     assert not os.path.lexists(path)
+
+
+def test_hard_links_become_files_of_their_own(station: RunningStation, tmp_path: Path) -> None:
+    """Neither shares its content with the other or with the original."""
+    original = tmp_path / "original"
+    original.write_text("shared")
+    for name in ("hard-1", "hard-2"):
+        (station.inbox / name).hardlink_to(original)
+    places = [station.workspace.home / station.ended(name).result["path"] for name in ("hard-1", "hard-2")]
+    places[0].write_text("changed")
+    assert [places[1].read_text(), original.read_text()] == ["shared", "shared"]
 
 
 def test_a_large_file_is_streamed(station: RunningStation) -> None:
@@ -216,61 +328,85 @@ def test_the_file_of_a_cancelled_job_moves_to_failed(station: RunningStation) ->
     assert found[0].read_text() == "never mind"
 
 
-def test_drop_hands_files_to_the_station(station: RunningStation, tmp_path: Path) -> None:
-    """Complete copies with a note each; the originals stay; a folder is refused."""
+def test_drop_answers_what_became_of_each_file(station: RunningStation, tmp_path: Path) -> None:
+    """A job for each with its note; the originals stay; a folder is refused; the same file again is a job."""
     files = []
-    for name in ("paper 1.txt", "paper 2.txt"):
+    for name in ("paper 1.txt", "a\\b.part"):
         (tmp_path / name).write_text(f"text of {name}")
         files.append(str(tmp_path / name))
     done = run_3ox(
         "drop", *files, str(tmp_path), "--note", "from the desk", "--json", environ=station.environ
     )
     assert done.returncode == 2
-    assert "is not a file" in done.stderr
-    dropped = json.loads(done.stdout)["dropped"]
-    assert [item["file"] for item in dropped] == files
-    for name in ("paper 1.txt", "paper 2.txt"):
+    answer = json.loads(done.stdout)
+    assert [item["file"] for item in answer["dropped"]] == files
+    (refused,) = answer["refused"]
+    assert "is not a file" in refused["reason"]
+    assert refused["reason"] in done.stderr
+    for item, name in zip(answer["dropped"], ("paper 1.txt", "a\\b.part"), strict=True):
         job = station.ended(name)
-        assert (job.payload["note"], (tmp_path / name).exists()) == ("from the desk", True)
+        assert (job.job_id, job.payload["note"]) == (item["job_id"], "from the desk")
+        assert (item["status"], item["same_content"]) == ("queued", None)
+        assert (tmp_path / name).exists()
+    again = run_3ox("drop", files[0], "--note", "from the desk", environ=station.environ)
+    assert again.returncode == 0, again.stderr
+    first_id = answer["dropped"][0]["job_id"]
+    second = eventually(lambda: station.jobs("paper 1.txt")[1:] and station.jobs("paper 1.txt")[0])
+    assert second
+    assert again.stdout == f"paper 1.txt: queued as job {second.job_id}, same content as job {first_id}\n"
     assert run_3ox("undo", job.job_id, environ=station.environ).returncode == 0
     assert not (station.workspace.home / job.result["path"]).exists()
-    again = run_3ox("undo", job.job_id, environ=station.environ)
-    assert (again.returncode, "undone before" in again.stderr) == (2, True)
+    twice = run_3ox("undo", job.job_id, environ=station.environ)
+    assert (twice.returncode, "undone before" in twice.stderr) == (2, True)
 
 
-def test_drop_never_overwrites(own_environ: dict[str, str], tmp_path: Path) -> None:
-    """Without a station they wait under numbered names, each with its note; the command says so."""
+def test_a_drop_that_the_policy_denies_stores_nothing(own_environ: dict[str, str], tmp_path: Path) -> None:
+    """The answer names the rule; the original stays."""
+    home = Path(own_environ["BRIDGE_HOME"])
+    settings = home / "3ox.toml"
+    settings.write_text(settings.read_text() + '\n[[policy]]\njob_type = "ingest.file"\neffect = "deny"\n')
+    (tmp_path / "a.txt").write_text("a")
+    done = run_3ox("drop", str(tmp_path / "a.txt"), "--json", environ=own_environ)
+    assert done.returncode != 0
+    answer = json.loads(done.stdout)
+    assert answer["dropped"] == []
+    assert "policy" in answer["refused"][0]["reason"].lower()
+    assert list(files_below(home / "IN1N.3OX")) == []
+
+
+def test_drop_without_a_station(own: Bridge, own_environ: dict[str, str], tmp_path: Path) -> None:
+    """Three drops of one name are three jobs; the station that starts later settles them."""
     source = tmp_path / "a.txt"
-    texts = ["one", "two", "three"]
-    for text in texts:
+    for text in ("one", "two", "three"):
         source.write_text(text)
         done = run_3ox("drop", str(source), "--note", f"note {text}", environ=own_environ)
-        assert done.returncode == 0
-        assert "no station is running" in done.stderr
-    inbox = Path(own_environ["BRIDGE_HOME"]) / "IN1N.3OX"
-    assert sorted(path.name for path in inbox.iterdir()) == sorted(
-        f"{name}{end}" for name in ("a.txt", "a-2.txt", "a-3.txt") for end in ("", ".note.txt")
-    )
-    assert (inbox / "a-2.txt").read_text() == "two"
-    assert (inbox / "a-2.txt.note.txt").read_text() == "note two"
+        assert done.returncode == 0, done.stderr
+    with running_worker(own, own_environ), RunningStation(own, own_environ) as running:
+        eventually(lambda: not running.claims(), 20.0)
+        notes = {
+            (running.workspace.home / job.result["path"]).read_text(): job.payload["note"]
+            for job in running.jobs()
+        }
+    assert notes == {text: f"note {text}" for text in ("one", "two", "three")}
 
 
 def test_drop_while_the_store_is_unavailable(
     mortal: tuple[RunningValkey, dict[str, str]], tmp_path: Path
 ) -> None:
-    """The command says what happens to the file; a running station claims it and it is ingested later."""
+    """The command says what happens to the file; the station submits its job when the store is back."""
     server, environ = mortal
     bridge = connect(load_settings(environ=environ))
     (tmp_path / "late.txt").write_text("dropped meanwhile")
+    server.kill()
+    done = run_3ox("drop", str(tmp_path / "late.txt"), "--json", environ=environ)
+    assert done.returncode == 0, done.stderr
+    assert "the store is unavailable: the station submits the files" in done.stderr
+    (item,) = json.loads(done.stdout)["dropped"]
+    assert item["status"] == "claimed"
+    server.start()
     with running_worker(bridge, environ), RunningStation(bridge, environ) as running:
-        server.kill()
-        done = run_3ox("drop", str(tmp_path / "late.txt"), environ=environ)
-        assert done.returncode == 0, done.stderr
-        assert "a running station spools the files" in done.stderr
-        eventually(lambda: not (running.inbox / "late.txt").exists(), 20.0)
-        server.start()
         job = running.ended("late.txt")
-    assert (job.source, job.status) == ("station", "completed")
+    assert (job.job_id, job.source, job.status) == (item["job_id"], "station", "completed")
 
 
 def test_many_files_at_once_are_ingested_once(station: RunningStation, tmp_path: Path) -> None:
@@ -290,9 +426,6 @@ def test_many_files_at_once_are_ingested_once(station: RunningStation, tmp_path:
 
 def test_it_stops_on_sigterm(own_environ: dict[str, str]) -> None:
     """SIGTERM ends it in order within seconds and removes it from the status."""
-    from ingress.dispatch import Bridge
-    from ops.settings.load import load_settings
-
     bridge = Bridge(load_settings(environ=own_environ))
     bridge.loaded.workspace.create()
     running = RunningStation(bridge, own_environ)

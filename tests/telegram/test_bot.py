@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -133,17 +134,23 @@ def test_a_command_for_another_bot_is_left_to_it(scene: Scene) -> None:
 
 
 def test_documents_and_photos_go_to_the_station(scene: Scene) -> None:
-    """They appear complete in the drop folder, captions as notes; a path in a name is ignored."""
+    """Each is a job, captions as notes; the reply names it; a path in a name is ignored."""
     inbox = scene.bot.workspace.inbox
     first = scene.api.attach(CHAT, "../../etc/report.txt", b"figures" * 1000, caption="for May")
-    assert await_reply(scene.api, CHAT, first, "report.txt").endswith("with your note.")
-    assert (inbox / "report.txt").read_bytes() == b"figures" * 1000
-    assert (inbox / "report.txt.note.txt").read_text() == "for May"
-    again = scene.api.attach(CHAT, "report.txt", b"other figures")
-    await_reply(scene.api, CHAT, again, "report-2.txt")
+    said = await_reply(scene.api, CHAT, first, "report.txt (7000 bytes) is ")
+    job = scene.bot.bridge.reader.job(said.rstrip(".").rpartition(" ")[2])
+    assert "with your note as job" in said
+    assert (job.job_type, job.payload["name"], job.payload["note"]) == (
+        "ingest.file",
+        "report.txt",
+        "for May",
+    )
+    assert job.payload["sha256"] == hashlib.sha256(b"figures" * 1000).hexdigest()
+    again = scene.api.attach(CHAT, "report.txt", b"figures" * 1000, caption="for May")
+    said = await_reply(scene.api, CHAT, again, "report.txt (7000 bytes) is ")
+    assert said.endswith(f" Same content as job {job.job_id}.")
     photo = scene.api.attach(CHAT, "", b"\xff\xd8jpeg", photo=True)
-    await_reply(scene.api, CHAT, photo, f"photo-{photo}.jpg")
-    assert (inbox / f"photo-{photo}.jpg").read_bytes() == b"\xff\xd8jpeg"
+    await_reply(scene.api, CHAT, photo, f"photo-{photo}.jpg (6 bytes) is ")
     large = scene.api.attach(CHAT, "film.mkv", b"x" * 20_000_001)
     await_reply(scene.api, CHAT, large, "The file is too large")
     assert not list(inbox.glob("*.part")) + list(inbox.glob(".*.part"))
