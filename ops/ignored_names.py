@@ -6,7 +6,6 @@ A pattern matches the whole name of a file or folder, ignoring case. ``[station]
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import re
 from collections.abc import Iterable
@@ -157,6 +156,8 @@ def check_ignore(ignore: Iterable[str]) -> None:
         wanted = item[len(NEGATION) :].lower()
         if not item.startswith(NEGATION) or wanted in known:
             continue
+        import difflib
+
         near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
         raise SettingsError(
             f"[station] ignore in 3ox.toml switches off {wanted!r}, which is not a built-in pattern.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,7 +47,7 @@ def test_the_examples_run(api: Api, tmp_path: Path) -> None:
     ):
         assert wanted in ran.stdout, wanted
     for file in api.loaded.workspace.inbox.iterdir():
-        file.unlink()
+        shutil.rmtree(file)
 
 
 def test_every_setting_is_described() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from ingress.cli.main import MODULES
+from ops.ignored_names import BUILT_IN
 from ops.settings.load import load_settings
 from ops.settings.station import StationSettings
 from tests.station.running import RunningStation
@@ -46,6 +47,13 @@ def test_the_table_lists_every_setting_with_its_default() -> None:
         wanted = [str(item) for item in value] if isinstance(value, list) else [str(value)]
         found = re.findall(r"`([^`]*)`", shown)
         assert [item.lower() for item in found] == [item.lower() for item in wanted]
+
+
+def test_it_lists_every_built_in_pattern() -> None:
+    """By group, in order."""
+    for group, patterns in BUILT_IN.items():
+        (row,) = re.findall(rf"^\| {re.escape(group)} \| (.*) \|$", PAGE, re.MULTILINE)
+        assert re.findall(r"`([^`]*)`", row) == [pattern.replace("\r", "\\r") for pattern in patterns]
 
 
 def test_its_example_is_valid(tmp_path: Path) -> None:
