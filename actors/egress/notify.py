@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 
-from actors.egress.outcome import Delivered, Outcome, request_text, result_text
+from actors.egress.outcome import Delivered, Outcome
+from middleware.job.texts import request_text, result_text
 from ops.environment import variable
 from ops.errors import JobFailed, JobRefused, SettingsError
 from ops.http.environment import export_for_requests

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from middleware.job.records import JobRecord, Receipt
+from middleware.job.texts import is_answer, request_text, result_text
 
-#: Fields of a result or payload that hold its text, in order of preference.
-_RESULT_TEXTS = ("text", "answer", "stdout_tail")
-_PAYLOAD_TEXTS = ("prompt", "task", "text", "note")
+__all__ = ["Delivered", "Outcome", "as_json", "as_markdown", "request_text", "result_text"]
+
 _FENCE_MIN = 3
 
 
@@ -52,29 +51,6 @@ class Delivered(Struct, frozen=True, kw_only=True, omit_defaults=True):
     place: str = ""
 
 
-def result_text(record: JobRecord) -> str:
-    """Return the text of a job's result; empty if it has none."""
-    if isinstance(record.result, str):
-        return record.result
-    return _text_in(record.result, _RESULT_TEXTS)
-
-
-def request_text(record: JobRecord) -> str:
-    """Return the text of the request (prompt, task, command line); empty if it has none."""
-    if isinstance(record.payload, dict) and isinstance(record.payload.get("argv"), list):
-        import shlex
-
-        return shlex.join(record.payload["argv"])
-    return _text_in(record.payload, _PAYLOAD_TEXTS)
-
-
-def _text_in(value: Any, names: tuple[str, ...]) -> str:
-    if not isinstance(value, dict):
-        return ""
-    texts = (value.get(name) for name in names)
-    return next((text for text in texts if isinstance(text, str) and text.strip()), "")
-
-
 def as_json(outcome: Outcome) -> bytes:
     """Return an outcome as one JSON document."""
     return msgspec.json.encode(
@@ -109,7 +85,7 @@ def as_markdown(outcome: Outcome) -> str:
         parts.append(f"## Request\n\n{_fenced(request)}")
     if result:
         # A model's answer is Markdown already; the output of a command is not.
-        parts.append(f"## Result\n\n{result.strip() if record.job_type == 'ask' else _fenced(result)}")
+        parts.append(f"## Result\n\n{result.strip() if is_answer(record) else _fenced(result)}")
     elif record.result is not None:
         pretty = msgspec.json.format(msgspec.json.encode(record.result), indent=2).decode()
         parts.append(f"## Result\n\n{_fenced(pretty, 'json')}")

@@ -6,8 +6,9 @@ import msgspec
 
 from actors.egress.http_post import post, require_success, retry_after_s
 from actors.egress.notify import text_of
-from actors.egress.outcome import Delivered, Outcome, result_text
+from actors.egress.outcome import Delivered, Outcome
 from middleware.job.records import JobRecord
+from middleware.job.texts import result_text
 from ops.errors import JobRefused
 from ops.http.client import HttpResponse
 from ops.settings.load import LoadedSettings

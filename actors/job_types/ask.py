@@ -30,7 +30,8 @@ JOB_TYPES.add(
         limits=TypeOverrides(max_retries=2),
         delivers=True,
         title=("prompt",),
-        answer="text",
+        result_texts=("text",),
+        answers=True,
         example={"prompt": "Why is the sky blue?"},
     )
 )

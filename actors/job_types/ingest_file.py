@@ -51,7 +51,7 @@ JOB_TYPES.add(
         actor="actors.ingest_file:ingest_file",
         limits=TypeOverrides(max_retries=6),
         delivers=True,
-        title=("name",),
+        title=("name", "note"),
         example={
             "path": "/home/ada/cmd.bridge/IN1N.3OX/a.txt",
             "name": "a.txt",

@@ -30,6 +30,7 @@ JOB_TYPES.add(
         runs_programs=True,
         runs_argv=True,
         title=("argv",),
+        result_texts=("stdout_tail", "stderr_tail"),
         example={"argv": ["uname", "-a"]},
     )
 )

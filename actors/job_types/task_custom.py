@@ -24,6 +24,7 @@ JOB_TYPES.add(
         runs_programs=True,
         delivers=True,
         title=("task",),
+        result_texts=("stdout_tail", "stderr_tail"),
         example={"task": "Add a test for the parser."},
     )
 )

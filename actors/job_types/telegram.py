@@ -23,7 +23,8 @@ JOB_TYPES.add(
         actor="actors.ask:telegram",
         delivers=True,
         title=("text",),
-        answer="text",
+        result_texts=("text",),
+        answers=True,
         example={"chat_id": 7, "text": "Why is the sky blue?"},
     )
 )

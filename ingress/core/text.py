@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from middleware.job.records import JobRecord
-from middleware.job.types import JOB_TYPES
+from middleware.job.texts import request_text
 
 #: Lists show this many of an id's last characters, which are random.
 SHORT_ID_LENGTH = 8
 #: Headings of ``job_rows``.
 JOB_COLUMNS = ("ID", "JOB", "STATE", "DONE", "AGE", "WHAT", "REASON")
 
-#: Fields of payloads that describe the job, the most telling first.
-_DESCRIPTIVE_FIELDS = ("task", "prompt", "argv", "name", "text", "endpoint", "path", "nonce")
 _WHAT_MAX_CHARS = 40
 _SPACING = {"\n", "\t"}
 #: Characters that change the direction of the text after them and can make a line read as another.
@@ -106,13 +104,8 @@ def kind(record: JobRecord) -> str:
 
 
 def what(record: JobRecord, *, max_chars: int = _WHAT_MAX_CHARS) -> str:
-    """Return the beginning of the job's task, prompt, command or file name, else of its arguments."""
-    payload = record.payload if isinstance(record.payload, dict) else {}
-    found = next((payload[name] for name in _DESCRIPTIVE_FIELDS if name in payload), None)
-    if found is None and record.job_type not in JOB_TYPES:
-        found = [f"{name}={value}" for name, value in payload.items() if isinstance(value, str | int | float)]
-    found = "" if found is None else found
-    text = one_line(" ".join(map(str, found)) if isinstance(found, list) else str(found))
+    """Return the beginning of what a job is about: its task, prompt, command, file name or arguments."""
+    text = one_line(request_text(record))
     return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
 
 

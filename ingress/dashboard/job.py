@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from msgspec import Struct
 
 from ingress.core.ledger_proofs import verify_receipt
@@ -15,6 +13,8 @@ from ingress.dashboard.state import DashboardState
 from middleware.archive.proof import Proof
 from middleware.job.records import JobRecord, Receipt
 from middleware.job.states import State
+from middleware.job.texts import is_answer, result_text
+from middleware.job.types import JOB_TYPES
 from ops.errors import JobNotFound, StoreUnreachable
 
 #: Chunks of output that the page shows: the last ones, at most 8 kB each.
@@ -118,7 +118,7 @@ def read_job(dashboard: DashboardState, part: str) -> JobView:
         dependencies=[_dependency(dashboard, job_id) for job_id in record.depends_on],
         # No action is possible before the store has accepted the job.
         actions=[] if on_disk else actions_on(record),
-        text=_text(record.result),
+        text=_text(record),
         is_on_disk=on_disk,
         summary=_summary(dashboard, record.job_type),
     )
@@ -206,6 +206,7 @@ def _dependency(dashboard: DashboardState, job_id: str) -> JobDependency:
         return JobDependency(job_id, None, is_unreadable=True)
 
 
-def _text(result: Any) -> str | None:
-    text = result.get("text") if isinstance(result, dict) else None
-    return output_text(text) if isinstance(text, str) and text else None
+def _text(record: JobRecord) -> str | None:
+    """Return the answer in a job's result; None if there is none, as where the output has all of it."""
+    text = result_text(record) if is_answer(record) or record.job_type not in JOB_TYPES else ""
+    return output_text(text) if text else None

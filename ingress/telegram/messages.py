@@ -9,9 +9,8 @@ from ingress.core.status_report import QUEUE_STATES
 from ingress.core.text import count_of, duration, kind, seconds_between, short_id, summary_line, what, why
 from ingress.telegram.message_text import head, tail, units
 from middleware.job.records import JobPage, JobRecord
+from middleware.job.texts import is_answer, result_text
 
-#: Job types whose result is the answer itself.
-_ANSWER_TYPES = {"ask", "telegram"}
 _SHOWN_UNITS = 3500
 
 
@@ -40,7 +39,7 @@ def growing(record: JobRecord, output: str) -> str:
     line = working(record.job_id)
     if record.progress > 0 or record.progress_message:
         line = f"{line} {record.progress:.0f}% {record.progress_message}".rstrip()
-    if record.job_type in _ANSWER_TYPES:
+    if is_answer(record):
         return f"{head(output.strip(), _SHOWN_UNITS)} …" if output.strip() else line
     return f"{line}\n{tail(output.rstrip(), _SHOWN_UNITS)}".rstrip()
 
@@ -49,8 +48,8 @@ def outcome(record: JobRecord) -> str:
     """Return the text for a finished job."""
     ident = short_id(record.job_id)
     if record.status == "completed":
-        text = _result_text(record)
-        if record.job_type in _ANSWER_TYPES:
+        text = result_text(record)
+        if is_answer(record):
             return text if text.strip() else "(The answer is empty.)"
         return f"{kind(record)} {ident} completed.\n{text}".rstrip()
     if record.status == "cancelled":
@@ -58,17 +57,7 @@ def outcome(record: JobRecord) -> str:
     reason = record.reason
     if record.error is not None:
         reason = f"{record.error.message} {record.error.remedy}".strip()
-    return f"{ident} failed: {reason}\n{_result_text(record)}".rstrip()
-
-
-def _result_text(record: JobRecord) -> str:
-    result = record.result
-    if not isinstance(result, dict):
-        return ""
-    if isinstance(result.get("text"), str):
-        return str(result["text"])
-    tails = [str(result.get(name, "")).strip() for name in ("stdout_tail", "stderr_tail")]
-    return "\n".join(text for text in tails if text)
+    return f"{ident} failed: {reason}\n{result_text(record)}".rstrip()
 
 
 def one_job(record: JobRecord) -> str:

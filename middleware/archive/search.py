@@ -9,12 +9,11 @@ from datetime import UTC, datetime, timedelta
 from msgspec import Struct
 
 from middleware.job.records import JobRecord
-from middleware.job.types import JOB_TYPES
+from middleware.job.texts import is_answer, request_texts, result_text
 from ops.errors import InvalidJob
 
 #: A search covers this much of a job's text: prompt, task, reason, error and result.
 TEXT_MAX_CHARS = 4_000
-_TEXT_FIELDS = ("prompt", "task", "text", "name", "note", "endpoint")
 
 
 class JobFilter(Struct, frozen=True, kw_only=True):
@@ -55,18 +54,11 @@ def day_of(record: JobRecord) -> str:
 
 def searchable(record: JobRecord) -> str:
     """Return the text of a job that a search covers."""
-    payload = record.payload if isinstance(record.payload, dict) else {}
-    parts: list[str] = [record.job_id, record.project or "", record.reason]
-    parts += [str(payload[name]) for name in _TEXT_FIELDS if payload.get(name) is not None]
-    if record.job_type not in JOB_TYPES:
-        parts += [str(value) for value in payload.values() if isinstance(value, str | int | float)]
-    argv = payload.get("argv")
-    if isinstance(argv, list):
-        parts.append(" ".join(map(str, argv)))
+    parts: list[str] = [record.job_id, record.project or "", record.reason, *request_texts(record)]
     if record.error is not None:
         parts.append(record.error.message)
-    if isinstance(record.result, dict) and isinstance(record.result.get("text"), str):
-        parts.append(record.result["text"])
+    if not isinstance(record.result, dict) or is_answer(record) or "text" in record.result:
+        parts.append(result_text(record))
     return "\n".join(part for part in parts if part)[:TEXT_MAX_CHARS]
 
 

@@ -67,7 +67,8 @@ class JobType(Struct, frozen=True, kw_only=True):
         delivers: Its results are written to 0UT.3OX unless ``deliver.types`` says otherwise.
         internal: Only the bridge itself creates jobs of this type.
         title: Fields of the payload that tell people what a job is about; lists show the first that is set.
-        answer: Field of the result that is an answer in itself, for people; empty: there is none.
+        result_texts: Fields of the result that are texts for people.
+        answers: Those texts are a reply in themselves: chats show nothing else.
         example: A payload, for documentation and tests.
     """
 
@@ -90,7 +91,8 @@ class JobType(Struct, frozen=True, kw_only=True):
     delivers: bool = False
     internal: bool = False
     title: tuple[str, ...] = ()
-    answer: str = ""
+    result_texts: tuple[str, ...] = ()
+    answers: bool = False
     example: Mapping[str, Any] = {}
 
     def function(self) -> Callable[[Any], Any]:

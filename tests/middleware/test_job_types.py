@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from actors.process.results import TrackResult
 from cmd_bridge import JOB_TYPES as DECLARED_IN
 from middleware.job.base import Job
 from middleware.job.registry import DeclaringModules, JobType, JobTypes, Payload
@@ -112,7 +113,7 @@ def test_what_is_delivered_by_default() -> None:
 
 @pytest.mark.parametrize("job_type", [item.name for item in JOB_TYPES.declared()])
 def test_a_declaration_is_complete(job_type: str) -> None:
-    """Its actor takes the payload and returns the result; title and answer are fields; the example fits."""
+    """Its actor takes the payload and returns the result; its texts are fields; the example fits."""
     kind = declared(job_type)
     assert kind.payload is not None
     function = kind.function()
@@ -122,7 +123,8 @@ def test_a_declaration_is_complete(job_type: str) -> None:
         assert set(_parts(hints["return"])) <= set(_parts(kind.result_type()))
         assert kind.title
     assert set(kind.title) <= set(kind.payload.__struct_fields__)
-    assert not kind.answer or kind.answer in kind.result_type().__struct_fields__
+    for result in _parts(kind.result_type()) if kind.result_texts else ():
+        assert set(kind.result_texts) & set(result.__struct_fields__) or result is TrackResult
     assert isinstance(msgspec.convert(kind.example, kind.payload), kind.payload)
     assert function.__module__ in {
         f"{DECLARED_IN}.{job_type.replace('.', '_')}",
