@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,6 +72,7 @@ def _show_one(info: TypeInfo, *, as_json: bool) -> None:
             ("timeout", f"{defaults.timeout_s:g} s"),
             ("retries", _retries(info)),
             ("priority", str(defaults.priority)),
+            *([("example", _example(info))] if info.example else []),
         ]
     )
     properties = info.schema.get("properties", {})
@@ -90,6 +92,16 @@ def _show_one(info: TypeInfo, *, as_json: bool) -> None:
         )
     click.echo()
     click.echo(msgspec.json.format(msgspec.json.encode(info.schema), indent=2).decode())
+
+
+def _example(info: TypeInfo) -> str:
+    """Return a command that submits a job of the type."""
+    words = [
+        f"{name}={value if isinstance(value, str) else msgspec.json.encode(value).decode()}"
+        for name, value in info.example.items()
+    ]
+    project = ["--project", "NAME"] if info.needs_project else []
+    return shlex.join(["3ox", "submit", info.name, *words, *project])
 
 
 def _kind(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ import msgspec
 from ingress.cli.shared import json_option
 from ingress.core.api_address import known_url
 from ingress.core.terminal import emit_json, note
+from ingress.core.type_info import limit_rows
 from middleware.job.types import JOB_TYPES
 from ops.errors import SettingsError
 from ops.processes import wait_ended
@@ -229,7 +230,11 @@ def config(*, as_json: bool) -> int:
     """Show every setting with value, source and help; secrets are masked."""
     loaded = load_settings()
     JOB_TYPES.require_settings(loaded.settings)
-    rows = rows_of(loaded)
+    rows = [
+        row
+        for setting in rows_of(loaded)
+        for row in (setting, *(limit_rows(loaded.settings) if setting.name == "types" else ()))
+    ]
     foreign = foreign_rows()
     if as_json:
         emit_json(

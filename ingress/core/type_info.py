@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from ingress.core.bridge import Bridge
 from middleware.job.base import DEFAULT_PRIORITY
 from middleware.job.carriers import Carrier
 from middleware.job.registry import JobType
+from middleware.job.types import JOB_TYPES
 from ops.errors import StoreUnreachable
+from ops.settings.rows import SettingRow
 from ops.settings.table import Settings
 
 
@@ -44,7 +47,10 @@ class TypeInfo(Struct, frozen=True, kw_only=True):
         summary: What it does, in one line.
         defaults: What its jobs get by default.
         parameters: Fields of its payload, in their order.
+        needs_project: Whether its jobs must name a project.
         schema: JSON Schema (2020-12) of its payload.
+        result_schema: JSON Schema of its result; None if it is not known.
+        example: A payload; empty if the declaration has none.
     """
 
     name: str
@@ -54,7 +60,10 @@ class TypeInfo(Struct, frozen=True, kw_only=True):
     summary: str
     defaults: TypeDefaults
     parameters: list[str]
+    needs_project: bool
     schema: dict[str, Any]
+    result_schema: dict[str, Any] | None
+    example: dict[str, Any]
 
     @classmethod
     def of(cls, job_type: JobType, settings: Settings, carriers: Sequence[Carrier] | None) -> TypeInfo:
@@ -82,8 +91,32 @@ class TypeInfo(Struct, frozen=True, kw_only=True):
                 priority=DEFAULT_PRIORITY if job_type.priority is None else job_type.priority,
             ),
             parameters=list(own),
+            needs_project=job_type.needs_project,
             schema=schema,
+            result_schema=job_type.result_schema(),
+            example=dict(job_type.example),
         )
+
+
+def limit_rows(settings: Settings) -> list[SettingRow]:
+    """Return the limits of each job type as a row of ``3ox config``."""
+    declared = [job_type for job_type in JOB_TYPES.declared() if not job_type.internal]
+    names = [name for name in settings.types if JOB_TYPES.get(name) is None]
+    others = [JobType(name=name, summary="", payload=None) for name in names]
+    return [
+        SettingRow(
+            f"types.{job_type.name if job_type.name.isalnum() else json_text(job_type.name)}",
+            msgspec.to_builtins(job_type.limits_of(settings)),
+            "3ox.toml" if job_type.name in settings.types else "default",
+            f"Limits of {job_type.name}, times in seconds: [types] goes before its declaration.",
+        )
+        for job_type in (*declared, *others)
+    ]
+
+
+def json_text(text: str) -> str:
+    """Return a text in quotes, as JSON and TOML write it."""
+    return msgspec.json.encode(text).decode()
 
 
 def all_types(bridge: Bridge) -> list[TypeInfo]:

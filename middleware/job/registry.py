@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -106,6 +106,11 @@ class JobType(Struct, frozen=True, kw_only=True):
         found: Callable[[Any], Any] = _imported(self.actor)
         return found
 
+    def result_schema(self) -> dict[str, Any] | None:
+        """Return the JSON Schema (2020-12) of the result; None if it is not known."""
+        kind = self.result_type()
+        return None if kind is None else _schema_of(*(get_args(kind) or (kind,)))
+
     def result_type(self) -> Any:
         """Return the type of what its actor returns; None if that is not known."""
         return _imported(self.result)
@@ -166,9 +171,7 @@ class JobType(Struct, frozen=True, kw_only=True):
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON Schema (2020-12) of the payload."""
         if self.payload is not None:
-            (_,), components = msgspec.json.schema_components([self.payload], ref_template="#/$defs/{name}")
-            body = dict(components.pop(self.payload.__name__))
-            return {**body, "$defs": components} if components else body
+            return _schema_of(self.payload)
         if self.signature is not None:
             return self.signature.json_schema()
         return {"type": "object"} if self.schema is None else self.schema
@@ -180,6 +183,17 @@ def _imported(place: Any) -> Any:
         return place
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)
+
+
+def _schema_of(*kinds: Any) -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of a type, or of any of several."""
+    schemas, components = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
+    if len(kinds) > 1:
+        body: dict[str, Any] = {"anyOf": list(schemas)}
+    else:
+        # Of a struct, the schema itself and not a reference to it.
+        body = dict(components.pop(kinds[0].__name__) if schemas[0].keys() == {"$ref"} else schemas[0])
+    return {**body, "$defs": components} if components else body
 
 
 class DeclaringModules:
