@@ -19,24 +19,28 @@ from middleware.job.records import Attempt, JobError, JobRecord, Receipt, Transi
 from middleware.job.schema import JOB_TYPES, Job
 from middleware.job.states import State
 from middleware.receipts import result_of_failure
+from middleware.streams.attached import Attach
 from middleware.time_limit import time_limit_s
 from ops.errors import BridgeError, JobFailed
 from ops.settings.load import LoadedSettings
 
 
-def run_in_process(job: Job, loaded: LoadedSettings, reporter: Reporter) -> tuple[JobRecord, Receipt]:
+def run_in_process(
+    job: Job, loaded: LoadedSettings, reporter: Reporter, attach: Attach | None = None
+) -> tuple[JobRecord, Receipt]:
     """Run a job in this process, with one attempt only: without a store it cannot be retried.
 
     Args:
         job: The job.
         loaded: Settings.
         reporter: Receives its progress and output.
+        attach: Connects its command to the standard streams; None: it has none.
 
     Returns:
         The finished job and its receipt, in the same form as from a worker.
     """
     set_settings(loaded)
-    context = JobContext(job, reporter, worker_id=IN_PROCESS)
+    context = JobContext(job, reporter, worker_id=IN_PROCESS, attach=attach)
     limit_s = time_limit_s(job, loaded.settings)
     begun_ms = _now_ms()
     data, error, status, reason = _attempt(context, _function_of(job), limit_s)

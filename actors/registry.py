@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import dramatiq
 from dramatiq.middleware import AgeLimit, Callbacks, Pipelines, ShutdownNotifications
 
@@ -32,6 +34,7 @@ from middleware.recovery import Recovery
 from middleware.results import job_results
 from middleware.retention import Retention
 from middleware.retries import Retries
+from middleware.streams.channels import WorkerAttach
 from middleware.time_limit import TimeLimit
 from middleware.tracing import Tracing
 from middleware.type_publisher import TypePublisher
@@ -90,7 +93,7 @@ def make_broker(loaded: LoadedSettings) -> BridgeBroker:
     approvals = Approvals(scripts, ttl_s=settings.approval_ttl_s)
     policy = AttemptPolicy(lambda since_s: settings_now(since_s).settings, approvals, admission.types)
     progress = Progress(interval_s=settings.progress_interval_s, output_max_bytes=settings.output_max_bytes)
-    current = CurrentJob(progress.reporter, lambda: broker.worker_id)
+    current = make_current_job(progress, reader, store, lambda: broker.worker_id)
     unit = variable("BRIDGE_UNIT") or "worker"
     # Outermost first: before_... hooks run from top to bottom, after_... hooks from bottom to top. So what an
     # attempt raised goes to Cancellation, Retries and Receipts, in this order; and Heartbeat has given up the
@@ -131,6 +134,20 @@ def make_broker(loaded: LoadedSettings) -> BridgeBroker:
     )
     add_plugin_middleware(broker)
     return broker
+
+
+def make_current_job(
+    progress: Progress, reader: Reader, store: Store, worker_id: Callable[[], str]
+) -> CurrentJob:
+    """Return the middleware that gives a job its context.
+
+    Args:
+        progress: Takes its progress and output.
+        reader: Knows the names of the channels of attached commands.
+        store: The store.
+        worker_id: Returns the id of this process's worker.
+    """
+    return CurrentJob(progress.reporter, worker_id, WorkerAttach(store, reader.keys).of_delivery)
 
 
 def _declare(broker: BridgeBroker) -> None:

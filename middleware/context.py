@@ -14,6 +14,7 @@ from typing import Protocol
 from middleware.job.records import StreamName
 from middleware.job.schema import Job
 from middleware.job.trust import set_running_trust
+from middleware.streams.attached import Attach, Attached
 
 #: Worker id of a job that runs in the submitting process because no store is available.
 IN_PROCESS = "in-process"
@@ -44,13 +45,23 @@ class JobContext:
         reporter: Takes its progress and output.
         attempt: 1 for the first attempt.
         worker_id: Id of the worker that runs it.
+        attach: Connects its command to the caller that waits for it; None without one.
 
     Attributes:
         stopped: How a stopped job's child processes ended, in a few words; empty if there is nothing to say.
     """
 
-    def __init__(self, job: Job, reporter: Reporter, *, attempt: int = 1, worker_id: str = "") -> None:
+    def __init__(
+        self,
+        job: Job,
+        reporter: Reporter,
+        *,
+        attempt: int = 1,
+        worker_id: str = "",
+        attach: Attach | None = None,
+    ) -> None:
         self.job = job
+        self._attach = attach
         self.attempt = attempt
         self.worker_id = worker_id
         self.stopped = ""
@@ -133,6 +144,26 @@ class JobContext:
         finally:
             with self._lock:
                 self._listeners.remove(listener)
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[Attached | None]:
+        """Connect the job's command to its caller for the time of a block; None if no caller is attached.
+
+        Raises:
+            JobRefused: The command must not run a second time.
+            JobInterrupted: The job was interrupted.
+        """
+        if self._attach is None:
+            yield None
+            return
+        # With a listener, an interrupt is not raised in this thread but ends the waits below.
+        with (
+            self.on_interrupt(lambda _: None),
+            self._attach(self.job, lambda: self._interrupt is not None) as streams,
+            self.on_interrupt(lambda _: streams.wake()),
+        ):
+            self.check_cancelled()
+            yield streams
 
     def flush(self) -> None:
         """Send what the reporter has buffered."""

@@ -12,6 +12,7 @@ from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
 from middleware.context import JobContext, JobInterrupted, Reporter, set_current_job
 from middleware.job_middleware import JobMiddleware
+from middleware.streams.attached import Attach
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +28,16 @@ class CurrentJob(JobMiddleware):
     Args:
         reporter: Makes the object that takes a job's progress and output.
         worker_id: Returns the id of this process's worker.
+        attach: Returns what connects the command of a delivery to its caller, if it has one.
     """
 
-    def __init__(self, reporter: Callable[[JobMessage], Reporter], worker_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        reporter: Callable[[JobMessage], Reporter],
+        worker_id: Callable[[], str],
+        attach: Callable[[JobMessage], Attach | None] = lambda _: None,
+    ) -> None:
+        self._attach = attach
         self._reporter = reporter
         self._worker_id = worker_id
         self._lock = threading.Lock()
@@ -38,7 +46,11 @@ class CurrentJob(JobMiddleware):
     def job_starting(self, broker: BridgeBroker, message: JobMessage) -> None:
         """Set the context."""
         context = JobContext(
-            message.job, self._reporter(message), attempt=message.attempt, worker_id=self._worker_id()
+            message.job,
+            self._reporter(message),
+            attempt=message.attempt,
+            worker_id=self._worker_id(),
+            attach=self._attach(message),
         )
         message.context = context
         set_current_job(context)

@@ -11,12 +11,21 @@ from ops.settings.work import TypeOverrides
 
 
 class ShellCmdPayload(Payload, frozen=True, kw_only=True):
-    """A command, as an argument list; it is not parsed by a shell."""
+    """A command, as an argument list; it is not parsed by a shell.
+
+    Attributes:
+        argv: Program and arguments.
+        cwd: Directory, relative to WORKDESK.
+        env: Environment variables that are added.
+        stdin: Standard input, as text.
+        stdin_base64: Standard input that is not text, as base64; instead of ``stdin``.
+    """
 
     argv: Annotated[list[str], Meta(min_length=1)]
     cwd: str | None = None
     env: dict[str, str] = field(default_factory=dict)
     stdin: str | None = None
+    stdin_base64: Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]*={0,2}(?!\n)$")] | None = None
 
 
 JOB_TYPES.add(

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from actors.context import StreamName, current_job, settings
 from actors.process.child import Child, CommandFailed
-from actors.process.output import OutputLimit, ProgressLines, Tail
+from actors.process.output import ByteTail, OutputLimit, ProgressLines
 from actors.process.results import CommandResult
+from middleware.streams.attached import Attached
 from ops.environment import selected
 
 
@@ -28,8 +29,9 @@ def run_command(
     *,
     cwd: Path,
     env: Mapping[str, str],
-    stdin: str | None = None,
+    stdin: str | bytes | None = None,
     progress: bool = False,
+    streams: Attached | None = None,
 ) -> CommandResult:
     """Run a command to its end and stream its output to the job's output.
 
@@ -37,8 +39,10 @@ def run_command(
         argv: Program and arguments.
         cwd: Working directory.
         env: Variables added to those that every command inherits.
-        stdin: Text for its standard input.
+        stdin: Its standard input; empty when None.
         progress: Whether lines ``::progress NN message`` on its standard output are progress reports.
+        streams: The caller that stdin comes from and the output is passed on to, byte for byte. What is kept
+            for later, as text, is the same as without one.
 
     Raises:
         CommandFailed: Its exit status is not 0.
@@ -53,23 +57,28 @@ def run_command(
         env={**inherited_env(), **env},
         kill_grace_s=values.kill_grace_s,
         stdin=stdin,
+        streams=streams,
     )
     limit = OutputLimit(lambda text, stream: context.write(text, stream=stream), values.output_max_bytes)
-    tails: dict[StreamName, Tail] = {"out": Tail(), "err": Tail()}
+    tails: dict[StreamName, ByteTail] = {"out": ByteTail(), "err": ByteTail()}
 
-    def record(text: str, stream: StreamName) -> None:
-        if text != "":
-            tails[stream].write(text)
-            limit.write(text, stream)
+    def record(data: bytes, stream: StreamName) -> None:
+        tails[stream].write(data)
+        limit.write_bytes(data, stream)
 
     lines = ProgressLines(_report) if progress else None
     try:
-        with contextlib.closing(child.pieces()) as pieces:
-            for stream, text in pieces:
-                record(lines.feed(text) if lines is not None and stream == "out" else text, stream)
+        if lines is None:
+            with contextlib.closing(child.output()) as pieces:
+                for stream, data in pieces:
+                    record(data, stream)
+        else:
+            with contextlib.closing(child.pieces()) as texts:
+                for stream, text in texts:
+                    record((lines.feed(text) if stream == "out" else text).encode(), stream)
     finally:
         if lines is not None:
-            record(lines.finish(), "out")
+            record(lines.finish().encode(), "out")
         limit.close()
     return _result(child, tails, truncated=limit.truncated)
 
@@ -81,7 +90,7 @@ def _report(percent: float, message: str) -> None:
         context.progress(percent, message)
 
 
-def _result(child: Child, tails: Mapping[StreamName, Tail], *, truncated: bool) -> CommandResult:
+def _result(child: Child, tails: Mapping[StreamName, ByteTail], *, truncated: bool) -> CommandResult:
     if child.exit is None:
         raise LookupError("the child has not ended")
     result = CommandResult(

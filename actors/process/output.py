@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +17,8 @@ TAIL_CHARS = 2048
 NOTE_BYTES = 100
 #: Size up to which small buffered pieces are joined, to bound the memory per piece.
 _JOIN_BYTES = 4096
+#: Maximum length of a character in UTF-8.
+_CHARACTER_BYTES = 4
 
 _PROGRESS_MARK = "::progress "
 _PROGRESS = re.compile(r"::progress +(\d+(?:\.\d+)?)%?(?:[ \t]+(.*?))?\s*")
@@ -44,11 +47,32 @@ class OutputLimit:
         self._held: deque[tuple[StreamName, bytes]] = deque()
         self._held_bytes = 0
         self._dropped_bytes = 0
+        self._decoders: dict[StreamName, codecs.IncrementalDecoder] = {}
 
     @property
     def truncated(self) -> bool:
         """Whether output was dropped."""
         return self._dropped_bytes > 0
+
+    def write_bytes(self, data: bytes, stream: StreamName) -> None:
+        """Write a piece of output that may end within a character; what is not UTF-8 is replaced.
+
+        Beyond the beginning bytes are only moved: decoding gigabytes of which little is kept takes too long.
+        """
+        decoder = self._decoders.get(stream)
+        if self._head_left_bytes > 0:
+            if decoder is None:
+                decoder = self._decoders[stream] = codecs.getincrementaldecoder("utf-8")("replace")
+            # As text it takes at most three times as much.
+            first, data = data[: self._head_left_bytes], data[self._head_left_bytes :]
+            text = decoder.decode(first)
+            if text != "":
+                self.write(text, stream)
+        if data != b"":
+            if decoder is not None:
+                data = decoder.getstate()[0] + data
+                decoder.reset()
+            self._hold(data, stream)
 
     def write(self, text: str, stream: StreamName) -> None:
         """Write a piece of output."""
@@ -69,15 +93,39 @@ class OutputLimit:
 
     def close(self) -> None:
         """Write the buffered end."""
+        for stream, decoder in self._decoders.items():
+            if text := decoder.decode(b"", final=True):
+                self.write(text, stream)
+        kept = self._decode_held()
         if self._dropped_bytes > 0:
             note = f"3ox: {self._dropped_bytes} bytes of output omitted here (limit {self._limit_bytes}).\n"
             self._write(note, "err")
+        for stream, text in kept:
+            self._write(text, stream)
+
+    def _decode_held(self) -> list[tuple[StreamName, str]]:
+        """Return the buffered end as text of at most its size; it begins with a whole character."""
+        pieces: deque[tuple[StreamName, str]] = deque()
+        decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name, _ in self._held}
+        size_bytes, is_cut = 0, self._dropped_bytes > 0
         while self._held:
             stream, data = self._held.popleft()
-            text = data.decode("utf-8", "ignore")
+            if is_cut:
+                data, is_cut = data[_continuation_bytes(data) :], False
+            text = decoders[stream].decode(data, final=all(name != stream for name, _ in self._held))
             if text != "":
-                self._write(text, stream)
+                pieces.append((stream, text))
+                size_bytes += len(text.encode("utf-8", "replace"))
+            while size_bytes > self._end_bytes:
+                name, oldest = pieces.popleft()
+                excess = size_bytes - self._end_bytes
+                shorter = oldest.encode("utf-8", "replace")[excess:].decode("utf-8", "ignore")
+                size_bytes -= len(oldest.encode("utf-8", "replace")) - len(shorter.encode())
+                self._dropped_bytes += len(oldest) - len(shorter)
+                if shorter != "":
+                    pieces.appendleft((name, shorter))
         self._held_bytes = 0
+        return list(pieces)
 
     def _hold(self, data: bytes, stream: StreamName) -> None:
         self._held_bytes += len(data)
@@ -92,6 +140,35 @@ class OutputLimit:
                 self._held.appendleft((oldest_stream, oldest[dropped:]))
             self._held_bytes -= dropped
             self._dropped_bytes += dropped
+
+
+def _continuation_bytes(data: bytes) -> int:
+    """Return the number of bytes at the start that continue a character of UTF-8."""
+    count = 0
+    while count < min(len(data), _CHARACTER_BYTES - 1) and data[count] & 0xC0 == 0x80:  # noqa: PLR2004 (UTF-8)
+        count += 1
+    return count
+
+
+class ByteTail:
+    """Keeps the end of a text that arrives as bytes.
+
+    Parameters:
+        limit_chars: Number of characters to keep.
+    """
+
+    def __init__(self, limit_chars: int = TAIL_CHARS) -> None:
+        self._limit_chars = limit_chars
+        self._limit_bytes = _CHARACTER_BYTES * limit_chars
+        self._data = b""
+
+    def write(self, data: bytes) -> None:
+        """Append a piece."""
+        self._data = (self._data + data[-self._limit_bytes :])[-self._limit_bytes :]
+
+    def __str__(self) -> str:
+        start = _continuation_bytes(self._data) if len(self._data) == self._limit_bytes else 0
+        return self._data[start:].decode("utf-8", "replace")[-self._limit_chars :]
 
 
 class Tail:

@@ -10,6 +10,7 @@ from typing import Any
 from ingress.core.submitter import current_submitter
 from ingress.core.terminal import emit_json, login_name, utf8
 from middleware.job.schema import Job, make_job
+from ops.environment import selected
 from ops.errors import StoreTimeout, StoreUnreachable, UsageProblem
 
 SOURCE = "cli"
@@ -25,7 +26,7 @@ def ask_job(
 ) -> Job:
     """Return an ``ask`` job; the prompt ``-`` is read from stdin."""
     payload = {
-        "prompt": _read_prompt() if prompt == ("-",) else utf8(" ".join(prompt), "the prompt"),
+        "prompt": _read_text("the prompt") if prompt == ("-",) else utf8(" ".join(prompt), "the prompt"),
         "provider": provider,
         "model": model,
         "system": None if system is None else utf8(system, "--system"),
@@ -33,13 +34,10 @@ def ask_job(
     return make_job("ask", payload, source=SOURCE, actor=login_name(), session_id=session)
 
 
-def _read_prompt() -> str:
-    try:
-        return sys.stdin.buffer.read().decode().rstrip("\n")
-    except UnicodeDecodeError as error:
-        raise UsageProblem(
-            "The prompt on stdin is not valid UTF-8.", remedy="Convert it to UTF-8 first."
-        ) from error
+def _read_text(what: str) -> str:
+    from ingress.core.stdin import read_text  # needed for the argument - only
+
+    return read_text(current_submitter().loaded.settings.payload_max_bytes, what)
 
 
 def task_job(
@@ -51,7 +49,7 @@ def task_job(
     priority: int | None = None,
     timeout: float | None = None,
 ) -> Job:
-    """Return a ``task.custom`` job.
+    """Return a ``task.custom`` job; the task ``-`` is read from stdin.
 
     Raises:
         UsageProblem: ``if_failed`` without ``after``.
@@ -60,7 +58,7 @@ def task_job(
     _require_after(after, if_failed)
     return make_job(
         "task.custom",
-        {"task": utf8(" ".join(task), "the task")},
+        {"task": _read_text("the task") if task == ("-",) else utf8(" ".join(task), "the task")},
         source=SOURCE,
         actor=login_name(),
         project=project,
@@ -85,10 +83,83 @@ def _whole_ids(parts: tuple[str, ...]) -> list[str]:
     return [find(current_bridge(), part).job_id for part in parts]
 
 
-def command_job(*, argv: tuple[str, ...], cwd: str | None = None, timeout: float | None = None) -> Job:
-    """Return a ``shell.cmd`` job that runs in the current directory, or in ``cwd`` relative to it."""
-    payload = {"argv": [utf8(word, "the command") for word in argv], "cwd": _directory(cwd)}
-    return make_job("shell.cmd", payload, source=SOURCE, actor=login_name(), timeout_seconds=timeout)
+def command_job(
+    *,
+    argv: tuple[str, ...],
+    cwd: str | None = None,
+    env: tuple[str, ...] = (),
+    timeout: float | None = None,
+    after: tuple[str, ...] = (),
+    if_failed: str | None = None,
+    detach: bool = False,
+) -> Job:
+    """Return a ``shell.cmd`` job that runs in the current directory, or in ``cwd`` relative to it.
+
+    A caller that waits passes its streams on: the command then has no time limit unless ``timeout`` or
+    3ox.toml sets one, and is not started a second time. Otherwise stdin becomes a part of the job.
+
+    Raises:
+        UsageProblem: A value is not valid; stdin is too large for a job that is not attached.
+        JobNotFound: A job of ``after`` does not exist.
+    """
+    from ingress.core.stdin import has_input  # needed for sh only, as the next
+    from middleware.job.attachment import attached_fields
+
+    _require_after(after, if_failed)
+    payload: dict[str, Any] = {
+        "argv": [utf8(word, "the command") for word in argv],
+        "cwd": _directory(cwd),
+        "env": dict(map(_variable, env)),
+    }
+    fields: dict[str, Any] = {"timeout_seconds": timeout}
+    if not detach:
+        fields = attached_fields(
+            current_submitter().loaded.settings, reads_input=has_input(), timeout_s=timeout
+        )
+    elif has_input():
+        payload.update(_input_of_job())
+    return make_job(
+        "shell.cmd",
+        payload,
+        source=SOURCE,
+        actor=login_name(),
+        depends_on=_whole_ids(after),
+        on_dependency_failure=if_failed,
+        **fields,
+    )
+
+
+def _variable(text: str) -> tuple[str, str]:
+    """Return name and value of an option ``--env``.
+
+    Raises:
+        UsageProblem: It has no name, or the variable is not set here.
+    """
+    name, has_value, value = text.partition("=")
+    if name == "" or "\0" in text:
+        raise UsageProblem(f"--env {text!r} has no name.", remedy="Write --env NAME or --env NAME=VALUE.")
+    if not has_value:
+        known = selected((name,))
+        if not known:
+            raise UsageProblem(
+                f"--env {name}: the variable is not set here.", remedy=f"Set it, or write --env {name}=VALUE."
+            )
+        value = known[name]
+    return utf8(name, "--env"), utf8(value, f"the value of {name}")
+
+
+def _input_of_job() -> dict[str, str]:
+    """Return stdin as a part of a payload: as text, or as base64 if it is not UTF-8."""
+    import base64
+
+    from ingress.core.stdin import read_input
+
+    # In base64 it is a third longer.
+    data = read_input(current_submitter().loaded.settings.payload_max_bytes * 3 // 4, "the input")
+    try:
+        return {"stdin": data.decode()}
+    except UnicodeDecodeError:
+        return {"stdin_base64": base64.b64encode(data).decode()}
 
 
 def _directory(given: str | None) -> str:
@@ -161,7 +232,8 @@ def build(command: str, values: dict[str, Any]) -> Job:
         command: ``ask``, ``run``, ``sh`` or ``submit``.
         values: Its parameters; those that do not concern the job are left out.
     """
-    own = {name: value for name, value in values.items() if name not in {"as_json", "detach", "wait"}}
+    left_out = {"as_json", "wait"} if command == "sh" else {"as_json", "wait", "detach"}
+    own = {name: value for name, value in values.items() if name not in left_out}
     return BUILDERS[command](**own)
 
 

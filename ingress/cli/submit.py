@@ -21,13 +21,19 @@ _HELP = {
     """,
     "run": """Submit a task to a project; returns at once.
 
-    Prints one line: agent:PROJECT:JOB_ID. PROJECT is a table [projects.NAME] in 3ox.toml.
+    Prints one line: agent:PROJECT:JOB_ID. TASK - reads it from stdin. PROJECT is a
+    table [projects.NAME] in 3ox.toml.
     """,
     "sh": """Run a command as a job, as if it ran here.
 
-    Its output is streamed and its exit status becomes ours. Write -- before a command that begins with a
-    dash. No shell interprets it: for pipes and the like use sh -c '...'. Standard input is not passed on.
-    Ctrl-C cancels the job. Without a store the command runs in this process, and stderr says so.
+    Standard input is passed on, its output comes back byte for byte, and its exit status becomes ours: 126
+    if it is not executable, 127 if it is not found, 128 + N if signal N ended it. If input or output could
+    not be passed on, the exit status is 1, and stderr says so.
+
+    No shell interprets the command: for pipes and the like write 3ox sh -- sh -c '...'. It gets the
+    environment of the worker, see --env. Ctrl-C cancels the job. Its time is limited by --timeout only;
+    with --detach it is that of shell.cmd. Without a store the command runs in this process, and stderr says
+    so.
     """,
     "submit": """Submit a job of any type; returns at once.
 
@@ -45,7 +51,7 @@ def _mode(command: str, job: Job, *, as_json: bool) -> Mode:
     """Return how a command follows its job."""
     if command in _RETURNING:
         return Mode(as_json=as_json, line=line_of(job), cancels=False)
-    return Mode(as_json=as_json, command=command == "sh", ends_line=command == "ask")
+    return Mode(as_json=as_json, ends_line=command == "ask")
 
 
 def _callback(command: str) -> Callable[..., int]:

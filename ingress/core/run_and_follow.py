@@ -11,23 +11,24 @@ from types import FrameType
 
 import msgspec
 
+from ingress.core.attached_command import EXIT_LOSS, attached_in_process, attached_in_store
 from ingress.core.bridge import Bridge, current_bridge
 from ingress.core.control import cancel
 from ingress.core.job_output import LocalReporter, OutputWriter
 from ingress.core.lookup import JobHandle
 from ingress.core.terminal import emit_json, login_name, note
 from ingress.core.text import short_id
-from middleware.job.assembly import WAITING
+from ingress.core.waiting import waiting_notes
+from middleware.job.attachment import attached_mode
 from middleware.job.records import JobRecord
-from middleware.job.schema import JOB_TYPES, Job
-from middleware.job.states import State
+from middleware.job.schema import Job
 from ops.errors import BridgeError, JobNotFound, StoreUnreachable, WaitTimeout
 
 #: How long a cancelled job is waited for, in seconds; the kill grace is 2 s by default.
 CANCEL_WAIT_S = 5.0
-#: After this time it is said what a job waits for, in seconds.
-_NOTE_AFTER_S = 0.8
-_WAITING_STATES = frozenset({State.QUEUED, State.SCHEDULED, State.HELD})
+#: 128 + SIGPIPE: the command wrote to a closed pipe.
+EXIT_SIGPIPE = 141
+_COMMAND_FAILED = "CommandFailed"
 
 
 class Terminated(KeyboardInterrupt):
@@ -67,15 +68,12 @@ class Mode:
     Attributes:
         as_json: Print the finished job as one JSON document, and nothing else.
         line: Printed first, once the job is accepted.
-        command: The job is the user's own command: its output goes to the terminal unchanged, and its exit
-            status becomes ours.
         ends_line: End the output with a line end.
         cancels: Ctrl-C cancels the job; otherwise the job goes on.
     """
 
     as_json: bool = False
     line: str = ""
-    command: bool = False
     ends_line: bool = False
     cancels: bool = True
 
@@ -94,13 +92,23 @@ def run_and_follow(job: Job, mode: Mode) -> int:
     with signals_interrupt():
         unreachable = _ping(bridge)
         if unreachable is None:
-            record = _through_the_store(bridge, job, mode)
+            record, status = _through_the_store(bridge, job, mode)
         else:
-            record = _in_this_process(bridge, job, mode, unreachable)
-    status = _command_status(record) if mode.command else None
-    if status is None or record.result.get("signal") is not None:
+            record, status = _in_this_process(bridge, job, mode, unreachable)
+    if status is None or _needs_explanation(record, status):
         explain(record)
     return exit_code_of(record) if status is None else status
+
+
+def _needs_explanation(record: JobRecord, status: int) -> bool:
+    """Return whether the exit status of a command does not say enough."""
+    if status in {EXIT_SIGPIPE, EXIT_LOSS}:
+        return False  # the reader of its output has seen enough, or the loss has been reported
+    return (record.error is not None and record.error.type != _COMMAND_FAILED) or _has_signal(record)
+
+
+def _has_signal(record: JobRecord) -> bool:
+    return isinstance(record.result, dict) and record.result.get("signal") is not None
 
 
 def exit_code_of(record: JobRecord) -> int:
@@ -119,12 +127,6 @@ def explain(record: JobRecord) -> None:
     note(f"job {short_id(record.job_id)} {record.status}: {why}")
 
 
-def _command_status(record: JobRecord) -> int | None:
-    """Return the command's exit status as a shell shows it, None if the command did not finish."""
-    status = record.result.get("exit_status") if isinstance(record.result, dict) else None
-    return None if status is None else int(status)
-
-
 def _ping(bridge: Bridge) -> StoreUnreachable | None:
     """Return the error of a store that is unavailable.
 
@@ -137,46 +139,38 @@ def _ping(bridge: Bridge) -> StoreUnreachable | None:
     return None
 
 
-def _through_the_store(bridge: Bridge, job: Job, mode: Mode) -> JobRecord:
+def _through_the_store(bridge: Bridge, job: Job, mode: Mode) -> tuple[JobRecord, int | None]:
+    """Return the finished job and the exit status of its command, if it is one and has finished."""
     handle = JobHandle(bridge, job.job_id)
-    try:
-        bridge.submit(job)
-        if mode.line and not mode.as_json:
-            _print_line(mode.line)
-        _note_what_it_waits_for(bridge, handle)
-        _stream(handle, mode)
-        record = handle.record()
-    except (KeyboardInterrupt, BrokenPipeError):
-        if mode.cancels:
-            _cancel(bridge, handle)
-        else:
-            note(f"job {job.job_id} goes on: '3ox logs {job.job_id} -f' follows it, '3ox cancel' stops it.")
-        raise
-    except StoreUnreachable as error:
-        hint = f"The job may still run; check '3ox jobs {job.job_id}' when the store is available again."
-        raise StoreUnreachable(error.message, remedy=hint) from error
+    with contextlib.ExitStack() as stack:
+        try:
+            command = None
+            if attached_mode(job) is not None:
+                attached = attached_in_store(bridge, job, writes_output=not mode.as_json)
+                command = stack.enter_context(attached)
+            bridge.submit(job)
+            if mode.line and not mode.as_json:
+                _print_line(mode.line)
+            if command is not None:
+                record = command.follow(bridge, handle)
+            else:
+                with waiting_notes(bridge, handle):
+                    _stream(handle, mode)
+                record = handle.record()
+        except (KeyboardInterrupt, BrokenPipeError):
+            if mode.cancels:
+                _cancel(bridge, handle)
+            else:
+                note(
+                    f"job {job.job_id} goes on: '3ox logs {job.job_id} -f' follows it, '3ox cancel' stops it."
+                )
+            raise
+        except StoreUnreachable as error:
+            hint = f"The job may still run; check '3ox jobs {job.job_id}' when the store is available again."
+            raise StoreUnreachable(error.message, remedy=hint) from error
     if mode.as_json:
         emit_json(record.to_json())
-    return record
-
-
-def _note_what_it_waits_for(bridge: Bridge, handle: JobHandle) -> None:
-    """Write to stderr why the job has not started, at once if no worker carries its type."""
-    record = None
-    try:
-        for record in handle.follow(timeout_s=_NOTE_AFTER_S):
-            if record.status not in _WAITING_STATES:
-                return
-            if record.status == State.QUEUED and record.reason != WAITING:
-                break
-    except (JobNotFound, WaitTimeout):
-        pass
-    if record is None:
-        return
-    if not bridge.reader.carriers.live() and record.job_type in JOB_TYPES:
-        note("no worker is running; the job waits until '3ox up' or '3ox worker' starts one.")
-    else:
-        note(f"job {short_id(record.job_id)} is {record.status}: {record.reason}")
+    return record, None if command is None else command.exit_status(record)
 
 
 def _print_line(line: str) -> None:
@@ -185,7 +179,7 @@ def _print_line(line: str) -> None:
 
 
 def _stream(handle: JobHandle, mode: Mode) -> None:
-    writer = OutputWriter(raw=mode.command)
+    writer = OutputWriter(raw=False)
     for chunk in handle.output(follow=True):
         if not mode.as_json:
             writer.write(chunk)
@@ -193,24 +187,33 @@ def _stream(handle: JobHandle, mode: Mode) -> None:
         writer.end_line()
 
 
-def _in_this_process(bridge: Bridge, job: Job, mode: Mode, unreachable: StoreUnreachable) -> JobRecord:
+def _in_this_process(
+    bridge: Bridge, job: Job, mode: Mode, unreachable: StoreUnreachable
+) -> tuple[JobRecord, int | None]:
+    """Run the job here; see ``_through_the_store``."""
     from actors.in_process import run_in_process  # loads dramatiq and the actors
 
     job = bridge.admission.prepare_in_process(job)
     note(f"{unreachable.message} The job runs in this process.")
     if mode.line and not mode.as_json:
         _print_line(mode.line)
-    reporter = LocalReporter(None if mode.as_json else OutputWriter(raw=mode.command))
-    record, receipt = run_in_process(job, bridge.loaded, reporter)
+    status = None
+    if attached_mode(job) is not None:
+        with attached_in_process(job, writes_output=not mode.as_json) as (command, caller):
+            record, receipt = run_in_process(job, bridge.loaded, LocalReporter(None), caller.attach)
+        status = command.exit_status(record)
+    else:
+        reporter = LocalReporter(None if mode.as_json else OutputWriter(raw=False))
+        record, receipt = run_in_process(job, bridge.loaded, reporter)
+        if mode.ends_line and not mode.as_json:
+            reporter.end_line()
     if mode.as_json:
         # No store keeps the receipt, so it is printed with the job.
         emit_json({**msgspec.to_builtins(record), "receipt": receipt})
-    elif mode.ends_line:
-        reporter.end_line()
     if record.status == "cancelled":
         explain(record)
         raise KeyboardInterrupt
-    return record
+    return record, status
 
 
 def _cancel(bridge: Bridge, handle: JobHandle) -> None:

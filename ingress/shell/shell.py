@@ -20,6 +20,7 @@ from ingress.core.text import count_of, one_line, short_id
 from ingress.shell.history import LineHistory
 from ingress.shell.monitor import BridgeMonitor
 from ingress.shell.parser import COMMANDS, ParsedLine, parse_line
+from middleware.job.attachment import attached_fields
 from middleware.job.base import Name
 from middleware.job.schema import Job, make_job
 from middleware.job.sessions import Sessions
@@ -147,11 +148,14 @@ class Shell:
         argv = ParsedLine(line.command, line.rest[:-1] if background else line.rest).words()
         if not argv:
             raise UsageProblem("'sh' needs a command.", remedy=f"Write {COMMANDS['sh'].usage}.")
-        job = self._job("shell.cmd", {"argv": argv, "cwd": _here()}, session_id=self.session)
+        payload: dict[str, object] = {"argv": argv, "cwd": _here()}
         if background:
+            job = self._job("shell.cmd", payload, session_id=self.session)
             self._submit(job, f"job {short_id(job.job_id)} runs in the background")
             return 0
-        code = run_and_follow(job, Mode(command=True))
+        # Its standard input would be that of the shell.
+        fields = attached_fields(self.bridge.admission.latest(), reads_input=False, timeout_s=None)
+        code = run_and_follow(self._job("shell.cmd", payload, session_id=self.session, **fields), Mode())
         if code != 0:
             note(f"exit status {code}.")
         return code

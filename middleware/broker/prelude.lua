@@ -70,7 +70,8 @@
 --   telegram:BOT:asked      hash        job id -> messages that ask for its approval
 --
 -- Channels: event:ID (a transition or progress of this job), output:ID (it has new output),
---           control:WORKER (cancel a running job)
+--           control:WORKER (cancel a running job),
+--           caller:ID, command:ID:RUN (stdin, stdout and stderr of an attached command, see middleware/streams)
 
 local KEYS, ARGV -- of the current call, and what is derived from them
 local P, EVENTS_MAX, NOW, time

@@ -35,8 +35,10 @@ TypeName = Annotated[
 QueueName = Annotated[str, Meta(min_length=1, max_length=64, pattern=rf"^[A-Za-z_][A-Za-z0-9._-]*{_END}")]
 
 Priority = Annotated[int, Meta(ge=1, le=10)]
+#: The longest time limit of an attempt, in seconds.
+TIME_LIMIT_MAX_S = 30 * 86_400.0
 #: Seconds.
-TimeLimit = Annotated[float, Meta(gt=0, le=30 * 86_400)]
+TimeLimit = Annotated[float, Meta(gt=0, le=TIME_LIMIT_MAX_S)]
 Retries = Annotated[int, Meta(ge=0, le=MAX_RETRIES_LIMIT)]
 Dependencies = Annotated[list[JobId], Meta(max_length=100)]
 OnDependencyFailure = Literal["skip", "fail", "run"]

@@ -115,3 +115,16 @@ class Keys:
     def control_channel(self, worker_id: str) -> str:
         """Return the channel on which cancellations of a worker's jobs are published."""
         return f"{self.prefix}control:{worker_id}"
+
+    def caller_channel(self, job_id: str) -> str:
+        """Return the channel on which the caller of an attached command listens."""
+        return f"{self.prefix}caller:{job_id}"
+
+    def command_channel(self, job_id: str, session: int) -> str:
+        """Return the channel on which one run of an attached command listens.
+
+        Args:
+            job_id: The job.
+            session: Number of the run.
+        """
+        return f"{self.prefix}command:{job_id}:{session:x}"

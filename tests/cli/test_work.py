@@ -126,9 +126,9 @@ def test_sh_names_the_signal_that_ended_the_command(bridge: Cli) -> None:
 
 
 def test_sh_that_cannot_start_says_why(bridge: Cli) -> None:
-    """A program that does not exist fails the job, with a remedy."""
+    """A program that does not exist fails the job, with a remedy and the exit status of a shell."""
     code, out, err = bridge("sh", "--", "no-such-program")
-    assert (code, out) == (1, "")
+    assert (code, out) == (127, "")
     assert "The program 'no-such-program' does not exist. Check its name" in err
 
 
@@ -182,15 +182,15 @@ def test_a_polite_kill_cancels_too(bridge: Cli) -> None:
     assert "cancelled" in err
 
 
-def test_a_closed_pipe_cancels_the_command(bridge: Cli) -> None:
-    """A command whose reader has closed the pipe is cancelled, as in a shell."""
+def test_a_closed_pipe_ends_the_command(bridge: Cli) -> None:
+    """A command whose reader has closed the pipe gets SIGPIPE, as in a shell."""
     process = bridge.start("sh", "--", "sh", "-c", "while :; do echo line; sleep 0.02; done")
     assert process.stdout is not None
     assert process.stdout.readline() == "line\n"
     process.stdout.close()
     assert process.wait(20) == 141
     newest = bridge("jobs", "--type", "shell.cmd", "--limit", "1", "--json").json["jobs"][0]
-    assert newest["status"] == "cancelled"
+    assert (newest["status"], newest["result"]["signal"]) == ("failed", "SIGPIPE")
 
 
 def test_waiting_without_any_worker_says_so(quiet: Cli) -> None:
