@@ -11,25 +11,19 @@ never by the request.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import dramatiq
-import msgspec
 
 from actors.context import current_job, settings
 from actors.job_types.rest_request import RestRequestPayload, RestRequestResult
+from actors.request_template import fill
 from middleware.broker.broker import BridgeBroker
 from middleware.job.records import Receipt
 from middleware.job.schema import Job, make_job
 from ops.errors import InvalidJob, JobRefused, PolicyDenied, UnknownProject
 from ops.settings.rest import EndpointSettings
-
-#: A placeholder for a part of the request: its source and the path in it.
-_PLACEHOLDER = re.compile(r"\{(body|query|headers)((?:\.[^.{}]+)*)\}")
-#: Maximum length of a value inserted into a text.
-_TEXT_MAX = 65_536
 
 
 def rest_request(payload: RestRequestPayload) -> RestRequestResult:
@@ -103,54 +97,6 @@ def child_of(parent: Job, request: RestRequestPayload, endpoint: EndpointSetting
         )
     except InvalidJob as error:
         raise JobRefused(f"Endpoint {request.endpoint!r}: {error.message}", remedy=error.remedy) from error
-
-
-def fill(template: Any, request: RestRequestPayload) -> Any:
-    """Return a template with its placeholders replaced by parts of a request, at every depth.
-
-    Args:
-        template: Texts, lists and tables with placeholders ``{body.a.b}``, ``{query.a}``, ``{headers.a}``.
-        request: The request.
-
-    Raises:
-        JobRefused: The request lacks a part.
-    """
-    if isinstance(template, dict):
-        return {key: fill(item, request) for key, item in template.items()}
-    if isinstance(template, list):
-        return [fill(item, request) for item in template]
-    if not isinstance(template, str):
-        return template
-    whole = _PLACEHOLDER.fullmatch(template)
-    if whole is not None:
-        return _part(request, whole)
-    return _PLACEHOLDER.sub(lambda found: _as_text(_part(request, found)), template)
-
-
-def _part(request: RestRequestPayload, found: re.Match[str]) -> Any:
-    value: Any = getattr(request, found[1])
-    for step in found[2].split(".")[1:]:
-        name = step.lower() if found[1] == "headers" else step
-        if isinstance(value, dict) and name in value:
-            value = value[name]
-        elif isinstance(value, list) and name.isdecimal() and len(name) <= 9 and int(name) < len(value):  # noqa: PLR2004
-            value = value[int(name)]
-        else:
-            raise JobRefused(
-                f"The request to {request.endpoint!r} has no {found[0].strip('{}')}.",
-                remedy=f"Send it, or remove it from [rest.endpoints.{request.endpoint}].",
-            )
-    return value
-
-
-def _as_text(value: Any) -> str:
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    if len(text) > _TEXT_MAX:
-        raise JobRefused(
-            f"A part of the request has {len(text)} characters; at most {_TEXT_MAX} are inserted.",
-            remedy="Send less, or make the placeholder the whole value.",
-        )
-    return text
 
 
 def _submitter() -> Callable[[Job], Receipt]:

@@ -116,13 +116,20 @@ def require_json(request: Request[Any, Any, Any]) -> None:
         ApiProblem: It is not.
     """
     kind = request.content_type[0].lower()
-    if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
+    if is_json(kind):
         return
     raise ApiProblem(
         415,
         "media-type",
         f"The body is declared as {kind!r}.",
         remedy="Send 'Content-Type: application/json'.",
+    )
+
+
+def is_json(media_type: str) -> bool:
+    """Return whether a media type, in lower case and without parameters, is JSON."""
+    return media_type == "application/json" or (
+        media_type.startswith("application/") and media_type.endswith("+json")
     )
 
 

@@ -8,14 +8,14 @@
 -- ARGV[4]  ... thirteen for each job:
 --   1  job id                      7  SHA-256 of the payload
 --   2  queue                       8  delay in ms; 0: none
---   3  priority, 1 to 10           9  idempotency key, or ''
+--   3  priority, 1 to 10           9  idempotency keys, one a line, or ''
 --   4  job, JSON                  10  limits "name=amount/capacity,...", or ''
 --   5  job type                   11  ids of the jobs it depends on, separated by commas, or ''
 --   6  project, or ''             12  why it is held for approval, or ''
 --                                 13  destinations "NAME/STATE,..." of its result, see `deliver`, or ''
 -- Reply    for each job, one of
 --          {'new', id, status, now}          enqueued
---          {'duplicate', id, status, now}    enqueued before, with the same id or idempotency key
+--          {'duplicate', id, status, now}    enqueued before, with the same id or one of the keys
 --          {'full', number of waiting jobs}  refused: the queue is at its limit
 --          {'queues', limit}                 refused: there are as many queues as there may be
 --          {'dependency', id, status}        refused: it depends on a job that cannot complete; status may also

@@ -111,8 +111,8 @@ local function enqueue_batch(first, last, idempotency_ttl, queue_max)
   local taken = {}
 
   local function known_before(id, idempotency, spec)
-    if idempotency ~= '' then
-      local known = call('GET', P .. 'idempotency:' .. idempotency)
+    for key in string.gmatch(idempotency, '[^\n]+') do
+      local known = call('GET', P .. 'idempotency:' .. key)
       local status = known and call('HGET', P .. 'job:' .. known, 'status')
       if status then
         return { 'duplicate', known, status, NOW }
@@ -191,8 +191,8 @@ local function enqueue_batch(first, last, idempotency_ttl, queue_max)
     set('status', state)
     set('spec', ARGV[at + 3]) -- last, since it is long: appending to the hash copies what is there
 
-    if idempotency ~= '' then
-      call('SET', P .. 'idempotency:' .. idempotency, id, 'PX', idempotency_ttl)
+    for key in string.gmatch(idempotency, '[^\n]+') do
+      call('SET', P .. 'idempotency:' .. key, id, 'PX', idempotency_ttl)
     end
     call('HSET', P .. 'job:' .. id, unpack(fields))
     taken[id] = true

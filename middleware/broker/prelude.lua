@@ -63,7 +63,6 @@
 --   schedules               hash        schedule id -> time up to which its runs have been handled
 --   metrics:RESOLUTION      stream      samples: an hour, one per 10 s; a week, one per 10 min
 --   content:SHA256          string      id of the first job of a dropped file of this content; expires
---   webhook:NAME:SIGNATURE  string      delivery under which a webhook first arrived; expires
 --   telegram:BOT:taken      sorted set  ids of handled Telegram updates, by when; two days
 --   telegram:BOT:tries      hash        update id -> number of attempts, until it is handled
 --   telegram:BOT:owed       hash        update id -> pending reply

@@ -75,7 +75,8 @@ class Job(
         on_dependency_failure: What happens to this job when one of those is not completed: ``skip`` (it is
             cancelled), ``fail`` (it fails) or ``run`` (it runs nevertheless).
         resources: Named resources that this job occupies while it runs, with the amount of each.
-        idempotency_key: A second submission with the same key is answered with the first job.
+        idempotency_key: A second submission with the same key is answered with the first job. Several keys
+            are separated by line feeds; one of them suffices.
         metadata: Text pairs that are stored with the job.
     """
 

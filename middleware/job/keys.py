@@ -64,10 +64,6 @@ class Keys:
         """Return the key that holds the id of the first ``ingest.file`` job of a content."""
         return f"{self.prefix}content:{digest}"
 
-    def webhook(self, name: str, signature: str) -> str:
-        """Return the key that holds the delivery id of the first request with this signature."""
-        return f"{self.prefix}webhook:{name}:{signature}"
-
     def output(self, job_id: str) -> str:
         """Return the stream of the job's output, and the channel on which new output is announced."""
         return f"{self.prefix}output:{job_id}"

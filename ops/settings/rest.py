@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, field
 
@@ -13,7 +13,8 @@ class EndpointSettings(Table, frozen=True, kw_only=True):
     """The job that a webhook or ``rest.request`` to an endpoint creates: ``[rest.endpoints.NAME]``.
 
     In ``payload`` and ``session_id``, ``{body.a.b}``, ``{query.a}`` and ``{headers.a}`` are replaced by parts
-    of the request. A text that is a single placeholder becomes the value itself: a number, list or table.
+    of the request, ``{body.a.b|text}`` by the text where the part is missing or null. A text that is a single
+    placeholder becomes the value itself: a number, list or table.
     """
 
     job: Annotated[
@@ -32,11 +33,25 @@ class EndpointSettings(Table, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1, le=10)] | None,
         Meta(description="Priority from 1 (first) to 10 (last); that of the project, else 5, when absent."),
     ] = None
+    preset: Annotated[
+        Literal["github", "gitlab", "gitea", "stripe", "standard"],
+        Meta(
+            description="Kind of sender of the webhook: where it puts signature, event and delivery ID;"
+            " `standard` is Standard Webhooks."
+        ),
+    ] = "github"
+    events: Annotated[
+        list[Annotated[str, Meta(min_length=1)]],
+        Meta(
+            description="Events of the webhook that create a job, such as push; others are answered with 200"
+            " and ignored. All but ping when empty."
+        ),
+    ] = field(default_factory=list)
     secret: Annotated[
         str,
         Meta(
-            description="Secret that verifies the signature of the webhook, as GitHub computes it; without"
-            " a secret the webhook is disabled.",
+            description="Secret that verifies the signature of the webhook; without a secret the webhook is"
+            " disabled.",
             extra=SECRET,
         ),
     ] = ""

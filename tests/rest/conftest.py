@@ -19,6 +19,18 @@ from tests.support import bridge_environ, eventually, threeox
 from tests.workers import running_worker, sweep
 
 HOOK_SECRET = "open-sesame-please"
+STANDARD_SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"
+SENDERS = "".join(
+    f"""
+[rest.endpoints.{preset}]
+job = "heartbeat"
+preset = "{preset}"
+secret = "{STANDARD_SECRET if preset == "standard" else HOOK_SECRET}"
+events = ["push"]
+payload = {{ nonce = "{{body.ref}}" }}
+"""
+    for preset in ("gitea", "gitlab", "stripe", "standard")
+)
 SETTINGS = f"""
 kill_grace_s = 0.5
 progress_interval_s = 0.02
@@ -59,6 +71,18 @@ secret = "{HOOK_SECRET}"
 require_timestamp = true
 payload = {{ nonce = "fixed" }}
 
+[rest.endpoints.pushes]
+job = "heartbeat"
+secret = "{HOOK_SECRET}"
+events = ["push"]
+payload = {{ nonce = "{{body.ref}}: {{body.head_commit.message|nothing}}" }}
+
+[rest.endpoints.strict]
+job = "heartbeat"
+secret = "{HOOK_SECRET}"
+payload = {{ nonce = "{{body.head_commit.message}}" }}
+
+{SENDERS}
 [rest.endpoints.plain]
 job = "heartbeat"
 payload = {{ nonce = "{{query.a}} and {{body.list.1}}" }}

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from ops.settings.rest import RestSettings
-from tests.rest.conftest import HOOK_SECRET, Api
+from tests.rest.conftest import HOOK_SECRET, STANDARD_SECRET, Api
 from tests.support import ROOT
 from tests.tools import require_tool
 
@@ -23,12 +23,13 @@ def test_the_examples_run(api: Api, tmp_path: Path) -> None:
     snippets = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
     script = "\n".join(snippets).replace("http://127.0.0.1:7777", api.url.rstrip("/"))
     script = script.replace("3ox token", f"{sys.executable} -m ingress.cli.main token")
+    secrets = f"BEAT_WEBHOOK_SECRET='{HOOK_SECRET}' STANDARD_WEBHOOK_SECRET='{STANDARD_SECRET}'\n"
     ran = subprocess.run(
         [
             "sh",
             "-eu",
             "-c",
-            f"BEAT_WEBHOOK_SECRET='{HOOK_SECRET}'\n{script.replace('curl -s', 'curl -sS --fail-with-body')}",
+            secrets + script.replace("curl -s", "curl -sS --fail-with-body"),
         ],
         env=api.environ,
         cwd=tmp_path,
@@ -46,6 +47,7 @@ def test_the_examples_run(api: Api, tmp_path: Path) -> None:
         '"source":"webhook"',
     ):
         assert wanted in ran.stdout, wanted
+    assert ran.stdout.count('"source":"webhook"') == 2
     for file in api.loaded.workspace.inbox.iterdir():
         shutil.rmtree(file)
 

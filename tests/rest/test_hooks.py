@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
 import time
 import uuid
 from typing import Any
+from urllib.parse import urlencode
 
 from tests.rest.client import Answer, Client
-from tests.rest.conftest import HOOK_SECRET, Api
+from tests.rest.conftest import HOOK_SECRET, STANDARD_SECRET, Api, running_api
 from tests.rest.test_auth import assert_problem
 
 
@@ -104,7 +106,7 @@ def test_the_timestamp_is_signed_and_of_this_time(api: Api) -> None:
     now = int(time.time())
     assert send(api, {"a": 1}, name="stamped", timestamp=now).status == 202
     assert send(api, {"a": 1}, name="stamped", timestamp=now - 100).status == 202
-    for off in (-301, 301, -(10**9)):
+    for off in (-301, 360, -(10**9)):
         assert_problem(send(api, {"a": 1}, name="stamped", timestamp=now + off), 401)
     assert_problem(send(api, {"a": 1}, name="stamped"), 401)
     assert_problem(send(api, {"a": 1}, name="stamped", timestamp=now, X_Hub_Timestamp=str(now + 1)), 401)
@@ -155,6 +157,147 @@ def test_requests_that_cannot_be_carried_out(call: Client) -> None:
         assert (job["status"], job["attempt"]) == ("failed", 1)
         assert said in job["error"]["message"]
         assert job["error"]["remedy"]
+
+
+def deliver(api: Api, name: str, body: bytes, headers: dict[str, str]) -> Answer:
+    """Send a webhook with exactly these bytes and headers."""
+    return api.client(None)("POST", f"/v1/hooks/{name}", body=body, headers=headers)
+
+
+def github(body: bytes, event: str = "push", media_type: str = "application/json") -> dict[str, str]:
+    """Return the headers that GitHub sends."""
+    return {
+        "Content-Type": media_type,
+        "X-GitHub-Event": event,
+        "X-GitHub-Delivery": str(uuid.uuid4()),
+        "X-Hub-Signature-256": f"sha256={hexdigest(body)}",
+    }
+
+
+def hexdigest(signed: bytes, secret: str = HOOK_SECRET) -> str:
+    """Return the HMAC of a text in hexadecimal."""
+    return hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
+
+
+def ignored(answer: Answer) -> tuple[str, str]:
+    """Assert that a webhook created no job; return its event and the reason."""
+    assert answer.status == 200, answer.body
+    assert answer.json["status"] == "ignored"
+    return answer.json["event"], answer.json["reason"]
+
+
+def test_events_that_create_no_job(api: Api, call: Client) -> None:
+    """GitHub's ping, events that the endpoint does not take, and a push that deletes a branch."""
+    ping = json.dumps({"zen": "Keep it logically awesome.", "hook_id": 1}).encode()
+    assert ignored(deliver(api, "pushes", ping, github(ping, "ping")))[0] == "ping"
+    assert ignored(deliver(api, "beat", ping, github(ping, "ping")))[0] == "ping"
+    issue = json.dumps({"action": "opened"}).encode()
+    assert ignored(deliver(api, "pushes", issue, github(issue, "issues"))) == (
+        "issues",
+        "The endpoint takes the events push.",
+    )
+    deleted = json.dumps({"ref": "refs/heads/old", "deleted": True, "head_commit": None}).encode()
+    assert ignored(deliver(api, "strict", deleted, github(deleted))) == (
+        "push",
+        "The request says null for body.head_commit.message, which has no default.",
+    )
+    # With a default it is a job; a part that is no part of such a request is a mistake in 3ox.toml.
+    taken = deliver(api, "pushes", deleted, github(deleted))
+    assert taken.status == 202, taken.body
+    assert child_of(call, taken.headers["location"])["result"]["nonce"] == "refs/heads/old: nothing"
+    wrong = json.dumps({"ref": "x"}).encode()
+    job = call("GET", f"{deliver(api, 'strict', wrong, github(wrong)).headers['location']}?wait=20").json
+    assert "has no body.head_commit.message" in job["error"]["message"]
+    assert "{body.head_commit.message|text}" in job["error"]["remedy"]
+
+
+def test_forms_and_byte_order_marks(api: Api, call: Client) -> None:
+    """The signature covers the bytes as they came, the job gets the document in them."""
+    form, bom = "application/x-www-form-urlencoded", b"\xef\xbb\xbf"
+    nonce = uuid.uuid4().hex
+    document = json.dumps({"ref": f"ä {nonce}"}).encode()
+    for body, media_type in (
+        (bom + document, "application/json; charset=utf-8"),
+        (urlencode({"payload": document + b" "}).encode(), form),
+        (urlencode({"ref": f"ä {nonce}", "other": "1"}).encode(), f"{form}; charset=utf-8"),
+    ):
+        taken = deliver(api, "beat", body, github(body, media_type=media_type))
+        assert taken.status == 202, taken.body
+        assert child_of(call, taken.headers["location"])["result"]["nonce"] == f"ä {nonce}"
+    for body in (b"payload=%7B", b"payload=%FF", b"&".join([b"a=1"] * 1001)):
+        assert_problem(deliver(api, "beat", body, github(body, media_type=form)), 400)
+    assert_problem(deliver(api, "beat", b"a=1", {**github(b"a=2"), "Content-Type": form}), 401)
+
+
+def test_each_kind_of_sender(api: Api, call: Client) -> None:
+    """Gitea, GitLab, Stripe and Standard Webhooks: signature, event and delivery id where each puts them."""
+    now = str(int(time.time()))
+    body = json.dumps({"id": f"evt_{uuid.uuid4().hex}", "type": "push", "ref": uuid.uuid4().hex}).encode()
+    other = json.dumps({"id": "evt_2", "type": "tag_push", "object_kind": "tag_push"}).encode()
+
+    def standard(content: bytes, sent_at: str = now, version: str = "v1") -> dict[str, str]:
+        signed = f"msg_1.{sent_at}.".encode() + content
+        mac = hmac.new(
+            base64.b64decode(STANDARD_SECRET.removeprefix("whsec_")), signed, hashlib.sha256
+        ).digest()
+        value = f"v1,{base64.b64encode(b'another').decode()} {version},{base64.b64encode(mac).decode()}"
+        return {"webhook-id": "msg_1", "webhook-timestamp": sent_at, "webhook-signature": value}
+
+    def stripe(content: bytes, sent_at: str = now) -> dict[str, str]:
+        value = f"t={sent_at},v1={'0' * 64},v1={hexdigest(f'{sent_at}.'.encode() + content)},v0=1"
+        return {"Stripe-Signature": value}
+
+    def gitea(content: bytes, event: str = "push") -> dict[str, str]:
+        names = {"X-Gitea-Event": event, "X-Gitea-Delivery": hexdigest(content)[:20]}
+        return {"X-Gitea-Signature": hexdigest(content), **names}
+
+    def gitlab(token: str, event: str) -> dict[str, str]:
+        return {"X-Gitlab-Token": token, "X-Gitlab-Event": event, "Idempotency-Key": uuid.uuid4().hex}
+
+    json_type = {"Content-Type": "application/json"}
+    senders: dict[str, tuple[dict[str, str], list[dict[str, str]], dict[str, str]]] = {
+        "gitea": (gitea(body), [gitea(other)], gitea(other, "create")),
+        "gitlab": (
+            gitlab(HOOK_SECRET, "Push Hook"),
+            [gitlab("x", "Push Hook"), {}],
+            gitlab(HOOK_SECRET, "Tag Push Hook"),
+        ),
+        "stripe": (stripe(body), [stripe(other), stripe(body, str(int(now) - 400)), {}], stripe(other)),
+        "standard": (
+            standard(body),
+            [standard(other), standard(body, "1"), standard(body, version="v2"), {}],
+            standard(other),
+        ),
+    }
+    for name, (genuine, wrong, unwanted) in senders.items():
+        for headers in wrong:
+            assert_problem(deliver(api, name, body, json_type | headers), 401)
+        _, reason = ignored(deliver(api, name, other, json_type | unwanted))
+        assert reason == "The endpoint takes the events push."
+        answers = [deliver(api, name, body, json_type | genuine) for _ in range(2)]
+        assert [answer.status for answer in answers] == [202, 200], name
+        assert answers[0].json["job_id"] == answers[1].json["job_id"]
+        assert child_of(call, answers[0].headers["location"])["result"]["nonce"] == json.loads(body)["ref"]
+    # Stripe signs each attempt anew.
+    again = deliver(api, "stripe", body, json_type | stripe(body, str(int(now) - 5)))
+    assert again.status == 200
+
+
+def test_a_delivery_that_was_refused_may_come_again(own_environ: dict[str, str]) -> None:
+    """Refused because the queue was full: it is accepted when there is room, also with a new delivery id."""
+    with running_api({**own_environ, "BRIDGE_QUEUE_MAX": "1"}) as api:
+        call = api.client()
+        filler = call("POST", "/v1/jobs", {"job_type": "heartbeat", "payload": {}}).json["job_id"]
+        documents = [{"ref": uuid.uuid4().hex} for _ in range(2)]
+        for document in documents:
+            assert send(api, document, delivery=f"d-{document['ref']}").status == 503
+        call("POST", f"/v1/jobs/{filler}/cancel", {})
+        first = send(api, documents[0], delivery=f"d-{documents[0]['ref']}")
+        assert first.status == 202, first.body
+        call("POST", f"/v1/jobs/{first.json['job_id']}/cancel", {})
+        assert send(api, documents[1], delivery="another-id").status == 202
+        assert_problem(send(api, documents[1], delivery="a-third-id"), 409, "replay")
+        assert send(api, documents[1], delivery="another-id").status == 200
 
 
 def test_no_secret_reaches_the_log(api: Api) -> None:
