@@ -34,6 +34,7 @@ SLOW: dict[str, int] = {
     "tests/station/test_station.py": 26,
     "tests/station/test_crashes.py": 21,
     "tests/station/test_retry.py": 20,
+    "tests/station/test_tree.py": 8,
     "tests/rest/test_outage.py": 20,
     "tests/rest/test_contract.py": 20,
     "tests/rest/test_crash.py": 12,
