@@ -15,6 +15,7 @@ SLOW: dict[str, int] = {
     "tests/job_types/test_own_actors.py": 35,
     "tests/job_types/test_pages.py": 25,
     "tests/job_types/test_surfaces.py": 15,
+    "tests/job_types/test_one_file.py": 10,
     "tests/rest/test_types.py": 8,
     "tests/cli/test_services.py": 68,
     "tests/faults/test_watchdog.py": 64,
