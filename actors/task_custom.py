@@ -11,9 +11,10 @@ from actors.process.child import CommandFailed, job_marks
 from actors.process.command import run_command
 from actors.process.git import GitFailed
 from actors.process.results import Changes, CommandResult, TaskResult, TrackResult
+from actors.process.task_file import task_file
 from actors.process.track import follow_process, tracked_process
 from actors.process.worktree import Worktree, prune
-from middleware.broker.admission_rules import find_project
+from middleware.broker.admission_rules import find_project, fits_argument
 from middleware.context import JobInterrupted
 from middleware.interrupts import WorkerStopping
 from ops.errors import JobRefused, UnknownProject
@@ -21,7 +22,9 @@ from ops.logs import get_logger
 from ops.settings.load import ProjectSettings
 from ops.workspace import Workspace
 
+#: Replaced by the task, and by the path of a file that contains it.
 PLACEHOLDER = "{task}"
+FILE_PLACEHOLDER = "{task_file}"
 
 log = get_logger(__name__)
 
@@ -29,7 +32,9 @@ log = get_logger(__name__)
 def task_custom(payload: TaskCustomPayload) -> CommandResult | TrackResult:
     """Run the project's command in its directory, with ``{task}`` in its arguments replaced by the task.
 
-    The environment contains the task as ``BRIDGE_TASK`` and the project as ``BRIDGE_PROJECT``. Output lines
+    ``{task_file}`` is replaced by the path of a file that contains the task; with ``stdin = "task"`` the
+    command reads it from standard input. The environment contains the project as ``BRIDGE_PROJECT``, the path
+    of the file as ``BRIDGE_TASK_FILE``, and the task as ``BRIDGE_TASK`` unless it is too long. Output lines
     ``::progress NN message`` become progress reports. With ``worktree = true`` the command runs in its own
     git worktree and branch, see ``actors.process.worktree``. A job created by ``3ox track`` follows its
     process instead.
@@ -53,12 +58,21 @@ def task_custom(payload: TaskCustomPayload) -> CommandResult | TrackResult:
 
 
 def _run(project: ProjectSettings, directory: Path, task: str) -> CommandResult:
-    return run_command(
-        [argument.replace(PLACEHOLDER, task) for argument in project.command],
-        cwd=directory,
-        env={**project.env, "BRIDGE_PROJECT": str(current_job().job.project), "BRIDGE_TASK": task},
-        progress=True,
-    )
+    job = current_job().job
+    with task_file(settings().workspace.tasks_dir, job.job_id, task) as file:
+        env = {**project.env, "BRIDGE_PROJECT": str(job.project), "BRIDGE_TASK_FILE": str(file)}
+        if fits_argument(f"BRIDGE_TASK={task}"):
+            env["BRIDGE_TASK"] = task
+        return run_command(
+            [
+                argument.replace(FILE_PLACEHOLDER, str(file)).replace(PLACEHOLDER, task)
+                for argument in project.command
+            ],
+            cwd=directory,
+            env=env,
+            stdin=task if project.stdin == "task" else None,
+            progress=True,
+        )
 
 
 def worktree_of(

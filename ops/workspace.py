@@ -106,6 +106,11 @@ class Workspace(Struct, frozen=True):
         return self.state_dir / "undo"
 
     @property
+    def tasks_dir(self) -> Path:
+        """Files with the tasks that are running."""
+        return self.state_dir / "tasks"
+
+    @property
     def worktrees_dir(self) -> Path:
         """Worktrees of running and failed tasks, one folder per project; created when needed."""
         return self.state_dir / "worktrees"

@@ -302,6 +302,12 @@ def not_started(argv: Sequence[str], error: OSError | ValueError) -> CommandNotS
             "Make it executable, and its directory and interpreter accessible.",
             exit_status=126,
         )
+    if isinstance(error, OSError) and error.errno == errno.E2BIG:
+        return CommandNotStarted(
+            f"The arguments of {program!r} are too long for the kernel.",
+            "Pass long texts on standard input or in a file.",
+            exit_status=126,
+        )
     reason = error.strerror if isinstance(error, OSError) else str(error)
     return CommandNotStarted(
         f"The program {program!r} cannot be run: {reason}.", "Correct the command.", exit_status=126

@@ -28,6 +28,17 @@ OPTIONS_DEPTH_MAX = 600
 _SPLICE_BYTES = 1_000
 
 
+#: The longest argument or ``NAME=VALUE`` of a program, in bytes (Linux: MAX_ARG_STRLEN less its final zero).
+ARGUMENT_MAX_BYTES = 32 * 4096 - 1
+#: The longest arguments of a program together, in bytes: ARG_MAX of a stack of 8 MB, a quarter of it, without
+#: 128 kB for the inherited environment.
+ARGUMENTS_MAX_BYTES = 2 * 1024 * 1024 - 128 * 1024
+#: Each also costs a pointer and the zero at its end.
+_POINTER_BYTES = 9
+#: Smaller payloads fit: a task may be in one argument more than once.
+_ARGUMENTS_CHECK_BYTES = 16_384
+
+
 class Prepared(Struct, frozen=True, gc=False):
     """A job that has passed all checks.
 
@@ -42,6 +53,11 @@ class Prepared(Struct, frozen=True, gc=False):
     payload: bytes
     limits: str
     approval: str
+
+
+def fits_argument(text: str) -> bool:
+    """Return whether the kernel takes a text as one argument or environment variable of a program."""
+    return len(text.encode("utf-8", "replace")) <= ARGUMENT_MAX_BYTES
 
 
 def find_project(settings: Settings, name: str) -> ProjectSettings:
@@ -92,6 +108,8 @@ class AdmissionRules:
             job = self._checked_call(job)
         decision = self.policy.require(job)
         payload = self._encode_payload(job)
+        if len(payload) > _ARGUMENTS_CHECK_BYTES:
+            self._require_arguments_fit(job)
         limits = self._limits(job) if job.resources or job.project is not None else ""
         changes = self._defaults(job)
         if decision.rule:
@@ -146,6 +164,7 @@ class AdmissionRules:
 
     def complete(self, job: Job) -> Job:
         """Fill in what the job leaves to the settings; see ``Admission.complete``."""
+        self._require_arguments_fit(job)
         defaults = self._defaults(job)
         return msgspec.structs.replace(job, **defaults) if defaults else job
 
@@ -198,6 +217,34 @@ class AdmissionRules:
                 field="payload",
             )
         return payload
+
+    def _require_arguments_fit(self, job: Job) -> None:
+        """Check that the kernel can start the command of a job.
+
+        Raises:
+            InvalidJob: An argument or variable is too long, or all of them together are.
+        """
+        if job.job_type == "shell.cmd":
+            texts = [*job.payload.argv, *(f"{name}={value}" for name, value in job.payload.env.items())]
+            remedy = "Pass it on standard input or in a file."
+        elif job.job_type == "task.custom" and job.project is not None:
+            command = self.project(job.project).command
+            texts = [argument.replace("{task}", job.payload.task) for argument in command]
+            remedy = (
+                f"In [projects.{job.project}] write {{task_file}} instead of {{task}}, or leave it out and"
+                ' set stdin = "task".'
+            )
+        else:
+            return
+        sizes = [len(text.encode("utf-8", "replace")) for text in texts]
+        total_bytes = sum(sizes) + _POINTER_BYTES * len(sizes)
+        if max(sizes) > ARGUMENT_MAX_BYTES:
+            problem = f"An argument of the command has {max(sizes)} bytes; the limit is {ARGUMENT_MAX_BYTES}."
+        elif total_bytes > ARGUMENTS_MAX_BYTES:
+            problem = f"The command has {total_bytes} bytes; the limit is {ARGUMENTS_MAX_BYTES}."
+        else:
+            return
+        raise InvalidJob(problem, remedy=remedy, field="payload")
 
     def _limits(self, job: Job) -> str:
         """Return what the job occupies while it runs, as ``enqueue`` takes it: ``NAME=AMOUNT/CAPACITY,...``.

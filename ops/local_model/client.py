@@ -45,7 +45,9 @@ _LISTEN_WITHIN_S = 20.0
 _TRIES = 4
 _ENDPOINT_MAX_BYTES = 4096
 #: Marks of the worker and its job: processes that carry them are stopped with the job.
-_NOT_INHERITED = frozenset({"BRIDGE_WORKER_ID", "BRIDGE_JOB_ID", "BRIDGE_PROJECT", "BRIDGE_TASK"})
+_NOT_INHERITED = frozenset(
+    {"BRIDGE_WORKER_ID", "BRIDGE_JOB_ID", "BRIDGE_PROJECT", "BRIDGE_TASK", "BRIDGE_TASK_FILE"}
+)
 
 
 class ModelEndpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):

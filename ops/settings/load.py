@@ -48,6 +48,7 @@ ENV_MARKS = frozenset(
         "BRIDGE_JOB_ID",
         "BRIDGE_PROJECT",
         "BRIDGE_TASK",
+        "BRIDGE_TASK_FILE",
     },
 )
 #: Variables of other tools that ``ask`` reads; ``3ox config`` lists them after the settings.

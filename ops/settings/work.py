@@ -22,8 +22,16 @@ class ProjectSettings(Table, frozen=True, kw_only=True):
     ]
     command: Annotated[
         list[str],
-        Meta(min_length=1, description="Argument list; {task} in an argument is replaced by the task."),
+        Meta(
+            min_length=1,
+            description="Argument list; {task} in an argument is replaced by the task, {task_file} by the"
+            " path of a file that contains it.",
+        ),
     ]
+    stdin: Annotated[
+        Literal["none", "task"],
+        Meta(description="Standard input of the command: `task` is the task, `none` is empty."),
+    ] = "none"
     timeout_s: Annotated[
         Seconds | None,
         Meta(description="Timeout of one attempt, in seconds; that of the job type when absent."),

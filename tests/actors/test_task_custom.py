@@ -55,6 +55,30 @@ def test_the_task_is_put_in_as_it_is(configure: Configure, tmp_path: Path, text:
     assert list(tmp_path.glob("owned")) == []
 
 
+LONG_TASK = """[projects.demo]
+path = {path!r}
+stdin = "task"
+command = [
+    "sh", "-c", "cksum < $1; cksum; stat -c %a $BRIDGE_TASK_FILE; echo ${{BRIDGE_TASK-unset}}", "sh",
+    "{{task_file}}",
+]
+"""
+
+
+def test_a_long_task_comes_in_a_file_and_on_stdin(configure: Configure, tmp_path: Path) -> None:
+    """150 kB do not fit into an argument or a variable; the file is private and removed afterwards (P6)."""
+    loaded = configure(LONG_TASK.format(path=str(tmp_path)))
+    left = loaded.workspace.tasks_dir / "left-by-a-killed-worker"
+    left.parent.mkdir()
+    left.write_text("old")
+    run = task("x" * 150_000)
+    run.run()
+    first, second, mode, variable = run.reporter.text("out").splitlines()
+    assert first == second
+    assert (first.split()[1], mode, variable) == ("150000", "600", "unset")
+    assert list(loaded.workspace.tasks_dir.iterdir()) == []
+
+
 def test_progress_lines_become_progress(configure: Configure, tmp_path: Path) -> None:
     """Reports are lifted out of standard output, and everything else stays."""
     project(
@@ -115,5 +139,6 @@ def test_a_task_may_call_the_bridge(configure: Configure, tmp_path: Path) -> Non
     run = task("go")
     run.run()
     environ = dict(line.split("=", 1) for line in run.reporter.text("out").splitlines())
-    assert {"BRIDGE_PROJECT", "BRIDGE_TASK", "BRIDGE_JOB_ID", "BRIDGE_WORKER_ID"} == environ.keys()
+    task_names = {"BRIDGE_PROJECT", "BRIDGE_TASK", "BRIDGE_TASK_FILE"}
+    assert task_names | {"BRIDGE_JOB_ID", "BRIDGE_WORKER_ID"} == environ.keys()
     load_settings(tmp_path, environ=environ)
