@@ -11,7 +11,8 @@ import msgspec
 from ingress.core.bridge import Bridge
 from ingress.core.control import list_approvals
 from ingress.core.text import kind, short_id
-from ingress.telegram.client import CallRefused, TelegramClient
+from ingress.telegram.chats import Chats
+from ingress.telegram.client import CallRefused, ChatMoved, TelegramClient
 from ingress.telegram.message_text import head
 from ingress.telegram.update_handler import APPROVE, DENY
 from middleware.job.records import JobEvent, JobRecord, Receipt
@@ -35,7 +36,7 @@ class ApprovalRequests:
         client: Client of the Bot API.
         bridge: Bridge of the jobs.
         bot_id: The bot's id.
-        admins: Chats to ask.
+        chats: Knows the admins to ask.
         unavailable: Set while the store is known to be unavailable.
     """
 
@@ -44,13 +45,13 @@ class ApprovalRequests:
         client: TelegramClient,
         bridge: Bridge,
         bot_id: str,
-        admins: list[int],
+        chats: Chats,
         unavailable: threading.Event,
     ) -> None:
         self._client = client
         self._bridge = bridge
         self._key = bridge.reader.keys.telegram(bot_id, "asked")
-        self._admins = admins
+        self._chats = chats
         self._unavailable = unavailable
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
@@ -111,24 +112,25 @@ class ApprovalRequests:
         }
 
     async def _ask(self, record: JobRecord, sent: dict[int, int]) -> None:
-        for chat_id in self._admins:
+        for chat_id in self._chats.admins():
             if chat_id in sent:
                 continue
             try:
-                sent[chat_id] = await self._client.send(
-                    chat_id,
-                    question(record),
-                    buttons=[
-                        ("Approve", f"{APPROVE}:{record.job_id}"),
-                        ("Deny", f"{DENY}:{record.job_id}"),
-                    ],
-                )
+                sent[chat_id] = await self._send(chat_id, record)
+            except ChatMoved as error:
+                await asyncio.to_thread(self._chats.move, chat_id, error.chat_id)
+                self._changed.set()  # asked in the new chat
+                continue
             except CallRefused as error:
                 log.warning("telegram.admin_unreachable", chat_id=chat_id, reason=str(error))
                 sent[chat_id] = 0
             await asyncio.to_thread(
                 self._bridge.store.call, "HSET", self._key, record.job_id, msgspec.json.encode(sent)
             )
+
+    async def _send(self, chat_id: int, record: JobRecord) -> int:
+        buttons = [("Approve", f"{APPROVE}:{record.job_id}"), ("Deny", f"{DENY}:{record.job_id}")]
+        return await self._client.send(chat_id, question(record), buttons=buttons)
 
     async def _close(self, job_id: str, sent: dict[int, int]) -> None:
         """Show the decision in the messages of a request, without buttons."""

@@ -10,11 +10,13 @@ from telegram.error import TelegramError
 
 from ingress.core.daemon import Daemon
 from ingress.telegram.approvals import ApprovalRequests
+from ingress.telegram.chats import Chats
 from ingress.telegram.client import TelegramClient, TokenRefused
 from ingress.telegram.poller import Poller, PollingProblem, wait_after_failure
 from ingress.telegram.replies import Replies
-from ingress.telegram.update_handler import BotIdentity, UpdateHandler, bot_id_of
+from ingress.telegram.update_handler import BotIdentity, UpdateHandler
 from ingress.telegram.update_log import ReplyFiles, UpdateLog
+from middleware.telegram_chats import ChatMigrations, bot_id_of
 from ops.backoff import Backoff
 from ops.errors import StoreUnreachable
 from ops.logs import get_logger
@@ -71,26 +73,33 @@ class TelegramBot:
         self._settings = daemon.loaded.settings
         self._bot_id = bot_id_of(self._settings.telegram_token)
         self._client = TelegramClient(self._settings)
+        folder = daemon.loaded.workspace.state_dir / "telegram" / self._bot_id
         self._update_log = UpdateLog(
             bridge.store,
             bridge.reader.keys,
             self._bot_id,
-            ReplyFiles(daemon.loaded.workspace.state_dir / "telegram" / self._bot_id),
+            ReplyFiles(folder),
             daemon.acceptance.store_unavailable,
         )
-        self._replies = Replies(self._client, self._update_log, bridge, daemon.acceptance)
+        self._chats = Chats(
+            self._settings.telegram_allow,
+            self._settings.telegram_admins,
+            ChatMigrations(bridge.store, bridge.reader.keys, self._bot_id),
+            folder / "migrated" / "chats.json",
+            daemon.acceptance.store_unavailable,
+        )
+        self._replies = Replies(self._client, self._update_log, bridge, daemon.acceptance, self._chats)
         self._problem = PollingProblem(lambda problem: daemon.report(problem=problem))
 
     def tasks(self) -> list[Coroutine[Any, Any, None]]:
         """Return what runs at the same time until the daemon stops."""
         tasks = [self._pulse(), self._poll(), self._synchronize()]
-        admins = self._settings.telegram_admins
-        if admins:
+        if self._settings.telegram_admins:
             approvals = ApprovalRequests(
                 self._client,
                 self._daemon.bridge,
                 self._bot_id,
-                list(admins),
+                self._chats,
                 self._daemon.acceptance.store_unavailable,
             )
             tasks.append(approvals.run())
@@ -120,6 +129,7 @@ class TelegramBot:
                 continue
             try:
                 await asyncio.to_thread(self._update_log.synchronize)
+                await asyncio.to_thread(self._chats.synchronize)
             except StoreUnreachable as error:
                 self._update_log.report_outage(error)
                 if backoff.failures == 0:
@@ -145,7 +155,7 @@ class TelegramBot:
         handler = UpdateHandler(
             self._daemon.bridge,
             self._daemon.acceptance,
-            self._settings,
+            self._chats,
             BotIdentity(self._bot_id, username),
         )
         await Poller(self._client, self._update_log, handler, self._replies, self._problem).run()

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 # Only ``3ox telegram`` imports this module, after it has checked that the library is installed.
 from telegram import (
-    Bot,
     InlineKeyboardButton,
     InlineKeyboardMarkup,
     LinkPreviewOptions,
@@ -32,9 +31,11 @@ from telegram.error import (
     RetryAfter,
     TelegramError,
 )
+from telegram.ext import AIORateLimiter, ExtBot
 from telegram.request import HTTPXRequest
 
-from ingress.telegram.rate_limiter import MessageRateLimiter, telegram_backoff
+from ingress.telegram.pauses import ChatPauses, telegram_backoff
+from middleware.telegram_chats import TOPIC_GONE
 from ops.environment import export
 from ops.errors import BridgeError
 from ops.http.client import EnvironmentTransport
@@ -55,6 +56,9 @@ REFUSED_TOKEN_S = 60.0
 #: Key that marks an update which the library cannot parse; its value is the reason.
 UNREADABLE = "unreadable"
 
+#: Kinds of updates that the bot receives.
+_UPDATES = ["message", "edited_message", "channel_post", "edited_channel_post", "callback_query"]
+
 T = TypeVar("T")
 log = get_logger(__name__)
 
@@ -67,8 +71,37 @@ class MessageGone(CallRefused):
     """The message to edit does not exist any more."""
 
 
+class ChatMoved(CallRefused):
+    """The chat has another id now, since its group has become a supergroup.
+
+    Parameters:
+        chat_id: Its new id.
+    """
+
+    def __init__(self, message: str, *, chat_id: int) -> None:
+        super().__init__(message)
+        self.chat_id = chat_id
+
+
+class TopicGone(CallRefused):
+    """The topic has been deleted or closed."""
+
+
 class TokenRefused(BridgeError):
     """Telegram does not know the bot's token."""
+
+
+class _CallRequest(HTTPXRequest):
+    """Sends a limited number of calls at a time; those that wait for the rate limiter do not count."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(connection_pool_size=_CONNECTIONS, httpx_kwargs=_through_environment(), **options)
+        self._slots = asyncio.Semaphore(_CONNECTIONS)
+
+    async def do_request(self, *args: Any, **options: Any) -> tuple[int, bytes]:
+        """Send a call when there is a free connection."""
+        async with self._slots:
+            return await super().do_request(*args, **options)
 
 
 class _PollRequest(HTTPXRequest):
@@ -108,7 +141,7 @@ class TelegramClient:
         settings: Token, address and rate limits.
 
     Attributes:
-        rate: Rate limiter of sent and edited messages.
+        rate: Pauses that Telegram demands, and the intervals between edits.
 
     Raises:
         SettingsError: A proxy or certificate variable of the environment is not valid.
@@ -117,13 +150,12 @@ class TelegramClient:
     def __init__(self, settings: Settings) -> None:
         # Without it the library logs a warning for every 429.
         export({"PTB_TIMEDELTA": "true"})
-        # At level INFO it logs every URL, token included; ops.http does the same for httpx.
+        # At level INFO it logs every URL, token included; ops.http does the same for httpx. The rate limiter
+        # logs each 429 as an error, which is handled here.
         logging.getLogger("telegram").setLevel(logging.WARNING)
+        logging.getLogger("telegram.ext.AIORateLimiter").setLevel(logging.CRITICAL)
         self._token = settings.telegram_token
-        self.rate = MessageRateLimiter(
-            messages_per_s=settings.telegram_messages_per_s,
-            edit_interval_s=settings.telegram_edit_interval_s,
-        )
+        self.rate = ChatPauses(edit_interval_s=settings.telegram_edit_interval_s)
         timeouts: dict[str, Any] = {
             "read_timeout": _TIMEOUT_S,
             "write_timeout": _TIMEOUT_S,
@@ -131,20 +163,23 @@ class TelegramClient:
             "pool_timeout": _TIMEOUT_S,
         }
         self._requests = (
-            _PollRequest(connection_pool_size=2, httpx_kwargs=_through_environment(2), **timeouts),
-            HTTPXRequest(
-                connection_pool_size=_CONNECTIONS, httpx_kwargs=_through_environment(_CONNECTIONS), **timeouts
-            ),
+            _PollRequest(connection_pool_size=2, httpx_kwargs=_through_environment(), **timeouts),
+            _CallRequest(**timeouts),
         )
         root = settings.telegram_api.rstrip("/")
-        self._bot = Bot(
+        self._bot = ExtBot(
             self._token,
             base_url=f"{root}/bot",
             base_file_url=f"{root}/file/bot",
             get_updates_request=self._requests[0],
             request=self._requests[1],
+            rate_limiter=AIORateLimiter(
+                overall_max_rate=settings.telegram_messages_per_s,
+                overall_time_period=1,
+                group_max_rate=settings.telegram_group_messages_per_min,
+                group_time_period=60,
+            ),
         )
-        self._connections = asyncio.Semaphore(_CONNECTIONS)
         self._send_locks: dict[int, asyncio.Lock] = {}
 
     async def close(self) -> None:
@@ -177,7 +212,7 @@ class TelegramClient:
                 offset=offset,
                 limit=POLL_LIMIT,
                 timeout=POLL_S,
-                allowed_updates=["message", "callback_query"],
+                allowed_updates=_UPDATES,
             )
         except InvalidToken as error:
             raise self._token_refused() from error
@@ -188,6 +223,7 @@ class TelegramClient:
         text: str,
         *,
         reply_to: int | None = None,
+        thread_id: int | None = None,
         buttons: Sequence[tuple[str, str]] = (),
     ) -> int:
         """Send a message; messages of one chat are sent in the order of the calls.
@@ -196,12 +232,15 @@ class TelegramClient:
             chat_id: The chat.
             text: At most 4096 units.
             reply_to: Id of the message that it answers; ignored if that has been deleted.
+            thread_id: Topic; None outside topics.
             buttons: Label and data of the buttons in the row below it.
 
         Returns:
             The message's id.
 
         Raises:
+            ChatMoved: The chat has another id now.
+            TopicGone: The topic has been deleted or closed.
             CallRefused: Telegram refuses it, for instance because the bot has been blocked.
         """
         reply = None
@@ -213,6 +252,7 @@ class TelegramClient:
                 lambda: self._bot.send_message(
                     chat_id,
                     text,
+                    message_thread_id=thread_id,
                     reply_parameters=reply,
                     reply_markup=_keyboard(buttons),
                     link_preview_options=LinkPreviewOptions(is_disabled=True),
@@ -225,6 +265,7 @@ class TelegramClient:
 
         Raises:
             MessageGone: The message does not exist any more.
+            ChatMoved: The chat has another id now.
             CallRefused: Telegram refuses it.
         """
         await self._retry(chat_id, lambda: self._edit(chat_id, message_id, text))
@@ -233,8 +274,7 @@ class TelegramClient:
         """Try once to edit a growing answer; errors are ignored, since the next edit corrects them."""
         self.rate.record_edit(chat_id)
         try:
-            async with self._connections:
-                await self._edit(chat_id, message_id, text)
+            await self._edit(chat_id, message_id, text)
         except RetryAfter as error:
             self.rate.pause(chat_id, retry_after_s(error))
         except TelegramError as error:
@@ -287,8 +327,7 @@ class TelegramClient:
         while True:
             await self.rate.wait(chat_id)
             try:
-                async with self._connections:
-                    result = await call()
+                result = await call()
             except RetryAfter as error:
                 self.rate.pause(chat_id, retry_after_s(error))
                 log.info("telegram.rate_limited", chat_id=chat_id, wait_s=retry_after_s(error))
@@ -308,6 +347,10 @@ class TelegramClient:
 
     def _refused(self, error: TelegramError) -> CallRefused:
         reason = self.redact(error.message)
+        if isinstance(error, ChatMigrated):
+            return ChatMoved(f"Telegram refused the call: {reason}.", chat_id=error.new_chat_id)
+        if any(mark in reason.lower() for mark in TOPIC_GONE):
+            return TopicGone(f"Telegram refused the call: {reason}.")
         gone = "message to edit not found" in reason or "message can't be edited" in reason
         return (MessageGone if gone else CallRefused)(f"Telegram refused the call: {reason}.")
 
@@ -322,9 +365,9 @@ class TelegramClient:
         return text.replace(self._token, "***")
 
 
-def _through_environment(connections_max: int) -> dict[str, Any]:
+def _through_environment() -> dict[str, Any]:
     """Return options of the library's client that make it use the proxies of the environment."""
-    return {"transport": EnvironmentTransport(connections_max=connections_max), "trust_env": False}
+    return {"transport": EnvironmentTransport(connections_max=_CONNECTIONS), "trust_env": False}
 
 
 def _keyboard(buttons: Sequence[tuple[str, str]]) -> InlineKeyboardMarkup | None:

@@ -35,6 +35,7 @@ class PendingReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         update_id: The update.
         chat_id: Chat of the reply.
+        thread_id: Topic of the reply; None outside topics.
         reply_to: Id of the message that it answers.
         job_id: Id of the job whose outcome is the reply.
         text: The reply, if it is not the outcome of a job.
@@ -49,6 +50,7 @@ class PendingReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     update_id: int
     chat_id: int
+    thread_id: int | None = None
     reply_to: int | None = None
     job_id: str = ""
     text: str = ""

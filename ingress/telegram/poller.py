@@ -15,8 +15,8 @@ from telegram import Update
 from telegram.error import Conflict, RetryAfter, TelegramError
 
 from ingress.telegram.client import POLL_S, REFUSED_TOKEN_S, TelegramClient, TokenRefused, retry_after_s
+from ingress.telegram.pauses import telegram_backoff
 from ingress.telegram.pending_reply import PendingReply
-from ingress.telegram.rate_limiter import telegram_backoff
 from ingress.telegram.replies import Replies
 from ingress.telegram.update_handler import UpdateHandler
 from ingress.telegram.update_log import UpdateLog

@@ -10,10 +10,11 @@ from ingress.core.bridge import Bridge
 from ingress.core.file_jobs import ContentIndex
 from ingress.core.file_submission import FileSubmission
 from ingress.telegram import messages
-from ingress.telegram.client import CallRefused, TelegramClient
+from ingress.telegram.chats import Chats
+from ingress.telegram.client import CallRefused, ChatMoved, TelegramClient
 from ingress.telegram.job_listener import JobListener
+from ingress.telegram.pauses import telegram_backoff
 from ingress.telegram.pending_reply import PendingReply
-from ingress.telegram.rate_limiter import telegram_backoff
 from ingress.telegram.reply_delivery import ReplyDelivery
 from ingress.telegram.reply_progress import JobSignal, ReplyProgress
 from ingress.telegram.update_log import UpdateLog
@@ -34,12 +35,19 @@ class Replies:
         update_log: Stores pending replies.
         bridge: Bridge of the jobs.
         acceptance: Spool of this process.
+        chats: Gets to know chats that have another id now.
     """
 
     def __init__(
-        self, client: TelegramClient, update_log: UpdateLog, bridge: Bridge, acceptance: Acceptance
+        self,
+        client: TelegramClient,
+        update_log: UpdateLog,
+        bridge: Bridge,
+        acceptance: Acceptance,
+        chats: Chats,
     ) -> None:
         self._client = client
+        self._chats = chats
         self._update_log = update_log
         loaded = bridge.loaded
         self._submission = FileSubmission(
@@ -108,6 +116,13 @@ class Replies:
         while True:
             try:
                 await self._attempt(delivery)
+            except ChatMoved as error:
+                await asyncio.to_thread(self._chats.move, delivery.reply.chat_id, error.chat_id)
+                if backoff.failures < _ATTEMPTS_MAX:
+                    backoff.next_s()
+                    await delivery.move(error.chat_id)
+                    continue
+                log.warning("telegram.reply_refused", **delivery.log_fields, reason=str(error))
             except CallRefused as error:
                 log.warning("telegram.reply_refused", **delivery.log_fields, reason=str(error))
             except Exception:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import msgspec
 
 from ingress.core.file_submission import FileSubmission
-from ingress.telegram.client import FILE_MAX_BYTES, CallRefused, MessageGone, TelegramClient
+from ingress.telegram.client import FILE_MAX_BYTES, CallRefused, MessageGone, TelegramClient, TopicGone
 from ingress.telegram.files import describe, submit_attachment
 from ingress.telegram.message_text import split
+from ingress.telegram.pauses import telegram_backoff
 from ingress.telegram.pending_reply import Attachment, PendingReply
-from ingress.telegram.rate_limiter import telegram_backoff
 from ingress.telegram.update_log import UpdateLog
 from middleware.job.ids import new_job_id
 from ops.errors import BridgeError, SpoolFull
@@ -85,15 +85,29 @@ class ReplyDelivery:
         self._replace(text=await self._download(attachment))
         await self._write(self._update_log.save)
 
+    async def move(self, chat_id: int) -> None:
+        """Continue in the chat that has replaced that of the reply; messages have other ids there."""
+        self._replace(chat_id=chat_id, thread_id=None, reply_to=None, message_ids=())
+        await self._write(self._update_log.save)
+
     async def settle(self) -> None:
         """Record that the reply has been delivered."""
         await self._write(self._update_log.settle)
 
     async def _add_message(self, text: str) -> None:
-        reply_to = None if self.reply.message_ids else self.reply.reply_to
-        message_id = await self._client.send(self.reply.chat_id, text, reply_to=reply_to)
+        try:
+            message_id = await self._send(text)
+        except TopicGone as error:
+            log.warning("telegram.topic_gone", **self.log_fields, reason=str(error))
+            self._replace(thread_id=None, reply_to=None)
+            message_id = await self._send(text)
         self._replace(message_ids=(*self.reply.message_ids, message_id))
         await self._write(self._update_log.save)
+
+    async def _send(self, text: str) -> int:
+        reply = self.reply
+        reply_to = None if reply.message_ids else reply.reply_to
+        return await self._client.send(reply.chat_id, text, reply_to=reply_to, thread_id=reply.thread_id)
 
     def _replace(self, **changes: object) -> None:
         self.reply = msgspec.structs.replace(self.reply, **changes)

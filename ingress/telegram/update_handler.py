@@ -14,15 +14,24 @@ from ingress.core import control
 from ingress.core.acceptance import Acceptance
 from ingress.core.bridge import Bridge
 from ingress.core.spooled_jobs import SPOOLED
+from ingress.telegram.chats import Chats
 from ingress.telegram.client import UNREADABLE
-from ingress.telegram.commands import COMMANDS, HELP, STORELESS_COMMANDS, Sender
-from ingress.telegram.pending_reply import Attachment, PendingReply
+from ingress.telegram.commands import COMMANDS, HELP, STORELESS_COMMANDS
+from ingress.telegram.incoming import (
+    Incoming,
+    attachment_of,
+    incoming,
+    question_of,
+    sender_of,
+    session_of,
+    text_of,
+    thread_of,
+)
+from ingress.telegram.pending_reply import PendingReply
 from middleware.job.ids import ALPHABET, new_job_id
 from middleware.job.schema import Job, make_job
 from ops.errors import BridgeError, StoreUnreachable, UsageProblem
 from ops.logs import get_logger
-from ops.settings.load import Settings
-from ops.store.resp import well_formed
 
 if TYPE_CHECKING:
     from telegram import CallbackQuery, Message, Update
@@ -32,7 +41,6 @@ APPROVE, DENY = "approve", "deny"
 #: Interval of log lines about the same chat that is not allowed.
 _NOT_ALLOWED_LOG_S = 3600.0
 _NOT_ALLOWED_MAX = 1000
-_CAPTION_MAX = 1024
 #: Telegram's limit for the notification after a button press.
 _NOTIFICATION_MAX = 200
 _STORE_UNAVAILABLE = "The store is unavailable. Try again in a moment."
@@ -50,12 +58,6 @@ class BotIdentity(NamedTuple):
 
     bot_id: str
     username: str
-
-
-def bot_id_of(token: str) -> str:
-    """Return the bot's id, the first part of its token; for another form of token, a hash of it."""
-    number = token.partition(":")[0]
-    return number if number.isdigit() else hashlib.sha256(token.encode()).hexdigest()[:12]
 
 
 def job_id_for(bot_id: str, update_id: int, date_ms: int) -> str:
@@ -76,15 +78,14 @@ class UpdateHandler:
     Args:
         bridge: For everything except job submission.
         acceptance: Accepts jobs, and knows whether the store is available.
-        settings: Allowed chats and admins.
+        chats: Allowed chats and admins.
         bot: The bot.
     """
 
-    def __init__(self, bridge: Bridge, acceptance: Acceptance, settings: Settings, bot: BotIdentity) -> None:
+    def __init__(self, bridge: Bridge, acceptance: Acceptance, chats: Chats, bot: BotIdentity) -> None:
         self._bridge = bridge
         self._acceptance = acceptance
-        self._allowed = frozenset(settings.telegram_allow)
-        self._admins = frozenset(settings.telegram_admins)
+        self._chats = chats
         self._bot = bot
         self._not_allowed_logged_s: dict[int, float] = {}
 
@@ -101,9 +102,8 @@ class UpdateHandler:
             return None
         if update.callback_query is not None:
             return self._handle_press(update.update_id, update.callback_query)
-        if update.message is None:
-            return None
-        return self._handle_message(update.update_id, update.message)
+        received = incoming(update)
+        return None if received is None else self._handle_message(update.update_id, received)
 
     def quarantine(self, update: Update, reason: str) -> PendingReply | None:
         """Skip an update that cannot be handled.
@@ -112,39 +112,58 @@ class UpdateHandler:
             A reply that says so; None for a chat that is not allowed.
         """
         log.error("telegram.set_aside", update_id=update.update_id, reason=reason)
-        message = update.message
-        if message is None or message.chat.id not in self._allowed:
+        received = incoming(update)
+        if received is None or not self._chats.is_allowed(received.message.chat.id):
             return None
         return _text_reply(
-            update.update_id, message, "This message could not be processed and was skipped; see 3ox.log."
+            update.update_id,
+            received.message,
+            "This message could not be processed and was skipped; see 3ox.log.",
         )
 
-    def _handle_message(self, update_id: int, message: Message) -> PendingReply | None:
-        if message.chat.id not in self._allowed:
-            self._log_not_allowed(message.chat.id, update_id)
+    def _handle_message(self, update_id: int, received: Incoming) -> PendingReply | None:
+        message = received.message
+        chat_id = message.chat.id
+        # Telegram sends one of these in each of the two chats.
+        if message.migrate_to_chat_id is not None:
+            self._chats.move(chat_id, message.migrate_to_chat_id)
+        if message.migrate_from_chat_id is not None:
+            self._chats.move(message.migrate_from_chat_id, chat_id)
+        if not self._chats.is_allowed(chat_id):
+            self._log_not_allowed(chat_id, update_id)
             return None
-        attachment = _attachment(message, update_id)
+        origin = message.sender_chat
+        if message.is_automatic_forward and origin is not None and self._chats.is_allowed(origin.id):
+            return None  # a copy of a post in an allowed channel, which is answered there
+        attachment = attachment_of(message, update_id)
+        if attachment is not None and received.edited:
+            again = "The file was taken when it was sent. Send a changed file or note as a new message."
+            return _text_reply(update_id, message, again)
         if attachment is not None:
             return PendingReply(
                 update_id=update_id,
-                chat_id=message.chat.id,
+                chat_id=chat_id,
+                thread_id=thread_of(message),
                 reply_to=message.message_id,
                 attachment=attachment,
             )
-        text = well_formed(message.text or "").strip()
-        return self._handle_text(update_id, message, text) if text else _unsupported(update_id, message)
+        if not text_of(message):
+            return _unsupported(update_id, message)
+        return self._handle_text(update_id, received, text_of(message))
 
-    def _handle_text(self, update_id: int, message: Message, text: str) -> PendingReply | None:
+    def _handle_text(self, update_id: int, received: Incoming, text: str) -> PendingReply | None:
+        message = received.message
         try:
             if text.startswith("/"):
-                return self._handle_command(update_id, message, text)
-            return self._submit(update_id, message, self._question(update_id, message, text))
+                return self._handle_command(update_id, received, text)
+            return self._submit(update_id, message, self._question(update_id, received))
         except StoreUnreachable:
             return _text_reply(update_id, message, _STORE_UNAVAILABLE)
         except BridgeError as error:
             return _text_reply(update_id, message, str(error))
 
-    def _handle_command(self, update_id: int, message: Message, text: str) -> PendingReply | None:
+    def _handle_command(self, update_id: int, received: Incoming, text: str) -> PendingReply | None:
+        message = received.message
         head, _, words = text[1:].partition(" ")
         if "\n" in head:
             head, _, rest = head.partition("\n")
@@ -154,54 +173,59 @@ class UpdateHandler:
             return None
         name, words = name.lower(), words.strip()
         if name == "run":
-            return self._submit(update_id, message, self._task(update_id, message, words))
+            return self._submit(update_id, message, self._task(update_id, received, words))
         if name not in COMMANDS:
             return _text_reply(update_id, message, f"Unknown command /{name[:40]}.\n\n{HELP}")
         commands = STORELESS_COMMANDS if self._acceptance.store_unavailable.is_set() else COMMANDS
         if name not in commands:
             raise StoreUnreachable
-        return _text_reply(update_id, message, commands[name](self._bridge, words, _sender(message)))
+        return _text_reply(update_id, message, commands[name](self._bridge, words, sender_of(message)))
 
     def _submit(self, update_id: int, message: Message, job: Job) -> PendingReply:
         receipt = self._acceptance.accept(job)
         return PendingReply(
             update_id=update_id,
             chat_id=message.chat.id,
+            thread_id=thread_of(message),
             reply_to=message.message_id,
             job_id=receipt.job_id,
             spooled=receipt.status == SPOOLED,
         )
 
-    def _question(self, update_id: int, message: Message, text: str) -> Job:
-        chat_id = message.chat.id
+    def _question(self, update_id: int, received: Incoming) -> Job:
+        message = received.message
+        payload = {
+            "chat_id": message.chat.id,
+            "text": question_of(message),
+            "message_id": message.message_id,
+            "update_id": update_id,
+        }
         return make_job(
-            "telegram",
-            {"chat_id": chat_id, "text": text, "message_id": message.message_id, "update_id": update_id},
-            session_id=f"tg_{chat_id}",
-            **self._origin(update_id, message),
+            "telegram", payload, session_id=session_of(message), **self._origin(update_id, received)
         )
 
-    def _task(self, update_id: int, message: Message, words: str) -> Job:
+    def _task(self, update_id: int, received: Incoming, words: str) -> Job:
         project, _, task = words.partition(" ")
         task = task.strip()
         if not project or not task:
             raise UsageProblem("/run needs a project and a task.", remedy="Write /run PROJECT TASK.")
         # Before the schema is checked, whose error for an invalid name would quote a regular expression.
         self._bridge.admission.project(project)
-        return make_job("task.custom", {"task": task}, project=project, **self._origin(update_id, message))
+        return make_job("task.custom", {"task": task}, project=project, **self._origin(update_id, received))
 
-    def _origin(self, update_id: int, message: Message) -> dict[str, object]:
-        sender = _sender(message)
+    def _origin(self, update_id: int, received: Incoming) -> dict[str, object]:
+        message = received.message
+        sender, thread_id = sender_of(message), thread_of(message)
+        metadata = {"telegram_message": str(message.message_id), "telegram_user": str(sender.user_id)}
+        if thread_id is not None:
+            metadata["telegram_thread"] = str(thread_id)
         return {
-            "job_id": job_id_for(self._bot.bot_id, update_id, round(message.date.timestamp() * 1000)),
+            "job_id": job_id_for(self._bot.bot_id, update_id, received.date_ms),
             "idempotency_key": f"tg:{self._bot.bot_id}:{update_id}",
             "source": SOURCE,
             "actor": str(sender.chat_id),
             "trust": "member",
-            "metadata": {
-                "telegram_message": str(message.message_id),
-                "telegram_user": str(sender.user_id),
-            },
+            "metadata": metadata,
         }
 
     def _handle_press(self, update_id: int, query: CallbackQuery) -> PendingReply:
@@ -213,7 +237,7 @@ class UpdateHandler:
         """Check a button press and do what it says; return the text of the notification."""
         user_id = query.from_user.id
         action, _, job_id = (query.data or "").partition(":")
-        if user_id not in self._admins and chat_id not in self._admins:
+        if not self._chats.is_admin(user_id, chat_id):
             log.warning("telegram.press_refused", user_id=user_id, chat_id=chat_id, job_id=job_id[:40])
             return "You are not allowed to approve or deny this job."
         if action not in {APPROVE, DENY}:
@@ -250,7 +274,13 @@ class UpdateHandler:
 
 
 def _text_reply(update_id: int, message: Message, text: str) -> PendingReply:
-    return PendingReply(update_id=update_id, chat_id=message.chat.id, reply_to=message.message_id, text=text)
+    return PendingReply(
+        update_id=update_id,
+        chat_id=message.chat.id,
+        thread_id=thread_of(message),
+        reply_to=message.message_id,
+        text=text,
+    )
 
 
 def _unsupported(update_id: int, message: Message) -> PendingReply | None:
@@ -260,36 +290,3 @@ def _unsupported(update_id: int, message: Message) -> PendingReply | None:
     return _text_reply(
         update_id, message, "Only text, documents, photos, audio and video are supported. See /help."
     )
-
-
-def _sender(message: Message) -> Sender:
-    return Sender(message.chat.id, message.chat.id if message.from_user is None else message.from_user.id)
-
-
-def _attachment(message: Message, update_id: int) -> Attachment | None:
-    """Return the file of a message, or None; of a photo the largest size."""
-    caption = well_formed(message.caption or "")[:_CAPTION_MAX]
-    if message.photo:
-        largest = max(message.photo, key=lambda size: size.width * size.height)
-        return Attachment(
-            file_id=largest.file_id,
-            name=f"photo-{update_id}.jpg",
-            caption=caption,
-            size_bytes=largest.file_size,
-        )
-    for item in (message.document, message.audio, message.video):
-        if item is not None:
-            return Attachment(
-                file_id=item.file_id,
-                name=well_formed(item.file_name or ""),
-                caption=caption,
-                size_bytes=item.file_size,
-            )
-    if message.voice is not None:
-        return Attachment(
-            file_id=message.voice.file_id,
-            name=f"voice-{update_id}.ogg",
-            caption=caption,
-            size_bytes=message.voice.file_size,
-        )
-    return None

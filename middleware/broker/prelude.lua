@@ -67,6 +67,7 @@
 --   telegram:BOT:tries      hash        update id -> number of attempts, until it is handled
 --   telegram:BOT:owed       hash        update id -> pending reply
 --   telegram:BOT:asked      hash        job id -> messages that ask for its approval
+--   telegram:BOT:migrated   hash        former id of a chat -> its id as a supergroup
 --
 -- Channels: event:ID (a transition or progress of this job), output:ID (it has new output),
 --           control:WORKER (cancel a running job),

@@ -266,6 +266,15 @@ class Settings(Table, frozen=True, kw_only=True):
             le=1000,
         ),
     ] = 25.0
+    telegram_group_messages_per_min: Annotated[
+        float,
+        Meta(
+            description="Messages that the bot sends or edits per minute in one group or channel; Telegram"
+            " allows 20.",
+            gt=0,
+            le=60_000,
+        ),
+    ] = 20.0
     projects: Annotated[
         dict[Name, ProjectSettings],
         Meta(description="Projects for `3ox run`: [projects.NAME] path, command, ..."),

@@ -6,6 +6,7 @@ import pytest
 
 from actors.egress import notify, telegram
 from actors.egress.retry_delay import RetryLater
+from ingress.demo.bot_api import BotApi
 from ops.errors import JobFailed, JobRefused, SettingsError
 from tests.egress.conftest import JOB_ID, Configured, outcome
 from tests.egress.receiver import Receiver
@@ -111,3 +112,25 @@ def test_only_allowed_chats_are_answered(configured: Configured, receiver: Recei
     with pytest.raises(JobRefused, match="Set telegram_token"):
         telegram.deliver(outcome(session_id="tg_5"), configured(""), "")
     assert receiver.taken == []
+
+
+def test_a_result_finds_its_topic_and_its_supergroup(configured: Configured) -> None:
+    """In the topic while it exists, else in the chat; under the chat's new id, which is then allowed too."""
+    with BotApi("123:abcdef") as api:
+        loaded = configured(BOT.format(url=api.url).replace("[5]", "[-4711]"))
+        asked = api.updates[api.say(-4711, "hello", thread=7)]["message"]
+        sent = outcome(session_id="tg_-4711_7", metadata={"message_id": str(asked["message_id"])})
+        telegram.deliver(sent, loaded, "")
+        (first,) = api.messages(-4711)
+        assert first["message_thread_id"] == 7
+        assert first["reply_to_message"]["message_id"] == asked["message_id"]
+        api.delete_topic(-4711, 7)
+        telegram.deliver(sent, loaded, "")
+        assert "message_thread_id" not in api.messages(-4711)[1]
+        api.migrate(-4711, -100888)
+        assert telegram.deliver(sent, loaded, "").place == "chat -100888"
+        telegram.deliver(sent, loaded, "")
+        telegram.deliver(outcome(session_id="tg_-100888"), loaded, "")
+        assert len(api.messages(-100888)) == 3
+        with pytest.raises(JobRefused, match="chat -100889 is not allowed"):
+            telegram.deliver(outcome(session_id="tg_-100889"), loaded, "")

@@ -20,11 +20,13 @@ from tests.support import eventually, threeox
 
 BOT = "7000000001"
 CHAT, OTHER_CHAT, GROUP, ADMIN, STRANGER = 42, 43, -100777, 900, 666
+OLD_GROUP, CHANNEL = -4711, -100999
 SETTINGS = f"""
-telegram_allow = [{CHAT}, {OTHER_CHAT}, {GROUP}]
+telegram_allow = [{CHAT}, {OTHER_CHAT}, {GROUP}, {OLD_GROUP}, {CHANNEL}]
 telegram_admins = [{ADMIN}]
 telegram_edit_interval_s = 0.05
 telegram_messages_per_s = 500
+telegram_group_messages_per_min = 60000
 kill_grace_s = 0.5
 progress_interval_s = 0.02
 

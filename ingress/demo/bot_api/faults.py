@@ -51,7 +51,9 @@ def conflict() -> Fault:
 class ApiError(Exception):
     """An error answer of a method."""
 
-    def __init__(self, code: int, description: str, retry_after_s: int = 0) -> None:
+    def __init__(self, code: int, description: str, retry_after_s: int = 0, *, later: int = 0) -> None:
         super().__init__(description)
         self.code = code
         self.retry_after_s = retry_after_s
+        #: The id of the supergroup that the chat has become.
+        self.later = later

@@ -74,6 +74,8 @@ class BotApiMethods:
         self._edits: list[tuple[int, int, str]] = []
         self._files: dict[str, tuple[str, bytes]] = {}
         self._pressed: set[str] = set()
+        self._migrated: dict[int, int] = {}
+        self._topics: set[tuple[int, int]] = set()
         self._faults: dict[str, deque[Fault]] = defaultdict(deque)
         self._poll = 0
         self.serving = False
@@ -89,7 +91,13 @@ class BotApiMethods:
         return update_id
 
     def _receive(
-        self, chat_id: int, user_id: int | None, content: dict[str, Any], *, silent: bool = False
+        self,
+        chat_id: int,
+        user_id: int | None,
+        content: dict[str, Any],
+        *,
+        silent: bool = False,
+        kind: str = "message",
     ) -> int:
         with self._changed:
             message = {
@@ -99,12 +107,15 @@ class BotApiMethods:
                 "date": int(time.time()),
                 **content,
             }
+            if kind == "channel_post":
+                message["sender_chat"] = message["chat"] = {**chat_of(chat_id), "type": "channel"}
+                del message["from"]
             if content.get("text", "").startswith("/"):
                 length = units(content["text"].split()[0])
                 message["entities"] = [{"type": "bot_command", "offset": 0, "length": length}]
             self._messages[chat_id, self._next_message] = message
             self._next_message += 1
-            return 0 if silent else self.add({"message": message})
+            return 0 if silent else self.add({kind: message})
 
     def _answer(self, token: str, method: str, given: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
         with self._changed:
@@ -116,7 +127,7 @@ class BotApiMethods:
         except ApiError as error:
             if error.code == CUT:
                 return None
-            return _error(error.code, str(error), error.retry_after_s)
+            return _error(error)
         finally:
             with self._changed:
                 self._changed.notify_all()
@@ -167,6 +178,9 @@ class BotApiMethods:
     def _send_message(self, given: dict[str, Any]) -> Any:
         with self._changed:
             chat_id, text = self._chat_and_text(given, "message is too long")
+            thread = int(given.get("message_thread_id", 0))
+            if thread and (chat_id, thread) not in self._topics:
+                raise _bad("message thread not found")
             reply = given.get("reply_parameters", {})
             replied = reply.get("message_id")
             known = replied is None or (chat_id, replied) in self._messages
@@ -178,6 +192,7 @@ class BotApiMethods:
                 "chat": chat_of(chat_id),
                 "date": int(time.time()),
                 "text": text,
+                **in_topic(thread),
             }
             if replied is not None and known:
                 inner = self._messages[chat_id, replied]
@@ -196,7 +211,7 @@ class BotApiMethods:
             chat_id, text = self._chat_and_text(given, "MESSAGE_TOO_LONG")
             message_id = int(given["message_id"])
             message = self._messages.get((chat_id, message_id))
-            if message is None or message["from"] != self.bot:
+            if message is None or message.get("from") != self.bot:
                 raise _bad("message to edit not found")
             markup = given.get("reply_markup")
             if (text, markup) == (message["text"], message.get("reply_markup")):
@@ -214,6 +229,9 @@ class BotApiMethods:
 
     def _chat_and_text(self, given: dict[str, Any], too_long: str) -> tuple[int, str]:
         chat_id = int(given.get("chat_id", 0))
+        if chat_id in self._migrated:
+            later = self._migrated[chat_id]
+            raise ApiError(400, "Bad Request: group chat was upgraded to a supergroup chat", later=later)
         if not any(chat == chat_id for chat, _ in self._messages):
             raise _bad("chat not found")
         text = str(given.get("text", "")).strip()
@@ -285,8 +303,15 @@ def _decoded(given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _error(code: int, description: str, retry_after_s: int) -> tuple[int, dict[str, Any]]:
-    document: dict[str, Any] = {"ok": False, "error_code": code, "description": description}
-    if retry_after_s:
-        document["parameters"] = {"retry_after": retry_after_s}
-    return code, document
+def in_topic(thread: int) -> dict[str, Any]:
+    """Return the fields of a message in a topic; none for 0."""
+    return {"message_thread_id": thread, "is_topic_message": True} if thread else {}
+
+
+def _error(error: ApiError) -> tuple[int, dict[str, Any]]:
+    document: dict[str, Any] = {"ok": False, "error_code": error.code, "description": str(error)}
+    if error.retry_after_s:
+        document["parameters"] = {"retry_after": error.retry_after_s}
+    if error.later:
+        document["parameters"] = {"migrate_to_chat_id": error.later}
+    return error.code, document

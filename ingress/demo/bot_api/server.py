@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from ingress.demo.bot_api.faults import Fault
 from ingress.demo.bot_api.http_server import BotApiHttpServer
-from ingress.demo.bot_api.methods import BotApiMethods, user_of
+from ingress.demo.bot_api.methods import BotApiMethods, in_topic, user_of
 
 
 class BotApi(BotApiMethods):
@@ -70,9 +70,57 @@ class BotApi(BotApiMethods):
     ) -> None:
         self.stop()
 
-    def say(self, chat_id: int, text: str, *, user_id: int | None = None) -> int:
-        """Send the bot a text; return the update's id."""
-        return self._receive(chat_id, user_id, {"text": text})
+    def say(
+        self, chat_id: int, text: str, *, user_id: int | None = None, thread: int = 0, **content: Any
+    ) -> int:
+        """Send the bot a text; return the update's id.
+
+        Args:
+            chat_id: The chat.
+            text: The text.
+            user_id: Who sends it; the chat when None.
+            thread: Topic; created if it is new.
+            **content: Further fields of the message, such as ``reply_to_message`` and ``quote``.
+        """
+        if thread:
+            with self._changed:
+                self._topics.add((chat_id, thread))
+        return self._receive(chat_id, user_id, {"text": text, **in_topic(thread), **content})
+
+    def post(self, chat_id: int, text: str) -> int:
+        """Post a text in a channel; return the update's id."""
+        return self._receive(chat_id, None, {"text": text}, kind="channel_post")
+
+    def change(self, update_id: int, text: str) -> int:
+        """Edit the message of an update; return the new update's id."""
+        with self._changed:
+            kind, message = next(
+                (name, part) for name, part in self.updates[update_id].items() if name != "update_id"
+            )
+            edited = {**message, "text": text, "edit_date": int(time.time())}
+            self._messages[message["chat"]["id"], message["message_id"]] = edited
+            return self.add({f"edited_{kind}": edited})
+
+    def migrate(self, chat_id: int, later: int, *, announce: bool = True) -> None:
+        """Turn a group into a supergroup with another id; every call for the old one fails from now on.
+
+        Args:
+            chat_id: The group.
+            later: Id of the supergroup.
+            announce: Whether both chats get the service message.
+        """
+        with self._changed:
+            self._migrated[chat_id] = later
+        for chat, content in (
+            (chat_id, {"migrate_to_chat_id": later}),
+            (later, {"migrate_from_chat_id": chat_id}),
+        ):
+            self._receive(chat, None, content, silent=not announce)
+
+    def delete_topic(self, chat_id: int, thread: int) -> None:
+        """Delete a topic."""
+        with self._changed:
+            self._topics.discard((chat_id, thread))
 
     def attach(
         self, chat_id: int, name: str, data: bytes, *, caption: str | None = None, photo: bool = False
@@ -95,6 +143,14 @@ class BotApi(BotApiMethods):
             else {"document": {**about, "file_name": name}}
         )
         return self._receive(chat_id, None, content if caption is None else {**content, "caption": caption})
+
+    def speak(self, chat_id: int, data: bytes) -> int:
+        """Send the bot a voice message; return the update's id."""
+        with self._changed:
+            file_id = f"file-{len(self._files)}"
+            self._files[file_id] = (f"voice/{file_id}.oga", data)
+        about = {"file_id": file_id, "file_unique_id": f"u{file_id}", "file_size": len(data), "duration": 1}
+        return self._receive(chat_id, None, {"voice": about})
 
     def press(self, chat_id: int, message_id: int, data: str, *, user_id: int | None = None) -> str:
         """Press a button under a message; return the callback query's id."""
@@ -136,7 +192,7 @@ class BotApi(BotApiMethods):
         """Return the current messages of the bot in a chat, oldest first."""
         with self._changed:
             found = sorted(key for key in self._messages if key[0] == chat_id)
-            return [self._messages[key] for key in found if self._messages[key]["from"] == self.bot]
+            return [self._messages[key] for key in found if self._messages[key].get("from") == self.bot]
 
     def texts(self, chat_id: int) -> list[str]:
         """Return the texts of ``messages``."""

@@ -1,4 +1,7 @@
-"""Keep the bot within Telegram's rate limits."""
+"""Pauses of chats that Telegram demands with 429, and intervals between edits of growing answers.
+
+The limits on messages per second, and per minute in groups, are kept by ``telegram.ext.AIORateLimiter``.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,16 @@ def telegram_backoff() -> Backoff:
     return Backoff(_FIRST_S, _MAX_S)
 
 
-class MessageRateLimiter:
-    """Spaces messages and edits.
+class ChatPauses:
+    """Remembers when messages of each chat may be sent and edited again.
 
     Args:
-        messages_per_s: Limit for all chats together.
         edit_interval_s: Interval between two edits of a growing answer in one chat; three times that in a
             group.
     """
 
-    def __init__(self, *, messages_per_s: float, edit_interval_s: float) -> None:
-        self._gap_s = 1.0 / messages_per_s
+    def __init__(self, *, edit_interval_s: float) -> None:
         self._interval_s = edit_interval_s
-        self._next_s = 0.0
         self._paused_until_s: dict[int, float] = {}
         self._edited_s: dict[int, float] = {}
 
@@ -40,11 +40,6 @@ class MessageRateLimiter:
             # Telegram may extend the pause meanwhile; that sets no event.
             await asyncio.sleep(left_s)
         self._paused_until_s.pop(chat_id, None)
-        now_s = time.monotonic()
-        slot_s = max(now_s, self._next_s)
-        self._next_s = slot_s + self._gap_s
-        if slot_s > now_s:
-            await asyncio.sleep(slot_s - now_s)
 
     def pause(self, chat_id: int, wait_s: float) -> None:
         """Pause a chat, as Telegram demands with 429."""
