@@ -21,7 +21,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import dramatiq
 
@@ -96,12 +96,23 @@ def _require_actors(module: Any, broker: BridgeBroker, *, declared: bool) -> Non
         raise PluginError("it declares no actor on the bridge's broker; use 'from actors import broker'")
 
 
-def is_main_pool() -> bool:
-    """Return whether the command line of this worker (``dramatiq MODULE ...``) names ``actors``.
+class PoolArguments(NamedTuple):
+    """What the command line of a worker, ``dramatiq MODULE ... [--queues QUEUE ...]``, says of its pool.
 
-    Such a worker carries the built-in types and those of plug-ins; one of ``dramatiq my_jobs`` only its own.
+    Attributes:
+        is_main: Whether it names ``actors``: such a pool carries the built-in types and those of plug-ins;
+            one of ``dramatiq my_jobs`` only its own.
+        queues: The queues that it consumes; empty for those of all its actors.
     """
+
+    is_main: bool
+    queues: frozenset[str]
+
+
+def pool_arguments() -> PoolArguments:
+    """Return what the command line of this worker says."""
     from dramatiq.cli import make_argument_parser
 
     arguments = make_argument_parser().parse_args(sys.argv[1:])  # type: ignore[no-untyped-call]
-    return "actors" in {name.partition(":")[0] for name in (arguments.broker, *arguments.modules)}
+    modules = {name.partition(":")[0] for name in (arguments.broker, *arguments.modules)}
+    return PoolArguments("actors" in modules, frozenset(arguments.queues or ()))

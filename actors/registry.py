@@ -10,8 +10,9 @@ from dramatiq.middleware import AgeLimit, Callbacks, Pipelines, ShutdownNotifica
 from actors.context import set_settings
 from actors.context import settings as settings_now
 from actors.egress.plugin import destination_plugins
+from actors.llm.model_provider import warm_providers
 from actors.llm.plugin_providers import provider_plugins
-from actors.plugin_modules import is_main_pool
+from actors.plugin_modules import pool_arguments
 from middleware.approval_expiry import ApprovalExpiry
 from middleware.async_actors import AsyncActors
 from middleware.broker.admission import make_admission, make_scripts
@@ -23,6 +24,7 @@ from middleware.context import JobInterrupted
 from middleware.current_job import CurrentJob
 from middleware.group_callbacks import BridgeGroupCallbacks
 from middleware.heartbeat import Heartbeat
+from middleware.job.keys import LLM_QUEUE
 from middleware.job.reader import Reader
 from middleware.job.types import JOB_TYPES
 from middleware.lifecycle import Lifecycle
@@ -50,7 +52,12 @@ from ops.store.client import Store
 def _boot(broker: BridgeBroker, loaded: LoadedSettings, unit: str) -> None:
     """Set up the logging of a worker process and its pool, and load the plug-ins that its actors use."""
     configure_logging(loaded, process=unit)
-    broker.carries_built_in = is_main_pool()
+    pool = pool_arguments()
+    broker.carries_built_in = pool.is_main
+    broker.left_queues = frozenset(variable("BRIDGE_LEFT_QUEUES").split())
+    consumed = broker.get_declared_queues()
+    if LLM_QUEUE in (consumed & pool.queues if pool.queues else consumed):
+        warm_providers(loaded.settings.ask)
     provider_plugins()
     destination_plugins()
     if not variable("BRIDGE_PLUGINS_LOGGED"):

@@ -1,4 +1,4 @@
-"""A forward proxy: requests with absolute URLs, and tunnels (CONNECT).
+"""A forward proxy: requests with absolute URLs, and tunnels (CONNECT); it knows all names in ``.localhost``.
 
 with ForwardProxy() as proxy:
     ...  # point HTTP_PROXY and HTTPS_PROXY at proxy.url
@@ -96,8 +96,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.proxy.targets.append(target)
         self.server.proxy.logins.append(self.headers.get("Proxy-Authorization"))
         host, _, port = target.rpartition(":")
+        # The client need not be able to resolve a name that it reaches through a proxy.
+        host = "127.0.0.1" if host.endswith(".localhost") else host.strip("[]")
         try:
-            return socket.create_connection((host.strip("[]"), int(port)), _BOUND_S)
+            return socket.create_connection((host, int(port)), _BOUND_S)
         except OSError:
             self.send_error(502)
             return None

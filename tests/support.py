@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ops.environment import NETWORK_VARIABLES
-from ops.settings.load import LoadedSettings
+from ops.settings.load import ENV_FOREIGN, LoadedSettings
 from ops.store.embedded import EmbeddedValkey
 from tests.forked import ForkServer
 
@@ -77,7 +77,7 @@ def _is_stopped(task: Path) -> bool:
 
 def clean_environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Give our environment without settings and proxies, with the repository importable from anywhere."""
-    foreign = ("BRIDGE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_", *NETWORK_VARIABLES)
+    foreign = ("BRIDGE_", *ENV_FOREIGN, *NETWORK_VARIABLES)
     environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     environ["PYTHONPATH"] = str(ROOT)
     # Any port that is free: tests run beside each other, and beside a bridge that somebody uses.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
 import functools
-import posixpath
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal, get_args
@@ -13,12 +11,10 @@ from msgspec import Meta, Struct
 
 from actors.job_types.ingest_file import IngestFilePayload
 from middleware.job.ids import made_ms
-from ops.settings.station import StationRule
+from ops.settings.station import StationRule, pattern_matches
 
 Action = Literal["EDIT", "MOVE", "PROJECT", "CODEX", "GROUP", "ARCHIVE", "REFERENCE"]
 ACTIONS: tuple[str, ...] = get_args(Action)
-#: Prefix of a rule's pattern that matches the media type.
-_TYPE_PREFIX = "type:"
 
 
 class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -101,19 +97,8 @@ def decide_by_rules(rules: Sequence[StationRule], payload: IngestFilePayload) ->
 
 
 def matches(pattern: str, payload: IngestFilePayload) -> bool:
-    """Return whether a rule's pattern matches a file, ignoring case.
-
-    Args:
-        pattern: Matches the media type with the prefix ``type:``, the path in the drop folder if it contains
-            a slash, and the file name otherwise.
-        payload: The file.
-    """
-    wanted = pattern.lower()
-    if wanted.startswith(_TYPE_PREFIX):
-        return fnmatch.fnmatchcase(payload.media_type.lower(), wanted[len(_TYPE_PREFIX) :].strip())
-    if "/" in wanted:
-        return fnmatch.fnmatchcase(posixpath.join(payload.folder, payload.name).lower(), wanted)
-    return fnmatch.fnmatchcase(payload.name.lower(), wanted)
+    """Return whether a rule's pattern matches a file; see ``ops.settings.station.pattern_matches``."""
+    return pattern_matches(pattern, name=payload.name, folder=payload.folder, media_type=payload.media_type)
 
 
 def default_decision(*notes: str) -> Decision:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from middleware.job.keys import LLM_QUEUE
 from middleware.job.types import JOB_TYPES, JobType, NonEmpty, Payload
 from ops.settings.work import TypeOverrides
 
@@ -27,6 +28,7 @@ JOB_TYPES.add(
         payload=AskPayload,
         result="actors.llm.results:AskResult",
         actor="actors.ask:ask",
+        queue=LLM_QUEUE,
         limits=TypeOverrides(max_retries=2),
         delivers=True,
         title=("prompt",),

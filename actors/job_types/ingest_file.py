@@ -6,7 +6,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from middleware.job.keys import LLM_QUEUE, QUEUE
 from middleware.job.types import JOB_TYPES, JobType, NonEmpty, Payload
+from ops.settings.model_services import configured_services
+from ops.settings.station import pattern_matches
+from ops.settings.table import Settings
 from ops.settings.work import TypeOverrides
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
@@ -42,6 +46,18 @@ class IngestFilePayload(Payload, frozen=True, kw_only=True):
     left: list[str] = field(default_factory=list)
 
 
+def _queue(payload: IngestFilePayload, settings: Settings) -> str:
+    """Return the queue of a file: that of the model jobs if a model server is going to decide about it."""
+    station, ask = settings.station, settings.ask
+    ruled = any(
+        pattern_matches(rule.match, name=payload.name, folder=payload.folder, media_type=payload.media_type)
+        for rule in station.rules
+    )
+    if ruled or not station.understand or not configured_services(ask, ask.providers):
+        return QUEUE
+    return LLM_QUEUE
+
+
 JOB_TYPES.add(
     JobType(
         name="ingest.file",
@@ -49,6 +65,8 @@ JOB_TYPES.add(
         payload=IngestFilePayload,
         result="actors.ingest.decision:IngestResult",
         actor="actors.ingest_file:ingest_file",
+        choose_queue=_queue,
+        other_queues=(LLM_QUEUE,),
         limits=TypeOverrides(max_retries=6),
         delivers=True,
         title=("name", "note"),

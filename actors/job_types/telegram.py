@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from middleware.job.keys import LLM_QUEUE
 from middleware.job.types import JOB_TYPES, JobType, NonEmpty, Payload
 
 
@@ -21,6 +22,7 @@ JOB_TYPES.add(
         payload=TelegramPayload,
         result="actors.llm.results:AskResult",
         actor="actors.ask:telegram",
+        queue=LLM_QUEUE,
         delivers=True,
         title=("text",),
         result_texts=("text",),

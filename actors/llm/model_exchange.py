@@ -93,11 +93,11 @@ async def _http_client(server: ModelServer) -> AsyncIterator[httpx2.AsyncClient]
         JobRefused: A variable of the environment is not valid.
     """
     try:
-        environment, proxy = http_environment(), server.proxy()
+        environment = http_environment()
     except SettingsError as error:
         raise JobRefused(error.message, remedy=error.remedy) from error
     context = shared_ssl_context(environment.ca_file, environment.ca_dir)
-    through = None
+    through, proxy = None, server.proxy(environment)
     if proxy is not None:
         secure = proxy.url.startswith("https:")
         through = httpx2.Proxy(proxy.url, ssl_context=context if secure else None)

@@ -23,6 +23,7 @@ from actors.llm.model_server import ModelServer
 from actors.llm.provider import ProviderUnavailable
 from actors.llm.reset_time import reset_after_s
 from ops.errors import BridgeError, JobRefused
+from ops.http.environment import http_environment
 from ops.logs import get_logger
 
 _ERROR_MAX_CHARS = 300
@@ -119,7 +120,7 @@ def _of_connection(error: ModelConnectionError, server: ModelServer) -> BridgeEr
     else:
         reason = next((str(cause) for cause in reversed(causes) if str(cause)), type(causes[-1]).__name__)
         problem = f"lost the connection {doing} ({error_text(reason, server.key).rstrip('.')})"
-    proxy = server.proxy()
+    proxy = server.proxy(http_environment())
     through = "" if proxy is None else f" through the proxy {proxy.place} ({proxy.variable})"
     return ProviderUnavailable(f"{server.address}{through} {problem}.", remedy=_CHECK_SERVER)
 

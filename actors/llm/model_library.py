@@ -1,7 +1,7 @@
 """The model library (``pydantic-ai-slim``, extra ``llm``): whether it is there, its import, and its models.
 
 Importing it takes seconds and 40 to 80 MB. A worker that answers questions does so once, in the background
-after its start, and only for the protocols that are configured; see ``warm_library``.
+after its start, and only for the protocols that are configured; see ``model_provider.py``.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import threading
-from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from actors.llm.model_server import ModelServer
 from ops.errors import JobRefused
-from ops.logs import get_logger
-from ops.settings.model_services import Protocol
+from ops.settings.ask import AskSettings
+from ops.settings.model_services import SERVICES, Protocol, configured_services
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient
@@ -41,7 +40,7 @@ _MODULES: dict[Protocol, str] = {
 #: Stands for the key of a server that needs none.
 NO_KEY = "no-key"
 
-log = get_logger(__name__)
+_LOADING = threading.Lock()
 
 
 def missing_extra(protocol: Protocol) -> str:
@@ -71,20 +70,24 @@ def require_library(protocol: Protocol, provider: str) -> None:
         )
 
 
-def warm_library(protocols: Collection[Protocol]) -> None:
-    """Import the library for these protocols in a background thread, so that no question waits for it."""
-    wanted = [protocol for protocol in protocols if missing_extra(protocol) == ""]
-    if wanted:
-        threading.Thread(target=_import, args=(wanted,), name="library", daemon=True).start()
+def needed_protocols(ask: AskSettings) -> list[Protocol]:
+    """Return the protocols of the configured services whose packages are installed, each once.
+
+    Args:
+        ask: Settings.
+    """
+    names = configured_services(ask, ask.providers)
+    protocols = dict.fromkeys(SERVICES[name].protocol for name in names)
+    return [protocol for protocol in protocols if missing_extra(protocol) == ""]
 
 
-def _import(protocols: list[Protocol]) -> None:
-    try:
-        for protocol in protocols:
-            importlib.import_module(_MODULES[protocol])
-    except Exception:
-        # The first question meets the same error and reports it to its user.
-        log.exception("ask.library_not_loaded", protocols=protocols)
+def load_library(protocol: Protocol) -> None:
+    """Import the library for a protocol; waits for an import that is going on in another thread.
+
+    Two threads that import parts of a package with circular imports can meet half of a module.
+    """
+    with _LOADING:
+        importlib.import_module(_MODULES[protocol])
 
 
 def make_model(server: ModelServer, name: str, client: AsyncClient) -> Model:

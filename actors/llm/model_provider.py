@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from actors.context import current_job
-from actors.llm.model_library import require_library
+from actors.llm.model_library import load_library, needed_protocols, require_library
 from actors.llm.model_server import ModelServer
 from actors.llm.provider import AskRequest, Usage
 from actors.llm.task_stream import stream_task
+from ops.logs import get_logger
+from ops.settings.ask import AskSettings
+from ops.settings.model_services import Protocol
+
+log = get_logger(__name__)
 
 
 class ModelProvider:
@@ -45,9 +51,31 @@ class ModelProvider:
         """Answer; see ``Provider.stream``."""
         self.server.require_usable()
         require_library(self.server.protocol, self.name)
+        load_library(self.server.protocol)
         from actors.llm.model_exchange import ask_model
 
         if request.max_tokens is None and self.answer_max_tokens is not None:
             request = msgspec.structs.replace(request, max_tokens=self.answer_max_tokens)
         model = self.model if request.model is None else request.model
         yield from stream_task(lambda emit: ask_model(self.server, model, request, emit), current_job())
+
+
+def warm_providers(ask: AskSettings) -> None:
+    """Import the library in the background for the services that are configured, so that no question waits.
+
+    Args:
+        ask: Settings.
+    """
+    protocols = needed_protocols(ask)
+    if protocols:
+        threading.Thread(target=_warm, args=(protocols,), name="library", daemon=True).start()
+
+
+def _warm(protocols: Sequence[Protocol]) -> None:
+    try:
+        for protocol in protocols:
+            load_library(protocol)
+        import actors.llm.model_exchange  # noqa: F401
+    except Exception:
+        # The first question meets the same error and reports it to its user.
+        log.exception("ask.library_not_loaded", protocols=protocols)

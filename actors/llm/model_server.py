@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from ops.errors import JobRefused
-from ops.http.environment import ProxySetting, http_environment
+from ops.http.environment import HttpEnvironment, ProxySetting
 from ops.settings.model_services import Protocol
 
 #: Hosts of the services whose address the library knows.
@@ -44,16 +44,16 @@ class ModelServer(Struct, frozen=True, kw_only=True):
         port = {"http": 80}.get(parts.scheme, 443) if parts.port is None else parts.port
         return f"{parts.hostname}:{port}"
 
-    def proxy(self) -> ProxySetting | None:
+    def proxy(self, environment: HttpEnvironment) -> ProxySetting | None:
         """Return the proxy that the environment names for this server, or None.
 
-        Raises:
-            SettingsError: A variable of the environment is not valid.
+        Args:
+            environment: The environment.
         """
         url = self.base_url if self.base_url else f"https://{_HOSTS.get(self.protocol, '')}"
         parts = urlsplit(url)
         host = "" if parts.hostname is None else parts.hostname
-        return http_environment().proxy_for(parts.scheme, host, parts.port)
+        return environment.proxy_for(parts.scheme, host, parts.port)
 
     def require_usable(self) -> None:
         """Check the base URL and the key.

@@ -8,10 +8,11 @@ import shutil
 import socket
 import sys
 
+from actors.llm.model_library import needed_protocols
 from cmd_bridge import own_argv
 from ingress.cli.plugin_checks import check_plugins
 from ingress.core.daemon import ready_file
-from middleware.job.keys import Keys
+from middleware.job.keys import LLM_QUEUE, Keys
 from ops.errors import SettingsError, StoreUnreachable
 from ops.plugins import BrokenPlugin, log_broken
 from ops.processes import descendants
@@ -38,8 +39,12 @@ def bridge_programs(loaded: LoadedSettings, store: EmbeddedValkey | None) -> lis
     """
     programs = [] if store is None else [store_program(store)]
     programs.append(watchdog_program(loaded))
+    asks_models = needed_protocols(loaded.settings.ask) != []
+    if asks_models:
+        # Before the others: it takes longest, since it imports the model library.
+        programs.append(worker_program(loaded, LLM_QUEUE, first=False, queue=LLM_QUEUE))
     programs += [
-        worker_program(loaded, f"worker-{number}", first=number == 1)
+        worker_program(loaded, f"worker-{number}", first=number == 1, asks_models=not asks_models)
         for number in range(1, loaded.settings.workers + 1)
     ]
     programs += [daemon_program(loaded, name, command) for name, command in daemon_commands(loaded)]
@@ -142,7 +147,15 @@ def watchdog_program(loaded: LoadedSettings) -> Program:
     )
 
 
-def worker_program(loaded: LoadedSettings, name: str, *, restart: bool = True, first: bool = True) -> Program:
+def worker_program(
+    loaded: LoadedSettings,
+    name: str,
+    *,
+    restart: bool = True,
+    first: bool = True,
+    asks_models: bool = True,
+    queue: str = "",
+) -> Program:
     """Return the program of one worker unit: Dramatiq's command with one worker process.
 
     The command shuts down as a whole when one of its worker processes dies, hence one process each.
@@ -152,6 +165,8 @@ def worker_program(loaded: LoadedSettings, name: str, *, restart: bool = True, f
         name: Name of the unit.
         restart: Whether the supervisor restarts it when it ends.
         first: Whether it logs the plug-ins that are broken; the others of a bridge have the same.
+        asks_models: Whether it consumes the queue of jobs that ask a model; else another unit does.
+        queue: The only queue that it consumes; empty for those of all actors.
     """
     settings = loaded.settings
     registry = WorkerRegistry(loaded)
@@ -162,8 +177,11 @@ def worker_program(loaded: LoadedSettings, name: str, *, restart: bool = True, f
             # How long Dramatiq's master waits, in ms, for a worker that died while it booted.
             *("--worker-fork-timeout", "2000"),
             *("--worker-shutdown-timeout", str(round(settings.worker_shutdown_timeout_s * 1000))),
+            *(("--queues", queue) if queue else ()),
         ],
-        env=_environment(loaded) | ({} if first else {"BRIDGE_PLUGINS_LOGGED": "1"}),
+        env=_environment(loaded)
+        | ({} if first else {"BRIDGE_PLUGINS_LOGGED": "1"})
+        | ({} if asks_models else {"BRIDGE_LEFT_QUEUES": LLM_QUEUE}),
         # Dramatiq puts the working directory first on Python's path: it must be one that only we write to.
         cwd=loaded.workspace.run_dir,
         ready=registry.ready,

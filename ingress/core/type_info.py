@@ -81,7 +81,9 @@ class TypeInfo(Struct, frozen=True, kw_only=True):
             name=job_type.name,
             origin=job_type.origin,
             queue=job_type.queue,
-            workers=None if carriers is None else sum(job_type.name in item.types for item in carriers),
+            workers=None
+            if carriers is None
+            else sum(job_type.name in item.types and job_type.queue in item.queues for item in carriers),
             summary=job_type.summary,
             defaults=TypeDefaults(
                 timeout_s=limits.timeout_s,

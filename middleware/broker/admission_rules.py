@@ -287,7 +287,7 @@ class AdmissionRules:
             priority=job.rank,
             spec=encode_job(spec),
             job_type=job.job_type,
-            queue=_queue_of(job),
+            queue=_queue_of(job, self.settings),
             input_sha256=hashlib.sha256(payload).hexdigest(),
             project="" if job.project is None else job.project,
             delay_ms=max(0, delay_ms),
@@ -304,12 +304,12 @@ def _needs_project(job_type: str) -> bool:
     return declared is not None and declared.needs_project
 
 
-def _queue_of(job: Job) -> str:
+def _queue_of(job: Job, settings: Settings) -> str:
     """Return the queue of a job: that of its type, unless it is a user's and the job names one."""
     if isinstance(job, ActorJob):
         return QUEUE if job.queue is None else job.queue
     declared = JOB_TYPES.get(job.job_type)
-    return QUEUE if declared is None else declared.queue
+    return QUEUE if declared is None else declared.queue_of(job.payload, settings)
 
 
 def _is_too_deep(payload: Any, depth_max: int = PAYLOAD_DEPTH_MAX) -> bool:

@@ -25,6 +25,7 @@ from middleware.broker.scripts import Scripts
 from middleware.broker.transitions import EnqueueRequest, Settlement
 from middleware.broker.worker_state import WorkerState
 from middleware.job.base import Job
+from middleware.job.carriers import carried_types
 from middleware.job.keys import DELIVER_QUEUE, QUEUE
 from middleware.job.states import State
 from middleware.job.trust import capped
@@ -53,6 +54,7 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
         carries_built_in: Whether this pool consumes the queues of built-in types too if it has actors of a
             user.
         plugin_actors: Names of the actors of plug-ins; they are consumed where the built-in ones are.
+        left_queues: Queues that this pool leaves to another unit of the same bridge.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
         self.types = admission.types
         self.carries_built_in = False
         self.plugin_actors: set[str] = set()
+        self.left_queues: frozenset[str] = frozenset()
         self._settling = threading.local()
         self._hooks = HookLists(self)
         dramatiq.Broker.__init__(self, middleware=middleware)
@@ -168,7 +171,7 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
             for name, actor in self.actors.items()
             if JOB_TYPES.get(name) is None and name not in self.plugin_actors
         }
-        return set(self.queues) if self.carries_built_in or not own else own
+        return (set(self.queues) if self.carries_built_in or not own else own) - self.left_queues
 
     def carried(self, queues: Collection[str]) -> list[str]:
         """Return the job types that this process runs, in order: those whose queues it consumes.
@@ -176,10 +179,8 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
         Args:
             queues: The queues that its worker consumes.
         """
-        internal = {row.name for row in JOB_TYPES.declared() if row.internal}
-        return sorted(
-            name for name, actor in self.actors.items() if actor.queue_name in queues and name not in internal
-        )
+        declared = {name: actor.queue_name for name, actor in self.actors.items()}
+        return carried_types(declared, queues, runs_built_in=self.carries_built_in)
 
     def declare_queue(self, queue_name: str) -> None:
         """Declare a queue. There are no delay queues: delayed jobs wait in the store."""

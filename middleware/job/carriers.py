@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -97,6 +97,26 @@ def carrier_of(types: bytes | None, queues: bytes | None) -> Carrier:
     return Carrier(
         frozenset(names), frozenset([QUEUE] if types is None or queues is None else queues.decode().split())
     )
+
+
+def carried_types(declared: Mapping[str, str], queues: Collection[str], *, runs_built_in: bool) -> list[str]:
+    """Return the job types that a worker runs, in order: those whose jobs are on queues that it consumes.
+
+    Args:
+        declared: The queue of each actor that the worker declares.
+        queues: The queues that it consumes.
+        runs_built_in: Whether it is a worker of the bridge's own pool.
+    """
+    return sorted(name for name in declared if _is_carried(name, declared[name], queues, runs_built_in))
+
+
+def _is_carried(name: str, queue: str, queues: Collection[str], runs_built_in: bool) -> bool:
+    row = JOB_TYPES.get(name)
+    if row is None:
+        return queue in queues
+    # An earlier version put every job of a built-in type on the queue ``jobs``.
+    on_first = runs_built_in and QUEUE in queues
+    return not row.internal and (queue in queues or on_first or not {*row.other_queues}.isdisjoint(queues))
 
 
 def _reason(record: JobRecord, queue: bytes | None, live: Sequence[Carrier]) -> str:

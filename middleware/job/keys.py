@@ -11,6 +11,9 @@ QUEUE = "jobs"
 #: Queue of deliveries: jobs of the type ``deliver``, which are not in the lists of jobs.
 DELIVER_QUEUE = "deliver"
 QUEUES = (QUEUE, DELIVER_QUEUE)
+#: Queue of the jobs that ask a language model: `3ox up` runs a worker unit of its own for it where a model
+#: server is configured, so that only that unit imports the model library.
+LLM_QUEUE = "llm"
 
 
 class Keys:

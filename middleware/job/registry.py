@@ -53,6 +53,9 @@ class JobType(Struct, frozen=True, kw_only=True):
         actor: What its actor runs, a function of the payload; or where it is, ``MODULE:NAME``, if its module
             takes more than a few milliseconds to import. None for a user's actor.
         queue: Queue that its jobs go to.
+        choose_queue: Chooses the queue of a job by its payload and the settings: ``queue`` or one of
+            ``other_queues``. None: always ``queue``.
+        other_queues: Other queues that its jobs may go to.
         priority: Priority of its jobs unless they have their own; None: the general default.
         origin: ``built-in``, or the module that declares the actor.
         signature: The parameters of a user's actor, in the process that declares it.
@@ -78,6 +81,8 @@ class JobType(Struct, frozen=True, kw_only=True):
     result: Any = None
     actor: Callable[[Any], Any] | str | None = None
     queue: str = QUEUE
+    choose_queue: Callable[[Any, Settings], str] | None = None
+    other_queues: tuple[str, ...] = ()
     priority: int | None = None
     origin: str = BUILT_IN
     signature: Signature | None = None
@@ -110,6 +115,10 @@ class JobType(Struct, frozen=True, kw_only=True):
         """Return the JSON Schema (2020-12) of the result; None if it is not known."""
         kind = self.result_type()
         return None if kind is None else _schema_of(*(get_args(kind) or (kind,)))
+
+    def queue_of(self, payload: Any, settings: Settings) -> str:
+        """Return the queue that a job with this payload goes to."""
+        return self.queue if self.choose_queue is None else self.choose_queue(payload, settings)
 
     def result_type(self) -> Any:
         """Return the type of what its actor returns; None if that is not known."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import os
 import re
 import ssl
 from collections.abc import Iterator, Mapping
@@ -224,6 +225,13 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
+@functools.lru_cache(maxsize=8)
+def _load_certificates(path: str, changed_ns: int) -> None:
+    """Load a file of certificates to check it, which takes 20 ms, once for each version of the file."""
+    del changed_ns
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+
+
 def _authorities(name: str, environ: Mapping[str, str] | None) -> str:
     """Return the file or directory that SSL_CERT_FILE or SSL_CERT_DIR names, or an empty text."""
     value = variable(name, environ)
@@ -232,9 +240,8 @@ def _authorities(name: str, environ: Mapping[str, str] | None) -> str:
     path = expand_home(value, name, environ)
     try:
         if name == "SSL_CERT_FILE":
-            with Path(path).open("rb"):
-                pass
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+            with Path(path).open("rb") as file:
+                _load_certificates(path, os.fstat(file.fileno()).st_mtime_ns)
         elif not any(Path(folder).is_dir() for folder in path.split(":")):
             raise SettingsError(f"{name} names no directory: {path!r}.", remedy="Correct or unset it.")
     except ssl.SSLError as error:

@@ -44,6 +44,7 @@ ENV_MARKS = frozenset(
         "BRIDGE_SUPERVISED",
         "BRIDGE_UNIT",
         "BRIDGE_PLUGINS_LOGGED",
+        "BRIDGE_LEFT_QUEUES",
         "BRIDGE_WORKER_ID",
         "BRIDGE_JOB_ID",
         "BRIDGE_PROJECT",

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import fnmatch
+import posixpath
 from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
 from ops.settings.kinds import Seconds, Table
+
+#: Prefix of a rule's pattern that matches the media type.
+_TYPE_PREFIX = "type:"
+
+
+def pattern_matches(pattern: str, *, name: str, folder: str, media_type: str) -> bool:
+    """Return whether a rule's pattern matches a file, ignoring case.
+
+    Args:
+        pattern: Matches the media type with the prefix ``type:``, the path in the drop folder if it contains
+            a slash, and the file name otherwise.
+        name: Name of the file.
+        folder: Folder in the drop folder.
+        media_type: Its media type.
+    """
+    wanted = pattern.lower()
+    if wanted.startswith(_TYPE_PREFIX):
+        return fnmatch.fnmatchcase(media_type.lower(), wanted[len(_TYPE_PREFIX) :].strip())
+    if "/" in wanted:
+        return fnmatch.fnmatchcase(posixpath.join(folder, name).lower(), wanted)
+    return fnmatch.fnmatchcase(name.lower(), wanted)
 
 
 class StationRule(Table, frozen=True, kw_only=True):

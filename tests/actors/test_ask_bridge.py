@@ -76,6 +76,10 @@ def running(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
         place = Place(environ, openai, anthropic)
         place.bridge.loaded.workspace.create()
         with running_worker(place.bridge, environ):
+            # Both protocols: the worker imports the model library after its start.
+            for provider in ("openai", "anthropic"):
+                first = place.queue("first", payload={"provider": provider})
+                place.bridge.follower.wait(first, timeout_s=60.0)
             yield place
         sweep(environ)
 

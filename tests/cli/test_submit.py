@@ -190,7 +190,7 @@ def test_types_without_a_store(storeless: Cli) -> None:
     """The built-in ones are known, and the number of workers is not."""
     code, out, _ = storeless("types")
     assert code == 0
-    assert out.splitlines()[1].split()[:4] == ["ask", "built-in", "jobs", "-"]
+    assert out.splitlines()[1].split()[:4] == ["ask", "built-in", "llm", "-"]
     assert storeless("types", "ask", "--json").json["workers"] is None
     assert storeless("types", "thumbnail").code == 3
     assert storeless("submit", "thumbnail", "path=a").code == 3

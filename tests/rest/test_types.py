@@ -114,7 +114,7 @@ def test_the_types(types_api: Api) -> None:
     assert found["schema"]["properties"]["size"]["type"] == "integer"
     assert found["schema"]["required"] == ["path"]
     ask = view("GET", "/v1/types/ask").json
-    assert (ask["origin"], ask["queue"]) == ("built-in", "jobs")
+    assert (ask["origin"], ask["queue"]) == ("built-in", "llm")
     assert "prompt" in ask["parameters"]
     assert view("POST", "/v1/jobs", thumbnail(path="a.png")).status == 403
     assert types_api.client(None)("GET", "/v1/types").status == 401
