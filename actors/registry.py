@@ -100,7 +100,7 @@ def make_broker(loaded: LoadedSettings) -> BridgeBroker:
     approvals = Approvals(scripts, ttl_s=settings.approval_ttl_s)
     policy = AttemptPolicy(lambda since_s: settings_now(since_s).settings, approvals, admission.types)
     progress = Progress(interval_s=settings.progress_interval_s, output_max_bytes=settings.output_max_bytes)
-    current = make_current_job(progress, reader, store, lambda: broker.worker_id)
+    current = make_current_job(progress, reader, store, lambda: broker.worker_id, settings.kill_grace_s)
     unit = variable("BRIDGE_UNIT") or "worker"
     # Outermost first: before_... hooks run from top to bottom, after_... hooks from bottom to top. So what an
     # attempt raised goes to Cancellation, Retries and Receipts, in this order; and Heartbeat has given up the
@@ -144,7 +144,11 @@ def make_broker(loaded: LoadedSettings) -> BridgeBroker:
 
 
 def make_current_job(
-    progress: Progress, reader: Reader, store: Store, worker_id: Callable[[], str]
+    progress: Progress,
+    reader: Reader,
+    store: Store,
+    worker_id: Callable[[], str],
+    kill_grace_s: float,
 ) -> CurrentJob:
     """Return the middleware that gives a job its context.
 
@@ -153,8 +157,10 @@ def make_current_job(
         reader: Knows the names of the channels of attached commands.
         store: The store.
         worker_id: Returns the id of this process's worker.
+        kill_grace_s: Time between SIGTERM and SIGKILL for what an actor has started, in seconds.
     """
-    return CurrentJob(progress.reporter, worker_id, WorkerAttach(store, reader.keys).of_delivery)
+    attach = WorkerAttach(store, reader.keys).of_delivery
+    return CurrentJob(progress.reporter, worker_id, attach, kill_grace_s=kill_grace_s)
 
 
 def _declare(broker: BridgeBroker) -> None:

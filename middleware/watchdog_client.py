@@ -20,7 +20,7 @@ from middleware.broker.vitals import Vitals, WatchdogPaths
 from middleware.job_middleware import JobMiddleware
 from middleware.time_limit import time_limit_s
 from ops.backoff import FIRST_S, Backoff
-from ops.environment import for_child, variable
+from ops.environment import export, for_child, variable
 from ops.processes import process_start_time
 from ops.settings.load import Settings
 from ops.threads import start_duty
@@ -54,6 +54,8 @@ class WatchdogClient(JobMiddleware):
         Raises:
             MiddlewareError: It cannot be written. This ends the process: its jobs would not be watched.
         """
+        # What a job starts by itself, without a mark of its own, is ended with this process.
+        export({"BRIDGE_WORKER_ID": broker.worker_id})
         started = process_start_time(os.getpid())
         path = self._paths.vitals_dir / broker.worker_id
         try:

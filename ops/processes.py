@@ -111,6 +111,26 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def children_of_thread(native_id: int, *, since_s: float) -> list[int]:
+    """Return the pids of running processes that a thread of this process has started.
+
+    Args:
+        native_id: Of the thread.
+        since_s: How long ago the oldest one was started, in seconds.
+
+    Returns:
+        Nothing where the kernel does not list them (macOS).
+    """
+    try:
+        with open(f"/proc/self/task/{native_id}/children", "rb") as file:  # noqa: PTH123
+            pids = [int(pid) for pid in file.read().split()]
+    except OSError:
+        return []
+    oldest = (time.clock_gettime(time.CLOCK_BOOTTIME) - since_s) * os.sysconf("SC_CLK_TCK") - 1
+    found = [process for pid in pids if (process := _process(pid)) is not None]
+    return [process.pid for process in found if process.start_time >= oldest and not process.zombie]
+
+
 def group_members(group: int) -> list[int]:
     """Return the pids of all running processes of a process group."""
     return [item.pid for item in _all_processes() if item.group == group and not item.zombie]

@@ -44,6 +44,7 @@ class Saboteur:
     Attributes:
         done: How many faults of each kind have hit something.
         kills: Every worker process killed, by whatever kind.
+        store_kills_ms: When the store was killed, milliseconds since 1970.
     """
 
     def __init__(self, arena: Arena, say: Callable[[str], None]) -> None:
@@ -52,6 +53,7 @@ class Saboteur:
         self._undo: list[tuple[float, int, int, int | None]] = []
         self.done: Counter[str] = Counter()
         self.kills: list[Kill] = []
+        self.store_kills_ms: list[float] = []
 
     def carry_out(self, fault: Fault) -> bool:
         """Do it.
@@ -89,6 +91,8 @@ class Saboteur:
             return None if pid is None else self._pause(pid, fault.lasts_s)
         if pid is None or not signal_process(pid, signal.SIGKILL):
             return None
+        if fault.kind == "store-kill":
+            self.store_kills_ms.append(time.time() * 1000)
         if fault.kind == "supervisor-kill":
             self._arena.up()
         return f"pid {pid}"

@@ -75,6 +75,11 @@ def _jobs(report: Report) -> list[tuple[str, str, str]]:
         ("failed", f"{verdict.by_status['failed']}", ""),
         ("lost", f"{len(verdict.lost)}", "accepted, but unknown or never ended"),
         ("committed twice", f"{len(verdict.committed_twice)}", "two ends in the receipt or in the events"),
+        (
+            "ends that the store forgot",
+            f"{len(verdict.forgotten)}",
+            "killed within 2.5 s, before it had written them: run again; store_fsync = always keeps them",
+        ),
         ("run twice", f"{len(verdict.run_twice)}", f"starts after the first: {again}" if again else ""),
         ("unexplained starts", f"{len(verdict.unexplained)}", "more than the store had given out"),
         ("completed without having run", f"{len(verdict.unfounded)}", "as the job itself noted it"),

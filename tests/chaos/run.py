@@ -136,7 +136,13 @@ class Run:
         strays = arena.children_of_jobs()
         orphans = [] if wait_ended(strays, _GONE_S) else [str(pid) for pid in arena.children_of_jobs()]
         accepted, refused = read_accepted(arena.files / "accepted")
-        judge = Judge(read_journal(arena.files / "journal"), witness.ends, saboteur.kills, pulse.outages)
+        judge = Judge(
+            read_journal(arena.files / "journal"),
+            witness.ends,
+            saboteur.kills,
+            pulse.outages,
+            saboteur.store_kills_ms if arena.plan.fsync == "everysec" else (),
+        )
         prefix = arena.loaded.settings.key_prefix
         parts = read_parts(arena.bridge.store, Keys(prefix))
         verdict = judge.judge([*accepted, *accepted_parts(parts)], arena.bridge.store, prefix)

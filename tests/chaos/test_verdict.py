@@ -193,3 +193,15 @@ CALLBACKS = [part("gathered", 0), part("gathered", 1)]
 def test_follow_ups_are_there_once(composition: Composition, parts: list[Part], faults: set[str]) -> None:
     """Each step, each callback of a group, each callback of a message; none before what it follows."""
     assert judge_follow_ups([composition], parts).faults.keys() == faults
+
+
+def test_an_end_that_a_killed_store_had_not_written_is_told_apart(bridge: Bridge) -> None:
+    """While its disk is busy, the store puts off writing for two seconds, and answers."""
+    job = submit(bridge)
+    run(bridge, job)
+    told = {job.job_id: ["10000-0", "20000-0"]}
+    for kill_ms, forgotten in ((10_500.0, [job.job_id]), (13_000.0, []), (9_999.0, [])):
+        checker = Judge(Journal(), told, (), (), [kill_ms])
+        verdict = checker.judge([job], bridge.store, bridge.loaded.settings.key_prefix)
+        assert verdict.forgotten == forgotten
+        assert bool(verdict.committed_twice) is not bool(forgotten)

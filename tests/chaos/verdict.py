@@ -25,6 +25,8 @@ _WAYS_BACK = {
     "handed back": "handed back",
     "it was due": "retried",
 }
+#: With ``appendfsync everysec`` the server puts off writing for so long while a sync to a busy disk lasts.
+WRITTEN_WITHIN_MS = 2_500
 _VARYING = re.compile(r"\b\S+-\d+-[0-9a-f]{4}\b|\b[a-z0-9]{20}\b|\d[\d.,:TZ-]*")  # worker, job, figure
 
 
@@ -72,6 +74,7 @@ class Verdict(Struct):
         by_status: Accepted jobs by their last state.
         lost: Accepted, and unknown to the store or not ended.
         committed_twice: Two ends in the receipt chain, or two events of an end.
+        forgotten: Ended, and run again since the store was killed before it had written that down.
         run_twice: Started more than once.
         rerun_after: How those came back into the queue, one for each start after a job's first.
         unexplained: Started more often than the store had given them out, or back in the queue for no reason.
@@ -91,6 +94,7 @@ class Verdict(Struct):
     by_status: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
     committed_twice: list[str] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
     run_twice: list[str] = field(default_factory=list)
     rerun_after: Counter[str] = field(default_factory=Counter)
     unexplained: list[str] = field(default_factory=list)
@@ -157,6 +161,7 @@ class Judge:
         ends: Job id -> events of its ends, see ``Witness``.
         kills: The worker processes that were killed.
         outages: When the store did not answer, in seconds since 1970.
+        store_kills_ms: When it was killed, in milliseconds since 1970.
     """
 
     def __init__(
@@ -165,7 +170,9 @@ class Judge:
         ends: Mapping[str, Sequence[str]],
         kills: Sequence[Kill],
         outages: Sequence[tuple[float, float]],
+        store_kills_ms: Sequence[float] = (),
     ) -> None:
+        self._store_kills_ms = store_kills_ms
         self._journal = journal
         self._ends = ends
         self._kills = {kill.worker_id: kill.at_ms for kill in kills}
@@ -201,8 +208,11 @@ class Judge:
         if status is None or State(status) not in FINAL:
             verdict.lost.append(job.job_id)
         ends = sum(line.status in FINAL for line in chain)
-        if ends > 1 or len(set(self._ends.get(job.job_id, ()))) > 1:
+        told = sorted(int(event.partition("-")[0]) for event in set(self._ends.get(job.job_id, ())))
+        if ends > 1 or (len(told) > 1 and not all(self._is_forgotten(at_ms) for at_ms in told[:-1])):
             verdict.committed_twice.append(job.job_id)
+        elif len(told) > 1:
+            verdict.forgotten.append(job.job_id)
         self._starts(job, chain)
         for line in chain:
             if line.status in {"failed", "retrying", "cancelled"}:
@@ -213,6 +223,10 @@ class Judge:
             by = next((line.worker for line in reversed(chain) if line.status == "completed"), "")
             if not self._journal.ends[job.job_id, by]:
                 verdict.unfounded.append(job.job_id)
+
+    def _is_forgotten(self, at_ms: int) -> bool:
+        """Return whether the store was killed before it had to write this down."""
+        return any(at_ms <= kill_ms <= at_ms + WRITTEN_WITHIN_MS for kill_ms in self._store_kills_ms)
 
     def _starts(self, job: Accepted, chain: Sequence[Line]) -> None:
         """Count how often a job has started, and see whether each time is accounted for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -50,3 +51,20 @@ def add(x: int, y: int) -> int:
 async def hello(name: str) -> str:
     """Be a coroutine."""
     return f"hello {name}"
+
+
+@dramatiq.actor(queue_name="media", max_retries=0)
+def encode(marks: str) -> int:
+    """Wait for a program that runs for minutes."""
+    with subprocess.Popen(["sleep", "300"]) as child:
+        Path(marks).write_text(f"{child.pid}\n")
+        return child.wait()
+
+
+@dramatiq.actor(queue_name="media", min_backoff=10)
+def stage(marks: str, number: int = 1) -> int:
+    """Note its number and process in a file, take a while as the second one, and return the next number."""
+    with Path(marks).open("a") as file:
+        file.write(f"{number} {os.getpid()}\n")
+    time.sleep(1.0 if number == 2 else 0.0)
+    return number + 1

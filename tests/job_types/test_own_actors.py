@@ -10,6 +10,7 @@ import pytest
 from ingress.core.control import cancel
 from ingress.core.lookup import find
 from middleware.job.records import JobRecord
+from ops.processes import pid_alive
 from tests.job_types.conftest import Pools
 from tests.support import eventually
 
@@ -79,6 +80,29 @@ def test_a_killed_worker_costs_no_job_and_a_cancelled_one_stops(pools: Pools, tm
             eventually(lambda: other.record().progress > 0, 10.0)
             assert cancel(pools.bridge, other.job_id, "no longer needed").outcome == "cancelling"
             assert ended(pools, other.job_id).status == "cancelled"
+
+
+def test_a_child_process_ends_with_its_job_and_with_its_worker(pools: Pools, tmp_path: Path) -> None:
+    """An actor that waits for a program in one call of the system is cancelled all the same."""
+    marks = tmp_path / "marks"
+
+    def child() -> int:
+        eventually(lambda: marks.exists() and marks.read_text().endswith("\n"), 10.0)
+        pid = int(marks.read_text())
+        marks.unlink()
+        return pid
+
+    sent = f"print(json.dumps(encode.send({str(marks)!r}).message_id))"
+    with pools.running() as worker:
+        job_id = pools.python(sent)
+        first = child()
+        assert cancel(pools.bridge, job_id, "no longer needed").outcome == "cancelling"
+        assert ended(pools, job_id).status == "cancelled"
+        assert not pid_alive(first)
+        job_id = pools.python(sent)
+        second = child()
+        worker.kill()
+        eventually(lambda: not pid_alive(second), 5.0)
 
 
 def test_a_pipeline_runs_each_step_once_though_its_worker_is_killed(pools: Pools, tmp_path: Path) -> None:
