@@ -127,7 +127,7 @@ def decide(loaded: LoadedSettings, payload: IngestFilePayload, source: Path) -> 
         return decided
     if not station.understand or payload.kind != "file":
         return default_decision()
-    earlier = _earlier_decision(loaded.workspace, payload.same_as)
+    earlier = _earlier_decision(loaded.workspace, payload.same_as) if payload.reuse else None
     if earlier is not None:
         return earlier
     try:

@@ -29,7 +29,8 @@ class IngestFilePayload(Payload, frozen=True, kw_only=True):
         media_type: Media type, from its content and name.
         kind: What it is.
         link: Target of a link.
-        same_as: Id of an earlier job of the same content, whose decision may be used.
+        same_as: Id of an earlier job of the same content.
+        reuse: Whether a decision of a model in that job may be used.
         left: Entries of its folder that stay in IN1N.3OX, with the reason.
     """
 
@@ -43,6 +44,7 @@ class IngestFilePayload(Payload, frozen=True, kw_only=True):
     kind: Literal["file", "link", "folder"] = "file"
     link: str = ""
     same_as: str = ""
+    reuse: bool = False
     left: list[str] = field(default_factory=list)
 
 

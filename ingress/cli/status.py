@@ -133,7 +133,8 @@ def _health(daemon: dict[str, Any]) -> str:
 def _left_line(folder: dict[str, Any]) -> str:
     names = folder["names"][:_LEFT_MAX]
     more = "" if folder["left"] <= len(names) else f" and {folder['left'] - len(names)} more"
-    return one_line(f"not ingested: {folder['left']}: {', '.join(names)}{more}")
+    entries = "entry is" if folder["left"] == 1 else "entries are"
+    return one_line(f"{folder['left']} {entries} not ingested: {', '.join(names)}{more}")
 
 
 def _carried(types: list[str]) -> str:

@@ -147,8 +147,20 @@ class ReadClaim(NamedTuple):
     note: str | None
 
 
+class Earlier(NamedTuple):
+    """An earlier job of the same content.
+
+    Attributes:
+        job_id: Its id; empty if there is none.
+        reuse: Whether a decision of a model about it may be used, by ``[station] same_content``.
+    """
+
+    job_id: str = ""
+    reuse: bool = False
+
+
 class ContentIndex:
-    """Finds the first job of the same content, as ``[station] same_content`` says what is the same.
+    """Finds the first job of the same content.
 
     Args:
         reader: The store.
@@ -165,50 +177,46 @@ class ContentIndex:
         Raises:
             InvalidJob: A value does not match the job type.
         """
-        return [
-            make_ingest_job(file, same_as) for file, same_as in zip(files, self.earlier(files), strict=True)
-        ]
+        return [make_ingest_job(file, first) for file, first in zip(files, self.earlier(files), strict=True)]
 
-    def earlier(self, files: Sequence[ReadClaim]) -> list[str]:
-        """Return the id of the first job of the same content for each file, in order; empty if there is none.
+    def earlier(self, files: Sequence[ReadClaim]) -> list[Earlier]:
+        """Return the first job of the same content for each file, in order.
 
         Without the store there is none.
         """
-        if self._settings.station.same_content == "again":
-            return [""] * len(files)
-        ttl_s = self._settings.idempotency_ttl_s
         wanted = [file for file in files if file.content.kind == "file"]
-        commands = [
-            ("SET", self._reader.keys.content(self._key(file)), file.claim.job_id, "NX", "GET", "EX", ttl_s)
-            for file in wanted
-        ]
         try:
-            replies = self._reader.read(commands) if commands else []
+            replies = self._reader.read([self._command(file) for file in wanted]) if wanted else []
         except (StoreError, StoreUnreachable):
             replies = [None] * len(wanted)
-        first = {
-            file.claim.job_id: "" if reply is None else reply.decode()
-            for file, reply in zip(wanted, replies, strict=True)
-        }
-        # A claim that is submitted again finds itself.
-        return [
-            "" if first.get(file.claim.job_id, "") == file.claim.job_id else first.get(file.claim.job_id, "")
-            for file in files
-        ]
+        first: dict[str, Earlier] = {}
+        for file, reply in zip(wanted, replies, strict=True):
+            job_id, _, mark = ("" if reply is None else reply.decode()).partition(" ")
+            # A claim that is submitted again finds itself.
+            if job_id and job_id != file.claim.job_id:
+                first[file.claim.job_id] = Earlier(job_id, mark != "" and mark == self._mark(file))
+        return [first.get(file.claim.job_id, Earlier()) for file in files]
 
-    def _key(self, file: ReadClaim) -> str:
-        parts = [file.content.sha256, "" if file.note is None else file.note]
-        if self._settings.station.same_content == "by_name":
-            parts.append(f"{file.claim.folder}/{file.claim.name}")
-        return _sha256("\0".join(parts).encode(errors="replace"))
+    def _command(self, file: ReadClaim) -> tuple[str | int, ...]:
+        key = self._reader.keys.content(file.content.sha256)
+        value = f"{file.claim.job_id} {self._mark(file)}"
+        return ("SET", key, value, "NX", "GET", "EX", self._settings.idempotency_ttl_s)
+
+    def _mark(self, file: ReadClaim) -> str:
+        """Return a short hash of what must be equal for a decision to be used; empty if it never is."""
+        same = self._settings.station.same_content
+        if same == "again":
+            return ""
+        path = f"{file.claim.folder}/{file.claim.name}" if same == "by_name" else ""
+        return _sha256(f"{file.note}\0{path}".encode(errors="replace"))[:16]
 
 
-def make_ingest_job(file: ReadClaim, same_as: str) -> Job:
+def make_ingest_job(file: ReadClaim, earlier: Earlier) -> Job:
     """Return the job of a claim.
 
     Args:
         file: The claim and its content.
-        same_as: Id of an earlier job of the same content, or empty.
+        earlier: An earlier job of the same content.
 
     Raises:
         InvalidJob: A value does not match the job type.
@@ -226,7 +234,8 @@ def make_ingest_job(file: ReadClaim, same_as: str) -> Job:
             "media_type": content.media_type,
             "kind": content.kind,
             "link": content.link,
-            "same_as": same_as,
+            "same_as": earlier.job_id,
+            "reuse": earlier.reuse,
             "left": list(claim.left),
         },
         job_id=claim.job_id,

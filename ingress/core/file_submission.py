@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from ingress.core.drop_folder import check_note, utf8_name, visible_name
 from ingress.core.file_claims import Claim, claim_received, remove_claim
-from ingress.core.file_jobs import ContentIndex, FileContent, ReadClaim, login_name, make_ingest_job
+from ingress.core.file_jobs import ContentIndex, Earlier, FileContent, ReadClaim, login_name, make_ingest_job
 from middleware.job.ids import new_job_id
 from middleware.job.records import Receipt
 from middleware.job.schema import Job
@@ -110,17 +110,17 @@ class FileSubmission:
         media_type = media_type_of(draft, name)
         claim = claim_received(self._loaded.workspace, draft, name, note, job_id=job_id)
         content = FileContent(sha256, size_bytes, media_type, login_name(os.geteuid()))
-        same_as, status, reason = "", CLAIMED, ""
+        earlier, status, reason = Earlier(), CLAIMED, ""
         try:
             read = ReadClaim(claim, content, note or None)
-            (same_as,) = self._index.earlier([read])
-            status = self._accept(make_ingest_job(read, same_as)).status
+            (earlier,) = self._index.earlier([read])
+            status = self._accept(make_ingest_job(read, earlier)).status
         except (InvalidJob, PolicyDenied) as error:
             remove_claim(claim_folder(self._loaded.workspace, claim.job_id))
             status, reason = REFUSED, str(error)
         except (QueueFull, SpoolFull, StoreError, StoreUnreachable) as error:
             reason = str(error)
-        return _answer(claim, content, status, same_as, reason)
+        return _answer(claim, content, status, earlier.job_id, reason)
 
     def drop(self, source: Path, *, note: str | None = None) -> FileAnswer:
         """Copy a file of this host and submit the copy.

@@ -24,6 +24,10 @@ from ops.logs import get_logger
 log = get_logger(__name__)
 
 
+RETRY_REMEDY = "To try again, move the file back into the drop folder."
+_INSTEAD = "Drop the file with the content itself."
+
+
 class _Failure(NamedTuple):
     """A file that could not be claimed.
 
@@ -70,7 +74,7 @@ class Claimer:
         try:
             problem = _problem(file)
             if problem:
-                self._refuse(file, f"{utf8_name(file.name)!r} {problem}.")
+                self._refuse(file, f"{utf8_name(file.name)!r} {problem}.", _INSTEAD)
                 return None
             if file.is_file:
                 parts = (file,) if file.note is None else (file, file.note)
@@ -111,10 +115,10 @@ class Claimer:
         """Number of files that cannot be claimed now."""
         return len(self._failed)
 
-    def _refuse(self, file: DroppedFile, reason: str) -> None:
+    def _refuse(self, file: DroppedFile, reason: str, remedy: str = RETRY_REMEDY) -> None:
         claim = self._claims.claim(file)
         if claim is not None:
-            refuse(self._claims, claim.job_id, reason)
+            refuse(self._claims, claim.job_id, reason, remedy)
 
     def _retry_later(self, file: DroppedFile, error: OSError) -> None:
         path, signature = file.path, file.signature
@@ -153,15 +157,16 @@ def _problem(file: DroppedFile) -> str:
     return f"is a symbolic link, and {problem}; it is not followed" if problem else ""
 
 
-def refuse(claims: Claims, job_id: str, reason: str) -> None:
+def refuse(claims: Claims, job_id: str, reason: str, remedy: str = RETRY_REMEDY) -> None:
     """Move a claimed file that cannot become a job to ``failed/``, with the reason.
 
     Args:
         claims: Folder of the claimed files.
         job_id: Job id of the claim.
         reason: One or two sentences.
+        remedy: What to do about it, one sentence.
     """
-    text = f"{reason}\nTo try again, move the file back into the drop folder.\n"
+    text = f"{reason}\n{remedy}\n"
     try:
         place = claims.fail(job_id, text)
     except OSError as error:

@@ -13,6 +13,7 @@ import pytest
 from actors.context import set_settings
 from actors.ingest.decision import ACTIONS
 from actors.ingest.undo import undo
+from middleware.job.ids import new_job_id
 from ops.errors import JobFailed, JobNotFound, JobRefused, WrongState
 from ops.settings.load import LoadedSettings, load_settings
 from ops.workspace import Workspace
@@ -55,6 +56,8 @@ def claimed(workspace: Workspace, content: bytes = CONTENT, **fields: Any) -> di
     payload = {"name": "plan.txt", "folder": "in", "note": NOTE, "media_type": "text/plain", **fields}
     place = workspace.inbox / ".claimed" / JOB_ID / payload["folder"] / payload["name"]
     place.parent.mkdir(parents=True, exist_ok=True)
+    # A link of an earlier claim must not be written through.
+    place.unlink(missing_ok=True)
     place.write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     return {"path": str(place), "sha256": digest, "size_bytes": len(content), **payload}
@@ -361,3 +364,103 @@ def test_a_second_file_joins_a_project(configure: Configure) -> None:
         "more.txt",
         "plan.txt",
     ]
+
+
+def linked(workspace: Workspace, target: str, **fields: Any) -> dict[str, Any]:
+    """Create a link as the station claims it, and return the payload of its job."""
+    payload = claimed(workspace, note=None, **fields)
+    place = Path(payload["path"])
+    place.unlink()
+    place.symlink_to(target)
+    size_bytes = len(target.encode())
+    digest = hashlib.sha256(target.encode()).hexdigest()
+    return {**payload, "kind": "link", "link": target, "sha256": digest, "size_bytes": size_bytes}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_link_is_kept_only_where_the_tree_is(action: str, configure: Configure) -> None:
+    """EDIT keeps it as it is, undo takes it back; any other action refuses it."""
+    workspace = configure(rule(action)).workspace
+    payload = linked(workspace, "sub/../other" if action == "MOVE" else "other")
+    if action != "EDIT":
+        with pytest.raises(JobRefused, match="cannot be kept"):
+            ingest(payload)
+        assert [name for name in tree(workspace) if "plan" in name] == []
+        return
+    for _ in range(2):
+        result = ingest(payload)
+        assert (result.path, result.made[-1]) == ("WORKDESK/in/plan.txt", "WORKDESK/in/plan.txt")
+        assert os.readlink(workspace.home / result.path) == "other"  # noqa: PTH115 (the text as it is)
+    done = undo(workspace, JOB_ID)
+    assert done.file == str(workspace.inbox / "undone" / JOB_ID / "plan.txt")
+    assert Path(done.file).is_symlink()
+    assert not (workspace.workdesk / "in").exists()
+
+
+@pytest.mark.parametrize("target", ["/nonexistent/x", "../outside", "../../x", "a/../../x"])
+def test_a_link_that_leads_out_is_refused_by_the_worker_too(target: str, configure: Configure) -> None:
+    """A job may come from any interface, so the station's check does not count."""
+    workspace = configure().workspace
+    with pytest.raises(JobRefused, match="cannot be kept"):
+        ingest(linked(workspace, target))
+    with pytest.raises(JobRefused, match="has changed since it was claimed"):
+        ingest({**linked(workspace, "other"), "link": "harmless"})
+    assert not (workspace.workdesk / "in").exists()
+
+
+def test_a_link_does_not_replace_anything(configure: Configure) -> None:
+    """A file or another link of its name stays; the job's id becomes part of the name."""
+    workspace = configure().workspace
+    payload = linked(workspace, "other")
+    (workspace.workdesk / "in").mkdir()
+    (workspace.workdesk / "in" / "plan.txt").symlink_to("mine")
+    assert ingest(payload).path == f"WORKDESK/in/plan~{JOB_ID}.txt"
+    assert os.readlink(workspace.workdesk / "in" / "plan.txt") == "mine"  # noqa: PTH115 (the text as it is)
+
+
+#: Where each action puts the empty folder ``plan`` that was dropped in ``in/``.
+FOLDERS = {
+    "EDIT": "WORKDESK/in/plan",
+    "MOVE": "there/plan",
+    "PROJECT": "PROJECTS/there/support/plan",
+    "CODEX": "WORKDESK/in/plan",
+    "GROUP": "GROUPS/there/plan",
+    "ARCHIVE": f"there/{DAY}/plan",
+    "REFERENCE": "there/plan",
+}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_an_empty_folder_is_created(action: str, configure: Configure) -> None:
+    """Only folders are created, and undo removes them; one that exists stays."""
+    workspace = configure(rule(action)).workspace
+    payload = claimed(workspace, note=None, name="plan")
+    Path(payload["path"]).unlink()
+    Path(payload["path"]).mkdir()
+    payload |= {"kind": "folder", "sha256": hashlib.sha256(b"").hexdigest(), "size_bytes": 0}
+    for _ in range(2):
+        assert ingest(payload).path == FOLDERS[action]
+    assert [name for name in tree(workspace) if not name.endswith("/")] == []
+    undo(workspace, JOB_ID)
+    assert not (workspace.home / FOLDERS[action]).exists()
+    (workspace.home / FOLDERS[action]).mkdir(parents=True)
+    result = JobRun("ingest.file", payload, job_id=new_job_id()).run()
+    assert (result.path, FOLDERS[action] in result.made) == (FOLDERS[action], False)
+    (Path(payload["path"]) / "late").write_text("x")
+    with pytest.raises(JobRefused, match="has changed since it was claimed"):
+        JobRun("ingest.file", payload, job_id=new_job_id()).run()
+
+
+@pytest.mark.parametrize("name", ["a\\b.txt", "~tilde", "-rf", "a..b", "{file}"])
+def test_a_name_is_not_a_path(name: str, configure: Configure) -> None:
+    """F2: characters that mean something on other systems are kept, in names and in folders."""
+    workspace = configure().workspace
+    result = ingest(claimed(workspace, name=name, folder=f"in/{name}"))
+    assert result.path == f"WORKDESK/in/{name}/{name}"
+    assert (workspace.home / result.path).read_bytes() == CONTENT
+
+
+def test_archive_adds_year_and_month_to_the_folder_of_the_rule(configure: Configure) -> None:
+    """F7: as docs/how-to/drop-folder.md says."""
+    workspace = configure('[[station.rules]]\nmatch = "*"\naction = "ARCHIVE"\nto = "Finance"\n').workspace
+    assert ingest(claimed(workspace)).path == f"Finance/{DAY}/plan.txt"

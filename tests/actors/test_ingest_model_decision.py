@@ -17,6 +17,7 @@ import pytest
 from actors.ingest.text_extraction import text_of
 from actors.job_types.ingest_file import IngestFilePayload
 from middleware.context import set_current_job
+from middleware.job.ids import new_job_id
 from ops.filetype import media_type_of
 from ops.workspace import Workspace
 from tests.actors.conftest import Configure
@@ -117,6 +118,8 @@ def claimed(workspace: Workspace, name: str, content: bytes, note: str | None = 
     workspace.create()
     place = workspace.inbox / ".claimed" / JOB_ID / name
     place.parent.mkdir(parents=True, exist_ok=True)
+    # A link of an earlier claim must not be written through.
+    place.unlink(missing_ok=True)
     place.write_bytes(content)
     return {
         "path": str(place),
@@ -342,3 +345,28 @@ def test_text_is_cut_at_its_limit(configure: Configure) -> None:
     assert (found.text, found.truncated) == ("ü" * 128, True)
     short = extract(workspace, "b.txt", b"short")
     assert (short.text, short.truncated) == ("short", False)
+
+
+def test_a_decision_about_the_same_content_is_used_if_the_job_may(
+    configure: Configure, openai: FakeOpenAI
+) -> None:
+    """The model is asked once; each file gets its place, and the result says whose decision it was."""
+    workspace = configure().workspace
+    openai.plan(answers(verdict("REFERENCE", "Letters")), answers(verdict("MOVE", "Other")))
+    run(claimed(workspace, "alice.txt", b"the same letter"))
+    second_id, third_id = new_job_id(), new_job_id()
+    payload = claimed(workspace, "bob.txt", b"the same letter")
+    reused = JobRun("ingest.file", {**payload, "same_as": JOB_ID, "reuse": True}, job_id=second_id).run()
+    assert (reused.path, reused.same_as) == ("Letters/bob.txt", JOB_ID)
+    assert reused.remarks == [f"The content is that of job {JOB_ID}, whose decision was used."]
+    assert len(openai.requests) == 1
+    payload = claimed(workspace, "carol.txt", b"the same letter", note="for another folder")
+    asked = JobRun("ingest.file", {**payload, "same_as": JOB_ID}, job_id=third_id).run()
+    assert (asked.path, asked.same_as, asked.remarks) == ("Other/carol.txt", JOB_ID, [])
+    for unknown in ("../../3ox.toml", new_job_id(), ""):
+        openai.plan(answers(verdict("REFERENCE", f"Letters {len(unknown)}")))
+        fields = {**payload, "same_as": unknown, "reuse": True}
+        again = JobRun("ingest.file", fields, job_id=new_job_id()).run()
+        assert again.by.startswith("openai/")
+        assert again.remarks == []
+    assert len(openai.requests) == 5

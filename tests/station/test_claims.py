@@ -136,7 +136,7 @@ def _try_unreadable(home: Path) -> None:
         ("tree/sub", "..", ""),
         ("tree/sub/deep", "../../other/./file", ""),
         ("tree", ".", ""),
-        ("", "/etc/hostname", "an absolute path"),
+        ("", "/nonexistent/x", "an absolute path"),
         ("", "../3ox.toml", "outside what was dropped"),
         ("", "../.3ox", "outside what was dropped"),
         ("", ".", "outside what was dropped"),
