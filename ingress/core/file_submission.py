@@ -22,6 +22,7 @@ from ops.drop_folder_layout import claim_folder
 from ops.errors import (
     BridgeError,
     InvalidJob,
+    JobFailed,
     PolicyDenied,
     QueueFull,
     SpoolFull,
@@ -143,7 +144,9 @@ class FileSubmission:
         try:
             with os.fdopen(source_fd, "rb", buffering=0) as file, draft.open("xb", buffering=0) as copy:
                 before = os.fstat(file.fileno())
-                require_free_space(draft.parent, before.st_size)
+                require_free_space(
+                    draft.parent, before.st_size + self._loaded.settings.station.free_min_bytes
+                )
                 digest = hashlib.sha256()
                 while piece := file.read(_CHUNK_BYTES):
                     digest.update(piece)
@@ -152,6 +155,8 @@ class FileSubmission:
                 _require_unchanged(source, before, after)
                 os.fsync(copy.fileno())
             return self.submit(draft, name, note, sha256=digest.hexdigest(), size_bytes=after.st_size)
+        except JobFailed as error:
+            raise BridgeError(error.message, remedy="Nothing was dropped; drop it again then.") from error
         except OSError as error:
             raise BridgeError(
                 f"{str(source)!r} cannot be dropped: {error.strerror}.",

@@ -157,13 +157,21 @@ class MultipartReceiver:
             raise _malformed("the note is not UTF-8") from error
         if len(note) > _NOTE_MAX:
             raise _note_too_long()
-        uploaded = [self._submit(draft, sent_name, note) for draft, sent_name in self._drafts]
+        uploaded: list[UploadedFile] = []
+        for draft, sent_name in self._drafts:
+            name = received_name(sent_name, "upload")
+            try:
+                uploaded.append(self._submit(draft, name, note))
+            except OSError as error:
+                if all(file.status == REFUSED for file in uploaded):
+                    raise
+                # The jobs of the others are submitted, so the answer has to name them.
+                uploaded.append(_not_stored(draft, name, error))
         if all(file.status == REFUSED for file in uploaded):
             raise ApiProblem(403, "denied", uploaded[0].reason)
         return Upload(files=uploaded)
 
-    def _submit(self, draft: UploadDraft, sent_name: str, note: str) -> UploadedFile:
-        name = received_name(sent_name, "upload")
+    def _submit(self, draft: UploadDraft, name: str, note: str) -> UploadedFile:
         answer = self._submission.submit(
             draft.path, name, note, sha256=draft.sha256, size_bytes=draft.size_bytes
         )
@@ -171,7 +179,7 @@ class MultipartReceiver:
             name=answer.name,
             size_bytes=answer.size_bytes,
             sha256=answer.sha256,
-            job_id=answer.job_id,
+            job_id=None if answer.status == REFUSED else answer.job_id,
             status=answer.status,
             same_content=answer.same_content,
             reason=answer.reason,
@@ -181,6 +189,18 @@ class MultipartReceiver:
         """Remove the files that have not been submitted."""
         for draft, _ in self._drafts:
             draft.discard()
+
+
+def _not_stored(draft: UploadDraft, name: str, error: OSError) -> UploadedFile:
+    return UploadedFile(
+        name=name,
+        size_bytes=draft.size_bytes,
+        sha256=draft.sha256,
+        job_id=None,
+        status=REFUSED,
+        same_content=None,
+        reason=f"The file cannot be stored: {error.strerror}.",
+    )
 
 
 def too_large(limit_bytes: int) -> ApiProblem:

@@ -163,7 +163,7 @@ class UploadedFile(Struct, frozen=True, kw_only=True):
         name: Name of the file; differs from the name sent if that was not usable.
         size_bytes: Size of the content.
         sha256: Hash of the content.
-        job_id: Id of its `ingest.file` job.
+        job_id: Id of its `ingest.file` job; null if it is refused.
         status: State of the job; `spooled` while the store is unavailable; `claimed` if the station submits
             it later; `refused` if it is not accepted and the file is not stored.
         same_content: Id of an earlier job of the same content; null if there is none.
@@ -173,7 +173,7 @@ class UploadedFile(Struct, frozen=True, kw_only=True):
     name: str
     size_bytes: int
     sha256: str
-    job_id: str
+    job_id: str | None
     status: str
     same_content: str | None
     reason: str

@@ -100,19 +100,29 @@ def test_two_stations_share_a_folder(own: Bridge, own_environ: dict[str, str]) -
             assert settled(first, 300) == once_each(300)
 
 
-def test_a_claim_without_a_job_is_taken_up(own: Bridge, own_environ: dict[str, str]) -> None:
-    """The station died between claim and job: the next one submits it, with note and folder."""
+def test_claims_without_a_job_are_taken_up(own: Bridge, own_environ: dict[str, str]) -> None:
+    """The station died between claim and job: the next one submits it, with note and folder.
+
+    The second has the content of the first: version 0.1 made no job for it, and its claims are adopted.
+    """
     workspace = own.loaded.workspace
     workspace.create()
-    (workspace.inbox / "sub").mkdir()
-    (workspace.inbox / "sub" / "0.txt").write_text("file 0")
-    (workspace.inbox / "sub" / "0.txt.note.txt").write_text("about")
-    (item,) = Scanner(workspace.inbox, DEFAULTS).scan().files
-    claim = Claims(workspace).claim(item)
-    assert claim is not None
+    claims = Claims(workspace)
+    ids = []
+    for name in ("0.txt", "copy.txt"):
+        (workspace.inbox / "sub").mkdir(exist_ok=True)
+        (workspace.inbox / "sub" / name).write_text("file 0")
+        (workspace.inbox / "sub" / f"{name}.note.txt").write_text("about")
+        (item,) = Scanner(workspace.inbox, DEFAULTS).scan().files
+        claim = claims.claim(item)
+        assert claim is not None
+        ids.append(claim.job_id)
     with running_worker(own, own_environ), RunningStation(own, own_environ) as running:
-        job = running.ended("0.txt")
-    assert (job.job_id, job.payload["folder"], job.payload["note"]) == (claim.job_id, "sub", "about")
+        jobs = [running.ended(name) for name in ("0.txt", "copy.txt")]
+    assert [(job.job_id, job.payload["folder"], job.payload["note"]) for job in jobs] == [
+        (job_id, "sub", "about") for job_id in ids
+    ]
+    assert jobs[1].payload["same_as"] == ids[0]
 
 
 def test_an_end_that_nobody_saw_is_tidied_up(own: Bridge, own_environ: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ Exits 1 if an entry is not accounted for.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -16,6 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 from ingress.dispatch import Bridge
+from ops.processes import descendants
 from ops.settings.load import load_settings
 from tests.station.dropped_tree import Account, account_for, build_tree
 from tests.station.running import RunningStation
@@ -60,7 +62,10 @@ def run(bridge: Bridge, environ: dict[str, str], options: argparse.Namespace) ->
     entries = build_tree(source, files=options.files, folders=options.folders)
     ingested = sum(entry.fate == "ingested" for entry in entries)
     _say(f"{len(entries)} entries in {options.folders} folders, {ingested} of which become jobs")
-    with running_worker(bridge, environ, threads=options.threads), RunningStation(bridge, environ) as station:
+    with (
+        running_worker(bridge, environ, threads=options.threads) as worker,
+        RunningStation(bridge, environ) as station,
+    ):
         began_s = time.monotonic()
         source.rename(workspace.inbox / _TREE)
         eventually(lambda: len(station.claims()) > 0, _LIMIT_S, every_s=0.05)
@@ -70,6 +75,11 @@ def run(bridge: Bridge, environ: dict[str, str], options: argparse.Namespace) ->
         _say(f"all jobs completed after {took_s:.1f} s, {ingested / took_s:.0f} a second")
         eventually(lambda: not station.claims(), _LIMIT_S, every_s=0.2)
         _say(f"all claims removed after {time.monotonic() - began_s:.1f} s")
+        assert station.process is not None
+        for name, pid in (("station", station.process.pid), ("worker", worker.process.pid)):
+            pids = [pid, *descendants(pid)]
+            cpu_s, memory_mb = sum(map(_cpu_s, pids)), sum(map(_peak_mb, pids))
+            _say(f"{name}: {cpu_s:.1f} s of CPU time, {memory_mb:.0f} MB of memory")
         account = account_for(bridge, _TREE, entries)
     return report(account, Counter(entry.what for entry in entries))
 
@@ -85,6 +95,16 @@ def report(account: Account, dropped: Counter[str]) -> int:
     for problem in account.problems[:20]:
         _say(f"  {problem}")
     return 1 if account.problems or accounted != dropped.total() else 0
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _peak_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1000
 
 
 def _say(text: str) -> None:
