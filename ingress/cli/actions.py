@@ -24,6 +24,7 @@ from ingress.core.lookup import JobHandle, find
 from ingress.core.run_and_follow import CANCEL_WAIT_S, exit_code_of
 from ingress.core.terminal import emit_json, login_name, note, print_table, utf8
 from ingress.core.text import one_line, since
+from ingress.core.waiting import follow_with_notes
 from middleware.job.records import JobRecord, Receipt
 from ops.errors import JobNotFound, UsageProblem, WaitTimeout
 
@@ -52,7 +53,7 @@ def wait(*, ids: tuple[str, ...], timeout: float | None, as_json: bool) -> int:
         job = find(current_bridge(), part)
         note_if_spooled(job)
         left_s = None if ends_at_s is None else max(0.0, ends_at_s - time.monotonic())
-        record = job.wait(timeout_s=left_s)
+        *_, record = follow_with_notes(current_bridge(), job, timeout_s=left_s)
         records.append(record)
         if not as_json:
             click.echo(_end_of(record))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from ingress.cli.shared import ValueType
 from ingress.cli.submit_options import FORMS, Form, Option
 from ingress.core.run_and_follow import Mode, run_and_follow
 from middleware.job.schema import Job
+from ops.errors import UsageProblem
 
 _HELP = {
     "ask": """Ask a language model; its answer is streamed.
@@ -77,6 +79,28 @@ def _click_option(option: Option) -> click.Option:
     )
 
 
+class _ShellCommand(click.Command):
+    """``3ox sh``, which knows what its users write in other shells."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line.
+
+        Raises:
+            UsageProblem: It is that of a shell: ``-c`` and a command line.
+        """
+        words = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name != "-c":
+                raise
+            line = words[words.index("-c") + 1 :] if "-c" in words else []
+            raise UsageProblem(
+                "'3ox sh' has no option -c: it starts a program, and no shell interprets the command.",
+                remedy=f"Write 3ox sh -- sh -c {shlex.quote(line[0] if line else '...')}.",
+            ) from error
+
+
 def _command(name: str, form: Form) -> click.Command:
     leading = "TYPE" if name == "submit" else None
     arguments = [click.Argument([form.leading], metavar=leading)] if form.leading else []
@@ -87,7 +111,7 @@ def _command(name: str, form: Form) -> click.Command:
         type=click.UNPROCESSED,
         metavar=_METAVARS.get(name),
     )
-    return click.Command(
+    return (_ShellCommand if name == "sh" else click.Command)(
         name,
         context_settings={"allow_interspersed_args": not form.stops_at_argument},
         params=[*arguments, words, *map(_click_option, form.options)],
