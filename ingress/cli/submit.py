@@ -33,9 +33,9 @@ _HELP = {
     not be passed on, the exit status is 1, and stderr says so.
 
     No shell interprets the command: for pipes and the like write 3ox sh -- sh -c '...'. It gets the
-    environment of the worker, see --env. Ctrl-C cancels the job. Its time is limited by --timeout only;
-    with --detach it is that of shell.cmd. Without a store the command runs in this process, and stderr says
-    so.
+    environment of the worker, see --env. Ctrl-C cancels the job. Only --timeout limits its time; with
+    --detach, the limit of shell.cmd applies. Without a store the command runs in this process, and stderr
+    says so.
     """,
     "submit": """Submit a job of any type; returns at once.
 

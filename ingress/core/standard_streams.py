@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import sys
@@ -42,17 +43,13 @@ class StandardStreams:
     def start(self) -> None:
         """Start the threads."""
         self._woken_fd, self._wake_fd = os.pipe()
-        for stream, standard in ((StreamId.OUT, sys.stdout), (StreamId.ERR, sys.stderr)):
-            fd = descriptor_of(standard)
-            if standard is not None:
-                with contextlib.suppress(OSError, ValueError):
-                    standard.flush()
-            if fd is None and self._writes_output:
-                self._link.close(stream)
-            else:
-                self._start(self._write, stream, fd if self._writes_output else None)
+        # Those that the process began with: one that was closed may have a substitute by now.
+        for stream, standard in ((StreamId.OUT, sys.__stdout__), (StreamId.ERR, sys.__stderr__)):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                standard.flush()  # type: ignore[union-attr]
+            self._start(self._write, stream, descriptor_of(standard))
         if self._reads_input:
-            self._start(self._read, StreamId.IN, descriptor_of(sys.stdin))
+            self._start(self._read, StreamId.IN, descriptor_of(sys.__stdin__))
 
     def _start(self, run: Callable[[StreamId, int | None], None], stream: StreamId, fd: int | None) -> None:
         thread = threading.Thread(target=run, args=(stream, fd), name=_NAMES[stream], daemon=True)
@@ -83,14 +80,14 @@ class StandardStreams:
             os.close(self._woken_fd)
 
     def _write(self, stream: StreamId, fd: int | None) -> None:
-        """Write the output; without a descriptor, drop it."""
+        """Write the output until it has ended or its reader has closed it."""
         link = self._link
         while link.wait(lambda: self._stopping or len(link.peek(stream)) > 0 or link.has_ended(stream)):
             data = link.peek(stream)
             if len(data) == 0:
                 return
             try:
-                written = len(data) if fd is None else _write_some(fd, data)
+                written = _write_some(fd, data) if self._writes_output else len(data)
             except OSError as error:
                 self.failures[_NAMES[stream]] = error
                 link.close(stream)
@@ -136,8 +133,14 @@ class StandardStreams:
         os.close(null)
 
 
-def _write_some(fd: int, data: memoryview) -> int:
-    """Write the beginning of data, also to a descriptor that does not block; return its size."""
+def _write_some(fd: int | None, data: memoryview) -> int:
+    """Write the beginning of data, also to a descriptor that does not block; return its size.
+
+    Raises:
+        OSError: It cannot be written, for instance because the stream was closed when this process started.
+    """
+    if fd is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     while True:
         try:
             return os.write(fd, data)

@@ -33,7 +33,7 @@ def descriptor_of(stream: IO[Any] | None) -> int | None:
 
 def has_input() -> bool:
     """Return whether stdin is a pipe, a file or a socket: not closed, no terminal and not /dev/null."""
-    fd = descriptor_of(sys.stdin)
+    fd = descriptor_of(sys.__stdin__)
     if fd is None or os.isatty(fd):
         return False
     status = os.fstat(fd)
@@ -51,7 +51,7 @@ def read_input(limit_bytes: int, what: str) -> bytes:
     Raises:
         UsageProblem: It is larger, or cannot be read.
     """
-    fd = descriptor_of(sys.stdin)
+    fd = descriptor_of(sys.__stdin__)
     if fd is None:
         raise UsageProblem(f"{what[:1].upper()}{what[1:]} cannot be read: stdin is closed.")
     _note_silence(fd)
