@@ -24,6 +24,7 @@ from opentelemetry.trace import (
 )
 
 from ops.environment import variable
+from ops.http.environment import export_for_requests
 from ops.trace_ids import parent_of, span_number, trace_number
 
 #: A collector that does not answer costs a batch of spans, and delays a stopping worker by _CLOSE_TIMEOUT_S.
@@ -73,6 +74,7 @@ class Spans:
         self._provider = TracerProvider(
             resource=Resource.create(about), id_generator=self._ids, shutdown_on_exit=False
         )
+        export_for_requests()
         exporter = OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_TIMEOUT_S)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("cmd-bridge")

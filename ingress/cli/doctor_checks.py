@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from ingress.cli.destination_checks import missing_variables, unsupported_notifications
 from ingress.cli.plugin_checks import check_plugins
 from ingress.cli.start_checks import START_CHECKS, START_FREE_MIN_BYTES
 from ingress.core.bridge import Bridge
@@ -74,6 +75,7 @@ def run_checks(environ: Mapping[str, str] | None = None) -> Iterator[Finding]:
     yield Finding("settings", "ok", str(source) if source.exists() else f"defaults; {source} does not exist")
     checks: tuple[Callable[[LoadedSettings], Iterator[Finding]], ...] = (
         _start,
+        _destinations,
         _log,
         _projects,
         _model,
@@ -113,6 +115,15 @@ def _start(loaded: LoadedSettings) -> Iterator[Finding]:
     if START_FREE_MIN_BYTES <= free_bytes < DISK_FREE_MIN_BYTES:
         found = f"{free_bytes / 1024**2:.0f} MiB free"
         yield Finding("disk space", "note", found, "Free some space: the store cannot write to a full disk.")
+
+
+def _destinations(loaded: LoadedSettings) -> Iterator[Finding]:
+    for label, name in missing_variables(loaded):
+        remedy = "Set it where the bridge runs; this environment may be another one."
+        yield Finding(f"{label} secret", "note", f"{name} is not set", remedy)
+    for label, position in unsupported_notifications(loaded):
+        remedy = "Correct it; the Apprise documentation lists all URL formats."
+        yield Finding(label, "bad", f"Apprise does not support URL {position}", remedy)
 
 
 def _log(loaded: LoadedSettings) -> Iterator[Finding]:

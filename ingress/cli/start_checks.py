@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from ingress.cli.destination_checks import check_webhooks
 from ingress.cli.programs import require_telegram
 from ingress.core.api_address import bind_api, bind_tcp
 from ingress.core.schedules import make_schedules
@@ -117,5 +118,6 @@ START_CHECKS: tuple[tuple[str, Callable[[LoadedSettings], str]], ...] = (
     ("schedules", check_schedules),
     ("network", check_network),
     ("telegram", check_telegram),
+    ("webhooks", check_webhooks),
     ("ports", check_ports),
 )

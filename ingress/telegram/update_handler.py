@@ -148,7 +148,8 @@ class UpdateHandler:
                 attachment=attachment,
             )
         if not text_of(message):
-            return _unsupported(update_id, message)
+            # A shared position, for instance, is edited again and again.
+            return None if received.edited else _unsupported(update_id, message)
         return self._handle_text(update_id, received, text_of(message))
 
     def _handle_text(self, update_id: int, received: Incoming, text: str) -> PendingReply | None:

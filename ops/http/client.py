@@ -1,7 +1,7 @@
 """The one client for outgoing HTTP: proxies and certificates of the environment, time-outs, bounded bodies.
 
-``async_client`` is for libraries that take an ``httpx.AsyncClient``; ``request`` sends one request. Import
-this module where it is used: importing httpx takes 130 ms.
+``EnvironmentTransport`` is for libraries that take one, such as python-telegram-bot; ``request`` sends one
+request. Import this module where it is used: importing httpx takes 130 ms.
 """
 
 from __future__ import annotations
@@ -101,25 +101,6 @@ class EnvironmentTransport(httpx.AsyncBaseTransport):
         transports, self._transports = list(self._transports.values()), {}
         for transport in transports:
             await transport.aclose()
-
-
-def async_client(
-    *, timeout_s: float = TIMEOUT_S, connections_max: int = _CONNECTIONS_MAX
-) -> httpx.AsyncClient:
-    """Return a client for libraries that take one; close it with ``aclose``.
-
-    Args:
-        timeout_s: Timeout of each step, in seconds.
-        connections_max: Maximum number of connections.
-
-    Raises:
-        SettingsError: A variable of the environment is not valid.
-    """
-    return httpx.AsyncClient(
-        transport=EnvironmentTransport(connections_max=connections_max),
-        timeout=timeout_s,
-        trust_env=False,
-    )
 
 
 def request(

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from ops.environment import expand_home, export, variable
-from ops.errors import SettingsError
+from ops.errors import InvalidUrl, SettingsError
 
 _SCHEMES = frozenset({"http", "https", "socks5", "socks5h"})
 #: What desktops write for SOCKS 5.
@@ -139,6 +139,26 @@ def http_environment(environ: Mapping[str, str] | None = None) -> HttpEnvironmen
 def shared_ssl_context(ca_file: str, ca_dir: str) -> ssl.SSLContext:
     """Return the context for these authorities, the same one each time; loading them takes 20 ms."""
     return HttpEnvironment(proxies={}, ca_file=ca_file, ca_dir=ca_dir).ssl_context()
+
+
+def require_url(url: str) -> None:
+    """Check the URL of a server without an HTTP library.
+
+    Raises:
+        InvalidUrl: It is not valid; the message does not quote it, since it may contain a secret.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if host is None or port == 0 or any(letter.isspace() for letter in url):
+        raise InvalidUrl(
+            "The URL is not valid: check host name and port; it must not have spaces.",
+            remedy="Write special characters of a user or password as %XX.",
+        )
+    if parts.scheme not in {"http", "https"}:
+        raise InvalidUrl("The URL must begin with http:// or https:// and a host name.")
 
 
 def export_for_requests() -> None:

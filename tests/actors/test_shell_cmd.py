@@ -15,6 +15,7 @@ import pytest
 
 from actors.process.child import CommandFailed
 from actors.process.output import NOTE_BYTES
+from ops.environment import NETWORK_VARIABLES
 from ops.errors import JobFailed, JobParked, JobRefused
 from ops.settings.load import LoadedSettings
 from tests.actors.conftest import Configure
@@ -112,6 +113,19 @@ def test_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen["BRIDGE_JOB_ID"] == run.job.job_id
     assert seen["BRIDGE_WORKER_ID"] == "test-worker-1"
     assert "OPENAI_API_KEY" not in seen
+
+
+def test_commands_reach_the_network_as_the_bridge_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proxies and certificates of the environment are passed on, in the spelling in which they are set."""
+    expected = {"HTTPS_PROXY": "http://p:3128", "no_proxy": "localhost,[::1]", "SSL_CERT_FILE": "/etc/ca.pem"}
+    for name in NETWORK_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in expected.items():
+        monkeypatch.setenv(name, value)
+    run = shell("env")
+    run.run()
+    found = dict(line.split("=", 1) for line in run.reporter.text("out").splitlines())
+    assert {name: found[name] for name in NETWORK_VARIABLES if name in found} == expected
 
 
 def test_marks_cannot_be_overridden_by_the_payload() -> None:

@@ -27,6 +27,8 @@ id = "beat"
 cron = "99 * * * *"
 job = { job_type = "heartbeat" }
 """
+WEBHOOK = '[[webhook]]\nname = "ci"\nurl = "{url}"\n'
+NOTIFY = '[[notify]]\nurls = ["nope://x", "env:NOT_SET_HERE"]\n'
 NOPE = """
 [[schedule]]
 id = "unknown"
@@ -65,6 +67,7 @@ def test_up_refuses_before_it_starts_anything(
     [
         (SCHEDULES, {}, r"cron of the schedule 'beat' .*99"),
         (NOPE, {}, r"Unknown job type 'shell.cdm' in \[types\]"),
+        (WEBHOOK.format(url="http://a:b/secret"), {}, r"\[\[webhook\]\] ci: The URL is not valid"),
         ("", {"HTTPS_PROXY": "gopher://x"}, "HTTPS_PROXY names a proxy with the unsupported protocol"),
         ("", {"SSL_CERT_FILE": "/nowhere"}, "SSL_CERT_FILE names '/nowhere', which cannot be read"),
         ("", {"BRIDGE_API_HOST": "192.0.2.1"}, "The REST API cannot listen on 192.0.2.1:0"),
@@ -86,11 +89,12 @@ def test_each_problem_is_named(
     with pytest.raises(BridgeError, match=complaint) as raised:
         require_startable(load_settings(workspace.home))
     assert raised.value.remedy
+    assert "secret" not in str(raised.value)
 
 
 def test_doctor_lists_all_of_them(workspace: Workspace, taken_port: int) -> None:
     """Ports, schedules, types and proxies in one run; it exits 1."""
-    workspace.settings_file.write_text(SCHEDULES + NOPE)
+    workspace.settings_file.write_text(SCHEDULES + NOPE + NOTIFY)
     environ = {
         "BRIDGE_HOME": str(workspace.home),
         "BRIDGE_API_PORT": str(taken_port),
@@ -99,8 +103,10 @@ def test_doctor_lists_all_of_them(workspace: Workspace, taken_port: int) -> None
     }
     ran = run_3ox("doctor", "--json", environ=clean_environ(environ))
     assert ran.returncode == 1
-    bad = {check["name"] for check in json.loads(ran.stdout)["checks"] if check["verdict"] == "bad"}
-    assert bad == {"schedules", "schedule unknown", "types", "network", "ports"}
+    checks = json.loads(ran.stdout)["checks"]
+    bad = {check["name"] for check in checks if check["verdict"] == "bad"}
+    assert bad == {"schedules", "schedule unknown", "types", "network", "ports", "notify 1"}
+    assert "NOT_SET_HERE is not set" in {check["found"] for check in checks}
     environ["BRIDGE_TELEGRAM_TOKEN"] = "1: x"
     ran = run_3ox("doctor", environ=clean_environ(environ))
     assert ran.returncode == 1

@@ -15,6 +15,7 @@ from actors.egress.retry_delay import RetryLater
 from ops.errors import JobFailed, JobRefused
 from tests.egress.conftest import JOB_ID, Configured, outcome
 from tests.egress.receiver import Receiver
+from tests.proxy import Proxy
 
 SECRET = b"of the receiver and the bridge"
 
@@ -100,6 +101,33 @@ def test_silence_and_absence_are_tried_again(configured: Configured, receiver: R
     with pytest.raises(JobFailed, match=r"127\.0\.0\.1 cannot be reached") as raised:
         webhook.deliver(outcome(), configured(settings_for("http://127.0.0.1:1")), "ci")
     assert "team" not in str(raised.value)
+
+
+def test_a_proxy_and_a_password_in_the_url(
+    configured: Configured, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request goes through HTTP_PROXY with Basic authentication; neither is in the result."""
+    with Proxy(receiver.port) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.place}")
+        monkeypatch.setenv("NO_PROXY", "localhost,[::1]")
+        loaded = configured(settings_for("http://user:p%40ss@hook.test"))
+        assert webhook.deliver(outcome(), loaded, "ci").place == "hook.test"
+        assert receiver.taken[0].headers["authorization"] == "Basic dXNlcjpwQHNz"
+        assert [taken.target for taken in proxy.taken] == ["hook.test"]
+        monkeypatch.setenv("HTTP_PROXY", "socks9://u:secret@p")
+        with pytest.raises(JobRefused, match="HTTP_PROXY names a proxy with the unsupported") as raised:
+            webhook.deliver(outcome(), loaded, "ci")
+        assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("when", ["Fri, 31 Dec 2100 23:59:59 GMT", "999999"])
+def test_a_receiver_names_a_distant_time(configured: Configured, receiver: Receiver, when: str) -> None:
+    """Retry-After may be a date; at most an hour is waited."""
+    receiver.status = 503
+    receiver.headers["Retry-After"] = when
+    with pytest.raises(RetryLater) as raised:
+        webhook.deliver(outcome(), configured(settings_for(receiver.url)), "ci")
+    assert raised.value.delay == 3_600_000
 
 
 def test_what_is_not_configured_is_refused(

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 
 from ops.environment import NETWORK_VARIABLES
 from ops.errors import InvalidUrl, RequestFailed, SettingsError
-from ops.http.client import async_client, request
+from ops.http.client import EnvironmentTransport, request
 from ops.http.environment import export_for_requests, http_environment
 from tests.egress.receiver import Receiver
 from tests.proxy import Proxy
@@ -60,10 +61,8 @@ def receiver() -> Iterator[Receiver]:
 def test_no_proxy(no_proxy: str, direct: list[str], proxied: list[str]) -> None:
     """Names with subdomains, addresses with and without brackets, networks, ports; no entry is an error."""
     found = http_environment({"ALL_PROXY": "p.org:3128", "NO_PROXY": no_proxy})
-    from httpx import URL
-
     for text, expected in [*((url, None) for url in direct), *((url, "p.org:3128") for url in proxied)]:
-        url = URL(text)
+        url = httpx.URL(text)
         proxy = found.proxy_for(url.scheme, url.host, url.port)
         assert (None if proxy is None else proxy.place) == expected, text
 
@@ -262,12 +261,12 @@ def test_an_unknown_host_is_named() -> None:
 
 
 async def _ask_twice(url: str) -> list[int]:
-    async with async_client(timeout_s=5.0) as client:
+    async with httpx.AsyncClient(transport=EnvironmentTransport(), trust_env=False) as client:
         return [(await client.post(url)).status_code for _ in range(2)]
 
 
-def test_libraries_take_the_client(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What python-telegram-bot and the model libraries send goes through the proxy as well."""
+def test_libraries_take_the_transport(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What python-telegram-bot sends goes through the proxy as well; the transport keeps connections."""
     import asyncio
 
     with Proxy(receiver.port) as proxy:
