@@ -16,7 +16,7 @@ from ingress.core.drop_folder import utf8_name
 from ingress.core.file_claims import Claim
 from ingress.station.claims import Claims
 from ingress.station.retry import LONGEST_WAIT_S, is_host_error, wait_s
-from ingress.station.scanner import DroppedFile, open_folder
+from ingress.station.scanner import DroppedFile, Left, open_folder
 from ingress.station.stability import is_being_written
 from ops.drop_folder_layout import link_problem
 from ops.logs import get_logger
@@ -36,12 +36,14 @@ class _Failure(NamedTuple):
         failures: Failed attempts, which determine the wait.
         faults: Those of them that are due to the file, which are limited.
         due_s: When to try again, on the monotonic clock.
+        reason: Why it could not be claimed.
     """
 
     signature: tuple[int, ...]
     failures: int
     faults: int
     due_s: float
+    reason: str = ""
 
 
 class Claimer:
@@ -115,6 +117,16 @@ class Claimer:
         """Number of files that cannot be claimed now."""
         return len(self._failed)
 
+    def failed(self, root: str) -> list[Left]:
+        """Return the files that cannot be claimed now, with the reason.
+
+        Args:
+            root: The drop folder.
+        """
+        return [
+            Left(utf8_name(os.path.relpath(path, root)), item.reason) for path, item in self._failed.items()
+        ]
+
     def _refuse(self, file: DroppedFile, reason: str, remedy: str = RETRY_REMEDY) -> None:
         claim = self._claims.claim(file)
         if claim is not None:
@@ -138,7 +150,9 @@ class Claimer:
             else:
                 self._failed.pop(path, None)
                 return
-        self._failed[path] = _Failure(signature, failures, faults, due_s)
+        self._failed[path] = _Failure(
+            signature, failures, faults, due_s, f"cannot be claimed: {error.strerror}"
+        )
 
 
 def _problem(file: DroppedFile) -> str:

@@ -19,10 +19,12 @@ class LeftEntries:
 
     Attributes:
         foreign: What was put into the station's own folders.
+        failed: What cannot be claimed now.
     """
 
     def __init__(self) -> None:
         self.foreign: list[Left] = []
+        self.failed: list[Left] = []
         self._entries: list[Left] = []
         self._scanned = 0
         #: Entries that have been logged; and named in a job.
@@ -34,12 +36,12 @@ class LeftEntries:
     @property
     def count(self) -> int:
         """Number of entries."""
-        return self._scanned + len(self.foreign)
+        return self._scanned + len(self.foreign) + len(self.failed)
 
     def names(self) -> str:
         """Return the first entries with their reasons, as a JSON list."""
-        first = [str(item) for item in (*self._entries[:_NAMED_MAX], *self.foreign)][:_NAMED_MAX]
-        return msgspec.json.encode(first).decode()
+        first = [*self.failed[:_NAMED_MAX], *self.foreign[:_NAMED_MAX], *self._entries[:_NAMED_MAX]]
+        return msgspec.json.encode([str(item) for item in first[:_NAMED_MAX]]).decode()
 
     def update(self, scan: Scan) -> None:
         """Use the result of a scan; log entries that have not been logged."""

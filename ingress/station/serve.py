@@ -146,6 +146,7 @@ class Station:
             self._submitted += len(claims)
             if self._daemon.stopping.is_set():
                 break
+        self._left.failed = self._claimer.failed(self._scanner.root)
         due = [value for value in (settles_s, self._claimer.next_s) if value is not None]
         # A little later, so that the next scan finds the time to have passed.
         return min([idle_s, *(value + 0.005 for value in due)])

@@ -9,7 +9,7 @@ import pytest
 
 from ingress.station.claiming import Claimer
 from ingress.station.claims import Claims
-from ingress.station.scanner import Scanner
+from ingress.station.scanner import Left, Scanner
 from ops.workspace import Workspace
 from tests.station.parts import DEFAULTS, Clock, found
 
@@ -120,6 +120,7 @@ def _try_unreadable(home: Path) -> None:
         assert claimer.next_s == waits[-1], "not before its time"
         clock.now_s += waits[-1] + 0.01
     assert waits == [0.5, 1.0]
+    assert claimer.failed(str(workspace.inbox)) == [Left("locked", "cannot be claimed: Permission denied")]
     assert claimer.claim(item) is None
     (place,) = (workspace.inbox / "failed").iterdir()
     assert "Permission denied" in (place / "locked.reason.txt").read_text()
