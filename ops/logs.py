@@ -21,11 +21,11 @@ from urllib.parse import unquote
 
 import msgspec
 
-from ops.environment import variable, variables
+from ops.environment import NETWORK_VARIABLES, variable, variables
 from ops.import_shim import without
 from ops.logfile import LINE_MAX_BYTES, LogFile
 from ops.settings.kinds import is_secret_name, secrets_in
-from ops.settings.load import LoadedSettings
+from ops.settings.load import ENV_FOREIGN, LoadedSettings
 from ops.store.url import passwords_in
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ _RECORD_FIELDS = frozenset(
     },
 )
 _EVENT_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
-_ENV_SECRETS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 
 
 class _LazyLogger:
@@ -307,14 +306,14 @@ def _shortened(value: Any, length: int) -> Any:
 def _known_secrets(loaded: LoadedSettings, environ: Mapping[str, str]) -> list[str]:
     settings = loaded.settings
     endpoints = settings.rest.endpoints.values()
+    services = [getattr(settings.ask, name) for name in settings.ask.__struct_fields__]
     notify_urls = [url for entry in settings.notify for url in entry.urls]
     named = (
-        settings.ask.openai.api_key_env,
-        settings.ask.anthropic.api_key_env,
+        *(getattr(service, "api_key_env", "") for service in services),
         *(hook.secret_env for hook in settings.webhook),
         *(endpoint.secret_env for endpoint in endpoints),
         *(url.removeprefix("env:") for url in notify_urls if url.startswith("env:")),
-        *_ENV_SECRETS,
+        *(name for name in ENV_FOREIGN if name.endswith("_KEY")),
     )
     values = [
         settings.api_token,
@@ -325,9 +324,12 @@ def _known_secrets(loaded: LoadedSettings, environ: Mapping[str, str]) -> list[s
         *secrets_in(settings.ask.plugins),
     ]
     values += [endpoint.secret for endpoint in endpoints]
-    ask = settings.ask
-    urls = [settings.redis_url, settings.otel_endpoint, ask.openai.base_url, ask.anthropic.base_url]
-    urls += [hook.url for hook in settings.webhook]
+    urls = [settings.redis_url, settings.otel_endpoint]
+    urls += [str(getattr(service, "base_url", "")) for service in services]
+    urls += [settings.telegram_api, *(hook.url for hook in settings.webhook)]
+    for name in (*NETWORK_VARIABLES, *ENV_FOREIGN):
+        text = environ.get(name, "")
+        urls.append(text if "://" in text else f"http://{text}")
     for password in (password for url in urls for password in passwords_in(url)):
         values += [password, unquote(password)]
     usable = {value for value in values if len(value) >= _SECRET_MIN_LENGTH}

@@ -108,14 +108,25 @@ def test_secrets_stay_out(
 ) -> None:
     """Known secrets and fields that sound like one are blacked out, in the file and on the terminal."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-verysecret")
+    monkeypatch.setenv("HTTPS_PROXY", "me:hunter2%21@proxy:3128")
+    monkeypatch.setenv("GROQ_API_KEY", "of-groq-77")
     environ = {"BRIDGE_API_TOKEN": 'tok"en99', "BRIDGE_REDIS_URL": "redis://u:pass%2Fword@h"}
     configure_logging(load_settings(tmp_path, environ=environ), process="test", console=True)
-    text = 'uses tok"en99 and pass/word and sk-verysecret'
+    text = 'uses tok"en99 and pass/word and sk-verysecret, hunter2!, of-groq-77'
     get_logger("t").info("leak", text=text, telegram_token="12:ab", password="short")
     stderr = capfd.readouterr().err
     for place in ((tmp_path / "3ox.log").read_text(), stderr):
         assert "leak" in place
-        for secret in ('tok"en99', 'tok\\"en99', "pass/word", "sk-verysecret", "12:ab", "short"):
+        for secret in (
+            'tok"en99',
+            'tok\\"en99',
+            "pass/word",
+            "sk-verysecret",
+            "12:ab",
+            "short",
+            "hunter2",
+            "groq-77",
+        ):
             assert secret not in place
 
 
