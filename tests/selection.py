@@ -50,6 +50,7 @@ SLOW: dict[str, int] = {
     "tests/projects/test_track.py": 13,
     "tests/cli/test_acts.py": 13,
     "tests/actors/test_ask_bridge.py": 12,
+    "tests/actors/test_llm_unit.py": 15,
     "tests/dispatch/test_faults.py": 12,
     "tests/deploy/test_tracing.py": 10,
     "tests/faults/test_outages.py": 10,
@@ -115,6 +116,19 @@ TOGETHER = (
 )
 
 
+#: Files whose tests import the model library, which takes seconds: they share one process.
+MODELS = (
+    "tests/actors/test_ask.py",
+    "tests/actors/test_ask_budget.py",
+    "tests/actors/test_ask_docs.py",
+    "tests/actors/test_ask_providers.py",
+    "tests/actors/test_ingest_model_decision.py",
+    "tests/actors/test_model_connection.py",
+    "tests/actors/test_odd_models.py",
+    "tests/actors/test_structured_answer.py",
+)
+
+
 def marks_of(file: str) -> list[str]:
     """Return the names of the marks of a file's tests.
 
@@ -127,6 +141,8 @@ def marks_of(file: str) -> list[str]:
 
 def portion_of(file: str) -> str:
     """Return the name of the portion that a file belongs to: its folder, or itself."""
+    if file in MODELS:
+        return "models"
     folder = str(PurePosixPath(file).parent)
     return folder if folder in TOGETHER else file
 

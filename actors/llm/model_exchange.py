@@ -115,12 +115,15 @@ async def _http_client(server: ModelServer) -> AsyncIterator[httpx2.AsyncClient]
 
 def _messages(request: AskRequest) -> list[ModelMessage]:
     messages: list[ModelMessage] = []
-    for number, message in enumerate(request.messages):
-        if message.role == "assistant":
+    system = [] if request.system is None else [SystemPromptPart(request.system)]
+    for message in request.messages:
+        if message.role == "user":
+            messages.append(ModelRequest(parts=[*system, UserPromptPart(message.content)]))
+        else:
+            if system:
+                messages.append(ModelRequest(parts=system))
             messages.append(ModelResponse(parts=[TextPart(message.content)]))
-            continue
-        system = [SystemPromptPart(request.system)] if number == 0 and request.system is not None else []
-        messages.append(ModelRequest(parts=[*system, UserPromptPart(message.content)]))
+        system = []
     return messages
 
 

@@ -17,6 +17,7 @@ from pydantic_ai.exceptions import (
     ModelQuotaExceededError,
     ModelTimeoutError,
     UnexpectedModelBehavior,
+    UserError,
 )
 
 from actors.llm.model_server import ModelServer
@@ -45,22 +46,28 @@ def failure_of(error: Exception, server: ModelServer) -> BridgeError:
     Returns:
         ``ProviderUnavailable`` if another attempt or provider may answer, else ``JobRefused``.
     """
-    if isinstance(error, BridgeError):
-        return error
-    if isinstance(error, ModelHTTPError):
-        return _of_status(error, server)
-    if isinstance(error, ModelConnectionError):
-        return _of_connection(error, server)
-    if isinstance(error, ModelAPIError):
-        return ProviderUnavailable(f"The server failed: {error_text(error.message, server.key)}")
-    if isinstance(error, UnexpectedModelBehavior):
-        return ProviderUnavailable(f"{server.address} gave an empty answer.")
-    log.warning("ask.answer_not_understood", server=server.address, exc_info=error)
-    text = error_text(f"{type(error).__name__}: {error}", server.key)
-    return ProviderUnavailable(
-        f"The answer of {server.address} is not in the format of its protocol: {text}",
-        remedy="Check that the base URL belongs to a server of this protocol.",
-    )
+    match error:
+        case BridgeError():
+            found: BridgeError = error
+        case ModelHTTPError():
+            found = _of_status(error, server)
+        case ModelConnectionError():
+            found = _of_connection(error, server)
+        case ModelAPIError():
+            found = ProviderUnavailable(f"The server failed: {error_text(error.message, server.key)}")
+        case UnexpectedModelBehavior():
+            found = ProviderUnavailable(f"{server.address} gave an empty answer.")
+        case UserError():
+            text = error_text(error.message, server.key)
+            found = JobRefused(text, remedy="Correct the model (--model, or [ask] in 3ox.toml).")
+        case _:
+            log.warning("ask.answer_not_understood", server=server.address, exc_info=error)
+            text = error_text(f"{type(error).__name__}: {error}", server.key)
+            found = ProviderUnavailable(
+                f"The answer of {server.address} is not in the format of its protocol: {text}",
+                remedy="Check that the base URL belongs to a server of this protocol.",
+            )
+    return found
 
 
 def error_text(detail: object, key: str) -> str:
@@ -71,7 +78,8 @@ def error_text(detail: object, key: str) -> str:
         key: API key.
     """
     while isinstance(detail, dict):
-        detail = next((detail[name] for name in ("error", "message", "detail") if detail.get(name)), None)
+        lowered = {str(name).lower(): value for name, value in detail.items()}
+        detail = next((lowered[name] for name in ("error", "message", "detail") if lowered.get(name)), None)
     text = " ".join(str(detail).split()) if detail is not None else "no reason given"
     if key != "":
         text = text.replace(key, "***")

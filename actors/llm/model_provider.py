@@ -47,10 +47,18 @@ class ModelProvider:
         self.answer_max_tokens = answer_max_tokens
         self.server = server
 
-    def stream(self, request: AskRequest) -> Iterator[str | Usage]:
-        """Answer; see ``Provider.stream``."""
+    def require_usable(self) -> None:
+        """Check the packages, the base URL and the key.
+
+        Raises:
+            JobRefused: One of them is missing or cannot be used.
+        """
         self.server.require_usable()
         require_library(self.server.protocol, self.name)
+
+    def stream(self, request: AskRequest) -> Iterator[str | Usage]:
+        """Answer; see ``Provider.stream``."""
+        self.require_usable()
         load_library(self.server.protocol)
         from actors.llm.model_exchange import ask_model
 

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from actors.llm.model_provider import ModelProvider
+from actors.llm.provider_selection import choose
 from ingress.cli.destination_checks import missing_variables, unsupported_notifications
 from ingress.cli.plugin_checks import check_plugins
 from ingress.cli.start_checks import START_CHECKS, START_FREE_MIN_BYTES
@@ -79,6 +81,7 @@ def run_checks(environ: Mapping[str, str] | None = None) -> Iterator[Finding]:
         _log,
         _projects,
         _model,
+        _providers,
         _plugins,
         _store,
     )
@@ -171,6 +174,25 @@ def _model(loaded: LoadedSettings) -> Iterator[Finding]:
         yield Finding("offline model", "note", error.message, error.remedy)
         return
     yield Finding("offline model", "ok", model_name(path))
+
+
+def _providers(loaded: LoadedSettings) -> Iterator[Finding]:
+    """The providers of ``ask`` that are configured: their packages, keys and addresses."""
+    try:
+        providers = choose(loaded, None)
+    except BridgeError as error:
+        yield Finding("language models", "note", error.message, error.remedy)
+        return
+    for provider in providers:
+        if not isinstance(provider, ModelProvider):
+            continue
+        label = f"provider {provider.name}"
+        try:
+            provider.require_usable()
+        except BridgeError as error:
+            yield Finding(label, "bad", error.message, error.remedy)
+        else:
+            yield Finding(label, "ok", f"{provider.model} at {provider.server.address}")
 
 
 def _plugins(loaded: LoadedSettings) -> Iterator[Finding]:

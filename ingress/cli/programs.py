@@ -39,16 +39,21 @@ def bridge_programs(loaded: LoadedSettings, store: EmbeddedValkey | None) -> lis
     """
     programs = [] if store is None else [store_program(store)]
     programs.append(watchdog_program(loaded))
-    asks_models = needed_protocols(loaded.settings.ask) != []
-    if asks_models:
+    model_unit = has_model_unit(loaded)
+    if model_unit:
         # Before the others: it takes longest, since it imports the model library.
         programs.append(worker_program(loaded, LLM_QUEUE, first=False, queue=LLM_QUEUE))
     programs += [
-        worker_program(loaded, f"worker-{number}", first=number == 1, asks_models=not asks_models)
+        worker_program(loaded, f"worker-{number}", first=number == 1, asks_models=not model_unit)
         for number in range(1, loaded.settings.workers + 1)
     ]
     programs += [daemon_program(loaded, name, command) for name, command in daemon_commands(loaded)]
     return programs + plugin_programs(loaded)
+
+
+def has_model_unit(loaded: LoadedSettings) -> bool:
+    """Return whether a unit of its own asks language models: a provider that needs it is configured."""
+    return needed_protocols(loaded.settings.ask) != []
 
 
 def daemon_commands(loaded: LoadedSettings) -> list[tuple[str, str]]:

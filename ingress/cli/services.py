@@ -162,7 +162,7 @@ def _print_summary(loaded: LoadedSettings, *, stop: str) -> None:
         ("workspace", loaded.workspace.home),
         ("log", loaded.workspace.log_file),
         ("store", mask_password(loaded.store_url)),
-        ("workers", f"{settings.workers} x {settings.threads} threads"),
+        ("workers", f"{settings.workers} x {settings.threads} threads" + _model_unit(loaded)),
         ("dashboard", known_url(loaded)),
         ("status", "3ox status"),
         ("try", "3ox sh -- echo hi"),
@@ -171,6 +171,13 @@ def _print_summary(loaded: LoadedSettings, *, stop: str) -> None:
         click.echo(f"  {label:<10} {value}")
     # A reader behind a pipe waits for these lines.
     sys.stdout.flush()
+
+
+def _model_unit(loaded: LoadedSettings) -> str:
+    from ingress.cli.programs import has_model_unit
+
+    threads = loaded.settings.threads
+    return f", and one for language models x {threads} threads" if has_model_unit(loaded) else ""
 
 
 @click.command()

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import msgspec
 import pytest
 
+from actors.llm.model_provider import ModelProvider
 from actors.llm.ollama_host import ollama_url
+from actors.llm.provider import AskRequest, Message
 from actors.llm.provider_selection import choose
+from middleware.context import set_current_job
 from middleware.interrupts import JobCancelled
 from ops.errors import JobFailed, JobParked, JobRefused
+from ops.settings.model_services import SERVICES
 from tests.actors.conftest import Configure
 from tests.actors.running import JobRun
 from tests.fake_anthropic import FakeAnthropic
@@ -143,6 +148,15 @@ def test_ollama(configure: Configure, openai: FakeOpenAI, monkeypatch: pytest.Mo
         ("http://box:82/v1", "http://box:82/v1"),
         ("[::1]:83", "http://[::1]:83"),
         ("[::1]", "http://[::1]:11434"),
+        ("::1", "http://[::1]:11434"),
+        ("::", "http://127.0.0.1:11434"),
+        ("'127.0.0.1'", "http://127.0.0.1:11434"),
+        (' "box:81" ', "http://box:81"),
+        ("box/path", "http://box:11434/path"),
+        ("http://box", "http://box:80"),
+        ("http://me:secret@box:82/path/", "http://me:secret@box:82/path"),
+        ("box:port", "http://box:11434"),
+        ("ollama.com", "https://ollama.com:443"),
     ],
 )
 def test_ollama_host(host: str, url: str) -> None:
@@ -209,3 +223,58 @@ def test_limited_without_a_time(configure: Configure, openai: FakeOpenAI) -> Non
     with pytest.raises(JobFailed, match="quota") as caught:
         ask().run()
     assert not isinstance(caught.value, JobParked)
+
+
+@pytest.mark.parametrize(
+    ("provider", "table", "extra"),
+    [
+        ("google", "[ask.google]\nbase_url = 'http://127.0.0.1:1'\n", "google"),
+        ("bedrock", "[ask.bedrock]\nregion = 'eu-central-1'\n", "bedrock"),
+        ("openai", "[ask.openai]\nbase_url = 'http://127.0.0.1:1'\n", "llm"),
+    ],
+)
+def test_a_missing_package_names_its_extra(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, provider: str, table: str, extra: str
+) -> None:
+    """A provider whose packages are not installed says how to install them."""
+    for name in ("google.genai", "boto3", "openai"):
+        monkeypatch.setitem(sys.modules, name, None)
+    configure(table)
+    with pytest.raises(JobRefused, match=f"The provider '{provider}' needs packages") as caught:
+        ask(provider=provider).run()
+    assert f"cmd-bridge[{extra}]" in caught.value.remedy
+
+
+@pytest.mark.parametrize("provider", ["mistral", "groq", "openrouter"])
+def test_services_with_openais_protocol(
+    configure: Configure, openai: FakeOpenAI, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    """Their key is enough to configure them; the address is that of the service unless another is set."""
+    monkeypatch.setenv(f"{provider.upper()}_API_KEY", "key-0123456789")
+    loaded = configure()
+    chosen = choose(loaded, provider)[0]
+    assert isinstance(chosen, ModelProvider)
+    assert chosen.server.base_url == SERVICES[provider].url
+    configure(f"[ask.{provider}]\nbase_url = '{openai.base_url}'\nmodel = 'vendor/mini'\n")
+    openai.plan(answers("Hel", "lo"))
+    result = ask(provider=provider, system="Be brief.").run()
+    assert (result.text, result.provider, result.tokens_out) == ("Hello", provider, 2)
+    assert openai.requests[0].headers["authorization"] == "Bearer key-0123456789"
+    assert openai.requests[0].body["model"] == "vendor/mini"
+
+
+def test_a_conversation_that_begins_with_an_answer(configure: Configure, openai: FakeOpenAI) -> None:
+    """The system prompt comes first, whoever wrote the first message that is remembered."""
+    configure()
+    provider = choose(configure(), "openai")[0]
+    request = AskRequest(
+        messages=[Message("assistant", "a"), Message("user", "b")], system="Be brief.", max_tokens=5
+    )
+    run = ask()
+    set_current_job(run.context)
+    try:
+        list(provider.stream(request))
+    finally:
+        set_current_job(None)
+    sent = [(message["role"], message["content"]) for message in openai.requests[0].body["messages"]]
+    assert sent == [("system", "Be brief."), ("assistant", "a"), ("user", "b")]

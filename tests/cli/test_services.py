@@ -330,6 +330,8 @@ def test_doctor(environ: dict[str, str], workspace: Workspace) -> None:
         ("workers = 'x'", "settings", "Correct the value"),
         ("[projects.p]\npath = 'nowhere'\ncommand = ['sh']", "project p", "projects.p"),
         ("[projects.p]\npath = '.'\ncommand = ['no-such-program']", "project p", "Install it"),
+        ("[ask.openai]\nbase_url = 'ftp://h/v1'", "provider openai", "base URL"),
+        ("[ask.bedrock]\nregion = 'eu-central-1'", "provider bedrock", "cmd-bridge[bedrock]"),
     ],
 )
 def test_doctor_finds(
