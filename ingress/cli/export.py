@@ -59,7 +59,7 @@ def export(
     interrupted export does not change it.
     """
     if job_type is not None:
-        require_job_type(job_type)
+        require_job_type(job_type, in_history=True)
     wanted = {
         "project": project,
         "job_type": job_type,

@@ -106,7 +106,7 @@ def jobs(
         _refuse("ID", [*paged, *narrowed, *(["--undelivered"] * undelivered)])
         return _one(job_id, way=chosen[0] if chosen else "", as_json=as_json)
     if job_type is not None:
-        require_job_type(job_type)
+        require_job_type(job_type, in_history=every or search is not None or day is not None)
     if status == SPOOLED:
         _refuse("--status spooled", [*chosen, *besides])
         _show_page(_spooled_page(filters, limit), as_json=as_json)

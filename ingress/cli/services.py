@@ -16,7 +16,6 @@ from ingress.cli.shared import json_option
 from ingress.core.api_address import known_url
 from ingress.core.terminal import emit_json, note
 from ingress.core.type_info import limit_rows
-from middleware.job.types import JOB_TYPES
 from ops.errors import SettingsError
 from ops.processes import wait_ended
 from ops.settings.load import LoadedSettings, Settings, load_settings
@@ -213,11 +212,12 @@ def down() -> int:
 def worker(*, threads: int | None) -> int:
     """Run one worker in the foreground, for systemd or for another host."""
     from ingress.cli.programs import watchdog_program, worker_program
+    from ingress.cli.start_checks import check_types
     from ops.logs import configure_logging
     from ops.supervision.supervisor import Supervisor
 
     loaded = load_settings(overrides={"threads": threads})
-    JOB_TYPES.require_settings(loaded.settings)
+    check_types(loaded)
     name = f"worker-{os.getpid()}"
     configure_logging(loaded, process=name)
     # No start limit: the worker waits for its store, as it does when the store becomes unavailable later.
@@ -235,8 +235,10 @@ def worker(*, threads: int | None) -> int:
 @json_option
 def config(*, as_json: bool) -> int:
     """Show every setting with value, source and help; secrets are masked."""
+    from ingress.cli.start_checks import check_types
+
     loaded = load_settings()
-    JOB_TYPES.require_settings(loaded.settings)
+    check_types(loaded)
     rows = [
         row
         for setting in rows_of(loaded)

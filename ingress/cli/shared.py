@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,11 +9,11 @@ import click
 import msgspec
 
 from ingress.cli.submit_options import JSON
-from ingress.core.bridge import current_bridge
+from ingress.core.bridge import Bridge, current_bridge
 from ingress.core.lookup import JobHandle
 from ingress.core.terminal import emit_json, note
 from middleware.job.records import JobRecord
-from ops.errors import BridgeError, StoreUnreachable
+from ops.errors import BridgeError, InvalidJob, StoreUnreachable
 
 json_option = click.option(JSON.flag, JSON.name, is_flag=True, help=JSON.text)
 
@@ -73,11 +72,31 @@ def for_each(ids: Iterable[str], act: Callable[[str], int]) -> int:
     return next((code for code in codes if code != 0), 0)
 
 
-def require_job_type(name: str) -> None:
+def require_job_type(name: str, *, in_history: bool = False) -> None:
     """Check the job type of a filter; while the store is unavailable, any name may be one.
+
+    Args:
+        name: The type.
+        in_history: A type of which only the history has jobs will do.
 
     Raises:
         InvalidJob: It is unknown; the remedy names the nearest one.
     """
-    with contextlib.suppress(StoreUnreachable):  # the spool is listed without a store
-        current_bridge().reader.require_type(name)
+    bridge = current_bridge()
+    try:
+        bridge.reader.require_type(name)
+    except StoreUnreachable:
+        return  # the spool is listed without a store
+    except InvalidJob:
+        if not (in_history and _has_history(bridge, name)):
+            raise
+
+
+def _has_history(bridge: Bridge, job_type: str) -> bool:
+    from middleware.archive.history import History
+
+    path = bridge.loaded.workspace.history_db
+    if not path.exists():
+        return False
+    with History(path) as history:
+        return history.has_type(job_type)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ingress.cli.destination_checks import check_webhooks
 from ingress.cli.programs import require_telegram
 from ingress.core.api_address import bind_api, bind_tcp
 from ingress.core.schedules import make_schedules
+from middleware.job.reader import Reader
 from middleware.job.types import JOB_TYPES
-from ops.errors import DiskFull, SettingsError
+from ops.errors import DiskFull, SettingsError, StoreUnreachable
 from ops.http.environment import http_environment
 from ops.settings.load import LoadedSettings
+from ops.store.client import Store
 from ops.supervision.state_file import running_pid
 
 #: Free space below which the bridge does not start: the store could not write its first jobs.
@@ -97,9 +99,23 @@ def check_schedules(loaded: LoadedSettings) -> str:
 
 
 def check_types(loaded: LoadedSettings) -> str:
-    """Check the names of job types in the settings; return the number of known types."""
-    JOB_TYPES.require_settings(loaded.settings)
+    """Check the names of job types in the settings; return the number of built-in types."""
+    JOB_TYPES.require_settings(loaded.settings, lambda: _published_types(loaded))
     return f"{len(JOB_TYPES)} built in"
+
+
+def _published_types(loaded: LoadedSettings) -> Collection[str] | None:
+    """Return the types that workers have published; None if they are unknown, or more will follow."""
+    if loaded.settings.actors:
+        return None
+    store = Store.open(loaded)
+    try:
+        return Reader(store, loaded.settings.key_prefix).published_types()
+    except StoreUnreachable:
+        is_new = loaded.embedded_store and not any(loaded.workspace.store_dir.glob("*"))
+        return () if is_new else None
+    finally:
+        store.close()
 
 
 def check_telegram(loaded: LoadedSettings) -> str:

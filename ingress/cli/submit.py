@@ -39,7 +39,8 @@ _HELP = {
     """,
     "submit": """Submit a job of any type; returns at once.
 
-    Prints the ID of the job. '3ox types' lists the types, '3ox types TYPE' the arguments of one. A value is
+    Prints the ID of the job; with --wait also its output and, at the end, what it returned: a text as it is,
+    anything else as JSON. '3ox types' lists the types, '3ox types TYPE' the arguments of one. A value is
     converted to what the type declares for NAME: integers, numbers, booleans, null, arrays and objects are
     written as JSON, texts as they are.
     """,
@@ -47,12 +48,21 @@ _HELP = {
 _METAVARS = {"sh": "CMD [ARG]...", "submit": "[NAME=VALUE]..."}
 #: Commands whose jobs go on after Ctrl-C; the line of the job is printed first.
 _RETURNING = {"run", "submit"}
+#: Types whose output is what they have to say.
+_OUTPUT_IS_RESULT = frozenset({"ask", "shell.cmd", "task.custom"})
 
 
 def _mode(command: str, job: Job, *, as_json: bool) -> Mode:
     """Return how a command follows its job."""
     if command in _RETURNING:
-        return Mode(as_json=as_json, line=line_of(job), cancels=False)
+        prints_result = command == "submit" and job.job_type not in _OUTPUT_IS_RESULT
+        return Mode(
+            as_json=as_json,
+            line=line_of(job),
+            ends_line=prints_result,
+            cancels=False,
+            prints_result=prints_result,
+        )
     return Mode(as_json=as_json, ends_line=command == "ask")
 
 

@@ -20,7 +20,7 @@ from ingress.core.terminal import emit_json, login_name, note
 from ingress.core.text import short_id
 from ingress.core.waiting import waiting_notes
 from middleware.job.attachment import attached_mode
-from middleware.job.records import JobRecord
+from middleware.job.records import JobRecord, OutputChunk
 from middleware.job.schema import Job
 from ops.errors import BridgeError, JobNotFound, StoreUnreachable, WaitTimeout
 
@@ -70,12 +70,14 @@ class Mode:
         line: Printed first, once the job is accepted.
         ends_line: End the output with a line end.
         cancels: Ctrl-C cancels the job; otherwise the job goes on.
+        prints_result: Print what the job returned after its output: a text as it is, anything else as JSON.
     """
 
     as_json: bool = False
     line: str = ""
     ends_line: bool = False
     cancels: bool = True
+    prints_result: bool = False
 
 
 def run_and_follow(job: Job, mode: Mode) -> int:
@@ -95,6 +97,8 @@ def run_and_follow(job: Job, mode: Mode) -> int:
             record, status = _through_the_store(bridge, job, mode)
         else:
             record, status = _in_this_process(bridge, job, mode, unreachable)
+    if mode.prints_result and not mode.as_json and record.status == "completed":
+        _print_result(record)
     if status is None or _needs_explanation(record, status):
         explain(record)
     return exit_code_of(record) if status is None else status
@@ -176,6 +180,16 @@ def _through_the_store(bridge: Bridge, job: Job, mode: Mode) -> tuple[JobRecord,
 def _print_line(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
+
+
+def _print_result(record: JobRecord) -> None:
+    result = record.result
+    if result is None:
+        return
+    text = result if isinstance(result, str) else msgspec.json.encode(result).decode()
+    writer = OutputWriter(raw=False)
+    writer.write(OutputChunk("", "out", text))
+    writer.end_line()
 
 
 def _stream(handle: JobHandle, mode: Mode) -> None:

@@ -215,6 +215,13 @@ class History:
         query = f"SELECT facet FROM facets{where} ORDER BY facet"  # noqa: S608
         return [facet for (facet,) in self._db.execute(query, tuple(given.values()))]
 
+    def has_type(self, job_type: str) -> bool:
+        """Return whether there are jobs of a type."""
+        with self._as_history_broken():
+            query = "SELECT EXISTS (SELECT 1 FROM facets WHERE job_type = ?)"
+            (found,) = self._db.execute(query, (job_type,)).fetchone()
+        return bool(found)
+
     def last_number(self) -> int:
         """Return the highest number of a job; 0 if the history is empty."""
         with self._as_history_broken():

@@ -20,7 +20,7 @@ from middleware.job.keys import Keys
 from middleware.job.policy import ALLOW
 from middleware.job.receipt import first_receipt
 from middleware.job.records import Receipt
-from middleware.job.schema import JOB_TYPES, Job
+from middleware.job.schema import Job
 from middleware.job.trust import Trust, capped, running_trust
 from ops.errors import BridgeError, InvalidJob, PolicyDenied, QueueFull
 from ops.settings.load import ProjectSettings, Settings
@@ -250,12 +250,7 @@ def make_scripts(store: Store, settings: Settings) -> Scripts:
 
 
 def make_admission(scripts: Scripts, settings: Settings) -> Admission:
-    """Return the admission of a bridge.
-
-    Raises:
-        SettingsError: ``[types]`` names an unknown job type.
-    """
-    JOB_TYPES.require_settings(settings)
+    """Return the admission of a bridge."""
     store, keys = scripts.store, Keys(settings.key_prefix)
     return Admission(
         scripts,

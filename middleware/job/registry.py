@@ -338,10 +338,15 @@ class JobTypes:
             remedy = nearest(name, tuple(self))
             raise InvalidJob(f"Unknown job type {name!r}.", remedy=remedy, field=field)
 
-    def require_settings(self, settings: Settings) -> None:
+    def require_settings(self, settings: Settings, published: Callable[[], Collection[str] | None]) -> None:
         """Check the names of ``[types]`` in 3ox.toml.
 
         A name that resembles none of ours may be the actor of a user, which this process need not know.
+
+        Args:
+            settings: The settings.
+            published: Returns the names of the types of users; None if they cannot be known. Called only
+                for a name that resembles one of ours.
 
         Raises:
             SettingsError: One of them is a mistyped name of ours; names that one.
@@ -352,7 +357,10 @@ class JobTypes:
             import difflib
 
             known = tuple(job_type.name for job_type in self.declared())
-            if difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+            if not difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+                continue
+            others = published()
+            if others is not None and name not in others:
                 remedy = nearest(name, known)
                 raise SettingsError(f"Unknown job type {name!r} in [types] of 3ox.toml.", remedy=remedy)
 

@@ -39,6 +39,9 @@ def test_a_job_looks_the_same_before_and_after_it_moved(bridge: Bridge, archivis
     assert [(piece.stream, piece.text) for piece in job.output()] == [("out", "output of x\n")]
     assert [item.to_json() for item in after.page(JobFilter()).jobs] == listed
     assert [item.to_json() for item in after.every(JobFilter())] == [record.to_json()]
+    with History(bridge.loaded.workspace.history_db) as history:
+        assert history.has_type(record.job_type)
+        assert not history.has_type("thumbnail")
     with pytest.raises(JobNotFound):
         find(bridge, "zzzzzz")
 

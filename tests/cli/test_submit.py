@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,13 @@ def thumbnail(path: str, size: int = 128, sharp: bool = False, tags: list[str] |
         current_job().check_cancelled()
         time.sleep(0.01)
     return {"path": path, "size": size, "sharp": sharp, "tags": tags}
+
+
+@dramatiq.actor(queue_name="media")
+def caption(path: str) -> str:
+    """Name a picture."""
+    current_job().write("no line end")
+    return f"A {path}"
 '''
 
 
@@ -55,7 +63,7 @@ def pool(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]
 
 
 def test_submit_converts_values_by_the_schema_of_the_type(pool: Cli) -> None:
-    """With --wait it prints the id, then the output, and exits as the job did."""
+    """With --wait it prints the id, then the output, then the result, and exits as the job did."""
     code, out, err = pool(
         *(
             "submit",
@@ -71,10 +79,16 @@ def test_submit_converts_values_by_the_schema_of_the_type(pool: Cli) -> None:
     )
     assert (code, err) == (0, "")
     job_id, *output = out.splitlines()
-    assert output == ["making 12"]
     job = pool.job(job_id)
     assert job["result"] == {"path": "12", "size": 64, "sharp": True, "tags": ["a"]}
+    assert output == ["making 12", json.dumps(job["result"], separators=(",", ":"))]
     assert (job["job_type"], job["priority"], job["source"]) == ("thumbnail", 2, "cli")
+
+
+def test_a_text_result_is_printed_as_it_is(pool: Cli) -> None:
+    """On a line of its own; with --json, stdout is one document."""
+    assert pool("submit", "caption", "path=cat", "--wait").out.splitlines()[1:] == ["no line end", "A cat"]
+    assert pool("submit", "caption", "path=cat", "--wait", "--json").json["result"] == "A cat"
 
 
 def test_named_arguments_replace_those_of_the_payload(pool: Cli) -> None:
@@ -199,8 +213,8 @@ def test_types_without_a_store(storeless: Cli) -> None:
 def test_status_shows_what_workers_carry(pool: Cli) -> None:
     """The queues that they consume, and the types that they carry."""
     (worker,) = pool("status", "--json").json["workers"]
-    assert (worker["queues"], worker["types"]) == (["media"], ["thumbnail"])
-    assert " media   thumbnail" in pool("status").out
+    assert (worker["queues"], worker["types"]) == (["media"], ["caption", "thumbnail"])
+    assert " media   caption thumbnail" in pool("status").out
 
 
 @pytest.mark.parametrize(

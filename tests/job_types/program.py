@@ -170,6 +170,7 @@ class Program:
     def _surfaces(self) -> None:
         user = self._user
         shown = user.threeox("submit", "thumbnail", "path=b.png", "size=32", "--wait").stdout.strip()
+        assert shown.splitlines()[-1] == '{"path":"b.png","size":32}', shown
         say("3ox submit thumbnail path=b.png size=32 --wait", shown.replace("\n", " | "))
         wrong = user.threeox("submit", "thumbnail", "pth=a.png", check=False)
         assert wrong.returncode == 2, wrong

@@ -89,11 +89,14 @@ def test_limits() -> None:
 
 def test_unknown_types_in_the_settings_are_named() -> None:
     """An error of the settings, which ends a command with 2."""
-    JOB_TYPES.require_settings(Settings(types={DELIVER: TypeOverrides(max_retries=1)}))
+    JOB_TYPES.require_settings(Settings(types={DELIVER: TypeOverrides(max_retries=1)}), lambda: ())
+    mistyped = Settings(types={"shel.cmd": TypeOverrides()})
+    JOB_TYPES.require_settings(mistyped, lambda: {"shel.cmd": b""})
+    JOB_TYPES.require_settings(mistyped, lambda: None)
     with pytest.raises(
         SettingsError, match=r"Unknown job type 'shel.cmd' in .*Did you mean 'shell.cmd'"
     ) as caught:
-        JOB_TYPES.require_settings(Settings(types={"shel.cmd": TypeOverrides()}))
+        JOB_TYPES.require_settings(mistyped, lambda: ())
     assert caught.value.exit_code == 2
 
 
