@@ -6,7 +6,7 @@ Dramatiq calls every hook of every middleware, the empty ones too: 40 calls for 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import dramatiq
 from dramatiq.middleware import AgeLimit, Callbacks, GroupCallbacks, Pipelines, ShutdownNotifications
@@ -25,6 +25,20 @@ _KNOWN = ("dramatiq", "middleware")
 Hook: TypeAlias = tuple[Callable[..., None], dramatiq.Middleware]
 
 
+class _Lists(NamedTuple):
+    """The hooks of one name for the jobs of each kind.
+
+    Attributes:
+        built_in: For those of built-in types.
+        plain: For those of a user's actor that use none of ``_OPTIONS``.
+        full: For all others, and for signals without a job. The same object as ``plain`` if they are equal.
+    """
+
+    built_in: list[Hook]
+    plain: list[Hook]
+    full: list[Hook]
+
+
 class HookLists:
     """The hooks that a broker calls, in the order of the calls.
 
@@ -35,7 +49,7 @@ class HookLists:
     def __init__(self, broker: dramatiq.Broker) -> None:
         self._broker = broker
         self._size = 0
-        self._lists: dict[tuple[str, str], list[Hook]] = {}
+        self._lists: dict[str, _Lists] = {}
 
     def of(self, name: str, subject: object) -> list[Hook]:
         """Return the hooks to call.
@@ -44,39 +58,38 @@ class HookLists:
             name: Name of the hook, such as ``before_process_message``.
             subject: What it is called with first; for a job, hooks that do not concern it are left out.
         """
-        scope = "all"
-        if isinstance(subject, JobMessage):
-            scope = "built-in" if subject.is_built_in else self._scope_of(subject)
         if self._size != len(self._broker.middleware):
             self._size, self._lists = len(self._broker.middleware), {}
-        hooks = self._lists.get((name, scope))
-        if hooks is None:
-            hooks = self._lists[(name, scope)] = self._find(name, scope)
-        return hooks
+        lists = self._lists.get(name)
+        if lists is None:
+            lists = self._lists[name] = self._find(name)
+        if not isinstance(subject, JobMessage):
+            return lists.full
+        if subject.is_built_in:
+            return lists.built_in
+        return lists.plain if lists.plain is lists.full or self._is_plain(subject) else lists.full
 
-    def _scope_of(self, message: JobMessage) -> str:
-        """Return ``plain`` for a job of a user's actor that uses none of the options in question."""
+    def _is_plain(self, message: JobMessage) -> bool:
         actor = None if message.options else self._broker.actors.get(message.actor_name)
-        return "plain" if actor is not None and _OPTIONS.isdisjoint(actor.options) else "all"
+        return actor is not None and _OPTIONS.isdisjoint(actor.options)
 
-    def _find(self, name: str, scope: str) -> list[Hook]:
+    def _find(self, name: str) -> _Lists:
         empty = getattr(dramatiq.Middleware, name)
-        hooks = [
+        full = [
             (getattr(item, name), item)
             for item in self._broker.middleware
-            if getattr(type(item), name) is not empty and not stores_nothing(item) and _concerns(item, scope)
+            if getattr(type(item), name) is not empty and not stores_nothing(item)
         ]
         if name.startswith("after_"):
-            hooks.reverse()
-        return hooks
+            full.reverse()
+        built_in = [hook for hook in full if not isinstance(hook[1], _FOR_ACTORS)]
+        plain = [hook for hook in full if not _acts_on_options_only(hook[1])]
+        return _Lists(built_in, full if plain == full else plain, full)
 
 
-def _concerns(item: dramatiq.Middleware, scope: str) -> bool:
-    """Return whether a middleware may have an effect on the jobs of a scope."""
-    if scope == "all" or not isinstance(item, _FOR_ACTORS):
-        return True
-    if scope == "built-in":
-        return False
+def _acts_on_options_only(item: dramatiq.Middleware) -> bool:
+    """Return whether a middleware has no effect on a job without ``_OPTIONS``."""
     # One that has a default of its own acts on jobs without options as well.
-    has_default: Any = getattr(item, "max_age", None) or getattr(item, "notify_shutdown", False)
-    return bool(has_default) or type(item).__module__.partition(".")[0] not in _KNOWN
+    has_default = bool(getattr(item, "max_age", None)) or bool(getattr(item, "notify_shutdown", False))
+    is_known = type(item).__module__.partition(".")[0] in _KNOWN
+    return isinstance(item, _FOR_ACTORS) and is_known and not has_default

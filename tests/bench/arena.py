@@ -133,6 +133,18 @@ class Arena:
         pairs = (line.partition(":") for line in text.decode().splitlines())
         return {name: int(value) for name, _, value in pairs if value.isdecimal()}
 
+    def worker_cpu_s(self) -> float | None:
+        """Return the processor time that the workers have taken, in seconds; None where /proc is missing."""
+        if self._workers is None or not Path("/proc/self/stat").exists():
+            return None
+        session, ticks = str(self._workers.pid), 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                # The name, in brackets, may itself hold spaces and brackets; see proc_pid_stat(5).
+                fields = stat.read_text().rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12]) if fields[3] == session else 0
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def _clean_up(self) -> None:
         # Asked first: Dramatiq's master removes its named semaphores only on an orderly end.
         if self._workers is not None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import dramatiq
+
+from actors.registry import make_broker
 from ingress import dispatch
 from middleware.job.keys import Keys
 from middleware.job.schema import make_job
@@ -12,12 +15,14 @@ from middleware.job.states import State
 from ops.errors import BridgeError
 from ops.settings.load import LoadedSettings
 from ops.store.client import Store
+from tests.bench.job import stock_body
 from tests.bench.stock import RESULTS_VARIABLE, URL_VARIABLE, make_stock
 
 OURS = "ours"
+USER = "ours, a user's actor"
 STOCK = "stock"
 RESULTS = "stock + Results"
-NAMES = (OURS, STOCK, RESULTS)
+NAMES = (OURS, USER, STOCK, RESULTS)
 #: Longer than any round trip that is worth a figure.
 PATIENCE_S = 20.0
 
@@ -102,6 +107,31 @@ class Ours(Contestant):
         self._bridge.store.close()
 
 
+class UserActor(Ours):
+    """Our full path for an actor of a user: ``actor.send``. Its body is the one that stock Dramatiq runs."""
+
+    name = USER
+    module = "tests.bench.user_worker"
+
+    def __init__(self, loaded: LoadedSettings, url: str) -> None:
+        super().__init__(loaded, url)
+        self._actor = dramatiq.actor(actor_name="noop", broker=make_broker(loaded))(stock_body)
+
+    def send(self, nonce: str) -> None:
+        """Call ``actor.send``."""
+        self._actor.send(nonce)
+
+    def send_many(self, nonces: Sequence[str]) -> bool:
+        """Return False: Dramatiq has no batches."""
+        del nonces
+        return False
+
+    def close(self) -> None:
+        """Close both connections."""
+        super().close()
+        self._actor.broker.close()
+
+
 class Stock(Contestant):
     """Stock Dramatiq: ``actor.send``, ``message.get_result``."""
 
@@ -147,4 +177,8 @@ def make_contestant(name: str, loaded: LoadedSettings, url: str) -> Contestant:
         loaded: Settings of the workspace with the store.
         url: Of that store.
     """
-    return Ours(loaded, url) if name == OURS else Stock(loaded, url, results=name == RESULTS)
+    if name == OURS:
+        return Ours(loaded, url)
+    if name == USER:
+        return UserActor(loaded, url)
+    return Stock(loaded, url, results=name == RESULTS)

@@ -48,6 +48,7 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
         enqueue_per_s: Jobs a second, sent one by one from one thread.
         batch_per_s: Jobs a second, sent as one batch; None if there are no batches.
         drain_per_s: Jobs a second, from the first commit of an end to the last.
+        worker_us: Processor time of all workers for each drained job; None where it cannot be read.
         queued_bytes: Of the store's memory, for each waiting job.
         finished_bytes: Of the store's memory, for each finished job.
     """
@@ -56,6 +57,7 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
     enqueue_per_s: float
     batch_per_s: float | None
     drain_per_s: float
+    worker_us: float | None
     queued_bytes: float
     finished_bytes: float
 
@@ -114,8 +116,10 @@ def _one_round(arena: Arena, name: str, jobs: int) -> Throughput:
     enqueue_s = time.monotonic() - began_s
     queued_bytes = _memory_bytes(arena)
     time.sleep(1.0)  # longer than the longest sleep of a stock worker between two polls
+    cpu_before_s = arena.worker_cpu_s()
     arena.resume()
     drain_per_s = _drain(arena, jobs)
+    cpu_after_s = arena.worker_cpu_s()
     finished_bytes = _memory_bytes(arena)
     arena.pause()
     nonces = [make_nonce(f"b{number}-") for number in range(jobs)]
@@ -127,6 +131,9 @@ def _one_round(arena: Arena, name: str, jobs: int) -> Throughput:
         enqueue_per_s=jobs / enqueue_s,
         batch_per_s=jobs / batch_s if batched else None,
         drain_per_s=drain_per_s,
+        worker_us=None
+        if cpu_before_s is None or cpu_after_s is None
+        else (cpu_after_s - cpu_before_s) / jobs * 1e6,
         queued_bytes=(queued_bytes - empty_bytes) / jobs,
         finished_bytes=(finished_bytes - empty_bytes) / jobs,
     )
