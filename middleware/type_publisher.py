@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 import msgspec
@@ -13,6 +14,8 @@ from middleware.job.types import JOB_TYPES
 from middleware.periodic import PeriodicMiddleware
 from ops.errors import BridgeError
 
+#: How often types that no worker publishes any more are looked for, in seconds.
+_PURGE_S = 3600.0
 #: Largest description of a type, in bytes.
 _DESCRIPTION_MAX_BYTES = 65_536
 
@@ -32,6 +35,9 @@ class TypePublisher(PeriodicMiddleware):
     def __init__(self, *, interval_s: float) -> None:
         super().__init__(interval_s=interval_s)
         self._rows: list[tuple[str, str, bytes]] = []
+        self._names: list[str] = []
+        self._publishes = False
+        self._purged_s = float("-inf")
         self._refused: set[str] = set()
 
     def worker_started(self, broker: BridgeBroker, worker: Any) -> None:
@@ -49,6 +55,8 @@ class TypePublisher(PeriodicMiddleware):
             for row in JOB_TYPES.declared()
             if row.queue in consumed and row.name in broker.actors and not row.internal
         ]
+        self._names = [name for name, _, _ in self._rows]
+        self._publishes = any(data for _, _, data in self._rows)
         try:
             self.run_once(broker)
         except BridgeError as error:
@@ -56,9 +64,13 @@ class TypePublisher(PeriodicMiddleware):
         super().worker_started(broker, worker)
 
     def run_once(self, broker: BridgeBroker) -> None:
-        """Publish all types."""
-        if not self._rows:
+        """Publish all types; a pool without actors of a user only looks for held jobs, but once an hour."""
+        now_s = time.monotonic()
+        if not self._rows or not (
+            self._publishes or now_s - self._purged_s >= _PURGE_S or broker.scripts.are_held(self._names)
+        ):
             return
+        self._purged_s = now_s
         refused = set(broker.scripts.publish(self._rows))
         for name in refused - self._refused:
             logger.warning("type.refused: %s: the store has as many job types as it may", name)

@@ -10,6 +10,11 @@ local TYPES_MAX = 1000
 local RELEASED_MAX = 500 -- by one call, in about 10 ms; the rest by the next heartbeat
 local refused = {}
 local released = 0
+local uncarried = {} -- one check for all types: usually no job is held for want of a worker
+for at = 3, #ARGV, 3 do
+  uncarried[#uncarried + 1] = P .. 'uncarried:' .. ARGV[at]
+end
+local some_held = call('EXISTS', unpack(uncarried)) > 0
 
 for _, name in ipairs(call('ZRANGEBYSCORE', P .. 'types:seen', '-inf', NOW - ARGV[2], 'LIMIT', 0, 100)) do
   call('HDEL', P .. 'types', name)
@@ -46,6 +51,8 @@ for at = 3, #ARGV, 3 do
       end
     end
   end
-  release(name)
+  if some_held then
+    release(name)
+  end
 end
 return refused

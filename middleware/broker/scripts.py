@@ -205,6 +205,11 @@ class Scripts:
         arguments = [part for row in types for part in row]
         return [name.decode() for name in self.run("publish", self.bounds.types_ttl_ms, *arguments)]
 
+    def are_held(self, job_types: Sequence[str]) -> bool:
+        """Return whether jobs of one of these types are held since no worker carried their type."""
+        keys = [f"{self.prefix}uncarried:{name}" for name in job_types]
+        return bool(keys) and self.store.call("EXISTS", *keys) > 0
+
     def settle(self, worker_id: str, job_id: str, delivery: str, settlement: Settlement) -> tuple[str, str]:
         """End an attempt.
 
