@@ -79,6 +79,33 @@ def find_project(settings: Settings, name: str) -> ProjectSettings:
     )
 
 
+class _TypeRules(Struct, frozen=True, gc=False):
+    """What the settings say of a job type.
+
+    Attributes:
+        limits: Its limits.
+        priority: Priority of its jobs unless they or their project have one.
+        needs_project: Its jobs name a project, whose limits they have.
+        defaults: Values of the fields that a job without a project leaves open.
+    """
+
+    limits: TypeSettings
+    priority: int
+    needs_project: bool
+    defaults: dict[str, Any]
+
+    @classmethod
+    def of(cls, limits: TypeSettings, priority: int | None, *, needs_project: bool = False) -> _TypeRules:
+        """Return the rules of a type."""
+        rank = DEFAULT_PRIORITY if priority is None else priority
+        defaults = {
+            "priority": rank,
+            "timeout_seconds": limits.timeout_s,
+            "max_retries": limits.max_retries,
+        }
+        return cls(limits, rank, needs_project, defaults)
+
+
 class AdmissionRules:
     """The settings of one moment, and what follows from them.
 
@@ -92,7 +119,7 @@ class AdmissionRules:
         self.policy = Policy(settings.policy, runs_programs=types.runs_programs)
         self._directory = types
         self._destinations = Destinations(settings)
-        self._types: dict[str, TypeSettings] = {}
+        self._types: dict[str, _TypeRules] = {}
 
     def project(self, name: str) -> ProjectSettings:
         """Return the settings of a project; see ``find_project``."""
@@ -104,7 +131,7 @@ class AdmissionRules:
             raise InvalidJob(
                 f"{type(job).__name__!r} is not a job.", remedy="Build it with make_job(type, payload, ...)."
             )
-        if isinstance(job, ActorJob):
+        if type(job) is ActorJob:  # isinstance of a struct takes three times as long
             job = self._checked_call(job)
         decision = self.policy.require(job)
         payload = self._encode_payload(job)
@@ -170,37 +197,43 @@ class AdmissionRules:
 
     def _defaults(self, job: Job) -> dict[str, Any]:
         """Return values for the fields that the job leaves open: its project's, else its type's."""
-        project = task = None
-        job_type = job.job_type
+        kind = self._type(job)
+        defaults = kind.defaults.copy()
         if job.project is not None:
-            if _needs_project(job_type):
-                project = task = self.project(job.project)
-            else:
-                project = self.settings.projects.get(job.project)
-        kind = self._type(job_type)
-        defaults: dict[str, Any] = {}
-        if job.priority is None:
-            defaults["priority"] = self._priority(job.job_type, project)
-        if job.timeout_seconds is None:
-            limit_s = None if task is None else task.timeout_s
-            defaults["timeout_seconds"] = kind.timeout_s if limit_s is None else limit_s
-        if job.max_retries is None:
-            retries = None if task is None else task.max_retries
-            defaults["max_retries"] = kind.max_retries if retries is None else retries
+            project = self.settings.projects.get(job.project)
+            if kind.needs_project:
+                task = self.project(job.project)
+                if task.timeout_s is not None:
+                    defaults["timeout_seconds"] = task.timeout_s
+                if task.max_retries is not None:
+                    defaults["max_retries"] = task.max_retries
+            if project is not None and project.priority is not None:
+                defaults["priority"] = project.priority
+        if job.priority is not None:
+            del defaults["priority"]
+        if job.timeout_seconds is not None:
+            del defaults["timeout_seconds"]
+        if job.max_retries is not None:
+            del defaults["max_retries"]
         return defaults
 
-    def _priority(self, job_type: str, project: ProjectSettings | None) -> int:
-        if project is not None and project.priority is not None:
-            return project.priority
-        known = self._directory.find(job_type)
-        return DEFAULT_PRIORITY if known is None or known.priority is None else known.priority
-
-    def _type(self, job_type: str) -> TypeSettings:
-        if JOB_TYPES.get(job_type) is None:
-            return self._directory.limits(job_type, self.settings)  # may change with its worker
+    def _type(self, job: Job) -> _TypeRules:
+        job_type = job.job_type
         known = self._types.get(job_type)
-        if known is None:
-            known = self._types[job_type] = JOB_TYPES.limits(job_type, self.settings)
+        if known is not None:
+            return known
+        declared = JOB_TYPES.get(job_type)
+        if declared is None:
+            other = self._directory.find(job_type)
+            # Not kept: it may change with the worker that publishes it.
+            return _TypeRules.of(
+                self._directory.limits(job_type, self.settings), None if other is None else other.priority
+            )
+        known = self._types[job_type] = _TypeRules.of(
+            JOB_TYPES.limits(job_type, self.settings),
+            declared.priority,
+            needs_project=declared.needs_project,
+        )
         return known
 
     def _encode_payload(self, job: Job) -> bytes:
@@ -254,7 +287,7 @@ class AdmissionRules:
             InvalidJob: A resource is unknown, or has less capacity than the job asks for.
         """
         limits = []
-        if job.project is not None and _needs_project(job.job_type):
+        if job.project is not None and self._type(job).needs_project:
             concurrency = self.project(job.project).concurrency
             if concurrency is not None:
                 limits.append(f"project:{job.project}=1/{concurrency}")
@@ -299,14 +332,9 @@ class AdmissionRules:
         )
 
 
-def _needs_project(job_type: str) -> bool:
-    declared = JOB_TYPES.get(job_type)
-    return declared is not None and declared.needs_project
-
-
 def _queue_of(job: Job, settings: Settings) -> str:
     """Return the queue of a job: that of its type, unless it is a user's and the job names one."""
-    if isinstance(job, ActorJob):
+    if type(job) is ActorJob:
         return QUEUE if job.queue is None else job.queue
     declared = JOB_TYPES.get(job.job_type)
     return QUEUE if declared is None else declared.queue_of(job.payload, settings)

@@ -113,9 +113,9 @@ class TypeDirectory:
         Raises:
             StoreUnreachable: The type is not known here, and no published type has been read yet.
         """
-        known = JOB_TYPES.get(name)
+        known = self._declared.get(name)
         if known is None:
-            known = self._declared.get(name)
+            known = JOB_TYPES.get(name)
         if known is not None:
             return known
         published = self._published.get(name)

@@ -46,9 +46,6 @@ Resources = dict[Name, Annotated[int, Meta(ge=1)]]
 Metadata = dict[Short, Short]
 
 
-_names: dict[type[Struct], str] = {}
-
-
 class Job(
     Struct,
     frozen=True,
@@ -100,13 +97,8 @@ class Job(
 
     @property
     def job_type(self) -> str:
-        """Name of the job type: ``ask``, ``shell.cmd``, ..."""
-        kind = type(self)
-        name = _names.get(kind)
-        if name is None:
-            # Asked several times for each job that is submitted.
-            name = _names[kind] = str(kind.__struct_config__.tag)
-        return name
+        """Name of the job type: ``ask``, ``shell.cmd``, ...; the struct of a type has it as a constant."""
+        return str(type(self).__struct_config__.tag)
 
     @property
     def rank(self) -> int:

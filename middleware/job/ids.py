@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import time
+from functools import lru_cache
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 ID_LENGTH = 20
@@ -38,7 +39,13 @@ def new_job_id(now_ms: int | None = None) -> str:
         now_ms: Milliseconds since 1970; now by default.
     """
     stamp_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    return _base32(stamp_ms) + _base32(int.from_bytes(os.urandom(7), "big"))
+    return _stamp(stamp_ms) + _base32(int.from_bytes(os.urandom(7), "big"))
+
+
+@lru_cache(maxsize=1)
+def _stamp(stamp_ms: int) -> str:
+    """Return the first half of the ids of one millisecond; a batch makes many of them."""
+    return _base32(stamp_ms)
 
 
 def job_id_of_message(message_id: str, timestamp_ms: int) -> str:

@@ -145,7 +145,8 @@ class JobType(Struct, frozen=True, kw_only=True):
             fields,
             bases=(base,),
             module=base.__module__,
-            namespace={"__doc__": self.summary},
+            # A constant in place of the property of `Job`: it is asked for many times for each job.
+            namespace={"__doc__": self.summary, "job_type": self.name},
             tag=self.name,
             frozen=True,
             kw_only=True,

@@ -37,7 +37,8 @@ def decode_job(data: bytes | str) -> Job:
     """
     text = data.encode() if isinstance(data, str) else data
     # The type comes first in a job of a built-in type, and later in that of an actor.
-    declared = JOB_TYPES.decoder(_first_type(text))
+    first_type = _first_type(text)
+    declared = JOB_TYPES.decoder(first_type) if first_type else None
     problem: msgspec.MsgspecError | None = None
     if declared is not None:
         try:
@@ -78,10 +79,14 @@ def make_job(job_type: str, payload: Payload | dict[str, Any], **fields: Any) ->
     if declared is not None and declared.internal:
         JOB_TYPES.require(job_type, field="job_type")
     kind: type[Job] = ActorJob if declared is None else JOB_TYPES.struct(job_type)
-    body = msgspec.to_builtins(payload) if isinstance(payload, Struct) else payload
+    body = (
+        payload if type(payload) is dict or not isinstance(payload, Struct) else msgspec.to_builtins(payload)
+    )
     document = {"job_type": job_type, "payload": body}
-    document.update({name: value for name, value in fields.items() if value is not None})
-    document.setdefault("job_id", new_job_id())
+    if fields:
+        document.update({name: value for name, value in fields.items() if value is not None})
+    if "job_id" not in document:
+        document["job_id"] = new_job_id()
     try:
         # The type's own struct: msgspec would resolve the union again each time, at ten times the cost.
         return msgspec.convert(document, type=kind)
