@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from typing import Literal
 
@@ -40,9 +41,24 @@ class AcceptedNames:
         return "dot file" if name.startswith(".") and not self._dot_files else ""
 
 
-def utf8_name(name: str) -> str:
-    """Return a file name in valid UTF-8, as a job can carry it; other bytes become question marks."""
-    return name.encode("utf-8", "replace").decode()
+def utf8_name(path: str) -> str:
+    r"""Return a name or path in valid UTF-8, as a job can carry it; a byte ``E9`` becomes ``\xe9``.
+
+    So two names that differ stay different, and a link is changed as the name of its target is.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "/".join(shortened(_escaped(part)) for part in path.split("/"))
+    return path
+
+
+def _escaped(name: str) -> str:
+    try:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        # A lone surrogate of a sender, which stands for no byte.
+        return name.encode("utf-8", "replace").decode()
 
 
 def visible_name(name: str, interface: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ingress.core.file_jobs import read_claim
 from ingress.station.claiming import Claimer
 from ingress.station.claims import Claims
 from ingress.station.scanner import Left, Scanner
@@ -69,15 +70,27 @@ def test_unusual_names_are_claimed_and_read_back(name: str, workspace: Workspace
     assert any(path.read_text() == "why" for path in (failed / "sub\nfolder").iterdir())
 
 
-def test_a_name_that_is_not_utf8_is_replaced(workspace: Workspace) -> None:
-    """A job carries text only, so the file is claimed with other bytes in its name."""
-    raw = os.fsencode(workspace.inbox) + b"/caf\xe9.txt"
-    with open(raw, "wb") as file:  # noqa: PTH123 (the name is bytes)
-        file.write(b"1")
-    (item,) = Scanner(workspace.inbox, DEFAULTS).scan().files
-    claim = Claims(workspace).claim(item)
-    assert claim is not None
-    assert claim.name == "caf?.txt"
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        (b"caf\xe9.txt", "caf\\xe9.txt"),
+        (b"\xff\xfe", "\\xff\\xfe"),
+        (b"\xff" * 200 + b".txt", "\\xff" * 62 + "\\xf.txt"),
+    ],
+)
+def test_a_name_that_is_not_utf8_is_escaped(raw: bytes, name: str, workspace: Workspace) -> None:
+    """A job carries text only; a folder and a link are changed in the same way."""
+    place = Path(os.fsdecode(os.fsencode(workspace.inbox) + b"/tr\xe9e"))
+    place.mkdir()
+    (place / os.fsdecode(raw)).write_text("1")
+    (place / "link").symlink_to(os.fsdecode(raw))
+    claims = Claims(workspace)
+    dropped = sorted(Scanner(workspace.inbox, DEFAULTS).scan().files, key=lambda item: item.is_link)
+    file, link = (claims.claim(item) for item in dropped)
+    assert file is not None
+    assert link is not None
+    assert (file.folder, file.name) == ("tr\\xe9e", name)
+    assert read_claim(link, lambda: None).link == name
 
 
 def test_an_unreadable_file_is_tried_a_bounded_number_of_times(tmp_path: Path) -> None:
