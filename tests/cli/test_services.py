@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,12 +72,8 @@ def bridge(tmp_path: Path) -> Iterator[Bridge]:
 
 def test_up_from_a_new_workspace_and_down(bridge: Bridge) -> None:
     """It is ready when it reports so, runs a job, logs JSON lines, and leaves nothing behind."""
-    started_s = time.monotonic()
     up = bridge.run("up", "--detach", "--workers", "2", "--threads", "3")
-    took_s = time.monotonic() - started_s
     assert (up.returncode, up.stderr) == (0, "")
-    # 1.5 s on two cores; the promise is 3 s, here with room for a machine under test.
-    assert took_s < 10
     for hint in (
         str(bridge.workspace.home),
         "3ox.log",
@@ -115,32 +109,23 @@ def test_down_with_nothing_running(bridge: Bridge) -> None:
     assert (down.returncode, down.stdout) == (0, "Nothing is running.\n")
 
 
-def test_down_with_a_misspelt_setting(bridge: Bridge) -> None:
-    """A mistake in 3ox.toml does not prevent stopping the bridge."""
-    assert bridge.run("up", "--detach").returncode == 0
-    bridge.workspace.settings_file.write_text("wokers = 3\n")
-    down = bridge.run("down")
-    assert (down.returncode, down.stdout) == (0, "Stopped.\n")
-    assert "Did you mean 'workers'?" in down.stderr
-
-
 def _workers(workspace: Workspace) -> list[int]:
     """Return the process ids of the workers from their vitals."""
     return [read_vitals(path).pid for path in workspace.run_dir.glob("vitals-*/*")]
 
 
 def test_killed_store_and_worker_come_back(bridge: Bridge) -> None:
-    """SIGKILL of the store loses nothing, SIGKILL of a worker process ends its unit; both are restarted."""
+    """SIGKILL of the store loses nothing, SIGKILL of a worker process ends its unit; both are restarted.
+
+    A store that cannot be restarted is named by ``doctor``; a mistake in 3ox.toml does not prevent ``down``.
+    """
     assert bridge.run("up", "--detach").returncode == 0
     store, unit = bridge.pid("store"), bridge.pid("worker-1")
     assert store is not None
     assert unit is not None
     Store.open(bridge.loaded()).call("SET", "kept", "yes")
     os.kill(store, signal.SIGKILL)
-    killed_s = time.monotonic()
-    eventually(EmbeddedValkey(bridge.loaded()).is_answering, 10, every_s=0.002)
-    # 0.15 s on an idle machine: 0.05 s of backoff and the start of the server.
-    assert time.monotonic() - killed_s < 3
+    eventually(EmbeddedValkey(bridge.loaded()).is_answering, 10)
     assert Store.open(bridge.loaded()).call("GET", "kept") == b"yes"
     assert bridge.pid("worker-1") == unit
 
@@ -150,24 +135,42 @@ def test_killed_store_and_worker_come_back(bridge: Bridge) -> None:
     eventually(lambda: bridge.pid("worker-1") not in {None, unit})
     assert bridge.run("sh", "--", "echo", "again").stdout == "again\n"
 
-
-def test_doctor_says_why_a_program_does_not_stay_up(bridge: Bridge) -> None:
-    """A store that cannot be restarted is named with its last output."""
-    assert bridge.run("up", "--detach").returncode == 0
+    _spoil(bridge.workspace)
     store = bridge.pid("store")
     assert store is not None
-    shutil.rmtree(bridge.workspace.store_dir)
     os.kill(store, signal.SIGKILL)
-    eventually(lambda: any(each.restarts > 1 and each.said for each in bridge.state().programs))
+    eventually(lambda: _restarts(bridge, "store") > 2, 30)
     ran = bridge.run("doctor")
-    assert ran.returncode == 1
+    assert ran.returncode == 1, ran.stdout
     bad = [line for line in ran.stdout.splitlines() if line.startswith("bad   store  ")]
     (line,) = [line for line in bad if "keeps restarting" in line]
-    assert "No such file or directory" in line
+    assert "Invalid AOF manifest file format" in line
+
+    bridge.workspace.settings_file.write_text("wokers = 3\n")
+    down = bridge.run("down")
+    assert (down.returncode, down.stdout) == (0, "Stopped.\n")
+    assert "Did you mean 'workers'?" in down.stderr
+    bridge.workspace.settings_file.unlink()
+
+
+def _restarts(bridge: Bridge, name: str) -> int:
+    """Return how often a program that has said why was restarted."""
+    program = next(program for program in bridge.state().programs if program.name == name)
+    return program.restarts if program.said else 0
+
+
+def _spoil(workspace: Workspace) -> None:
+    """Write a journal that no store can load."""
+    folder = workspace.store_dir / "appendonlydir"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "appendonly.aof.manifest").write_text("rubbish\n")
 
 
 def test_killed_supervisor(bridge: Bridge) -> None:
-    """After SIGKILL of the supervisor the next ``up`` works at once, with the same data."""
+    """After SIGKILL of the supervisor the next ``up`` works at once, with the same data.
+
+    ``down`` stops the programs of a killed supervisor and removes its files.
+    """
     assert bridge.run("up", "--detach").returncode == 0
     before = bridge.state()
     Store.open(bridge.loaded()).call("SET", "kept", "yes")
@@ -178,13 +181,8 @@ def test_killed_supervisor(bridge: Bridge) -> None:
     assert Store.open(bridge.loaded()).call("GET", "kept") == b"yes"
     assert not any(pid_alive(program.pid or 0, program.start_time) for program in before.programs)
 
-
-def test_down_after_a_killed_supervisor(bridge: Bridge) -> None:
-    """``down`` stops the programs of a killed supervisor and removes its files."""
-    assert bridge.run("up", "--detach").returncode == 0
     os.kill(bridge.state().pid, signal.SIGKILL)
-    down = bridge.run("down")
-    assert down.returncode == 0
+    assert bridge.run("down").returncode == 0
     assert bridge.left() == []
     assert not (bridge.workspace.run_dir / "up.json").exists()
 
@@ -206,9 +204,7 @@ def test_up_in_the_foreground(bridge: Bridge) -> None:
 
 def test_failed_start_is_reported(bridge: Bridge) -> None:
     """A store that cannot load its data fails the start: error, end of the log, exit code, nothing left."""
-    folder = bridge.workspace.store_dir / "appendonlydir"
-    folder.mkdir(parents=True)
-    (folder / "appendonly.aof.manifest").write_text("rubbish\n")
+    _spoil(bridge.workspace)
     up = bridge.run("up", "--detach")
     assert up.returncode == 1
     assert "3ox: store ended with exit code 1 while starting" in up.stderr
