@@ -8,7 +8,7 @@ import sys
 import msgspec
 import pytest
 
-from tests.deploy.scaleout import SHORT, Figures
+from tests.deploy.scaleout import SHORT, THREADS, Figures
 from tests.support import ROOT, clean_environ
 
 
@@ -30,7 +30,8 @@ def test_a_host_that_is_cut_off_costs_nothing() -> None:
     assert figures.lost == figures.committed_twice == figures.unexplained == 0
     assert figures.in_hand > 0
     assert figures.started_twice <= figures.in_hand
-    assert figures.refused <= figures.in_hand
+    # Also those whose end was being noted at that moment: noted, but the host has no reply.
+    assert figures.refused <= figures.in_hand + THREADS
     # No sooner than the lease says, and no later than the next look of the other host's worker; see Recovery.
     assert figures.elsewhere_s[0] > SHORT.lease_s - SHORT.lease_s / 3 - 0.5
     assert figures.elsewhere_s[-1] < SHORT.lease_s * 4 / 3 + 5.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -24,30 +25,79 @@ from tests.support import RunningValkey, clean_environ, eventually, frozen
 from tests.workers import running_worker, sweep
 
 
-@pytest.fixture
-def own_store(workspace: Workspace) -> Iterator[RunningValkey]:
-    """A store of the test's own, to be killed."""
-    Path(workspace.settings_file).write_text(SETTINGS)
-    server = RunningValkey(load_settings(workspace.home, environ={}))
+@contextlib.contextmanager
+def running_store(home: Path) -> Iterator[RunningValkey]:
+    """Run a store that may be killed, for a bridge with the settings of these tests."""
+    workspace = Workspace(home)
+    workspace.create()
+    workspace.settings_file.write_text(SETTINGS)
+    server = RunningValkey(load_settings(home, environ={}))
     server.start()
-    yield server
-    server.stop()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def environ_of(home: Path) -> dict[str, str]:
+    """Return the environment of a process of that bridge."""
+    return clean_environ({"BRIDGE_HOME": str(home), "BRIDGE_API_PORT": "0"})
 
 
 @pytest.fixture
-def lonely(own_store: RunningValkey, workspace: Workspace) -> Iterator[Api]:
+def empty_store(tmp_path: Path) -> Iterator[RunningValkey]:
+    """A store of the test's own."""
+    with running_store(tmp_path / "home") as server:
+        yield server
+
+
+@pytest.fixture
+def alone(empty_store: RunningValkey, tmp_path: Path) -> Iterator[Api]:
     """An API on that store."""
-    assert own_store.process is not None
-    environ = clean_environ({"BRIDGE_HOME": str(workspace.home), "BRIDGE_API_PORT": "0"})
-    with running_api(environ) as api:
+    assert empty_store.process is not None
+    with running_api(environ_of(tmp_path / "home")) as api:
         yield api
 
 
-def test_spooled_and_handed_over(lonely: Api, own_store: RunningValkey) -> None:
+@pytest.fixture(scope="module")
+def outages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningValkey, Api]]:
+    """A store and an API that the tests share."""
+    home = tmp_path_factory.mktemp("outages") / "home"
+    with running_store(home) as server:
+        with running_api(environ_of(home)) as api:
+            yield server, api
+        sweep(environ_of(home))
+
+
+@pytest.fixture
+def own_store(outages: tuple[RunningValkey, Api]) -> RunningValkey:
+    """The shared store, running; to be killed."""
+    server, _ = outages
+    if server.process is None:
+        server.start()
+    return server
+
+
+@pytest.fixture
+def lonely(outages: tuple[RunningValkey, Api], own_store: RunningValkey) -> Api:
+    """The shared API, ready, with nothing in its spool."""
+    _, api = outages
+    assert own_store.process is not None
+    call = api.client()
+
+    def is_ready() -> bool:
+        health = call("GET", "/health").json
+        return bool(health["ready"]) and health["spool"] == 0
+
+    eventually(is_ready, 20.0)
+    return api
+
+
+def test_spooled_and_handed_over(alone: Api, empty_store: RunningValkey) -> None:
     """Each answer in the meantime says so; one key is one job throughout; afterwards all are there."""
-    call = lonely.client()
+    call = alone.client()
     before = call("POST", "/v1/jobs", beat("before"), headers={"Idempotency-Key": "before"})
-    own_store.kill()
+    empty_store.kill()
 
     first = call("POST", "/v1/jobs", beat("a"), headers={"Idempotency-Key": "k"})
     assert (first.status, first.json["status"]) == (202, "spooled")
@@ -85,13 +135,13 @@ def test_spooled_and_handed_over(lonely: Api, own_store: RunningValkey) -> None:
     assert "bridge_spool_jobs 21.0" in call("GET", "/metrics").body.decode()
 
     # Killed and started again with the spool full: what it answered holds.
-    lonely.kill()
-    lonely.start()
-    call = lonely.client()
+    alone.kill()
+    alone.start()
+    call = alone.client()
     again = call("POST", "/v1/jobs", beat("a"), headers={"Idempotency-Key": "k"})
     assert (again.status, again.json["job_id"]) == (200, first.json["job_id"])
 
-    own_store.start()
+    empty_store.start()
     wanted = [first.json["job_id"], *(receipt["job_id"] for receipt in others)]
     eventually(lambda: call("GET", "/health").json["spool"] == 0, 20.0)
     page = call("GET", "/v1/jobs?limit=100").json
@@ -227,13 +277,13 @@ def test_the_dashboard_shows_a_spooled_job(lonely: Api, own_store: RunningValkey
 
 
 def test_a_job_for_a_store_that_stands_still_is_taken_within_a_second(
-    lonely: Api, own_store: RunningValkey
+    alone: Api, empty_store: RunningValkey
 ) -> None:
     """The first try is given up, and carried out when the store goes on: it is one job with the spool's."""
-    call, ran = lonely.client(), lonely.loaded.workspace.home / "ran"
+    call, ran = alone.client(), alone.loaded.workspace.home / "ran"
     keyed = {"Idempotency-Key": "once"}
     before = call("POST", "/v1/jobs", beat(delay_s=600)).json["job_id"]
-    with frozen(own_store.pid):
+    with frozen(empty_store.pid):
         began_s = time.monotonic()
         first = call("POST", "/v1/jobs", shell(f"echo first >> {ran}"), headers=keyed)
         assert time.monotonic() - began_s < 1.8
@@ -242,16 +292,16 @@ def test_a_job_for_a_store_that_stands_still_is_taken_within_a_second(
         assert call("POST", "/v1/jobs", shell(f"echo second >> {ran}")).json["status"] == "spooled"
         assert time.monotonic() - began_s < 0.5, "known to be silent, it is not asked"
         # Nobody hands over while we look what the first try alone has done.
-        lonely.kill()
+        alone.kill()
     job_id = first.json["job_id"]
-    eventually(lambda: lonely.bridge.reader.status_of(job_id) == "queued")
-    assert lonely.bridge.spooled() == 2
-    assert [job.job_id for job in lonely.bridge.reader.page().jobs] == [job_id, before]
+    eventually(lambda: alone.bridge.reader.status_of(job_id) == "queued")
+    assert alone.bridge.spooled() == 2
+    assert [job.job_id for job in alone.bridge.reader.page().jobs] == [job_id, before]
 
-    lonely.start()
-    call = lonely.client()
-    eventually(lambda: lonely.bridge.spooled() == 0, 20.0)
-    with running_worker(lonely.bridge, lonely.environ):
+    alone.start()
+    call = alone.client()
+    eventually(lambda: alone.bridge.spooled() == 0, 20.0)
+    with running_worker(alone.bridge, alone.environ):
         eventually(lambda: call("GET", "/v1/jobs").json["summary"]["completed"] == 2, 20.0)
         page = call("GET", "/v1/jobs").json
         again = call("POST", "/v1/jobs", shell(f"echo first >> {ran}"), headers=keyed)
@@ -265,6 +315,8 @@ def test_a_job_for_a_store_that_stands_still_is_taken_within_a_second(
 def test_what_was_cut_short_is_one_job_however_both_ways_meet(lonely: Api, own_store: RunningValkey) -> None:
     """Many at once, webhooks among them; each is carried out once when the store goes on by itself."""
     call, ran = lonely.client(), lonely.loaded.workspace.home / "ran"
+    aside = lonely.loaded.workspace.spool_dir / "refused"
+    refused = sorted(aside.glob("*"))
     with running_worker(lonely.bridge, lonely.environ), ThreadPoolExecutor(12) as hands:
         call("POST", "/v1/jobs", beat())
         with frozen(own_store.pid):
@@ -284,23 +336,22 @@ def test_what_was_cut_short_is_one_job_however_both_ways_meet(lonely: Api, own_s
             ended = call("GET", f"/v1/jobs/{job['job_id']}?wait=20").json
             assert (ended["status"], ended["attempt"]) == ("completed", 1)
     assert sorted(ran.read_text().split(), key=int) == [str(number) for number in range(10)]
-    aside = lonely.loaded.workspace.spool_dir / "refused"
-    assert not aside.exists() or not list(aside.iterdir())
+    assert sorted(aside.glob("*")) == refused
 
 
-def test_jobs_of_a_users_type_are_spooled(own_store: RunningValkey, workspace: Workspace) -> None:
+def test_jobs_of_a_users_type_are_spooled(empty_store: RunningValkey, tmp_path: Path) -> None:
     """The API knows the types that were published before: arguments are checked, the job runs later."""
-    environ = clean_environ({"BRIDGE_HOME": str(workspace.home), "BRIDGE_API_PORT": "0"})
+    environ = environ_of(tmp_path / "home")
     try:
         with running_pools(environ), running_api(environ) as api:
             call = api.client()
-            own_store.kill()
+            empty_store.kill()
             body = {"job_type": "thumbnail", "payload": {"path": "a.png"}}
             sent = call("POST", "/v1/jobs", body)
             assert (sent.status, sent.json["status"]) == (202, "spooled"), sent.body
             wrong = call("POST", "/v1/jobs", {**body, "payload": {"pth": "a.png"}})
             assert assert_problem(wrong, 409)["field"] == "payload.pth"
-            own_store.start()
+            empty_store.start()
             job = eventually(lambda: _completed(call, sent.json["job_id"]), 30.0)
             assert job["result"] == {"path": "a.png", "size": 128}
     finally:

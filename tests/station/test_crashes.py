@@ -68,15 +68,15 @@ def settled(running: RunningStation, count: int, timeout_s: float = 60.0) -> Set
 
 
 def test_killed_under_traffic_it_loses_and_doubles_nothing(own: Bridge, own_environ: dict[str, str]) -> None:
-    """500 files while the station is killed three times: each is ingested by one job."""
+    """200 files while the station is killed three times: each is ingested by one job."""
     own.loaded.workspace.create()
     running = RunningStation(own, own_environ)
     with running_worker(own, own_environ):
         running.start()
         try:
-            with in_background(running.inbox, range(500)):
+            with in_background(running.inbox, range(200)):
                 for round_ in range(3):
-                    least = 80 * (round_ + 1)
+                    least = 40 * (round_ + 1)
                     eventually(
                         lambda least=least: (
                             own.reader.summary()["completed"] + len(running.claims()) >= least
@@ -85,7 +85,7 @@ def test_killed_under_traffic_it_loses_and_doubles_nothing(own: Bridge, own_envi
                     )
                     running.kill()
                     running.start()
-            assert settled(running, 500) == once_each(500)
+            assert settled(running, 200) == once_each(200)
         finally:
             running.stop()
 
@@ -96,8 +96,8 @@ def test_two_stations_share_a_folder(own: Bridge, own_environ: dict[str, str]) -
     with running_worker(own, own_environ), RunningStation(own, own_environ) as first:
         second = RunningStation(own, own_environ)
         with second:
-            lay_down(first.inbox, range(300))
-            assert settled(first, 300) == once_each(300)
+            lay_down(first.inbox, range(150))
+            assert settled(first, 150) == once_each(150)
 
 
 def test_claims_without_a_job_are_taken_up(own: Bridge, own_environ: dict[str, str]) -> None:
@@ -160,19 +160,19 @@ def test_a_file_that_ends_the_station_is_not_read_for_ever(own: Bridge, own_envi
 
 
 def test_a_worker_killed_in_the_middle_is_made_good(own_environ: dict[str, str]) -> None:
-    """Workers are killed repeatedly while 300 files are ingested: each file exists once."""
+    """Workers are killed repeatedly while 150 files are ingested: each file exists once."""
     environ = {**own_environ, "BRIDGE_LEASE_S": "2", "BRIDGE_HEARTBEAT_S": "0.5", "BRIDGE_MAX_CRASHES": "20"}
     bridge = Bridge(load_settings(environ=environ))
     bridge.loaded.workspace.create()
-    with RunningStation(bridge, environ) as running, in_background(running.inbox, range(300)):
+    with RunningStation(bridge, environ) as running, in_background(running.inbox, range(150)):
         for round_ in range(3):
             with running_worker(bridge, environ, name=f"worker-{round_}") as worker:
-                least = 50 * (round_ + 1)
+                least = 25 * (round_ + 1)
                 eventually(lambda least=least: bridge.reader.summary()["completed"] >= least, 30.0)  # type: ignore[misc]
                 worker.kill()
                 worker.wait()
         with running_worker(bridge, environ, name="last"):
-            assert settled(running, 300) == once_each(300)
+            assert settled(running, 150) == once_each(150)
 
 
 def test_while_the_store_is_paused_files_go_to_the_spool(

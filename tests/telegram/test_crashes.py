@@ -19,7 +19,7 @@ from tests.workers import running_worker
 
 __all__ = ["mortal"]
 
-UPDATES, KILLS = 200, 5
+UPDATES, KILLS = 100, 4
 
 
 def sends(api: BotApi) -> int:
@@ -27,8 +27,8 @@ def sends(api: BotApi) -> int:
     return sum(call.method == "sendMessage" for call in list(api.calls))
 
 
-def test_two_hundred_updates_under_kill_nine(own: Scene) -> None:
-    """The bot is killed five times: each update has one job and one answer, in a message of its own."""
+def test_a_hundred_updates_under_kill_nine(own: Scene) -> None:
+    """The bot is killed four times: each update has one job and one answer, in a message of its own."""
     api, bot = own.api, own.bot
     with running_worker(bot.bridge, bot.environ, threads=8):
         bot.start()
