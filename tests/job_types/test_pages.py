@@ -20,8 +20,9 @@ OWN_ACTORS = "how-to/run-your-own-actors.md"
 
 
 def threeox(pools: Pools, command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of ``3ox`` that has to succeed."""
-    done = run_3ox(*shlex.split(command), environ=pools.environ, cwd=pools.folder)
+    """Run a command of ``3ox`` that has to succeed; none imports the actors."""
+    environ = {**pools.environ, "PYTHONPATH": str(ROOT)}
+    done = run_3ox(*shlex.split(command), environ=environ, cwd=pools.folder)
     assert done.returncode == 0, (command, done.stderr)
     return done
 
