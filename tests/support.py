@@ -80,6 +80,8 @@ def clean_environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     foreign = ("BRIDGE_", *ENV_FOREIGN, *NETWORK_VARIABLES)
     environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     environ["PYTHONPATH"] = str(ROOT)
+    # Otherwise every process compiles what is not compiled yet, such as the packages of a new environment.
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Any port that is free: tests run beside each other, and beside a bridge that somebody uses.
     environ["BRIDGE_API_PORT"] = "0"
     environ.update({} if extra is None else extra)

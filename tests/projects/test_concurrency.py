@@ -9,7 +9,7 @@ from ingress.dispatch import list_jobs
 from tests.projects.conftest import PYTHON, Site
 from tests.support import eventually
 
-TASKS = 200
+TASKS = 90
 #: Takes a lock that goes with the process, and tells when somebody else has it.
 TASK = """
 import fcntl, os, sys
@@ -27,7 +27,7 @@ with open("lock", "w") as lock:
 """
 
 
-def test_two_hundred_tasks_one_at_a_time_with_workers_killed(site: Site, tmp_path: Path) -> None:
+def test_ninety_tasks_one_at_a_time_with_workers_killed(site: Site, tmp_path: Path) -> None:
     """Three worker processes, of which one after the other is killed in the middle of a task."""
     (tmp_path / "task.py").write_text(TASK)
     site.configure(
@@ -50,7 +50,7 @@ def test_two_hundred_tasks_one_at_a_time_with_workers_killed(site: Site, tmp_pat
         return running[0].worker_id if running else None
 
     with site.workers(3) as workers:
-        for goal in (50, 110):
+        for goal in (25, 50):
             eventually(partial(has_run, goal), 40.0)
             # A worker process that has died is replaced by the watchdog, the others go on.
             victim = eventually(lambda: [one for one in workers if one.worker_id == holder()], 20.0)[0]
