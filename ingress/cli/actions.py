@@ -20,9 +20,10 @@ from ingress.cli.shared import (
 from ingress.cli.submit_options import seconds_or_zero
 from ingress.core import control
 from ingress.core.bridge import Bridge, current_bridge
+from ingress.core.local_user import login_name, utf8
 from ingress.core.lookup import JobHandle, find
 from ingress.core.run_and_follow import CANCEL_WAIT_S, exit_code_of
-from ingress.core.terminal import emit_json, login_name, note, print_table, utf8
+from ingress.core.terminal import emit_json, note, print_table
 from ingress.core.text import one_line, since
 from ingress.core.waiting import follow_with_notes
 from middleware.job.records import JobRecord, Receipt

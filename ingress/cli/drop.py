@@ -12,7 +12,8 @@ from ingress.cli.shared import json_option
 from ingress.core.drop_folder import utf8_name
 from ingress.core.file_jobs import ContentIndex
 from ingress.core.file_submission import CLAIMED, REFUSED, FileAnswer, FileSubmission
-from ingress.core.terminal import emit_json, note, utf8
+from ingress.core.local_user import utf8
+from ingress.core.terminal import emit_json, note
 from ingress.core.text import one_line
 from ingress.dispatch import JobHandle, bridge_status, connect, find_job
 from ops.errors import BridgeError, JobNotFound, PolicyDenied, StoreUnreachable

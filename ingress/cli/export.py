@@ -13,7 +13,8 @@ import msgspec
 
 from ingress.cli.shared import for_each, require_job_type
 from ingress.core.deliveries import count_undelivered, list_undelivered, redeliver
-from ingress.core.terminal import emit_json, login_name, note, print_table, utf8
+from ingress.core.local_user import login_name, utf8
+from ingress.core.terminal import emit_json, note, print_table
 from ingress.core.text import count_of, one_line
 from ingress.dispatch import export_jobs
 from middleware.job.states import State

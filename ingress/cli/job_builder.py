@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from ingress.core.local_user import login_name, utf8
 from ingress.core.submitter import current_submitter
-from ingress.core.terminal import emit_json, login_name, utf8
 from middleware.job.schema import Job, make_job
 from ops.environment import selected
 from ops.errors import StoreTimeout, StoreUnreachable, UsageProblem
@@ -255,6 +255,8 @@ def submit_only(job: Job, *, as_json: bool) -> int:
         hint = f"The job may have been submitted; check '3ox jobs {job.job_id}' before you repeat it."
         raise StoreUnreachable(error.message, remedy=hint) from error
     if as_json:
+        from ingress.core.terminal import emit_json  # loads what lists of jobs need
+
         emit_json(receipt)
     else:
         sys.stdout.write(f"{line_of(job)}\n")

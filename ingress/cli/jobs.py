@@ -13,10 +13,11 @@ from ingress.cli.tree import show_tree
 from ingress.cli.watch import watch_all, watch_job
 from ingress.core.job_output import OutputWriter
 from ingress.core.ledger_proofs import last_trace, verify_receipt
+from ingress.core.local_user import login_name, utf8
 from ingress.core.lookup import Source
 from ingress.core.run_and_follow import exit_code_of
 from ingress.core.spooled_jobs import SPOOLED, list_spooled
-from ingress.core.terminal import emit_json, login_name, print_table, utf8
+from ingress.core.terminal import emit_json, print_table
 from ingress.core.text import JOB_COLUMNS, count_of, job_rows, summary_line
 from ingress.dispatch import all_jobs, current_bridge, find_job, list_jobs, purge_jobs
 from middleware.job.records import JobPage, JobRecord

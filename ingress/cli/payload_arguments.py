@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from ingress.core.terminal import utf8
+from ingress.core.local_user import utf8
 from ops.errors import UsageProblem
 
 #: JSON types of a schema -> the types of values that it accepts; text is what any other value stays.

@@ -9,7 +9,8 @@ import click
 from ingress.cli.job_builder import line_of
 from ingress.cli.shared import json_option
 from ingress.core.bridge import current_bridge
-from ingress.core.terminal import emit_json, login_name, utf8
+from ingress.core.local_user import login_name, utf8
+from ingress.core.terminal import emit_json
 from middleware.job.schema import make_job
 from ops.errors import UsageProblem
 

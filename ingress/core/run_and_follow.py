@@ -15,8 +15,9 @@ from ingress.core.attached_command import EXIT_LOSS, attached_in_process, attach
 from ingress.core.bridge import Bridge, current_bridge
 from ingress.core.control import cancel
 from ingress.core.job_output import LocalReporter, OutputWriter
+from ingress.core.local_user import login_name
 from ingress.core.lookup import JobHandle
-from ingress.core.terminal import emit_json, login_name, note
+from ingress.core.terminal import emit_json, note
 from ingress.core.text import short_id
 from ingress.core.waiting import waiting_notes
 from middleware.job.attachment import attached_mode

@@ -1,17 +1,15 @@
-"""What programs on a terminal share: JSON, tables and fields on stdout, notes on stderr, the user's name.
+"""What programs on a terminal share: JSON, tables and fields on stdout, notes on stderr.
 
-Nothing here imports click or rich at the top, since the fast path of ``3ox run`` loads this module.
+Nothing here imports click or rich at the top, which would slow down commands that need neither.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ingress.core.text import one_line
-from ops.errors import UsageProblem
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -91,31 +89,6 @@ def print_fields(fields: Sequence[tuple[str, str]]) -> None:
         text = value.replace("\n", "\n" + " " * (width + 2))
         sys.stdout.write(f"{name.ljust(width)}  {text}".rstrip() + "\n")
     sys.stdout.flush()
-
-
-def login_name() -> str:
-    """Return the login name of this process's user; the numeric id if the user has no name."""
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
-
-
-def utf8(text: str, what: str) -> str:
-    """Return the text, if a job can carry it.
-
-    Raises:
-        UsageProblem: The argument's bytes were not UTF-8.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UsageProblem(
-            f"{what[:1].upper()}{what[1:]} is not valid UTF-8.", remedy="Pass it in a file."
-        ) from error
-    return text
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -13,9 +13,10 @@ import msgspec
 
 from ingress.core.acceptance import Acceptance
 from ingress.core.bridge import Bridge, connect, current_bridge
+from ingress.core.local_user import login_name, utf8
 from ingress.core.run_and_follow import Mode, Terminated, run_and_follow
 from ingress.core.spooled_jobs import SPOOLED
-from ingress.core.terminal import login_name, note, print_fields, utf8
+from ingress.core.terminal import note, print_fields
 from ingress.core.text import count_of, one_line, short_id
 from ingress.shell.history import LineHistory
 from ingress.shell.monitor import BridgeMonitor

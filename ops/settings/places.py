@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import NamedTuple
 
-_HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]")
-_KEY = re.compile(r"\s*((?:[\w-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[\w-]+|\"[^\"]*\"|'[^']*'))*)\s*=")
+from msgspec import Struct, structs
+
+# Not compiled here: they are needed for errors only.
+_HEADER = r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]"
+_KEY = r"\s*((?:[\w-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[\w-]+|\"[^\"]*\"|'[^']*'))*)\s*="
 
 
-class Place(NamedTuple):
+class Place(Struct, frozen=True):
     """A key of the file; its text is made only when an error is shown.
 
     Attributes:
@@ -30,15 +32,15 @@ class Place(NamedTuple):
 
     def below(self, name: str) -> Place:
         """Return the place of a key in this table."""
-        return self._replace(key=f"{self.key}.{name}", form="{key} in {file}", name="")
+        return structs.replace(self, key=f"{self.key}.{name}", form="{key} in {file}", name="")
 
     def item(self, number: int) -> Place:
         """Return the place of an item in this list of tables, counted from 1."""
-        return self._replace(key=f"{self.key} {number}", form="{key} in {file}", name="")
+        return structs.replace(self, key=f"{self.key} {number}", form="{key} in {file}", name="")
 
     def as_form(self, form: str, name: str = "") -> Place:
         """Return the same place with another text."""
-        return self._replace(form=form, name=name)
+        return structs.replace(self, form=form, name=name)
 
     def __str__(self) -> str:
         line = line_of(self.content, f"{self.key}.{self.name}" if self.name else self.key)
@@ -56,14 +58,14 @@ def line_of(content: str, key: str) -> int | None:
     table, found, found_length = "", None, 0
     counts: dict[str, int] = {}
     for number, line in enumerate(content.splitlines(), start=1):
-        header = _HEADER.match(line)
+        header = re.match(_HEADER, line)
         if header is not None:
             table = _plain(header[2])
             if header[1] == "[[":
                 counts[table] = counts.get(table, 0) + 1
             name = table = f"{table} {counts[table]}" if header[1] == "[[" else table
         else:
-            assigned = _KEY.match(line)
+            assigned = re.match(_KEY, line)
             if assigned is None:
                 continue
             name = f"{table}.{_plain(assigned[1])}" if table else _plain(assigned[1])
