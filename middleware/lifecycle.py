@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -78,6 +79,8 @@ class Lifecycle(JobMiddleware):
         opening.name, opening.daemon = "opening", True
         opening.start()
         broker.timer.start()
+        if worker.consumer_whitelist:
+            _name_unused_queues(set(worker.consumer_whitelist), broker.get_declared_queues())
 
     def worker_stopping(self, broker: BridgeBroker, worker: Any) -> None:
         """Fetch no more jobs and start the grace period of the running ones."""
@@ -97,3 +100,18 @@ class Lifecycle(JobMiddleware):
         for message in self._current.running():
             logger.warning("job.handed_back", extra={"job_id": message.job.job_id})
             self._current.interrupt(message.key, WorkerStopping)
+
+
+def _name_unused_queues(chosen: set[str], declared: set[str]) -> None:
+    """Say which of the queues of ``--queues`` no actor of this pool uses, in the log and on the terminal."""
+    unused = sorted(chosen - declared)
+    if not unused:
+        return
+    text = (
+        f"No actor of this pool uses the queue {', '.join(map(repr, unused))} of --queues; "
+        f"its queues are: {', '.join(sorted(declared))}."
+    )
+    if not chosen & declared:
+        text += " This worker fetches no jobs."
+    logger.warning("worker.unused_queues: %s", text)
+    sys.stderr.write(f"3ox: {text}\n")
