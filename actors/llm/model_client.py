@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import httpx2
@@ -19,7 +19,7 @@ from actors.llm.model_failure import error_text
 from actors.llm.model_library import NO_KEY
 from actors.llm.model_server import ModelServer
 from actors.llm.provider import ProviderUnavailable
-from ops.errors import BridgeError, JobRefused
+from ops.errors import JobRefused
 
 #: Connect timeout: a running server accepts in milliseconds, and a fallback must still have time to answer.
 CONNECT_TIMEOUT_S = 10.0
@@ -30,11 +30,12 @@ _DOCUMENT_MAX_BYTES = 8_388_608
 #: Largest stream, reasoning included.
 _STREAM_MAX_BYTES = 67_108_864
 _ERROR_MAX_BYTES = 65_536
-#: How often a request is sent again without what the server refuses.
+#: How often a request is sent without what the server has refused.
 _CHANGES_MAX = 3
 _OK = 200
-_EVENT_STREAM = "text/event-stream"
 _REFUSALS = frozenset({400, 422})
+#: Headers that do not apply to a body that has been decoded.
+_OF_ENCODING = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
 
 class ModelClient(httpx2.AsyncClient):
@@ -45,9 +46,6 @@ class ModelClient(httpx2.AsyncClient):
         documents: Reads the answer.
         transport: Sends the requests.
         timeout: Connect and read timeout.
-
-    Attributes:
-        problem: Why the last request failed, where this client found it; the library wraps it.
     """
 
     def __init__(
@@ -61,75 +59,126 @@ class ModelClient(httpx2.AsyncClient):
         super().__init__(transport=transport, timeout=timeout)
         self._server = server
         self._documents = documents
-        self.problem: BridgeError | None = None
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        """Send a request, without what the server refuses, and return its answer as a stream of events."""
+        """Send a request, without what the server refuses, and return its answer as a stream of events.
+
+        Our own errors are raised where the library reads the stream: it would wrap those raised here.
+        """
         options.update(stream=True, follow_redirects=False)
         for name in ("authorization", "x-api-key"):
             if request.headers.get(name, "").endswith(NO_KEY):
                 del request.headers[name]
         for _ in range(_CHANGES_MAX):
             response = await super().send(request, **options)
-            if response.status_code == _OK:
-                return await self._answer(response)
-            body = await _read(response, _ERROR_MAX_BYTES)
-            if response.is_redirect:
-                raise self._failed(self._redirected(response, body))
+            if response.status_code == _OK or response.is_redirect:
+                return _stream(self._events(response), response)
+            body = await _beginning(response)
             changed = _without_refused(request, body) if response.status_code in _REFUSALS else None
             if changed is None:
                 break
             request = changed
-        return httpx2.Response(
-            response.status_code, headers=_plain(response.headers), content=body, request=request
-        )
+        headers = {name: value for name, value in response.headers.items() if name not in _OF_ENCODING}
+        return httpx2.Response(response.status_code, headers=headers, content=body, request=request)
 
-    async def _answer(self, response: httpx2.Response) -> httpx2.Response:
-        """Return an answer as a stream of events, whatever the server says that it is."""
+    async def _events(self, response: httpx2.Response) -> AsyncGenerator[bytes]:
+        """Yield the events of an answer as the library understands them, whatever the server says it is.
+
+        Raises:
+            ProviderUnavailable: It has no end, or something else is wrong with it.
+            JobRefused: It is not an answer of a model server's API.
+        """
+        if response.is_redirect:
+            raise self._redirected(response, await _beginning(response))
         pieces = response.aiter_bytes()
         head = b""
         async for piece in pieces:
             head += piece
-            if _begin(head) != b"":
+            if _without_bom(head).lstrip() != b"":
                 break
-        begin = _begin(head)
-        if begin[:1] == b"<":
-            await response.aclose()
-            raise self._failed(not_an_api(response.request.url, "a web page"))
-        stream = _Events(self, response, _joined(head, pieces), self._documents, found=begin != b"")
-        if begin[:1] in (b"{", b"["):
-            stream.events = self._events_of(response, await self._collect(head, pieces))
-        headers = {"content-type": _EVENT_STREAM}
-        return httpx2.Response(_OK, headers=headers, stream=stream, request=response.request)
+        begin = _without_bom(head).lstrip()[:1]
+        if begin == b"<":
+            raise self._not_an_api("a web page")
+        if begin in (b"{", b"["):
+            body = b"".join([piece async for piece in self._bounded(head, pieces, _DOCUMENT_MAX_BYTES)])
+            documents = aiter(self._document(_without_bom(body)))
+        else:
+            bounded = self._bounded(head, pieces, _STREAM_MAX_BYTES)
+            documents = aiter(self._stream_documents(self._data(response, bounded), is_empty=begin == b""))
+        async for event in documents:
+            yield _encoded(event)
 
-    async def _collect(self, head: bytes, pieces: AsyncIterator[bytes]) -> bytes:
-        body = bytearray(head)
+    async def _stream_documents(
+        self, events: AsyncIterator[str], *, is_empty: bool
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Yield the documents of a stream of events, and check that it is complete."""
+        known, broken = False, ""
+        async for data in events:
+            if broken != "":
+                raise self._unavailable(f"sent an event that is not JSON: {broken[:80]!r}")
+            known = True
+            marker = self._documents.end_marker
+            if marker != "" and data.startswith(marker):
+                return
+            document = _decoded(data)
+            if isinstance(document, dict):
+                yield self._documents.clean(document)
+            elif isinstance(document, str):
+                broken = data  # what comes next tells whether the stream was cut off here
+        if not is_empty and not known:
+            raise self._not_an_api("a text without events")
+        if not self._documents.ended:
+            raise self._unavailable("ended its answer in the middle")
+
+    async def _data(self, response: httpx2.Response, pieces: AsyncGenerator[bytes]) -> AsyncIterator[str]:
+        """Yield the data of each event; the stream may stay open or break off once the answer has ended."""
+        events = aiter(httpx2.EventSource(_stream(pieces, response), max_event_size=_EVENT_MAX_BYTES))
+        while True:
+            ended = self._documents.ended
+            try:
+                async with asyncio.timeout(_TRAILER_S if ended else None):
+                    event = await anext(events)
+            except StopAsyncIteration:
+                return
+            except httpx2.SSEError as error:
+                raise self._unavailable(f"sent an event of more than {_EVENT_MAX_BYTES} bytes") from error
+            except (httpx2.TransportError, TimeoutError):
+                if ended:
+                    return
+                raise
+            if event.data != "":
+                yield event.data
+
+    async def _bounded(
+        self, head: bytes, pieces: AsyncIterator[bytes], limit_bytes: int
+    ) -> AsyncGenerator[bytes]:
+        """Yield the bytes of a body, and an empty line that ends its last event."""
+        yield head
+        size_bytes = len(head)
         async for piece in pieces:
-            body += piece
-            if len(body) > _DOCUMENT_MAX_BYTES:
-                raise self._failed(self.too_large("an answer", _DOCUMENT_MAX_BYTES))
-        return bytes(body)
+            size_bytes += len(piece)
+            if size_bytes > limit_bytes:
+                raise self._unavailable(f"sent an answer of more than {limit_bytes} bytes")
+            yield piece
+        yield b"\n\n"
 
-    def _events_of(self, response: httpx2.Response, body: bytes) -> list[dict[str, Any]]:
-        """Return the events of an answer that came as one document."""
-        url = response.request.url
-        document = _decoded(body.removeprefix(codecs.BOM_UTF8))
+    async def _document(self, body: bytes) -> AsyncIterator[dict[str, Any]]:
+        """Yield the events of an answer that came as one document."""
+        document = _decoded(body)
         if isinstance(document, str):
-            raise self._failed(
-                ProviderUnavailable(f"{self._server.address} sent a document that is not JSON.")
-            )
+            raise self._unavailable("sent a document that is not JSON")
         if isinstance(document, list) and len(document) == 1:
             document = document[0]
-        if not isinstance(document, dict):
-            raise self._failed(not_an_api(url, "another document"))
-        if self._documents.is_answer(document):
-            return self._documents.events_of(document)
-        error = document.get("error")
+        if isinstance(document, dict) and self._documents.is_answer(document):
+            for event in self._documents.events_of(document):
+                yield event
+            return
+        error = document.get("error") if isinstance(document, dict) else None
         if isinstance(error, str) and "endpoint" not in error.lower():
             error = {"message": error}
-        if not isinstance(error, dict):
-            raise self._failed(not_an_api(url, f"{body[:100].decode('utf-8', 'replace')!r}"))
-        return [{**document, "error": error}]
+        if not isinstance(document, dict) or not isinstance(error, dict):
+            raise self._not_an_api(repr(body[:100].decode("utf-8", "replace").strip()))
+        yield {**document, "error": error}
 
     def _redirected(self, response: httpx2.Response, body: bytes) -> JobRefused:
         target = response.headers.get("location", "")
@@ -139,133 +188,35 @@ class ModelClient(httpx2.AsyncClient):
             remedy="Set the base URL to the URL that the server redirects to.",
         )
 
-    def _failed(self, error: BridgeError) -> BridgeError:
-        self.problem = error
-        return error
+    def _unavailable(self, what: str) -> ProviderUnavailable:
+        return ProviderUnavailable(f"{self._server.address} {what}.")
 
-    def not_understood(self, data: str) -> BridgeError:
-        """Return the error for an event that is not JSON."""
-        return ProviderUnavailable(f"{self._server.address} sent an event that is not JSON: {data[:80]!r}.")
-
-    def too_large(self, what: str, limit_bytes: int) -> BridgeError:
-        """Return the error for what is larger than it may be."""
-        return ProviderUnavailable(f"{self._server.address} sent {what} of more than {limit_bytes} bytes.")
-
-    def ended_early(self, url: httpx2.URL, *, is_api: bool) -> BridgeError:
-        """Return the error for an answer without an end, and keep it as the problem."""
-        if is_api:
-            return self._failed(
-                ProviderUnavailable(f"{self._server.address} ended its answer in the middle.")
-            )
-        return self._failed(not_an_api(url, "a text without events"))
-
-
-class _Events(httpx2.AsyncByteStream):
-    """The answer as the library reads it: events that it understands, up to the end.
-
-    Attributes:
-        events: The events, if the answer was one document; None if they are to be read.
-    """
-
-    def __init__(
-        self,
-        client: ModelClient,
-        response: httpx2.Response,
-        pieces: AsyncIterator[bytes],
-        documents: AnswerDocuments,
-        *,
-        found: bool,
-    ) -> None:
-        self._client = client
-        self._response = response
-        self._pieces = pieces
-        self._documents = documents
-        self._found = found
-        self.events: list[dict[str, Any]] | None = None
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the events."""
-        if self.events is not None:
-            for event in self.events:
-                yield _encoded(event)
-            return
-        documents, known, broken = self._documents, False, ""
-        async for data in self._data():
-            if broken != "":
-                raise self._client.not_understood(broken)
-            known = True
-            marker = documents.end_marker
-            if marker != "" and data.startswith(marker):
-                documents.ended = True
-                return
-            document = _decoded(data)
-            if isinstance(document, dict):
-                yield _encoded(documents.clean(document))
-            elif isinstance(document, str):
-                broken = data  # what comes next tells whether the stream was cut off here
-        if not documents.ended:
-            raise self._client.ended_early(self._response.request.url, is_api=known or not self._found)
-
-    async def _data(self) -> AsyncIterator[str]:
-        """Yield the data of each event; the stream may end or break off once the answer has ended."""
-        source = httpx2.Response(
-            _OK,
-            headers={"content-type": _EVENT_STREAM},
-            stream=_Pieces(self._client, self._pieces),
-            request=self._response.request,
+    def _not_an_api(self, found: str) -> JobRefused:
+        return JobRefused(
+            f"The address {self._server.shown_url!r} is not an API of a model server: it sent {found}.",
+            remedy="Correct the base URL; those of OpenAI-compatible servers mostly end with /v1.",
         )
-        events = aiter(httpx2.EventSource(source, max_event_size=_EVENT_MAX_BYTES))
-        while True:
-            ended = self._documents.ended
-            try:
-                async with asyncio.timeout(_TRAILER_S if ended else None):
-                    event = await anext(events)
-            except StopAsyncIteration:
-                return
-            except httpx2.SSEError as error:
-                raise self._client.too_large("an event", _EVENT_MAX_BYTES) from error
-            except (httpx2.TransportError, TimeoutError):
-                if ended:
-                    return
-                raise
-            if event.data != "":
-                yield event.data
+
+
+class _Stream(httpx2.AsyncByteStream):
+    """A body that is generated while it is read; closing it closes the response that it is made from."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes], response: httpx2.Response) -> None:
+        self._pieces = pieces
+        self._response = response
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._pieces
 
     async def aclose(self) -> None:
-        """Close the connection."""
+        """Close both."""
+        await self._pieces.aclose()
         await self._response.aclose()
 
 
-class _Pieces(httpx2.AsyncByteStream):
-    """The bytes of a stream, bounded, with an empty line at the end so that its last event is complete."""
-
-    def __init__(self, client: ModelClient, pieces: AsyncIterator[bytes]) -> None:
-        self._client = client
-        self._pieces = pieces
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the bytes."""
-        size_bytes = 0
-        async for piece in self._pieces:
-            size_bytes += len(piece)
-            if size_bytes > _STREAM_MAX_BYTES:
-                raise self._client.too_large("an answer", _STREAM_MAX_BYTES)
-            yield piece
-        yield b"\n\n"
-
-
-def not_an_api(url: httpx2.URL, found: str) -> JobRefused:
-    """Return the error for an address that has no model server's API.
-
-    Args:
-        url: The address that was asked.
-        found: What it sent.
-    """
-    shown = url.copy_with(username=None, password=None, query=None)
-    return JobRefused(
-        f"The address {str(shown)!r} is not an API of a model server: it sent {found}.",
-        remedy="Correct the base URL; those of OpenAI-compatible servers mostly end with /v1.",
-    )
+def _stream(pieces: AsyncGenerator[bytes], response: httpx2.Response) -> httpx2.Response:
+    headers = {"content-type": "text/event-stream"}
+    return httpx2.Response(_OK, headers=headers, stream=_Stream(pieces, response), request=response.request)
 
 
 def _without_refused(request: httpx2.Request, error: bytes) -> httpx2.Request | None:
@@ -273,7 +224,7 @@ def _without_refused(request: httpx2.Request, error: bytes) -> httpx2.Request | 
     body, text = json.loads(request.content), error.decode("utf-8", "replace").lower()
     if "stream_options" in text and "stream_options" in body:
         del body["stream_options"]
-    elif "max_completion_tokens" in text and "max_tokens" in text and "max_tokens" in body:
+    elif "max_completion_tokens" in text and "max_tokens" in body:
         body["max_completion_tokens"] = body.pop("max_tokens")
     elif "max_tokens" in text and "max_completion_tokens" in body:
         body["max_tokens"] = body.pop("max_completion_tokens")
@@ -288,27 +239,21 @@ def _without_refused(request: httpx2.Request, error: bytes) -> httpx2.Request | 
     )
 
 
-async def _read(response: httpx2.Response, limit_bytes: int) -> bytes:
-    """Return the beginning of a body, and close the response."""
+async def _beginning(response: httpx2.Response) -> bytes:
+    """Return the beginning of the body of an error, and close the response."""
     body = b""
     try:
         async for piece in response.aiter_bytes():
             body += piece
-            if len(body) >= limit_bytes:
+            if len(body) >= _ERROR_MAX_BYTES:
                 break
     finally:
         await response.aclose()
-    return body[:limit_bytes]
+    return body[:_ERROR_MAX_BYTES]
 
 
-async def _joined(head: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield head
-    async for piece in pieces:
-        yield piece
-
-
-def _begin(head: bytes) -> bytes:
-    return head.removeprefix(codecs.BOM_UTF8).lstrip()
+def _without_bom(body: bytes) -> bytes:
+    return body.removeprefix(codecs.BOM_UTF8)
 
 
 def _decoded(body: bytes | str) -> object:
@@ -317,12 +262,6 @@ def _decoded(body: bytes | str) -> object:
         return json.loads(body)
     except ValueError:
         return body if isinstance(body, str) else body.decode("utf-8", "replace")
-
-
-def _plain(headers: httpx2.Headers) -> dict[str, str]:
-    """Return the headers of a body that has been decoded."""
-    gone = ("content-encoding", "content-length", "transfer-encoding")
-    return {name: value for name, value in headers.items() if name not in gone}
 
 
 def _encoded(event: dict[str, Any]) -> bytes:

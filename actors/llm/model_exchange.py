@@ -78,8 +78,7 @@ async def ask_model(server: ModelServer, model: str, request: AskRequest, emit: 
                         emit(piece)
             response = events.get()
         except Exception as error:
-            found = client.problem if isinstance(client, ModelClient) else None
-            raise (failure_of(error, server) if found is None else found) from error
+            raise failure_of(error, server) from error
     usage = _usage(response, model)
     _require_answer(response, server, usage, checked=server.protocol in _DOCUMENTS)
     emit(usage)

@@ -44,6 +44,13 @@ class ModelServer(Struct, frozen=True, kw_only=True):
         port = {"http": 80}.get(parts.scheme, 443) if parts.port is None else parts.port
         return f"{parts.hostname}:{port}"
 
+    @property
+    def shown_url(self) -> str:
+        """The base URL without user and password, for messages."""
+        head, separator, rest = self.base_url.partition("://")
+        host, slash, path = rest.partition("/")
+        return f"{head}{separator}{host.rpartition('@')[2]}{slash}{path}"
+
     def proxy(self, environment: HttpEnvironment) -> ProxySetting | None:
         """Return the proxy that the environment names for this server, or None.
 
@@ -68,16 +75,9 @@ class ModelServer(Struct, frozen=True, kw_only=True):
             )
         if self.base_url != "" and not _is_url(self.base_url):
             raise JobRefused(
-                f"The base URL {without_password(self.base_url)!r} is not valid.",
+                f"The base URL {self.shown_url!r} is not valid.",
                 remedy="Write the provider's base URL as https://host[:port][/path].",
             )
-
-
-def without_password(url: str) -> str:
-    """Return a URL without its user and password."""
-    head, separator, rest = url.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{head}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _is_url(url: str) -> bool:

@@ -5,12 +5,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 from actors.llm.provider import Usage
 from middleware.context import JobContext
 
 #: Takes a piece of an answer, or its usage.
 Emit = Callable[[str | Usage], None]
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """An event loop that can close the connections opened in it.
+
+    A task that is cancelled during a TLS handshake leaves its connection to the garbage collector.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._opened: list[asyncio.Transport] = []
+
+    async def create_connection(self, *args: Any, **options: Any) -> Any:
+        """Open a connection; see ``asyncio``."""
+        transport, protocol = await super().create_connection(*args, **options)
+        self._opened.append(transport)
+        return transport, protocol
+
+    async def abort_connections(self) -> None:
+        """Close the connections that are open."""
+        for transport in self._opened:
+            transport.abort()
+        await asyncio.sleep(0)  # in which they are closed
 
 
 def stream_task(work: Callable[[Emit], Awaitable[None]], context: JobContext) -> Iterator[str | Usage]:
@@ -27,7 +51,7 @@ def stream_task(work: Callable[[Emit], Awaitable[None]], context: JobContext) ->
     Raises:
         JobInterrupted: The job was cancelled or ran out of time.
     """
-    loop = asyncio.new_event_loop()
+    loop = _Loop()
     items: asyncio.Queue[str | Usage | None] = asyncio.Queue()
 
     async def produce() -> None:
@@ -57,5 +81,6 @@ def stream_task(work: Callable[[Emit], Awaitable[None]], context: JobContext) ->
         with contextlib.suppress(asyncio.CancelledError, Exception):
             loop.run_until_complete(task)
         loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.abort_connections())
         # Without its executor: a name that is being resolved cannot be cancelled, and nothing waits for it.
         loop.close()
