@@ -76,6 +76,7 @@ def run_checks(environ: Mapping[str, str] | None = None) -> Iterator[Finding]:
     source = loaded.workspace.settings_file
     yield Finding("settings", "ok", str(source) if source.exists() else f"defaults; {source} does not exist")
     checks: tuple[Callable[[LoadedSettings], Iterator[Finding]], ...] = (
+        _bridge,
         _start,
         _destinations,
         _log,
@@ -214,7 +215,6 @@ def _plugins(loaded: LoadedSettings) -> Iterator[Finding]:
 
 def _store(loaded: LoadedSettings) -> Iterator[Finding]:
     pid = running_pid(loaded.workspace)
-    yield from _bridge(loaded, pid)
     if loaded.embedded_store:
         try:
             yield Finding("store binary", "ok", str(find_binary()))
@@ -232,7 +232,7 @@ def _store(loaded: LoadedSettings) -> Iterator[Finding]:
             "store", "note" if expected else "bad", "not running" if expected else error.message, remedy
         )
         # Which types a user's actors have is known when a worker has published them.
-        if not loaded.settings.actors:
+        if not check_plugins(loaded, ["actors"]):
             yield from _unknown_types(loaded, TypeDirectory())
         return
     yield from _store_findings(url, information)
@@ -242,7 +242,8 @@ def _store(loaded: LoadedSettings) -> Iterator[Finding]:
     store.close()
 
 
-def _bridge(loaded: LoadedSettings, pid: int | None) -> Iterator[Finding]:
+def _bridge(loaded: LoadedSettings) -> Iterator[Finding]:
+    pid = running_pid(loaded.workspace)
     if pid is None:
         yield Finding("bridge", "note", "not up", "Start it with '3ox up'.")
         return

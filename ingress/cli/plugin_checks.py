@@ -31,8 +31,8 @@ from ops.settings.results import destination_route
 _TIMEOUT_S = 60.0
 #: What loads the plug-ins of a group; the function is left out where the import does it.
 _LOADERS: dict[Group, tuple[str, str]] = {
-    "actors": ("actors", ""),
-    "middleware": ("actors", ""),
+    "actors": ("actors.main_pool", ""),
+    "middleware": ("actors.main_pool", ""),
     "destinations": ("actors.egress.plugin", "destination_plugins"),
     "providers": ("actors.llm.plugin_providers", "provider_plugins"),
     "ingress": ("ingress.core.plugin_adapters", "ingress_plugins"),

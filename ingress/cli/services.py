@@ -212,12 +212,13 @@ def down() -> int:
 def worker(*, threads: int | None) -> int:
     """Run one worker in the foreground, for systemd or for another host."""
     from ingress.cli.programs import watchdog_program, worker_program
-    from ingress.cli.start_checks import check_types
+    from ingress.cli.start_checks import check_network, check_types
     from ops.logs import configure_logging
     from ops.supervision.supervisor import Supervisor
 
     loaded = load_settings(overrides={"threads": threads})
     check_types(loaded)
+    check_network(loaded)  # a wrong proxy is an error now, not in each delivery
     name = f"worker-{os.getpid()}"
     configure_logging(loaded, process=name)
     # No start limit: the worker waits for its store, as it does when the store becomes unavailable later.

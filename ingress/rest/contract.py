@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Annotated, Any
 
 import msgspec
@@ -64,7 +65,7 @@ class StrictRequest(Request[Any, Any, Any]):
         """
         require_json(self)
         kind = self.route_handler.opt.get("body")
-        body = await self.body()
+        body = (await self.body()).removeprefix(codecs.BOM_UTF8)
         if kind is None:
             kind = Any
         try:

@@ -8,6 +8,7 @@ the second is the signature, so that the same signed body under another delivery
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
 from typing import Annotated, Any, Literal
@@ -49,7 +50,6 @@ _PASSED_ON = re.compile(
 _QUERY_MAX = 100
 _FORM = "application/x-www-form-urlencoded"
 _FORM_FIELDS_MAX = 1000
-_BOM = b"\xef\xbb\xbf"
 
 #: The body, for the OpenAPI document: it is read as bytes, because the signature covers them.
 BODIES: dict[str, Any] = {
@@ -184,7 +184,7 @@ def read_body(content_type: str, body: bytes) -> Any:
 
 
 def _json(text: bytes) -> Any:
-    document = text.removeprefix(_BOM)
+    document = text.removeprefix(codecs.BOM_UTF8)
     try:
         return msgspec.json.decode(document) if document.strip() else None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -117,6 +117,8 @@ def test_bodies_that_are_none(call: Client) -> None:
     text = {"Content-Type": "text/plain"}
     assert_problem(call("POST", "/v1/jobs", body=b"", headers=kind), 400)
     assert_problem(call("POST", "/v1/jobs", body=b"{", headers=kind), 400)
+    marked = b'\xef\xbb\xbf{"job_type": "heartbeat"}'
+    assert call("POST", "/v1/jobs", body=marked, headers=kind).status == 202
     assert_problem(call("POST", "/v1/jobs", body=b'{"job_type":"\xff"}', headers=kind), 400)
     assert_problem(call("POST", "/v1/jobs", body=b"{}", headers=text), 415)
     huge = assert_problem(call("POST", "/v1/jobs", body=b" " * 3_000_000, headers=kind), 413)
