@@ -2,6 +2,7 @@
 
     .claimed/JOB_ID/[FOLDER/]NAME            and NAME.note.txt beside it
     .claimed/JOB_ID.tries                    while a claim of an earlier station process is read
+    .claimed/JOB_ID.folder                   the claim is an empty folder, not what an interrupted claim left
 
 A claim is one rename, so only one of several stations gets a file. Since the folder is named by the job id,
 a claim that a crash left behind can be submitted again: the store recognizes the id.
@@ -32,6 +33,8 @@ from ops.workspace import Workspace
 #: Suffix of a file whose size counts how often a station began to read a claim that another one left behind.
 #: It is beside the claim's folder, not in it, since a dropped file can have any name.
 _TRIES = ".tries"
+#: Suffix of a file that marks the claim of an empty folder.
+_FOLDER = ".folder"
 
 log = get_logger(__name__)
 
@@ -86,9 +89,12 @@ class Claims:
         target = home / folder / utf8_name(file.name)
         try:
             target.parent.mkdir(parents=True)
+            if file.is_folder:
+                self._folder_mark(job_id).touch()
             _move(file, target)
         except OSError as error:
             remove_claim(home)
+            self._folder_mark(job_id).unlink(missing_ok=True)
             # A folder that got an entry meanwhile is not empty any more.
             if isinstance(error, FileNotFoundError) or error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 return None
@@ -132,6 +138,8 @@ class Claims:
 
     def _load_folder(self, job_id: str, home: Path) -> Claim | None:
         """Return the claim of an empty folder: the innermost one."""
+        if not self._folder_mark(job_id).exists():
+            return None
         path = home
         while inner := next(iter(path.iterdir()), None) if path.is_dir() else None:
             path = inner
@@ -164,6 +172,9 @@ class Claims:
         """Reset the count of attempts, after a claim has been read without a crash."""
         self._tries(job_id).unlink(missing_ok=True)
 
+    def _folder_mark(self, job_id: str) -> Path:
+        return self.root / f"{job_id}{_FOLDER}"
+
     def _tries(self, job_id: str) -> Path:
         return self.root / f"{job_id}{_TRIES}"
 
@@ -176,7 +187,7 @@ class Claims:
         found = self.holds(job_id)
         remove_claim(claim_folder(self._workspace, job_id))
         remove_claim(failed_folder(self._workspace, job_id))
-        self.forget_tries(job_id)
+        self._forget_marks(job_id)
         return found
 
     def fail(self, job_id: str, reason: str) -> Path | None:
@@ -200,5 +211,9 @@ class Claims:
         target = failed_folder(self._workspace, job_id)
         target.parent.mkdir(exist_ok=True)
         claim_folder(self._workspace, job_id).rename(target)
-        self.forget_tries(job_id)
+        self._forget_marks(job_id)
         return target
+
+    def _forget_marks(self, job_id: str) -> None:
+        self.forget_tries(job_id)
+        self._folder_mark(job_id).unlink(missing_ok=True)

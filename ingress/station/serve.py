@@ -72,7 +72,7 @@ class Station:
         self._watcher = FolderWatcher(self._workspace.inbox, self._settings.watch, self._wake)
         self._scanner = Scanner(self._workspace.inbox, self._settings)
         self._left = LeftEntries()
-        self._empty_folders = EmptyFolders(self._settings)
+        self._empty_folders = EmptyFolders(self._settings, self._workspace.run_dir / "station.folders")
         self._stability = StabilityTracker(
             settle_s=self._settings.settle_s, note_wait_s=self._settings.note_wait_s
         )

@@ -11,6 +11,7 @@ from ingress.core.file_jobs import read_claim
 from ingress.station.claiming import Claimer
 from ingress.station.claims import Claims
 from ingress.station.scanner import Left, Scanner
+from ops.drop_folder_layout import claim_folder
 from ops.workspace import Workspace
 from tests.station.parts import DEFAULTS, Clock, found
 
@@ -222,3 +223,8 @@ def test_an_empty_folder_is_claimed_unless_it_is_filled_meanwhile(workspace: Wor
     assert (claim.path.is_dir(), claim.folder, claim.name) == (True, "tree", "empty")
     assert claims.load(claim.job_id) == claim
     assert not (workspace.inbox / "tree" / "empty").exists()
+    claims.discard(claim.job_id)
+    assert list(claims.root.iterdir()) == []
+    # What a claim of a file leaves if the station is killed before the file is moved.
+    (claim_folder(workspace, claim.job_id) / "tree" / "empty").mkdir(parents=True)
+    assert claims.load(claim.job_id) is None

@@ -19,16 +19,19 @@ def test_emptied_folders_go_and_those_dropped_empty_are_claimed(workspace: Works
     (inbox / "old/deep/er/file").write_text("x")
     (inbox / "full" / ".hidden").write_text("x")
     settings = StationSettings(rules=[StationRule(match="Papers/*")], empty_folder_s=60.0)
-    empty = EmptyFolders(settings)
+    memory = workspace.run_dir / "station.folders"
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    empty = EmptyFolders(settings, memory)
     scanner = Scanner(inbox, settings)
     assert empty.take(scanner.scan().subfolders) == []
     (inbox / "old/deep/er/file").unlink()
     for name in ("old/deep/er", "old/deep", "old", "papers", "full", "never/filled", "never"):
         os.utime(inbox / name, (1, 1))
-    dropped = empty.take(scanner.scan().subfolders)
+    # Another process knows what this one has seen.
+    dropped = EmptyFolders(settings, memory).take(scanner.scan().subfolders)
     assert [item.relative for item in dropped] == ["never/filled"]
     assert sorted(path.name for path in inbox.iterdir()) == ["full", "never", "new", "papers"]
-    kept = EmptyFolders(StationSettings(empty_folder_s=0.0))
+    kept = EmptyFolders(StationSettings(empty_folder_s=0.0), memory)
     assert kept.take(Scanner(inbox, DEFAULTS).scan().subfolders) == []
 
 

@@ -1,6 +1,6 @@
 """Drop a tree of 5,000 entries in 300 folders at once, and print what became of each kind of entry.
 
-    python -m tests.station.tree_of_5000 [--files N] [--folders N] [--threads N]
+    python -m tests.station.tree_of_5000 [--files N] [--folders N] [--threads N] [--kills N]
 
 A real store, a station and a worker run in a workspace of their own.
 Exits 1 if an entry is not accounted for.
@@ -40,6 +40,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--files", type=int, default=5_000)
     parser.add_argument("--folders", type=int, default=300)
     parser.add_argument("--threads", type=int, default=8)
+    parser.add_argument("--kills", type=int, default=0, help="how often the station is killed meanwhile")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="3ox-tree-") as folder:
         home = Path(folder, "home")
@@ -70,6 +71,12 @@ def run(bridge: Bridge, environ: dict[str, str], options: argparse.Namespace) ->
         source.rename(workspace.inbox / _TREE)
         eventually(lambda: len(station.claims()) > 0, _LIMIT_S, every_s=0.05)
         _say(f"first claim after {time.monotonic() - began_s:.1f} s")
+        for number in range(1, options.kills + 1):
+            least = number * ingested // (options.kills + 1)
+            eventually(lambda least=least: bridge.reader.summary()["completed"] >= least, _LIMIT_S)  # type: ignore[misc]
+            station.kill()
+            station.start()
+            _say(f"station killed and started again at {least} jobs")
         eventually(lambda: bridge.reader.summary()["completed"] >= ingested, _LIMIT_S, every_s=0.2)
         took_s = time.monotonic() - began_s
         _say(f"all jobs completed after {took_s:.1f} s, {ingested / took_s:.0f} a second")
