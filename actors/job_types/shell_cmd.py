@@ -25,7 +25,7 @@ class ShellCmdPayload(Payload, frozen=True, kw_only=True):
     cwd: str | None = None
     env: dict[str, str] = field(default_factory=dict)
     stdin: str | None = None
-    stdin_base64: Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]*={0,2}(?!\n)$")] | None = None
+    stdin_base64: Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]*={0,2}$")] | None = None
 
 
 JOB_TYPES.add(

@@ -49,12 +49,13 @@ def wait(*, ids: tuple[str, ...], timeout: float | None, as_json: bool) -> int:
     """
     ends_at_s = None if timeout is None else time.monotonic() + timeout
     records: list[JobRecord] = []
+    said: set[str] = set()
 
     def wait_one(part: str) -> int:
         job = find(current_bridge(), part)
         note_if_spooled(job)
         left_s = None if ends_at_s is None else max(0.0, ends_at_s - time.monotonic())
-        *_, record = follow_with_notes(current_bridge(), job, timeout_s=left_s)
+        *_, record = follow_with_notes(current_bridge(), job, timeout_s=left_s, said=said)
         records.append(record)
         if not as_json:
             click.echo(_end_of(record))

@@ -147,12 +147,14 @@ def _ping(bridge: Bridge) -> StoreUnreachable | None:
 def _through_the_store(bridge: Bridge, job: Job, mode: Mode) -> tuple[JobRecord, int | None]:
     """Return the finished job and the exit status of its command, if it is one and has finished."""
     handle = JobHandle(bridge, job.job_id)
+    is_sent = False
     with contextlib.ExitStack() as stack:
         try:
             command = None
             if attached_mode(job) is not None:
                 attached = attached_in_store(bridge, job, writes_output=not mode.as_json)
                 command = stack.enter_context(attached)
+            is_sent = True
             bridge.submit(job)
             if mode.line and not mode.as_json:
                 _print_line(mode.line)
@@ -171,6 +173,8 @@ def _through_the_store(bridge: Bridge, job: Job, mode: Mode) -> tuple[JobRecord,
                 )
             raise
         except StoreUnreachable as error:
+            if not is_sent:
+                raise
             hint = f"The job may still run; check '3ox jobs {job.job_id}' when the store is available again."
             raise StoreUnreachable(error.message, remedy=hint) from error
     if mode.as_json:

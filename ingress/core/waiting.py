@@ -60,7 +60,7 @@ def _is_known_at_once(record: JobRecord) -> bool:
 
 
 def follow_with_notes(
-    bridge: Bridge, handle: JobHandle, *, timeout_s: float | None = None
+    bridge: Bridge, handle: JobHandle, *, timeout_s: float | None = None, said: set[str] | None = None
 ) -> Iterator[JobRecord]:
     """Yield a job now and after its changes, up to its final state; write to stderr what it waits for.
 
@@ -68,6 +68,7 @@ def follow_with_notes(
         bridge: The job's bridge.
         handle: The job.
         timeout_s: Limit for the whole wait, in seconds; None waits without limit.
+        said: Notes of a wait for several jobs; each is written once.
 
     Raises:
         WaitTimeout: The time ran out.
@@ -75,7 +76,7 @@ def follow_with_notes(
         StoreUnreachable: The store was unavailable for longer than 30 s.
     """
     ends_at_s = None if timeout_s is None else time.monotonic() + timeout_s
-    noted = ""
+    noted: set[str] = set() if said is None else said
     pause_s: float | None = NOTE_AFTER_S
     while True:
         left_s = None if ends_at_s is None else max(0.0, ends_at_s - time.monotonic())
@@ -87,7 +88,7 @@ def follow_with_notes(
                     return
                 if is_waiting(latest) != (pause_s is not None):
                     break
-                if pause_s is not None and noted == "" and _is_known_at_once(latest):
+                if pause_s == NOTE_AFTER_S and _is_known_at_once(latest):
                     break
         except WaitTimeout:
             if left_s is not None and (pause_s is None or left_s <= pause_s):
@@ -98,9 +99,11 @@ def follow_with_notes(
         text = waiting_text(bridge, latest)
         if pause_s is None:
             pause_s = NOTE_AFTER_S
-        elif text != noted:
-            note(text)
-            noted, pause_s = text, _READ_AGAIN_S
+        else:
+            if text not in noted:
+                note(text)
+            noted.add(text)
+            pause_s = _READ_AGAIN_S
 
 
 def _shorter(first_s: float | None, second_s: float | None) -> float | None:

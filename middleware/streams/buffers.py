@@ -133,6 +133,7 @@ class Incoming:
         self._received = 0
         self._taken = 0
         self._reported = 0
+        self._unreported_frames = 0
         self._end = False
         self.closed = False
 
@@ -145,6 +146,11 @@ class Incoming:
     def end_received(self) -> bool:
         """Whether all bytes of the stream have been received."""
         return self._end
+
+    @property
+    def is_report_due(self) -> bool:
+        """Whether the writer should learn what was received, although nothing was taken."""
+        return self._end or self.closed or self._unreported_frames >= _FRAMES_MAX // 2
 
     @property
     def has_ended(self) -> bool:
@@ -177,8 +183,11 @@ class Incoming:
         fresh = memoryview(data.payload)[known:]
         if len(fresh) > 0:
             self._received += len(fresh)
+            self._unreported_frames += 1
             if self.closed:
                 self._taken = self._received
+            elif self._chunks and len(self._chunks[-1]) + len(fresh) <= _JOIN_BYTES:
+                self._chunks[-1] = memoryview(b"".join((self._chunks[-1], fresh)))
             else:
                 self._chunks.append(fresh)
         if Flags.END in data.flags and data.position + len(data.payload) == self._received:
@@ -191,4 +200,5 @@ class Incoming:
         flags |= Flags.END if self._end else Flags.NONE
         flags |= Flags.CLOSED if self.closed else Flags.NONE
         self._reported = self._taken
+        self._unreported_frames = 0
         return Frame(Kind.STATE, session, self._stream, flags, self._received, self._taken)

@@ -22,13 +22,13 @@ from middleware.job.keys import Keys
 from middleware.streams.attached import Attach, Attached
 from middleware.streams.frames import Frame, Kind, StreamId, encode_frame
 from middleware.streams.link import Link, Transport
-from ops.errors import JobRefused
+from ops.errors import JobRefused, StoreError, StoreUnreachable
 from ops.store.channels import ChannelListener
 from ops.store.client import Store
 from ops.store.resp import as_error
 
 _SESSION_BITS = 63
-#: A worker repeats its greeting this often until the caller answers.
+#: A worker repeats its greeting at this interval until the caller answers, in seconds.
 _HELLO_S = 0.5
 
 
@@ -60,7 +60,11 @@ def _listening(
     """Pass what arrives on a channel to a link, across outages of the store, for the time of a block.
 
     The block begins when the store has confirmed the subscription, or when ``until`` returns True.
+
+    Raises:
+        StoreUnreachable: The store has refused the subscription, or was unavailable until the end.
     """
+    problems: list[StoreUnreachable | StoreError] = []
     ready = threading.Event()
 
     def on_subscribed(_: str) -> None:
@@ -72,12 +76,17 @@ def _listening(
         if frame is not None:
             on_frame(frame)
 
-    listener = ChannelListener(store, on_message=on_message, on_subscribed=on_subscribed)
+    listener = ChannelListener(
+        store, on_message=on_message, on_subscribed=on_subscribed, on_outage=problems.append
+    )
     listener.subscribe(channel)
     thread = listener.start("streams-in")
     link.start("streams-out")
     try:
-        link.wait(lambda: ready.is_set() or until())
+        while not ready.is_set() and not until():
+            link.wait(ready.is_set, _HELLO_S)
+        if problems and not ready.is_set():
+            raise problems[-1]
         yield
     finally:
         link.stop()
@@ -215,6 +224,9 @@ def attached_caller(store: Store, keys: Keys, job_id: str, *, has_input: bool) -
         keys: Names of its channels.
         job_id: The job.
         has_input: Whether stdin is passed on.
+
+    Raises:
+        StoreUnreachable: The store does not confirm the subscription in time, or its user may not subscribe.
     """
     ends_s = time.monotonic() + store.timeout_s
     end = CallerEnd(lambda channel: ChannelTransport(store, channel), has_input=has_input)

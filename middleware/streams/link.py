@@ -230,7 +230,7 @@ class Link:
             if not stream.accept(frame):
                 self._resumed = True
                 self._report(frame.stream)
-            elif stream.end_received or stream.closed:
+            elif stream.is_report_due:
                 self._report(frame.stream)
 
     def _report(self, stream: StreamId) -> None:

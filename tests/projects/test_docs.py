@@ -25,11 +25,13 @@ def blocks(language: str) -> list[str]:
 
 def test_the_settings_are_valid(tmp_path: Path) -> None:
     """Each example is a valid 3ox.toml."""
+    found = {}
     for text in blocks("toml"):
         (tmp_path / "3ox.toml").write_text(text)
-        web = load_settings(tmp_path, environ={}).settings.projects["web"]
-        assert web.worktree
-        assert web.base == "main"
+        found.update(load_settings(tmp_path, environ={}).settings.projects)
+    assert found["web"].worktree
+    assert found["web"].base == "main"
+    assert found["other"].stdin == "task"
 
 
 def test_the_defaults_are_those_of_the_settings() -> None:
