@@ -100,12 +100,12 @@ def _attempt(
         return b"", None, State.CANCELLED, type(interrupt).__name__
     except BridgeError as failure:
         error = JobError.of(failure)
-        return result_of_failure(failure), error, State.FAILED, f"failed in its only attempt: {failure}"
+        return result_of_failure(failure), error, State.FAILED, f"failed: {failure}"
     except Exception as failure:  # noqa: BLE001 (as in a worker: any exception of an actor fails its job only)
         error = JobError.of(failure, traceback="".join(traceback.format_exception(failure)))
-        return b"", error, State.FAILED, f"failed in its only attempt: {error.type}: {error.message}"
+        return b"", error, State.FAILED, f"failed: {error.type}: {error.message}"
     else:
-        return data, None, State.COMPLETED, "attempt 1 succeeded in-process"
+        return data, None, State.COMPLETED, "succeeded in-process"
     finally:
         set_current_job(None)
         signal.signal(signal.SIGINT, before)

@@ -1,4 +1,4 @@
-"""Parked attempts: a provider or the machine asked a job to wait, which uses up no retry.
+"""Attempts that use up no retry: parked ones (the job was asked to wait), and those that lost their worker.
 
 A job whose actor raises ``JobParked`` goes to ``retrying``. That its attempt was parked is recorded as the
 reason in the job's receipt chain, in the same step as the end of the attempt; it is read from there when a
@@ -16,22 +16,26 @@ from middleware.job.states import State
 
 #: The reason of a parked attempt begins with this text; it is read back from chains of every version.
 PARKED = "parked until "
+#: The reason of an attempt whose worker was lost begins with this text, see ``recover.lua``.
+_LOST = "recovered from "
 #: The shortest wait doubles with each parked attempt of a job: 1 s, 2 s, 4 s ... 64 s.
 _DOUBLINGS_MAX = 6
 #: Jobs that wait for the same moment are spread over a tenth of their wait, at most over this time.
 _SPREAD_MAX_S = 5.0
 
 
-class ParkedAttempts(Struct, frozen=True, kw_only=True):
-    """The parked attempts of a job.
+class FreeAttempts(Struct, frozen=True, kw_only=True):
+    """The attempts of a job that use up no retry, since it was submitted or retried by hand.
 
     Attributes:
-        count: How many there are, since the job was submitted or retried by hand.
-        since_ms: When the first of them ended, by the store's clock; None if there are none.
+        parked: How many were parked.
+        lost: How many lost their worker.
+        since_ms: When the first parked one ended, by the store's clock; None if there are none.
         now_ms: Time of the chain's last line: about now, by the same clock.
     """
 
-    count: int = 0
+    parked: int = 0
+    lost: int = 0
     since_ms: int | None = None
     now_ms: int = 0
 
@@ -41,21 +45,19 @@ class ParkedAttempts(Struct, frozen=True, kw_only=True):
         return 0.0 if self.since_ms is None else (self.now_ms - self.since_ms) / 1000
 
 
-def read_parked_attempts(chain: Sequence[bytes], *, base_attempt: int) -> ParkedAttempts:
-    """Return the parked attempts that a receipt chain records.
+def read_free_attempts(chain: Sequence[bytes], *, base_attempt: int) -> FreeAttempts:
+    """Return the attempts without a retry that a receipt chain records.
 
     Args:
         chain: The lines, oldest first.
         base_attempt: Attempts up to this one were made before the last retry by hand and do not count.
     """
     lines = decode_chain(chain)
-    parked = [
-        line
-        for line in lines
-        if line.status == State.RETRYING and line.attempt > base_attempt and line.reason.startswith(PARKED)
-    ]
-    return ParkedAttempts(
-        count=len(parked),
+    counted = [line for line in lines if line.attempt > base_attempt]
+    parked = [line for line in counted if line.status == State.RETRYING and line.reason.startswith(PARKED)]
+    return FreeAttempts(
+        parked=len(parked),
+        lost=sum(line.reason.startswith(_LOST) and line.status != State.PROCESSING for line in counted),
         since_ms=parked[0].at if parked else None,
         now_ms=lines[-1].at if lines else 0,
     )

@@ -19,10 +19,10 @@ from middleware.broker.transitions import Settlement
 from middleware.interrupts import TimeLimitExceeded, WorkerStopping
 from middleware.job.base import MAX_RETRIES_LIMIT, ActorJob
 from middleware.job.keys import Keys
-from middleware.job.records import JobError, utc
+from middleware.job.records import AttemptCount, JobError, utc
 from middleware.job.types import JOB_TYPES
 from middleware.job_middleware import JobMiddleware
-from middleware.parked_attempts import PARKED, ParkedAttempts, parked_wait_s, read_parked_attempts
+from middleware.parked_attempts import PARKED, FreeAttempts, parked_wait_s, read_free_attempts
 from middleware.receipts import result_of_failure
 from middleware.time_limit import time_limit_s
 from ops.backoff import exponential_s
@@ -84,7 +84,7 @@ class Retries(JobMiddleware):
         if options.throws and isinstance(failure, options.throws):
             logger.info("Aborting message %r.", message.message_id)
             message.fail()
-        settlement = self._settle(message, failure, exception, _parked_before(broker, message), options)
+        settlement = self._settle(message, failure, exception, _free_attempts(broker, message), options)
         message.settle(settlement)
         if settlement.outcome == "retrying":
             self._note_retry(message, exception)
@@ -120,7 +120,7 @@ class Retries(JobMiddleware):
         message: JobMessage,
         failure: BaseException,
         raised: BaseException,
-        parked: ParkedAttempts,
+        free: FreeAttempts,
         options: _Options,
     ) -> Settlement:
         expected = message.failed or isinstance(failure, BridgeError | Retry)
@@ -129,7 +129,7 @@ class Retries(JobMiddleware):
         result = result_of_failure(raised)
         kind = options.limits(self._settings)
         allowed = kind.max_retries if message.job.max_retries is None else message.job.max_retries
-        used = message.retries_used - parked.count
+        used = message.retries_used - free.parked - free.lost
         exhausted = used >= allowed
         if options.retry_when is not None:
             exhausted = not options.retry_when(used, raised) or used >= MAX_RETRIES_LIMIT
@@ -140,12 +140,16 @@ class Retries(JobMiddleware):
         if isinstance(failure, JobRefused):
             return Settlement(outcome="failed", error=error, result=result, reason=f"refused: {cause}")
         if isinstance(failure, JobParked):
-            return self._park(message, failure, parked, error)
+            return self._park(message, failure, free, error)
+        count = AttemptCount(
+            attempt=message.attempt,
+            max_retries=allowed if options.retry_when is None else None,
+            lost=free.lost,
+            parked=free.parked,
+            before=message.delivered.base_attempt,
+        )
         if exhausted or message.failed:
-            attempts = f"after {used + 1} attempts" if used else "in its only attempt"
-            return Settlement(
-                outcome="failed", error=error, result=result, reason=f"failed {attempts}: {cause}"
-            )
+            return Settlement(outcome="failed", error=error, result=result, reason=count.failed(cause))
         wait_s = retry_wait_s(
             used,
             min_s=kind.backoff_min_s,
@@ -158,18 +162,16 @@ class Retries(JobMiddleware):
             outcome="retrying",
             error=error,
             delay_ms=int(wait_s * 1000),
-            reason=f"attempt {message.attempt} failed: {cause}; the next one is in {wait_s:.1f} s",
+            reason=f"{count.label} failed: {cause}; the next one is in {wait_s:.1f} s",
         )
 
-    def _park(
-        self, message: JobMessage, failure: JobParked, parked: ParkedAttempts, error: bytes
-    ) -> Settlement:
+    def _park(self, message: JobMessage, failure: JobParked, free: FreeAttempts, error: bytes) -> Settlement:
         """Make the job wait as long as it was asked to, unless its waits together become too long."""
         limit_s = min(time_limit_s(message.job, self._settings), failure.limit_s)
-        wait_s = parked_wait_s(failure.after_s, parked=parked.count, fraction=random.random())  # noqa: S311
+        wait_s = parked_wait_s(failure.after_s, parked=free.parked, fraction=random.random())  # noqa: S311
         cause = failure.message.rstrip(".")
-        if parked.waiting_s + max(failure.after_s, 0.0) > limit_s:
-            waited = f" after {parked.waiting_s:.0f} s of waiting" if parked.count else ""
+        if free.waiting_s + max(failure.after_s, 0.0) > limit_s:
+            waited = f" after {free.waiting_s:.0f} s of waiting" if free.parked else ""
             reason = (
                 f"failed: it would have to wait {failure.after_s:.0f} s{waited}; "
                 f"the limit is {limit_s:g} s: {cause}"
@@ -215,15 +217,15 @@ class _Options:
         return msgspec.structs.replace(limits, **own) if own else limits
 
 
-def _parked_before(broker: BridgeBroker, message: JobMessage) -> ParkedAttempts:
-    """Return the earlier attempts of this job that were parked."""
+def _free_attempts(broker: BridgeBroker, message: JobMessage) -> FreeAttempts:
+    """Return the earlier attempts of this job that use up no retry."""
     if message.attempt <= 1:
-        return ParkedAttempts()
+        return FreeAttempts()
     key = Keys(broker.scripts.prefix).receipts(message.job.job_id)
     try:
         chain = broker.scripts.store.call("LRANGE", key, 0, -1)
     except StoreUnreachable as failure:
         broker.outage.begin(failure)
         # Unknown: then no attempt counts as failed, and the next one reads the chain again.
-        return ParkedAttempts(count=message.retries_used)
-    return read_parked_attempts(chain, base_attempt=message.delivered.base_attempt)
+        return FreeAttempts(parked=message.retries_used)
+    return read_free_attempts(chain, base_attempt=message.delivered.base_attempt)

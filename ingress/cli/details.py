@@ -36,7 +36,7 @@ def print_job(record: JobRecord, *, kept: str = "") -> None:
         ("approval", record.approval),
         ("from", f"{record.actor} through {record.source}"),
         ("priority", str(record.priority)),
-        ("attempt", f"{record.attempt} (crashes: {record.crashes})"),
+        ("attempt", str(record.attempt_count)),
         ("limits", limits),
         ("worker", record.worker_id),
         ("session", record.session_id),

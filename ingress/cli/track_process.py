@@ -82,7 +82,7 @@ def _follow(process: TrackedProcess) -> Settlement:
         return Settlement(
             outcome="failed",
             error=msgspec.json.encode(JobError(type=type(error).__name__, message=str(error))),
-            reason=f"failed in its only attempt: {error}",
+            reason=f"failed: {error}",
         )
     return Settlement(outcome="completed", result=msgspec.json.encode(result), reason=_reason(result))
 

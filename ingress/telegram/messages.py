@@ -72,7 +72,7 @@ def one_job(record: JobRecord) -> str:
         ("source", f"{record.source} {record.actor}".strip()),
         ("created", record.created_at or ""),
         ("took" if record.is_final else "running for", "" if ran_s is None else duration(ran_s)),
-        ("attempt", str(record.attempt) if record.attempt > 1 else ""),
+        ("attempt", str(record.attempt_count) if record.attempt > 1 else ""),
         ("summary", what(record)),
     ]
     text = "\n".join(f"{name}: {value}" for name, value in rows if value)

@@ -24,7 +24,7 @@ end
 if job[1] ~= 'failed' and job[1] ~= 'cancelled' then
   return { 'refused', job[1] }
 end
-call('HDEL', key, 'error', 'completed', 'cancel', 'crashes', 'progress', 'message', 'due', 'delivery', 'worker',
+call('HDEL', key, 'error', 'completed', 'cancel', 'crashes', 'parked', 'progress', 'message', 'due', 'delivery', 'worker',
   'options', 'uncarried')
 call('HSET', key, 'base', job[4] or '0')
 call('DEL', P .. 'result:' .. id)

@@ -92,6 +92,9 @@ elseif outcome == 'retrying' then
   local due = string.format('%.0f', NOW + ARGV[9])
   move(id, 'processing', 'retrying', queue, due)
   call('HSET', key, 'status', 'retrying', 'due', due, 'reason', reason)
+  if string.sub(reason, 1, 13) == 'parked until ' then
+    call('HINCRBY', key, 'parked', 1) -- it uses up no retry
+  end
   record(id, queue, 'retrying', attempt, worker, reason, extra)
 else
   call('HINCRBY', key, 'attempt', -1)

@@ -14,6 +14,7 @@ from middleware.job.keys import Keys
 from middleware.job.receipt import make_receipt
 from middleware.job.records import (
     Attempt,
+    AttemptCount,
     JobError,
     JobRecord,
     Receipt,
@@ -46,6 +47,7 @@ LIFE_FIELDS = (
     "approval",
     "deliveries",
     "queue",
+    "parked",
 )
 #: Reason of a queued job; ``Reader`` replaces it if no live worker carries the job's type.
 WAITING = "waiting for a free worker"
@@ -94,6 +96,8 @@ def make_record(
         progress_message=_text(row["message"]),
         attempt=_number(row["attempt"]),
         crashes=_number(row["crashes"]),
+        attempts_before=_number(row["base"]),
+        parked=_number(row["parked"]),
         max_retries=job.max_retries,
         worker_id=None if row["worker"] is None else _text(row["worker"]),
         payload=msgspec.to_builtins(job.payload),
@@ -106,7 +110,7 @@ def make_record(
         due_at=utc(row["due"]),
         depends_on=list(job.depends_on),
         receipt_id=receipt_id_of(job_id),
-        reason=_reason(row),
+        reason=_reason(row, job),
         attempts=[] if chain is None else read_attempts(chain),
         timeout_seconds=job.timeout_seconds,
         resources=dict(job.resources),
@@ -136,24 +140,37 @@ def _progress(row: dict[str, bytes | None]) -> float:
     return 0.0 if row["progress"] is None else float(row["progress"])
 
 
-def _reason(row: dict[str, bytes | None]) -> str:
+def _reason(row: dict[str, bytes | None], job: Job) -> str:
     """Return why the job is in its state; most states need no stored reason."""
     reason = _text(row["reason"])
     if reason:
         return reason
     status = _text(row["status"])
-    attempt, worker, lost = _number(row["attempt"]), _text(row["worker"]), _number(row["crashes"])
-    crashes = f"; {lost} before it lost {'its' if lost == 1 else 'their'} worker" if lost else ""
     if status == State.QUEUED:
         return WAITING
     if status == State.SCHEDULED and row["due"] is not None:
         due = datetime.fromtimestamp(int(row["due"]) / 1000, tz=UTC)
         return f"scheduled for {due:%Y-%m-%d %H:%M:%S} UTC"
     if status == State.PROCESSING:
-        return f"attempt {attempt} is running on {worker}{crashes}"
+        return f"{_attempts(row, job).label} is running on {_text(row['worker'])}{_notes(row, job)}"
     if status == State.COMPLETED:
-        return f"attempt {attempt} succeeded{crashes}"
+        return f"{_attempts(row, job).label} succeeded{_notes(row, job)}"
     return status
+
+
+def _attempts(row: dict[str, bytes | None], job: Job) -> AttemptCount:
+    return AttemptCount(
+        attempt=_number(row["attempt"]),
+        max_retries=job.max_retries,
+        lost=_number(row["crashes"]),
+        parked=_number(row["parked"]),
+        before=_number(row["base"]),
+    )
+
+
+def _notes(row: dict[str, bytes | None], job: Job) -> str:
+    notes = _attempts(row, job).notes
+    return f"; {', '.join(notes)}" if notes else ""
 
 
 class ChainLine(Struct, frozen=True, gc=False):

@@ -96,10 +96,69 @@ class Receipt(Struct, frozen=True, kw_only=True, gc=False):
     policy: str = ""
 
 
+class AttemptCount(Struct, frozen=True, kw_only=True, gc=False):
+    """Which attempt of how many; the numbers and words of it, wherever people read them.
+
+    Attributes:
+        attempt: Number of the latest attempt, as in receipts: all that were made count.
+        max_retries: Retries that the job has; None if that is not limited.
+        lost: Attempts whose worker was lost; they use up no retry, like the following.
+        parked: Attempts that a provider or the machine asked to wait.
+        before: Attempts before the last retry by hand, which gave the job a new set.
+    """
+
+    attempt: int
+    max_retries: int | None
+    lost: int = 0
+    parked: int = 0
+    before: int = 0
+
+    @property
+    def most(self) -> int | None:
+        """Number of the last attempt that the job may have; None if that is not limited."""
+        if self.max_retries is None:
+            return None
+        most = self.before + self.lost + self.parked + 1 + self.max_retries
+        return None if self.attempt > most else most
+
+    @property
+    def numbers(self) -> str:
+        """``2 of 4``; without a limit, or where one attempt is all there is, ``2``."""
+        return str(self.attempt) if self.most is None or self.most == 1 else f"{self.attempt} of {self.most}"
+
+    @property
+    def label(self) -> str:
+        """``attempt 2 of 4``."""
+        return f"attempt {self.numbers}"
+
+    @property
+    def notes(self) -> list[str]:
+        """What attempts were for, beside those that failed: ``1 lost its worker``, ``1 parked``, ..."""
+        notes = []
+        if self.lost:
+            notes.append(f"{self.lost} lost {'its' if self.lost == 1 else 'their'} worker")
+        if self.parked:
+            notes.append(f"{self.parked} parked")
+        if self.before:
+            notes.append(f"{self.before} before the retry by hand")
+        return notes
+
+    def __str__(self) -> str:
+        """``2 of 4, 1 lost its worker``; empty before the first attempt."""
+        return ", ".join([self.numbers, *self.notes]) if self.attempt else ""
+
+    def failed(self, cause: str) -> str:
+        """Return the reason of a job whose last attempt failed."""
+        where = "" if self.most == 1 else f" in {self.label}"
+        return f"failed{where}: {cause}"
+
+
 class JobRecord(Struct, frozen=True, kw_only=True):
     """A job with all its fields.
 
     Attributes:
+        attempts_before: Attempts before the last retry by hand.
+        parked: Attempts since then that had to wait for a provider or the machine.
         approval: ``waits``, ``approved``, ``denied`` or ``expired``; empty if no approval was required.
         deliveries: Deliveries of its result; set where one job is shown, and in the list of undelivered ones.
     """
@@ -117,6 +176,8 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     progress_message: str = ""
     attempt: int = 0
     crashes: int = 0
+    attempts_before: int = 0
+    parked: int = 0
     max_retries: int | None = None
     worker_id: str | None = None
     payload: Any = None
@@ -145,6 +206,17 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     def is_final(self) -> bool:
         """Whether the job has finished."""
         return self.status in FINAL
+
+    @property
+    def attempt_count(self) -> AttemptCount:
+        """Which attempt of how many."""
+        return AttemptCount(
+            attempt=self.attempt,
+            max_retries=self.max_retries,
+            lost=self.crashes,
+            parked=self.parked,
+            before=self.attempts_before,
+        )
 
     def to_json(self) -> bytes:
         """Return the record as JSON."""

@@ -183,7 +183,7 @@ def test_a_failure_after_a_park_is_the_first(place: Place) -> None:
     place.anthropic.plan(refuses(429, "slow", retry_after_s=0), refuses(503, "busy"))
     record = place.ended(place.queue(max_retries=1))
     assert (record.status, record.attempt) == ("completed", 3)
-    assert record.attempts[1].reason.startswith("attempt 2 failed")
+    assert record.attempts[1].reason.startswith("attempt 2 of 3 failed")
 
 
 def test_too_long_a_wait_fails_at_once(place: Place) -> None:

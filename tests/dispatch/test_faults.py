@@ -55,7 +55,7 @@ def test_the_job_of_a_killed_worker_is_run_by_another(
             gate.touch()
             record = wait_for(job_id, timeout_s=20.0)
             assert (record.status, record.crashes, record.attempt) == ("completed", 1, 2)
-            assert record.reason == "attempt 2 succeeded; 1 before it lost its worker"
+            assert record.reason == "attempt 2 of 2 succeeded; 1 lost its worker"
             assert [item.worker_id for item in record.attempts] == [first.worker_id, second.worker_id]
             assert first.worker_id in record.attempts[0].reason
             chain = [line.status for line in get_receipt(job_id).transitions]

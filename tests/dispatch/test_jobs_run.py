@@ -105,13 +105,15 @@ def test_retries_end_and_can_be_started_again_by_hand(tmp_path: Path) -> None:
     job_id = shell(COUNT, tmp_path / "count", 4, max_retries=1)
     record = ended(job_id)
     assert (record.status, record.attempt) == ("failed", 2)
-    assert record.reason == "failed after 2 attempts: exit status 1"
+    assert record.reason == "failed in attempt 2 of 2: exit status 1"
     assert record.error is not None
     assert record.error.type == "CommandFailed"
     assert record.result["exit_status"] == 1
     assert retry(job_id[:18]).status in {"queued", "processing"}
     again = ended(job_id)
     assert (again.status, again.attempt, again.result["exit_status"]) == ("completed", 4, 0)
+    assert again.reason == "attempt 4 of 4 succeeded; 2 before the retry by hand"
+    assert str(again.attempt_count) == "4 of 4, 2 before the retry by hand"
     with pytest.raises(WrongState, match="is completed; only failed and cancelled jobs can be retried"):
         retry(job_id)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from middleware.parked_attempts import PARKED, parked_wait_s, read_parked_attempts
+from middleware.parked_attempts import PARKED, parked_wait_s, read_free_attempts
 
 
 def line(at: int, status: str, attempt: int = 0, reason: str = "") -> bytes:
@@ -27,10 +27,12 @@ def test_only_parked_attempts_of_this_life_count() -> None:
         line(14_200, "processing", 4),
         line(14_300, "retrying", 4, "attempt 4 failed: oops"),
         line(15_200, "processing", 5),
+        line(15_300, "queued", 5, "recovered from w (killed) in attempt 5"),
+        line(15_400, "processing", 6),
     ]
-    parks = read_parked_attempts(chain, base_attempt=2)
-    assert (parks.count, parks.since_ms, parks.waiting_s) == (1, 9_200, 6.0)
-    assert read_parked_attempts(chain[:2], base_attempt=0).count == 0
+    free = read_free_attempts(chain, base_attempt=2)
+    assert (free.parked, free.lost, free.since_ms, free.waiting_s) == (1, 1, 9_200, 6.2)
+    assert read_free_attempts(chain[:2], base_attempt=0).parked == 0
 
 
 @given(st.floats(0, 1e6), st.integers(0, 500), st.floats(0, 1))

@@ -54,3 +54,24 @@ def test_what_an_error_carries_does_not_cost_the_retry(
     last = settled(0)
     assert last.outcome == "failed"
     assert (msgspec.json.decode(last.result) if last.result else None) == kept
+
+
+def test_an_attempt_that_lost_its_worker_uses_up_no_retry(driver: Driver, valkey: str) -> None:
+    """It is counted apart: of a job with one retry, the attempt after a crash is followed by that retry."""
+    driver.add()
+    driver.fetch_raw("w1")
+    driver.scripts.recover("w1")
+    (delivered,) = driver.fetch_raw("w2").jobs
+    assert delivered.attempt == 2
+    broker = make_broker(valkey)
+    broker.scripts.prefix = driver.scripts.prefix
+
+    def reason(max_retries: int) -> str:
+        job = msgspec.structs.replace(decode_job(delivered.spec), max_retries=max_retries)
+        message = delivery_of(delivered, "d1", job)
+        Retries(Settings()).job_ended(broker, message, JobFailed("it broke"))
+        assert message.settlement is not None
+        return f"{message.settlement.outcome}: {message.settlement.reason}"
+
+    assert reason(1).startswith("retrying: attempt 2 of 3 failed: it broke; the next one is in ")
+    assert reason(0) == "failed: failed in attempt 2 of 2: it broke"
