@@ -9,7 +9,7 @@ import msgspec
 
 from ingress.cli.diff import changes_of
 from ingress.core.terminal import print_fields, print_table
-from ingress.core.text import count_of, one_line, safe, since
+from ingress.core.text import count_of, one_line, percent, safe, since
 from middleware.archive.proof import Proof
 from middleware.job.records import Delivery, JobRecord, Receipt
 
@@ -30,7 +30,7 @@ def print_job(record: JobRecord, *, kept: str = "") -> None:
         ("job", record.job_id),
         ("type", record.job_type),
         ("project", record.project),
-        ("state", f"{record.status}, {record.progress:.0f}% {record.progress_message}"),
+        ("state", f"{record.status}, {percent(record)}% {record.progress_message}"),
         ("reason", record.reason),
         ("kept", kept),
         ("approval", record.approval),

@@ -18,7 +18,7 @@ from ingress.core.lookup import Source
 from ingress.core.run_and_follow import exit_code_of
 from ingress.core.spooled_jobs import SPOOLED, list_spooled
 from ingress.core.terminal import emit_json, print_table
-from ingress.core.text import JOB_COLUMNS, count_of, job_rows, summary_line
+from ingress.core.text import JOB_COLUMNS, count_of, job_rows, summary_line, uncounted
 from ingress.dispatch import all_jobs, current_bridge, find_job, list_jobs, purge_jobs
 from middleware.job.records import JobPage, JobRecord
 from middleware.job.states import FINAL, State
@@ -115,9 +115,14 @@ def jobs(
     if chosen:
         return _view(chosen[0], filters, narrowed, paged, besides, limit=limit, as_json=as_json)
     if every or search is not None or day is not None:
-        _show_page(_whole_page(filters, search, day, limit=limit, cursor=cursor), as_json=as_json, every=True)
+        whole, beyond = (
+            _whole_page(filters, search, day, limit=limit, cursor=cursor),
+            uncounted(search=search, day=day, source=source),
+        )
+        _show_page(whole, as_json=as_json, every=True, beyond=beyond)
     else:
-        _show_page(_page(filters, limit=limit, cursor=cursor), as_json=as_json)
+        page = _page(filters, limit=limit, cursor=cursor)
+        _show_page(page, as_json=as_json, beyond=uncounted(source=source))
     return 0
 
 
@@ -254,14 +259,27 @@ def _spooled_page(filters: dict[str, str | None], limit: int | None) -> JobPage:
     return JobPage(fitting[: _LIMIT if limit is None else limit], {SPOOLED: len(fitting)})
 
 
-def _show_page(page: JobPage, *, as_json: bool, every: bool = False) -> None:
+def _show_page(page: JobPage, *, as_json: bool, every: bool = False, beyond: str = "") -> None:
+    """Print a page of jobs.
+
+    Args:
+        page: The page.
+        as_json: Print one JSON document.
+        every: The list includes the history.
+        beyond: Why the counts by state do not fit the list; see ``uncounted``.
+    """
     if as_json:
         raw = [msgspec.Raw(record.to_json()) for record in page.jobs]
         emit_json({"jobs": raw, "summary": page.summary, "next": page.next})
         return
     if page.jobs:
         print_table(JOB_COLUMNS, job_rows(page.jobs))
-    click.echo(f"Spooled: {page.summary[SPOOLED]}" if SPOOLED in page.summary else summary_line(page.summary))
+    if SPOOLED in page.summary:
+        click.echo(f"Spooled: {page.summary[SPOOLED]}")
+    elif beyond:
+        click.echo(f"{count_of(len(page.jobs), 'job')}, {beyond}.")
+    else:
+        click.echo(f"In the store: {summary_line(page.summary)}" if every else summary_line(page.summary))
     spooled = 0 if SPOOLED in page.summary else current_bridge().spooled()
     if spooled:
         click.echo(f"In the spool: {count_of(spooled, 'job')}; --status spooled lists them.")

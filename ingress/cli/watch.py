@@ -14,7 +14,7 @@ import click
 
 from ingress.core.run_and_follow import explain
 from ingress.core.terminal import STATE_STYLES
-from ingress.core.text import kind, one_line, short_id, since, summary_line, what, why
+from ingress.core.text import kind, one_line, percent, short_id, since, summary_line, what, why
 from ingress.dispatch import current_bridge, find_job, follow_all, get_job, list_jobs
 from middleware.job.records import JobEvent, JobPage, JobRecord
 from middleware.job.states import FINAL, State
@@ -56,7 +56,7 @@ def watch_job(part: str) -> JobRecord:
 def _print_job(changes: Iterator[JobRecord]) -> JobRecord:
     last = ""
     for record in changes:
-        line = f"{short_id(record.job_id)}  {record.status}  {record.progress:.0f}%  {why(record)}".rstrip()
+        line = f"{short_id(record.job_id)}  {record.status}  {percent(record)}%  {why(record)}".rstrip()
         if line != last:
             click.echo(line)
             last = line
@@ -64,22 +64,24 @@ def _print_job(changes: Iterator[JobRecord]) -> JobRecord:
 
 
 class ProgressBar:
-    """A progress bar over the available width; readable without colours.
+    """A progress bar over the available width, full for a completed job only; readable without colours.
 
     Args:
-        percent: 0 to 100.
+        record: The job.
     """
 
-    def __init__(self, percent: float) -> None:
-        self.percent = percent
+    def __init__(self, record: JobRecord) -> None:
+        self.percent = percent(record)
+        self.style = "red" if record.status in {State.FAILED, State.CANCELLED} else "green"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         """Draw the bar."""
         from rich.text import Text
 
         del console
-        full = round(options.max_width * min(100.0, max(0.0, self.percent)) / 100)
-        yield Text.assemble(("━" * full, "green"), ("─" * (options.max_width - full), "dim"))
+        width = options.max_width
+        full = width if self.percent == 100 else min(width - 1, round(width * self.percent / 100))  # noqa: PLR2004
+        yield Text.assemble(("━" * full, self.style), ("─" * (width - full), "dim"))
 
 
 class _JobView:
@@ -99,8 +101,8 @@ class _JobView:
         view.add_row(
             Text(f"{short_id(record.job_id)} {kind(record)}", style="bold"),
             Text(str(record.status)),
-            ProgressBar(record.progress),
-            Text(f"{record.progress:3.0f}%"),
+            ProgressBar(record),
+            Text(f"{percent(record):3}%"),
             Text(since(record.started_at, record.completed_at)),
         )
         frame = Table.grid(expand=True)
@@ -213,14 +215,14 @@ def newest_event() -> str:
 def _print_all(watch: _JobsWatch) -> None:
     if watch.filters["status"] in {None, State.PROCESSING}:
         for record in list_jobs(**{**watch.filters, "status": State.PROCESSING}, limit=_RUNNING_MAX).jobs:
-            click.echo(_line(record.job_id, record.status, record.progress, record.progress_message))
+            click.echo(_line(record, record.progress_message))
     if watch.any_active():
         last: str | None = None
         for event in follow_all(after=watch.since_event):
             if event is None:
                 continue
             if watch.takes(event):
-                click.echo(_line(event.job_id, event.status, event.progress, event.message))
+                click.echo(_line(event, event.message))
             if last is None and event.status in FINAL and not watch.any_active():
                 # No job is active, but events of other jobs may still be on their way.
                 last = newest_event()
@@ -234,9 +236,9 @@ def _event_order(event_id: str) -> tuple[int, int]:
     return int(moment_ms), int(number)
 
 
-def _line(job_id: str, status: str, progress: float | None, message: str) -> str:
-    done = "" if progress is None else f"{progress:.0f}%  "
-    return f"{short_id(job_id)}  {status}  {done}{one_line(message)}".rstrip()
+def _line(job: JobRecord | JobEvent, message: str) -> str:
+    done = "" if job.progress is None else f"{percent(job)}%  "
+    return f"{short_id(job.job_id)}  {job.status}  {done}{one_line(message)}".rstrip()
 
 
 class _PageView:
@@ -267,8 +269,8 @@ def live_table(records: Sequence[JobRecord]) -> Table:
             Text(short_id(record.job_id)),
             Text(kind(record)),
             Text(str(record.status), style=STATE_STYLES.get(str(record.status), "")),
-            ProgressBar(record.progress) if runs else Text(""),
-            Text(f"{record.progress:3.0f}%"),
+            ProgressBar(record) if runs else Text(""),
+            Text(f"{percent(record):3}%"),
             Text(since(started, record.completed_at)),
             Text(what(record)),
             Text(why(record)),

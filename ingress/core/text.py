@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from middleware.job.records import JobRecord
+from middleware.job.records import JobEvent, JobRecord
+from middleware.job.states import State
 from middleware.job.texts import request_text
 
 #: Lists show this many of an id's last characters, which are random.
@@ -61,7 +62,9 @@ def short_id(job_id: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration in its two largest units: ``0.4s``, ``12s``, ``3m05s``, ``2h10m``, ``4d06h``."""
+    """Return a duration in its two largest units: ``8ms``, ``0.4s``, ``12s``, ``3m05s``, ``2h10m``."""
+    if 0 < seconds < 0.1:  # noqa: PLR2004 (0.0s would say that it took no time)
+        return f"{seconds * 1000:.0f}ms"
     if seconds < 10:  # noqa: PLR2004 (below ten seconds a tenth is worth reading)
         return f"{max(0.0, seconds):.1f}s"
     whole = int(seconds)
@@ -109,6 +112,16 @@ def what(record: JobRecord, *, max_chars: int = _WHAT_MAX_CHARS) -> str:
     return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
 
 
+def percent(record: JobRecord | JobEvent) -> int:
+    """Return how much of a job is done, as people are shown it: 100 of a completed job, at most 99 of others.
+
+    A job that has failed or was cancelled keeps its last percentage.
+    """
+    if record.status == State.COMPLETED:
+        return 100
+    return 0 if record.progress is None else max(0, min(99, int(record.progress)))
+
+
 def why(record: JobRecord) -> str:
     """Return what a running job reports, and of any other job the reason for its state."""
     busy = record.status == "processing" and bool(record.progress_message)
@@ -134,6 +147,16 @@ def summary_line(summary: Mapping[str, int]) -> str:
     )
 
 
+def uncounted(**filters: str | None) -> str:
+    """Return the filters of a list that its counts by state cannot follow, as text; empty if there are none.
+
+    Args:
+        **filters: Filters by name, None if not set. The store counts by state, type and project.
+    """
+    names = [name for name, value in filters.items() if value is not None]
+    return f"filtered by {' and '.join(names)}" if names else ""
+
+
 def job_rows(records: Sequence[JobRecord]) -> list[tuple[str, ...]]:
     """Return the cells of a list of jobs, see ``JOB_COLUMNS``."""
     return [
@@ -141,7 +164,7 @@ def job_rows(records: Sequence[JobRecord]) -> list[tuple[str, ...]]:
             short_id(record.job_id),
             kind(record),
             str(record.status),
-            f"{record.progress:.0f}%",
+            f"{percent(record)}%",
             since(record.created_at),
             what(record),
             why(record),

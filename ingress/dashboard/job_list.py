@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from msgspec import Struct
 
 from ingress.core.lookup import find
+from ingress.core.text import uncounted
 from ingress.dashboard.state import DashboardState
 from middleware.archive.search import JobFilter, check_day
 from middleware.job.ids import is_id_part
@@ -54,6 +55,11 @@ class JobFilters(Struct, frozen=True, kw_only=True):
     def is_filtered(self) -> bool:
         """Whether any filter is set."""
         return any(getattr(self, name) for name in self.__struct_fields__ if name != "cursor")
+
+    @property
+    def uncounted(self) -> str:
+        """Why the counts by state do not fit the list; empty if they do."""
+        return uncounted(words=_or_none(self.q), source=_or_none(self.source), day=_or_none(self.day))
 
     def narrowing(self) -> JobFilter:
         """Return the filters in the form of the catalog.

@@ -68,6 +68,7 @@ async def _jobs(request: AnyRequest, dashboard: DashboardState, template: str) -
         "fault": fault,
         "filters": filters,
         "is_filtered": filters.is_filtered,
+        "uncounted": filters.uncounted,
         "choices": [] if template.startswith("_") else await sync_to_thread(choices, dashboard),
         "first_link": filters.link(),
         "next_link": filters.link(cursor="" if found.next is None else found.next),

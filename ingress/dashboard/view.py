@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from ingress.core.http.auth import principal_of
 from ingress.core.http.problems import ApiProblem
-from ingress.core.text import one_line, short_id, since
+from ingress.core.text import one_line, percent, short_id, since
 from ingress.dashboard.charts import span
 from ingress.dashboard.labels import age, clock, output_text, pretty, title, took
 from ingress.dashboard.state import DashboardState
@@ -132,6 +132,7 @@ def _environment() -> Environment:
         clock=clock,
         one_line=one_line,
         output_text=output_text,
+        percent=percent,
         pretty=pretty,
         short_id=short_id,
         since=since,

@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from ingress.core.status_report import QUEUE_STATES
-from ingress.core.text import count_of, duration, kind, seconds_between, short_id, summary_line, what, why
+from ingress.core.text import (
+    count_of,
+    duration,
+    kind,
+    percent,
+    seconds_between,
+    short_id,
+    summary_line,
+    what,
+    why,
+)
 from ingress.telegram.message_text import head, tail, units
 from middleware.job.records import JobPage, JobRecord
 from middleware.job.texts import is_answer, result_text
@@ -38,7 +48,7 @@ def growing(record: JobRecord, output: str) -> str:
     """Return the text for a running job: its output so far, or its progress."""
     line = working(record.job_id)
     if record.progress > 0 or record.progress_message:
-        line = f"{line} {record.progress:.0f}% {record.progress_message}".rstrip()
+        line = f"{line} {percent(record)}% {record.progress_message}".rstrip()
     if is_answer(record):
         return f"{head(output.strip(), _SHOWN_UNITS)} …" if output.strip() else line
     return f"{line}\n{tail(output.rstrip(), _SHOWN_UNITS)}".rstrip()
@@ -68,7 +78,7 @@ def one_job(record: JobRecord) -> str:
         ("type", kind(record)),
         ("status", record.status),
         ("reason", why(record)),
-        ("progress", "" if record.is_final else f"{record.progress:.0f}%"),
+        ("progress", "" if record.is_final else f"{percent(record)}%"),
         ("source", f"{record.source} {record.actor}".strip()),
         ("created", record.created_at or ""),
         ("took" if record.is_final else "running for", "" if ran_s is None else duration(ran_s)),

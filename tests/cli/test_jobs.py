@@ -52,6 +52,8 @@ def test_list_as_json(quiet: Cli) -> None:
 def test_empty_list_is_its_summary(quiet: Cli) -> None:
     """Without jobs, only the summary is printed."""
     assert quiet("jobs").out == "Processing: 0  Queued: 0  Completed: 0  Failed: 0\n"
+    assert quiet("jobs", "--source", "rest").out == "0 jobs, filtered by source.\n"
+    assert quiet("jobs", "--all").out == "In the store: Processing: 0  Queued: 0  Completed: 0  Failed: 0\n"
 
 
 def test_filters(quiet: Cli) -> None:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from ingress.core.text import count_of, duration, one_line, safe, seconds_between, summary_line
+from ingress.cli.watch import ProgressBar
+from ingress.core.text import (
+    count_of,
+    duration,
+    job_rows,
+    one_line,
+    percent,
+    safe,
+    seconds_between,
+    summary_line,
+    uncounted,
+)
+from middleware.job.records import JobRecord
+from middleware.job.states import State
 
 
 @given(st.text())
@@ -51,6 +66,8 @@ def test_escape_is_shown() -> None:
     ("span_s", "text"),
     [
         (-1, "0.0s"),
+        (0, "0.0s"),
+        (0.0084, "8ms"),
         (0.44, "0.4s"),
         (9.99, "10.0s"),
         (10, "10s"),
@@ -79,3 +96,35 @@ def test_summary_names_unusual_states_only_when_there_are_any() -> None:
     assert summary_line({"processing": 1, "held": 2, "cancelled": 3}) == (
         "Processing: 1  Queued: 0  Held: 2  Completed: 0  Failed: 0  Cancelled: 3"
     )
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("reported", [0.0, 42.9, 99.9, 100.0])
+def test_only_a_completed_job_is_shown_as_done(state: State, reported: float) -> None:
+    """Its percentage is 100 and its bar full; any other job keeps what it reported, below that."""
+    record = JobRecord(
+        job_id="01kb9x",
+        trace_id="01kb9x",
+        job_type="heartbeat",
+        status=state,
+        source="cli",
+        actor="ada",
+        project=None,
+        session_id=None,
+        priority=5,
+        progress=reported,
+    )
+    shown = 100 if state == State.COMPLETED else min(99, int(reported))
+    assert percent(record) == shown
+    assert job_rows([record])[0][3] == f"{shown}%"
+    console = Console(width=10, file=io.StringIO(), color_system=None)
+    console.print(ProgressBar(record))
+    drawn = console.file.getvalue()  # type: ignore[attr-defined]
+    assert drawn.count("━") == {0: 0, 42: 4, 99: 9, 100: 10}[shown]
+    assert ("─" in drawn) == (state != State.COMPLETED)
+
+
+def test_lists_that_the_counts_do_not_fit_are_named() -> None:
+    """The store counts by state, type and project; words, sources and days it does not."""
+    assert uncounted(search=None, day=None, source=None) == ""
+    assert uncounted(search="ada", day=None, source="cli") == "filtered by search and source"
