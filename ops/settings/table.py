@@ -171,8 +171,8 @@ class Settings(Table, frozen=True, kw_only=True):
     output_max_bytes: Annotated[
         int,
         Meta(
-            description="Maximum output kept of one job, in bytes: of a command its beginning and end, else its"
-            " beginning; the rest is dropped and its size reported.",
+            description="Maximum output kept of one job, in bytes: of a command its beginning and end, else"
+            " its beginning; the rest is dropped and its size reported.",
             ge=1,
         ),
     ] = 1_048_576
