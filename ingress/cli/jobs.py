@@ -114,15 +114,12 @@ def jobs(
         return 0
     if chosen:
         return _view(chosen[0], filters, narrowed, paged, besides, limit=limit, as_json=as_json)
+    beyond = uncounted(search=search, day=day, source=source)
     if every or search is not None or day is not None:
-        whole, beyond = (
-            _whole_page(filters, search, day, limit=limit, cursor=cursor),
-            uncounted(search=search, day=day, source=source),
-        )
-        _show_page(whole, as_json=as_json, every=True, beyond=beyond)
+        page = _whole_page(filters, search, day, limit=limit, cursor=cursor)
+        _show_page(page, as_json=as_json, every=True, beyond=beyond)
     else:
-        page = _page(filters, limit=limit, cursor=cursor)
-        _show_page(page, as_json=as_json, beyond=uncounted(source=source))
+        _show_page(_page(filters, limit=limit, cursor=cursor), as_json=as_json, beyond=beyond)
     return 0
 
 
