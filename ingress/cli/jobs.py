@@ -115,19 +115,17 @@ def jobs(
     if chosen:
         return _view(chosen[0], filters, narrowed, paged, besides, limit=limit, as_json=as_json)
     beyond = uncounted(search=search, day=day, source=source)
-    if every or search is not None or day is not None:
-        page = _whole_page(filters, search, day, limit=limit, cursor=cursor)
-        _show_page(page, as_json=as_json, every=True, beyond=beyond)
-    else:
-        _show_page(_page(filters, limit=limit, cursor=cursor), as_json=as_json, beyond=beyond)
+    whole = every or search is not None or day is not None
+    read = partial(_whole_page, search=search, day=day) if whole else _page
+    _show_page(read(filters, limit=limit, cursor=cursor), as_json=as_json, every=whole, beyond=beyond)
     return 0
 
 
 def _whole_page(
     filters: dict[str, str | None],
+    *,
     search: str | None,
     day: str | None,
-    *,
     limit: int | None,
     cursor: str | None,
 ) -> JobPage:
