@@ -19,7 +19,8 @@ NETWORK_VARIABLES = (
     *("SSL_CERT_FILE", "SSL_CERT_DIR"),
 )
 #: Byte order mark that editors put at the beginning of a file.
-_BOM = "\ufeff"
+BOM = b"\xef\xbb\xbf"
+_BOM = BOM.decode()
 
 
 def normalized(text: str) -> str:

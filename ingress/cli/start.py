@@ -39,14 +39,21 @@ def fast_path(arguments: list[str]) -> int | None:
         return None
     if sys.stdout is None or sys.stderr is None:
         return None
-    from ingress.cli.submit_options import FORMS, parse
-
-    command = arguments[0]
-    values = parse(FORMS[command], arguments[1:])
-    if values is None or not FORMS[command].returns_at_once(values):
-        return None
     # Hardly any of the objects that imports create becomes garbage; collecting took a seventh of the time.
     gc.disable()
+    code = _submit(arguments[0], arguments[1:])
+    if code is None:
+        gc.enable()
+    return code
+
+
+def _submit(command: str, words: list[str]) -> int | None:
+    """Run one of ``FAST``; return None if its options call for more than submitting a job."""
+    from ingress.cli.submit_options import FORMS, parse
+
+    values = parse(FORMS[command], words)
+    if values is None or not FORMS[command].returns_at_once(values):
+        return None
     _import_lightly()
     try:
         from ingress.cli.job_builder import build, submit_only

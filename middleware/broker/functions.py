@@ -11,7 +11,6 @@ import hashlib
 import os
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 import hiredis
 from msgspec import Struct
@@ -57,15 +56,23 @@ class Library(Struct, frozen=True):
 @cache
 def library() -> Library:
     """Return the library of this version."""
-    folder = Path(__file__).parent
-    # As bytes, and without glob: a third of a millisecond of the short commands.
+    folder = os.path.dirname(__file__)  # noqa: PTH120
+    # Without glob and file objects: half a millisecond of the short commands.
     files = sorted(name for name in os.listdir(folder) if name.endswith(".lua") and name not in _SHARED)  # noqa: PTH208
-    prelude = b"\n".join((folder / name).read_bytes() for name in _SHARED)
-    bodies = {name.removesuffix(".lua"): (folder / name).read_bytes() for name in files}
+    prelude = b"\n".join(_content(folder, name) for name in _SHARED)
+    bodies = {name.removesuffix(".lua"): _content(folder, name) for name in files}
     hashed = b"\0".join([prelude, *(name.encode() for name in bodies), *bodies.values()])
     mark = hashlib.blake2b(hashed, digest_size=6).hexdigest()
     functions = {name: f"{_NAME}{name}_{mark}" for name in bodies}
     return Library(f"{_NAME}{mark}", functions, prelude, bodies)
+
+
+def _content(folder: str, name: str) -> bytes:
+    fd = os.open(f"{folder}/{name}", os.O_RDONLY)
+    try:
+        return os.read(fd, os.fstat(fd).st_size)
+    finally:
+        os.close(fd)
 
 
 def _registered(function: str, body: str, name: str) -> str:

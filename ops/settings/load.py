@@ -12,7 +12,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import msgspec
 
-from ops.environment import expand_home, normalized, variables
+from ops.environment import BOM, expand_home, normalized, variables
 from ops.errors import SettingsError
 from ops.ignored_names import check_ignore
 from ops.settings.ask import AskSettings, CommandSettings, LocalSettings
@@ -167,7 +167,7 @@ def _take_file(
     import tomllib
 
     try:
-        text = content.decode("utf-8-sig")
+        text = content.removeprefix(BOM).decode()  # the codec utf-8-sig is a module of its own
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(
