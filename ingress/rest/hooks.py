@@ -34,6 +34,7 @@ from ingress.core.webhook_signature import (
     is_recent,
 )
 from ingress.rest.contract import BODY, is_json, problems
+from middleware.job.base import KEY_SEPARATOR
 from middleware.job.records import Receipt
 from middleware.job.schema import JOB_TYPES, Job, make_job
 from ops.environment import normalized, variable
@@ -116,7 +117,7 @@ def check_signature(
 def idempotency_keys(
     name: str, preset: Preset, claim: SignedContent, *, delivery: str, body: bytes, allow_repeats: bool
 ) -> str:
-    """Return the keys that make a delivery unique, one a line.
+    """Return the keys that make a delivery unique, joined by ``KEY_SEPARATOR``.
 
     Args:
         name: Name of the endpoint.
@@ -131,7 +132,7 @@ def idempotency_keys(
     keys = [f"hook:{name}:{delivery if known else content}"]
     if known and claim.signature and not preset.signs_delivery and not allow_repeats:
         keys.append(f"hooked:{hashlib.sha256(f'{name}:{content}'.encode()).hexdigest()[:32]}")
-    return "\n".join(keys)
+    return KEY_SEPARATOR.join(keys)
 
 
 def require_type(app_state: AppState, name: str, job_type: str) -> None:
@@ -253,7 +254,7 @@ def _require_same(app_state: AppState, job: Job, receipt: Receipt) -> None:
     except (StoreUnreachable, JobNotFound):
         # Accepted while the store was unavailable: the spool compares the keys.
         return
-    ours, known = (str(keys).split("\n")[0] for keys in (job.idempotency_key, first.idempotency_key))
+    ours, known = (str(keys).split(KEY_SEPARATOR)[0] for keys in (job.idempotency_key, first.idempotency_key))
     if ours != known:
         raise ApiProblem(
             409,

@@ -8,7 +8,7 @@
 -- ARGV[4]  ... thirteen for each job:
 --   1  job id                      7  SHA-256 of the payload
 --   2  queue                       8  delay in ms; 0: none
---   3  priority, 1 to 10           9  idempotency keys, one a line, or ''
+--   3  priority, 1 to 10           9  idempotency keys, separated by U+001F, or ''
 --   4  job, JSON                  10  limits "name=amount/capacity,...", or ''
 --   5  job type                   11  ids of the jobs it depends on, separated by commas, or ''
 --   6  project, or ''             12  why it is held for approval, or ''

@@ -111,7 +111,7 @@ local function enqueue_batch(first, last, idempotency_ttl, queue_max)
   local taken = {}
 
   local function known_before(id, idempotency, spec)
-    for key in string.gmatch(idempotency, '[^\n]+') do
+    for key in string.gmatch(idempotency, '[^\31]+') do
       local known = call('GET', P .. 'idempotency:' .. key)
       local status = known and call('HGET', P .. 'job:' .. known, 'status')
       if status then
@@ -191,7 +191,7 @@ local function enqueue_batch(first, last, idempotency_ttl, queue_max)
     set('status', state)
     set('spec', ARGV[at + 3]) -- last, since it is long: appending to the hash copies what is there
 
-    for key in string.gmatch(idempotency, '[^\n]+') do
+    for key in string.gmatch(idempotency, '[^\31]+') do
       call('SET', P .. 'idempotency:' .. key, id, 'PX', idempotency_ttl)
     end
     call('HSET', P .. 'job:' .. id, unpack(fields))

@@ -19,6 +19,8 @@ DEFAULT_PRIORITY = 5
 POLICY_MARK = "policy"
 #: More attempts than this are a loop, not a retry; it also bounds the receipt chain.
 MAX_RETRIES_LIMIT = 100
+#: Between several idempotency keys of one job: a character that no text contains by accident.
+KEY_SEPARATOR = "\x1f"
 
 #: End of a text. In Python `$` also matches before a line end, which would break keys and lists in the store.
 _END = r"(?!\n)$"
@@ -73,7 +75,7 @@ class Job(
             cancelled), ``fail`` (it fails) or ``run`` (it runs nevertheless).
         resources: Named resources that this job occupies while it runs, with the amount of each.
         idempotency_key: A second submission with the same key is answered with the first job. Several keys
-            are separated by line feeds; one of them suffices.
+            are separated by ``KEY_SEPARATOR``; one of them suffices.
         metadata: Text pairs that are stored with the job.
     """
 

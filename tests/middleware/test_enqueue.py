@@ -13,6 +13,7 @@ import pytest
 from middleware.broker.admission import Admission
 from middleware.broker.scripts import BATCH_MAX
 from middleware.broker.transitions import Bounds
+from middleware.job.base import KEY_SEPARATOR
 from middleware.job.ids import new_job_id
 from middleware.job.receipt import payload_sha256
 from middleware.job.schema import JOB_TYPES, Job, decode_job, make_job
@@ -112,6 +113,15 @@ def test_an_idempotency_key_answers_with_the_first_job(driver: Driver) -> None:
     assert replies[1].job_id == first.job_id
     later = driver.offer(driver.request(idempotency_key="order 7"))[0]
     assert (later.outcome, later.job_id) == ("duplicate", first.job_id)
+
+
+def test_one_of_several_idempotency_keys_suffices(driver: Driver) -> None:
+    """All of them are recorded with the job, in one step; a line feed is part of a key."""
+    first = driver.request(idempotency_key=KEY_SEPARATOR.join(("a", "b\nc")))
+    others = [driver.request(idempotency_key=key) for key in ("b\nc", f"x{KEY_SEPARATOR}a", "c", "x")]
+    replies = driver.offer(first, *others)
+    assert [reply.outcome for reply in replies] == ["new", "duplicate", "duplicate", "new", "new"]
+    assert replies[1].job_id == replies[2].job_id == first.job_id
 
 
 def test_an_idempotency_key_ends_with_its_time_or_its_job(driver: Driver) -> None:
