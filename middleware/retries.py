@@ -51,6 +51,21 @@ def retry_wait_s(retries_used: int, *, min_s: float, max_s: float, fraction: flo
     return exponential_s(retries_used + 1, first_s=min_s, max_s=max_s) * fraction
 
 
+def actor_retry_wait_s(retries_used: int, *, min_s: float, max_s: float, fraction: float) -> float:
+    """Return the wait before the next attempt of a user's actor, in seconds: as Dramatiq computes it.
+
+    Its ``min_backoff`` is the shortest wait, which doubles with each retry; jitter adds up to as much again.
+
+    Args:
+        retries_used: 0 after the first attempt.
+        min_s: The shortest wait after the first attempt.
+        max_s: The longest wait after any attempt.
+        fraction: 0 to 1, random: how much jitter is added.
+    """
+    wait_s = exponential_s(retries_used + 1, first_s=min_s, max_s=float("inf")) * (1.0 + fraction)
+    return wait_s if wait_s <= max_s else max_s * (1.0 + fraction) / 2
+
+
 class Retries(JobMiddleware):
     """Turns the exception of an attempt into its settlement.
 
@@ -150,7 +165,8 @@ class Retries(JobMiddleware):
         )
         if exhausted or message.failed:
             return Settlement(outcome="failed", error=error, result=result, reason=count.failed(cause))
-        wait_s = retry_wait_s(
+        wait_for = actor_retry_wait_s if isinstance(message.job, ActorJob) else retry_wait_s
+        wait_s = wait_for(
             used,
             min_s=kind.backoff_min_s,
             max_s=kind.backoff_max_s,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hypothesis.strategies as st
 from hypothesis import given
 
-from middleware.retries import retry_wait_s
+from middleware.retries import actor_retry_wait_s, retry_wait_s
 
 bounds = st.tuples(st.floats(0, 1e4), st.floats(0, 1e4)).map(sorted)
 fractions = st.floats(0, 1)
@@ -44,3 +44,12 @@ def test_jitter_is_full(used: int, bound: list[float], one: float, other: float)
     ]
     assert waits == sorted(waits)
     assert waits[0] == 0.0
+
+
+@given(tries, bounds, fractions)
+def test_an_actor_waits_its_shortest_wait_at_least(used: int, bound: list[float], fraction: float) -> None:
+    """``min_backoff`` is a minimum as in Dramatiq, unless the longest wait is shorter."""
+    wait_s = actor_retry_wait_s(used, min_s=bound[0], max_s=bound[1], fraction=fraction)
+    assert min(bound[0], bound[1] / 2) <= wait_s <= bound[1]
+    first_s = actor_retry_wait_s(0, min_s=bound[0], max_s=1e9, fraction=fraction)
+    assert bound[0] <= first_s <= 2 * bound[0]
