@@ -43,6 +43,8 @@ def largest(job_type: str) -> dict[str, Any]:
 
 def _value(schema: Mapping[str, Any]) -> Any:
     for part in (schema, *schema.get("anyOf", ())):
+        if "enum" in part:
+            return part["enum"][-1]
         if part.get("type") in _VALUES:
             return _VALUES[part["type"]]
     return [1]  # any value

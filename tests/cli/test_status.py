@@ -70,6 +70,7 @@ def test_status_without_a_store(storeless: Cli) -> None:
         "queues",
         "workers",
         "daemons",
+        "drop_folder",
         "spool",
         "deliveries",
         "models",
