@@ -106,7 +106,7 @@ def test_full_disk_is_one_line(quiet: Cli) -> None:
     with Path("/dev/full").open("w") as full:
         process = quiet.start("jobs", stdout=full.fileno())
         _, err = process.communicate(timeout=20)
-    assert (process.returncode, err) == (1, "3ox: No space left on device.\n")
+    assert (process.returncode, err) == (1, "3ox: The disk is full. Free some space.\n")
 
 
 def test_closed_stdout_is_no_error(quiet: Cli) -> None:

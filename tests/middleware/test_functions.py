@@ -99,5 +99,5 @@ def test_the_key_schema_names_every_key() -> None:
         for name in re.findall(r"P \.\. '([a-z][a-z:]*)'", file.read_text(encoding="utf-8"))
     }
     python = set(re.findall(r'f"\{(?:self\.)?prefix\}([a-z]+)', inspect.getsource(keys)))
-    channels = {"control", "event"}
+    channels = {"caller", "command", "control", "event"}
     assert (built | python) - channels - listed == set()
