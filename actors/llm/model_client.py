@@ -70,6 +70,8 @@ class ModelClient(httpx2.AsyncClient):
             if request.headers.get(name, "").endswith(NO_KEY):
                 del request.headers[name]
         for _ in range(_CHANGES_MAX):
+            # One connection for each request: a server may close one after an error without saying so.
+            request.headers["connection"] = "close"
             response = await super().send(request, **options)
             if response.status_code == _OK or response.is_redirect:
                 return _stream(self._events(response), response)

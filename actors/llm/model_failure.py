@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 
+import httpx2
 from pydantic_ai.exceptions import (
     ModelAPIError,
     ModelConnectionError,
@@ -126,7 +127,9 @@ def _of_connection(error: ModelConnectionError, server: ModelServer) -> BridgeEr
     ) is not None:
         problem = f"cannot be resolved ({unresolved.strerror})"
     else:
-        reason = next((str(cause) for cause in reversed(causes) if str(cause)), type(causes[-1]).__name__)
+        # Not what the libraries have caught within: an IndexError of their queues explains nothing.
+        errors = [cause for cause in causes if isinstance(cause, OSError | httpx2.TransportError)]
+        reason = next((str(cause) for cause in reversed(errors) if str(cause)), error.message)
         problem = f"lost the connection {doing} ({error_text(reason, server.key).rstrip('.')})"
     proxy = server.proxy(http_environment())
     through = "" if proxy is None else f" through the proxy {proxy.place} ({proxy.variable})"
@@ -143,6 +146,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(cause))
         yield cause
-        waiting += [cause.__context__, cause.__cause__]
+        waiting.append(cause.__context__ if cause.__cause__ is None else cause.__cause__)
         if isinstance(cause, BaseExceptionGroup):
             waiting += cause.exceptions
