@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ingress.dispatch import Bridge, connect
+from middleware.job.states import State
 from ops.settings.load import load_settings
 from tests.bench.transfer import measure
 from tests.support import RunningValkey, bridge_environ, eventually, threeox
@@ -103,6 +104,23 @@ def test_a_command_whose_worker_was_killed_is_not_started_again(
     assert caller.returncode == 1
     assert "not started a second time" in errors
     eventually(lambda: starts.read_text() == "x\n")
+
+
+def test_a_command_whose_caller_was_killed_while_it_waited_is_not_started(
+    environ: dict[str, str], bridge: Bridge, tmp_path: Path
+) -> None:
+    """No process would read its output: the job is cancelled when a worker takes it."""
+    place = tmp_path / "ran"
+    caller = subprocess.Popen(threeox("sh", "--", "touch", str(place)), env=environ, stdin=subprocess.DEVNULL)
+    queued = bridge.reader.keys.state(State.QUEUED)
+    eventually(lambda: bridge.store.call("ZCARD", queued), 20.0)
+    job_id = bridge.store.call("ZRANGE", queued, 0, 0)[0].decode()
+    caller.kill()
+    caller.wait(10)
+    with running_worker(bridge, environ, name="third"):
+        record = bridge.follower.wait(job_id, timeout_s=30.0)
+    assert (record.status, record.reason) == ("cancelled", "its caller is gone")
+    assert not place.exists()
 
 
 def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
