@@ -7,12 +7,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import click
 import msgspec
 
 from ingress.cli.shared import json_option
+from ingress.cli.stopping import await_stop, explain_stop
 from ingress.core.api_address import known_url
 from ingress.core.terminal import emit_json, note
 from ingress.core.type_info import limit_rows
@@ -80,7 +82,7 @@ def up(*, detach: bool, workers: int | None, threads: int | None) -> int:
             _print_summary(loaded, stop="Ctrl-C, or 3ox down")
             show_token()
 
-        return _serve(loaded, on_ready=announce)
+        return _serve(loaded, on_ready=announce, on_stopping=partial(explain_stop, loaded))
 
 
 @contextlib.contextmanager
@@ -120,7 +122,12 @@ def _require_store(loaded: LoadedSettings) -> None:
     Store.open(loaded).call("PING")
 
 
-def _serve(loaded: LoadedSettings, *, on_ready: Callable[[], None]) -> int:
+def _serve(
+    loaded: LoadedSettings,
+    *,
+    on_ready: Callable[[], None],
+    on_stopping: Callable[[float], None] | None = None,
+) -> int:
     """Run the supervisor until it is told to stop; return the exit code."""
     from ingress.cli.programs import bridge_programs
     from ops.logs import configure_logging
@@ -137,6 +144,7 @@ def _serve(loaded: LoadedSettings, *, on_ready: Callable[[], None]) -> int:
                 start_timeout_s=START_TIMEOUT_S,
                 kill_grace_s=settings.kill_grace_s,
                 on_ready=on_ready,
+                on_stopping=on_stopping,
             )
             return supervisor.run()
 
@@ -180,24 +188,29 @@ def _model_unit(loaded: LoadedSettings) -> str:
 
 
 @click.command()
-def down() -> int:
-    """Stop the bridge of this workspace and everything it started."""
+@click.option(
+    "--now", is_flag=True, help="Do not wait for running jobs; they run again after the next start."
+)
+def down(*, now: bool) -> int:
+    """Stop the bridge of this workspace and everything it started.
+
+    Running jobs have worker_shutdown_timeout_s (30 s) to end; stderr says how many there are.
+    """
     workspace = Workspace(default_home())
     try:
-        settings = load_settings().settings
+        loaded = load_settings()
     except SettingsError as error:
         # A misspelt key must not prevent a stop.
         note(f"{error} Stopping with the default settings.")
-        settings = Settings()
+        loaded = LoadedSettings(settings=Settings(), sources={}, workspace=workspace)
+    settings = loaded.settings
     pid = running_pid(workspace)
     if pid is None:
         swept = sweep_leftovers(workspace, grace_s=settings.kill_grace_s)
         click.echo("Stopped the programs of a bridge that was killed." if swept else "Nothing is running.")
         return 0
     patience_s = settings.worker_shutdown_timeout_s + settings.kill_grace_s + STOP_SLACK_S
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-    if not wait_ended([pid], patience_s):
+    if not await_stop(pid, loaded, patience_s=patience_s, now=now):
         note(f"the bridge (pid {pid}) did not stop within {patience_s:g} s; killing it.")
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -43,6 +43,8 @@ EARLY_ENDS_MAX = 3
 #: Interval of the check whether the state file exists and is current: a full disk may have prevented writing
 #: it.
 _SAVE_AGAIN_S = 2.0
+#: A stop that takes no longer is not explained.
+_EXPLAIN_STOP_AFTER_S = 0.4
 #: Polling interval for the end of processes that are not our children.
 _ORPHAN_POLL_S = 0.05
 
@@ -84,6 +86,8 @@ class Supervisor:
         start_timeout_s: Timeout until all programs are ready, in seconds; None waits without limit.
         kill_grace_s: Time between SIGTERM and SIGKILL in the final sweep, in seconds.
         on_ready: Called once when all programs are ready.
+        on_stopping: Called in a thread if a stop takes more than a moment, with the time since when it goes
+            on, by the monotonic clock; has to return within a second.
     """
 
     def __init__(
@@ -95,12 +99,14 @@ class Supervisor:
         start_timeout_s: float | None = 60.0,
         kill_grace_s: float = 2.0,
         on_ready: Callable[[], None] | None = None,
+        on_stopping: Callable[[float], None] | None = None,
     ) -> None:
         self._programs = list(programs)
         self._workspace = workspace
         self._start_timeout_s = start_timeout_s
         self._kill_grace_s = kill_grace_s
         self._on_ready = on_ready
+        self._on_stopping = on_stopping
         started = process_start_time(os.getpid())
         self._state = SupervisorState(
             pid=os.getpid(),
@@ -150,7 +156,9 @@ class Supervisor:
         finally:
             self._stopping.set()
             log.info("supervisor.stopping")
+            explaining = asyncio.create_task(self._explain_stop(time.monotonic()))
             await self._stop_all()
+            explaining.cancel()
             # All return by themselves now; an exception in one is raised, not hidden by the stop.
             for outcome in await asyncio.gather(*keepers, return_exceptions=True):
                 if isinstance(outcome, BaseException):
@@ -302,6 +310,11 @@ class Supervisor:
                 stages.append([])
         for stage in reversed(stages):
             await asyncio.gather(self._await_orphans(), *(running.stop(self._hurry) for running in stage))
+
+    async def _explain_stop(self, since_s: float) -> None:
+        await asyncio.sleep(_EXPLAIN_STOP_AFTER_S)
+        if self._on_stopping is not None and not self._hurry.is_set():
+            await asyncio.to_thread(self._on_stopping, since_s)
 
     async def _await_orphans(self) -> None:
         """Wait for workers that have lost their master; the sweep would kill them with their jobs."""

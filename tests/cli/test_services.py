@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -200,6 +201,35 @@ def test_up_in_the_foreground(bridge: Bridge) -> None:
     assert up.wait(30) == 0
     assert bridge.left() == []
     assert running_pid(bridge.workspace) is None
+
+
+def test_a_stop_says_what_it_waits_for(bridge: Bridge) -> None:
+    """Ctrl-C and ``down`` name the number of running jobs, the limit and what is faster: ``down --now``."""
+    with subprocess.Popen(
+        threeox("up"), env=bridge.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as up:
+        assert up.stdout is not None
+        assert up.stderr is not None
+        next(line for line in up.stdout if "Ctrl-C" in line)
+        bridge.instances.add(bridge.state().instance)
+        assert bridge.run("sh", "--detach", "--", "sleep", "600").returncode == 0
+        eventually(lambda: bridge.run("jobs", "--status", "processing", "--json").stdout.count("sleep") == 1)
+        up.send_signal(signal.SIGINT)
+        said = up.stderr.readline()
+        assert re.match(
+            r"3ox: waiting for 1 running job, (30|29|28) s at most; Ctrl-C again stops at once\.", said
+        ), said
+        down = bridge.run("down", "--now")
+        assert (down.returncode, down.stdout) == (0, "Stopped.\n")
+        assert up.wait(10) == 0
+    assert bridge.run("up", "--detach").returncode == 0
+    eventually(lambda: bridge.run("jobs", "--status", "processing", "--json").stdout.count("sleep") == 1)
+    waiting = subprocess.Popen(threeox("down"), env=bridge.environ, stderr=subprocess.PIPE, text=True)
+    assert waiting.stderr is not None
+    assert "waiting for 1 running job, " in waiting.stderr.readline()
+    assert bridge.run("down", "--now").stdout == "Stopped.\n"
+    assert waiting.wait(10) == 0
+    waiting.stderr.close()
 
 
 def test_failed_start_is_reported(bridge: Bridge) -> None:
