@@ -188,9 +188,11 @@ class Program:
         status, _ = user.hook({"file": "d.png", "size": 16})
         assert status == 202, status
         self._say_source("webhook", {"path": "d.png", "size": 16})
-        status, problem = user.hook({"file": "d.png", "size": "x"})
-        assert status == 409, (status, problem)
-        say("webhook with size = 'x'", f"{status}: {problem['detail']}")
+        status, receipt = user.hook({"file": "d.png", "size": "x"})
+        job = user.ended(receipt["job_id"])
+        assert (status, job["status"]) == (202, "failed"), job
+        assert "'size'" in job["error"]["message"], job
+        say("webhook with size = 'x'", f"its job failed: {job['error']['message']}")
 
     def _say_source(self, source: str, result: Any) -> None:
         jobs = eventually(
