@@ -310,6 +310,8 @@ def _draw_all(watch: _JobsWatch, limit: int | None) -> None:
             pause_s = max(_REDRAW_MIN_S, 2 * (time.monotonic() - began_s))
             if is_active(view.page.summary):
                 time.sleep(pause_s)
+        # The jobs of the last page were read before its counts: one of them may have ended in between.
+        view.page = watch.page(rows)
 
 
 def _changes(watch: _JobsWatch) -> Iterator[None]:

@@ -79,7 +79,7 @@ def test_pieces_are_passed_on_before_the_answer_ends(configure: Configure, opena
     run.interrupt(JobCancelled)
     with pytest.raises(JobCancelled):
         run.finish()
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5
     assert openai.hung_up.wait(5)
 
 
@@ -111,8 +111,8 @@ def test_cancel_while_connecting(configure: Configure, monkeypatch: pytest.Monke
         begun = time.monotonic()
         run.interrupt(JobCancelled)
         with pytest.raises(JobCancelled):
-            run.finish(5)
-        assert time.monotonic() - begun < 1
+            run.finish(10)
+        assert time.monotonic() - begun < 5
         for filler in fillers:
             filler.close()
 

@@ -45,8 +45,8 @@ def test_a_full_store_refuses_new_jobs_and_keeps_what_it_has(
         bridge.store.call("CONFIG", "SET", "maxmemory", "0")
         later = dispatch("heartbeat", {})
         back_s = time.monotonic()
-        assert wait_for(later.job_id, timeout_s=10).status == "completed"
-        assert time.monotonic() - back_s < 2.0
+        assert wait_for(later.job_id, timeout_s=20).status == "completed"
+        assert time.monotonic() - back_s < 8.0
 
 
 def test_a_connection_to_a_demoted_primary_is_not_kept(mortal: tuple[RunningValkey, dict[str, str]]) -> None:

@@ -61,8 +61,8 @@ def test_a_killed_worker_is_noticed_at_once_and_its_children_are_gone(
         holder = one if get_job(receipt.job_id).worker_id == one.worker_id else two
         killed_s = time.monotonic()
         holder.kill()
-        eventually(lambda: len(starts.read_text().split()) == 2, 5.0)
-        assert time.monotonic() - killed_s < 2.0
+        eventually(lambda: len(starts.read_text().split()) == 2, 15.0)
+        assert time.monotonic() - killed_s < 10.0, "a third of the lease"
         assert not pid_alive(int(first))
         assert not find_marked("BRIDGE_WORKER_ID", holder.worker_id)
         record = get_job(receipt.job_id)

@@ -230,7 +230,7 @@ def test_the_status_decides(pieces: list[bytes], pause_s: float, status: int) ->
     response = request("POST", f"http://127.0.0.1:{port}/", body=b"x", timeout_s=0.3)
     assert response.status == status
     assert len(response.body) <= 65_536
-    assert time.monotonic() - began_s < 2.0
+    assert time.monotonic() - began_s < 10.0
     closed.set()
 
 

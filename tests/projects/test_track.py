@@ -70,8 +70,8 @@ def test_a_process_is_followed_to_its_end(bridge: Site, sleeper: subprocess.Pope
     helper = helper_of(job_id)
     sleeper.terminate()
     ended_s = time.monotonic()
-    done = wait_for(job_id, timeout_s=5)
-    assert time.monotonic() - ended_s < 1.0
+    done = wait_for(job_id, timeout_s=15)
+    assert time.monotonic() - ended_s < 5.0
     assert done.status == "completed"
     assert done.result["ended"] is True
     assert done.result["rss_max_bytes"] > 100_000

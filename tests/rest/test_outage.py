@@ -192,7 +192,7 @@ def test_reads_of_a_store_that_stands_still_do_not_wait_long(lonely: Api, own_st
         for path in (*reads, *more):
             began_s = time.monotonic()
             assert_problem(call("GET", path), 503, "store-away")
-            assert time.monotonic() - began_s < 1.8, path
+            assert time.monotonic() - began_s < 3.0, path
         began_s = time.monotonic()
         answers = [call("GET", path).status for path in (*reads, *more)]
         assert answers == [503] * 8
@@ -286,11 +286,11 @@ def test_a_job_for_a_store_that_stands_still_is_taken_within_a_second(
     with frozen(empty_store.pid):
         began_s = time.monotonic()
         first = call("POST", "/v1/jobs", shell(f"echo first >> {ran}"), headers=keyed)
-        assert time.monotonic() - began_s < 1.8
+        assert time.monotonic() - began_s < 3.0
         assert (first.status, first.json["status"]) == (202, "spooled")
         began_s = time.monotonic()
         assert call("POST", "/v1/jobs", shell(f"echo second >> {ran}")).json["status"] == "spooled"
-        assert time.monotonic() - began_s < 0.5, "known to be silent, it is not asked"
+        assert time.monotonic() - began_s < 0.9, "known to be silent, it is not asked"
         # Nobody hands over while we look what the first try alone has done.
         alone.kill()
     job_id = first.json["job_id"]
