@@ -41,6 +41,7 @@ _MODULES: dict[Protocol, str] = {
 NO_KEY = "no-key"
 
 _LOADING = threading.Lock()
+_LOADED: set[Protocol] = set()
 
 
 def missing_extra(protocol: Protocol) -> str:
@@ -86,8 +87,11 @@ def load_library(protocol: Protocol) -> None:
 
     Two threads that import parts of a package with circular imports can meet half of a module.
     """
+    if protocol in _LOADED:
+        return
     with _LOADING:
         importlib.import_module(_MODULES[protocol])
+        _LOADED.add(protocol)
 
 
 def make_model(server: ModelServer, name: str, client: AsyncClient) -> Model:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import shutil
 import socket
 import sys
+from pathlib import Path
 
 from actors.llm.model_library import needed_protocols
 from cmd_bridge import own_argv
@@ -28,6 +30,8 @@ _WORKER_STOP_SLACK_S = 5.0
 _STORE_STOP_TIMEOUT_S = 10.0
 #: Free space for compiled modules (30 MB) in the workspace.
 _BYTECODE_FREE_MIN_BYTES = 256 * 1024 * 1024
+#: Packages whose modules take longest to compile; some are extras.
+_LARGE_PACKAGES = ("dramatiq", "litestar", "redis", "pydantic_ai", "openai", "anthropic", "telegram")
 
 
 def bridge_programs(loaded: LoadedSettings, store: EmbeddedValkey | None) -> list[Program]:
@@ -199,12 +203,22 @@ def _environment(loaded: LoadedSettings) -> dict[str, str]:
     """Return what each program has in its environment in addition to the supervisor's."""
     environ = {"BRIDGE_HOME": str(loaded.workspace.home)}
     free_bytes = shutil.disk_usage(loaded.workspace.home).free
-    if sys.dont_write_bytecode and free_bytes > _BYTECODE_FREE_MIN_BYTES:
+    if sys.dont_write_bytecode and free_bytes > _BYTECODE_FREE_MIN_BYTES and not _is_compiled():
         # Without bytecode every restart compiles some 600 modules: 2 s instead of 0.6 s for the REST API. It
         # is kept in our private directory, since the user does not want it beside the sources.
         environ["PYTHONDONTWRITEBYTECODE"] = ""
         environ["PYTHONPYCACHEPREFIX"] = str(loaded.workspace.state_dir / "bytecode")
     return environ
+
+
+def _is_compiled() -> bool:
+    """Return whether the installation has been compiled, as ``make run`` does: ours and large packages.
+
+    To keep bytecode elsewhere would then compile all again, for the first start in each workspace.
+    """
+    specs = [importlib.util.find_spec(name) for name in ("ingress.cli.programs", *_LARGE_PACKAGES)]
+    sources = [spec.origin for spec in specs if spec is not None and spec.origin is not None]
+    return all(Path(importlib.util.cache_from_source(source)).exists() for source in sources)
 
 
 class WorkerRegistry:
