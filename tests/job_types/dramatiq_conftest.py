@@ -59,6 +59,8 @@ DIFFERENT = {
     "test_stub_broker_can_be_flushed": "reads the stub broker's own queue",
     "test_stub_broker_respects_prefetch": "nothing is prefetched",
     "test_workers_process_messages_in_order": "nothing is prefetched",
+    "test_actors_can_prioritize_work": "nothing is prefetched: the first message, of low priority, may be "
+    "fetched before the others are sent",
     "test_redis_broker_can_connect_via_url": "of Dramatiq's RedisBroker and a Redis at the default port",
     "test_redis_broker_can_connect_via_client": "of Dramatiq's RedisBroker and a Redis at the default port",
     "test_redis_consumer_ack_can_retry_on_connection_error": f"replaces do_ack {_REDIS}",
@@ -76,7 +78,7 @@ DIFFERENT = {
 
 
 #: Of these: what passes or not by the time that it takes; what takes most of a minute to fail.
-TIMED = {"test_shutdown_notifications_dont_notify_completed_threads"}
+TIMED = {"test_actors_can_prioritize_work", "test_shutdown_notifications_dont_notify_completed_threads"}
 LONG = {
     "test_redis_dead_lettered_messages_are_cleaned_up",
     "test_redis_join_race_condition",
