@@ -194,7 +194,7 @@ class Child:
                     yield from pipes.read(None)
                 if by_itself and termination.stopped > 0:
                     yield "err", self._leftover_note(termination.stopped)
-            yield from pipes.rest(lambda: not by_itself or self._is_interrupted())
+            yield from pipes.rest(lambda: not by_itself or self._must_hurry())
             group.require_gone()
             if not by_itself:
                 self._context.stopped = "; ".join(filter(None, (self._context.stopped, group.how_stopped())))
@@ -212,12 +212,17 @@ class Child:
             self._context.interrupt(JobCancelled)
         return self._context.interrupt_requested is not None
 
+    def _must_hurry(self) -> bool:
+        """Return whether to wait for the caller no longer; a command that has ended is not cancelled."""
+        gone = self._streams is not None and self._streams.is_gone
+        return gone or self._context.interrupt_requested is not None
+
     def _finish_streams(self, *, by_itself: bool) -> None:
         """Wait until the caller has the rest of the output; for a stopped command only for a moment."""
         if self._streams is None or self._streams.is_gone:
             return
         if by_itself:
-            self._streams.finish(until=self._is_interrupted)
+            self._streams.finish(until=self._must_hurry)
         else:
             self._streams.finish(until=lambda: False, timeout_s=_LAST_OUTPUT_S)
 

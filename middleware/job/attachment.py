@@ -13,9 +13,13 @@ ATTACHED = "attached"
 AttachedMode = Literal["stdin", "output"]
 
 
+#: Interfaces whose callers can be attached; from others the mark is text without a meaning.
+_SOURCES = frozenset({"cli", "shell"})
+
+
 def attached_mode(job: Job) -> AttachedMode | None:
     """Return what the caller of a job passes on; None if no caller is attached to it."""
-    mode = job.metadata.get(ATTACHED)
+    mode = job.metadata.get(ATTACHED) if job.source in _SOURCES else None
     return "stdin" if mode == "stdin" else "output" if mode == "output" else None
 
 

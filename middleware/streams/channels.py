@@ -10,6 +10,7 @@ import contextlib
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
@@ -64,7 +65,7 @@ def _listening(
     Raises:
         StoreUnreachable: The store has refused the subscription, or was unavailable until the end.
     """
-    problems: list[StoreUnreachable | StoreError] = []
+    problems: deque[StoreUnreachable | StoreError] = deque(maxlen=1)
     ready = threading.Event()
 
     def on_subscribed(_: str) -> None:

@@ -35,13 +35,15 @@ class Flags(IntFlag):
     """Properties of a frame.
 
     ``END``: data: the stream ends after the payload; state: the end has been received. ``CLOSED``: state: the
-    reader takes no more. ``RESUMED``: state: messages may have been lost, send again what was not received.
+    reader takes no more. ``RESUMED``: state: send again what was not received. ``ASK``: state: messages to
+    the sender may have been lost, report your state in turn.
     """
 
     NONE = 0
     END = 1
     CLOSED = 2
     RESUMED = 4
+    ASK = 8
 
 
 class StreamId(IntEnum):

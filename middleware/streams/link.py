@@ -18,7 +18,7 @@ from middleware.streams.frames import Flags, Frame, Kind, StreamId, decode_frame
 from ops.errors import StoreError, StoreUnreachable
 from ops.threads import start_duty
 
-#: An end that has nothing to send reports its state this often, and so notices when the other one is gone.
+#: Interval at which each end reports its state, and so notices when the other one is gone.
 PING_S = 2.0
 #: Time without a listener at the other end after which it counts as gone. A caller whose connection to the
 #: store broke is back within one second.
@@ -62,6 +62,7 @@ class Link:
         self._listeners: list[Callable[[], None]] = []
         self._to_report: set[StreamId] = set()
         self._resumed = False
+        self._asks = False
         self._first: list[Frame] = []
         self._alone_since_s: float | None = None
         self._ping_at_s = 0.0
@@ -193,11 +194,18 @@ class Link:
             self._changed.notify_all()
 
     def resume(self) -> None:
-        """Report the state of all streams, since messages to this end may have been lost."""
+        """Exchange the states of all streams, since messages to this end may have been lost."""
         with self._changed:
-            self._resumed = True
-            self._to_report.update(self._in)
+            self._ask()
             self._changed.notify_all()
+
+    def _ask(self) -> None:
+        self._asks = True
+        self._report_all()
+
+    def _report_all(self) -> None:
+        self._resumed = True
+        self._to_report.update(self._in)
 
     def handle(self, message: bytes) -> Frame | None:
         """Take a message from the other end; return its frame if it is not about the streams.
@@ -220,12 +228,12 @@ class Link:
         return None
 
     def _take(self, frame: Frame) -> None:
-        if frame.kind == Kind.STATE and frame.stream in self._out:
-            self._out[frame.stream].learn(frame)
-            if Flags.RESUMED in frame.flags:
-                # The other end has lost reports, too.
-                self._to_report.update(self._in)
-        elif frame.kind == Kind.DATA and frame.stream in self._in:
+        if frame.kind == Kind.STATE:
+            if Flags.ASK in frame.flags:
+                self._report_all()
+            if frame.stream in self._out:
+                self._out[frame.stream].learn(frame)
+        elif frame.stream in self._in:
             stream = self._in[frame.stream]
             if not stream.accept(frame):
                 self._resumed = True
@@ -257,30 +265,29 @@ class Link:
             self._pause()
 
     def _next_frames(self) -> tuple[Transport | None, list[Frame], dict[StreamId, tuple[int, bool]]]:
-        """Wait for something to send; without anything, report the state after ``PING_S``."""
+        """Wait for something to send; every ``PING_S`` the states are exchanged."""
         with self._changed:
             while not self._stopping:
                 left_s = self._ping_at_s - time.monotonic()
                 if self.transport is not None:
+                    if left_s <= 0:
+                        self._ping_at_s = time.monotonic() + PING_S
+                        self._ask()
                     positions = {name: stream.position for name, stream in self._out.items()}
                     frames = self._collect()
-                    if frames or left_s <= 0:
-                        self._ping_at_s = time.monotonic() + PING_S
-                        return self.transport, frames or [self._ping()], positions
-                self._changed.wait(left_s if self.transport is not None else None)
+                    if frames:
+                        return self.transport, frames, positions
+                self._changed.wait(max(0.0, left_s) if self.transport is not None else None)
             return None, [], {}
-
-    def _ping(self) -> Frame:
-        for stream in self._in.values():
-            return stream.state(self.session, resumed=False)
-        return Frame(Kind.STATE, self.session, next(iter(self._out)))
 
     def _collect(self) -> list[Frame]:
         frames, self._first = self._first, []
         for stream in sorted(self._to_report):
             frames.append(self._in[stream].state(self.session, resumed=self._resumed))
+        if self._asks:
+            frames.append(Frame(Kind.STATE, self.session, next(iter(self._out or self._in)), Flags.ASK))
         self._to_report.clear()
-        self._resumed = False
+        self._resumed = self._asks = False
         while len(frames) < _BATCH:
             fresh = [
                 frame
@@ -302,7 +309,8 @@ class Link:
                     self._to_report.add(frame.stream)
                 elif frame.kind not in {Kind.DATA, Kind.STATE}:
                     self._first.append(frame)
-            self._resumed = self._resumed or any(Flags.RESUMED in frame.flags for frame in frames)
+                self._resumed = self._resumed or Flags.RESUMED in frame.flags
+                self._asks = self._asks or Flags.ASK in frame.flags
 
     def _note_absence(self) -> None:
         now_s = time.monotonic()

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from middleware.job.attachment import attached_mode
+from middleware.job.schema import make_job
 from middleware.streams import link as link_module
 from middleware.streams.buffers import CHUNK_BYTES, WINDOW_BYTES
 from middleware.streams.channels import CallerEnd, greet, worker_link
@@ -202,6 +204,15 @@ def test_a_second_run_is_accepted_only_while_nothing_was_passed_on(
     eventually(lambda: len(end.link.peek(OUT)) == 1)
     with pytest.raises(JobRefused, match="not started a second time"):
         run("second")
+
+
+def test_only_a_caller_of_the_command_line_is_attached() -> None:
+    """A client of REST cannot mark its job as attached, and other texts under the key mean nothing."""
+    fields = {"metadata": {"attached": "stdin"}}
+    assert attached_mode(make_job("shell.cmd", {"argv": ["true"]}, source="cli", **fields)) == "stdin"
+    assert attached_mode(make_job("shell.cmd", {"argv": ["true"]}, source="rest", **fields)) is None
+    other = make_job("shell.cmd", {"argv": ["true"]}, source="cli", metadata={"attached": "3 files"})
+    assert attached_mode(other) is None
 
 
 def test_frames_keep_their_fields() -> None:
