@@ -18,6 +18,7 @@ from middleware.archive.history import ArchivedJob, History
 from middleware.archive.search import JobFilter, check_day, having_words
 from middleware.archive.snapshot import read_snapshots
 from middleware.job.ids import is_id_part
+from middleware.job.keys import QUEUE
 from middleware.job.records import JobPage, JobRecord
 from middleware.job.states import FINAL, State
 from ops.errors import InvalidJob
@@ -166,8 +167,12 @@ class Catalog:
         return sorted(ids, reverse=True)
 
     def _ids_in(self, state: State) -> set[str]:
-        key = self._reader.keys.state(state)
-        return {item.decode() for item in self._reader.store.call("ZREVRANGE", key, 0, _SCAN_MAX - 1)}
+        # Each queue has its own set of queued jobs; the other states have one for all queues.
+        queues = self._reader.queues() if state is State.QUEUED else [QUEUE]
+        replies = self._reader.read(
+            [("ZREVRANGE", self._reader.keys.state(state, queue), 0, _SCAN_MAX - 1) for queue in queues]
+        )
+        return {item.decode() for reply in replies for item in reply}
 
     def _not_archived(self, state: State, filters: JobFilter) -> set[str]:
         """Return finished jobs that are not archived yet; without a scheduler, that is all of them."""

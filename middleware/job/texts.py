@@ -23,7 +23,8 @@ def request_texts(record: JobRecord) -> Iterator[str]:
     """Yield all texts that say what a job is about, the most telling first."""
     payload = record.payload if isinstance(record.payload, dict) else {}
     declared = JOB_TYPES.get(record.job_type)
-    names = _TITLES if declared is None else declared.title
+    own = () if declared is None else tuple(name for name in declared.title if name in payload)
+    names = own if own else _TITLES  # of a user's actor, or as another version wrote the payload
     yield from (text for name in names if name in payload and (text := _text(payload[name])))
     if declared is None:
         scalars = {name: value for name, value in payload.items() if isinstance(value, str | int | float)}

@@ -6,6 +6,10 @@ from ingress.core import control
 from ingress.dispatch import Bridge, dispatch
 from middleware.broker.transitions import Settlement
 from middleware.job.schema import make_job
+from tests.payloads import declared
+
+#: Queue of the questions that these tests submit.
+ASK_QUEUE = declared("ask").queue
 
 
 def some_jobs(bridge: Bridge, count: int = 3) -> list[str]:
@@ -22,7 +26,7 @@ def carry_out(
     """Submit and complete a job without a worker; return its id."""
     job = make_job("ask", {"prompt": task}, source="rest")
     bridge.submit(job)
-    fetched = bridge.scripts.fetch("w1", "jobs", room=1, delivery=job.job_id, lease_ms=60_000)
+    fetched = bridge.scripts.fetch("w1", ASK_QUEUE, room=1, delivery=job.job_id, lease_ms=60_000)
     assert fetched.jobs[0].job_id == job.job_id
     report = bridge.scripts.report_command(
         *("w1", job.job_id, job.job_id),

@@ -17,7 +17,7 @@ from middleware.broker.transitions import Settlement
 from middleware.job.schema import make_job
 from middleware.job.states import State
 from ops.errors import JobNotFound
-from tests.archive.lives import carry_out, forget
+from tests.archive.lives import ASK_QUEUE, carry_out, forget
 
 
 def test_a_job_looks_the_same_before_and_after_it_moved(bridge: Bridge, archivist: Archivist) -> None:
@@ -54,7 +54,7 @@ def test_each_job_is_archived_once_and_a_retried_one_anew(
     assert archivist.archive() == 1
     assert archivist.archive() == 0
     bridge.scripts.requeue(job_id, "again")
-    bridge.scripts.fetch("w2", "jobs", room=1, delivery="d", lease_ms=60_000)
+    bridge.scripts.fetch("w2", ASK_QUEUE, room=1, delivery="d", lease_ms=60_000)
     bridge.scripts.settle("w2", job_id, "d", Settlement(outcome="completed", result=b"2"))
     assert archivist.archive() == 1
     assert history.count() == 1
@@ -83,7 +83,7 @@ def test_a_result_that_arrives_later_is_in_the_history_too(
     job = make_job("ask", {"prompt": "x"})
     bridge.submit(job)
     assert bridge.admission.request(bridge.admission.prepare(job)).sinks
-    bridge.scripts.fetch("w1", "jobs", room=1, delivery="d", lease_ms=60_000)
+    bridge.scripts.fetch("w1", ASK_QUEUE, room=1, delivery="d", lease_ms=60_000)
     bridge.scripts.settle("w1", job.job_id, "d", Settlement(outcome="completed", result=b"1"))
     assert archivist.archive() == 1
     assert archivist.archive() == 0
@@ -112,7 +112,7 @@ def test_deliveries_that_failed_long_before_others_arrived_are_written_once(
     """Each set has its own position: a new member of one does not cause the others to be read again."""
     for at, outcome in enumerate(["failed", "completed"]):
         bridge.submit(make_job("ask", {"prompt": "x"}))
-        (job,) = bridge.scripts.fetch("w1", "jobs", room=1, delivery=f"d{at}", lease_ms=60_000).jobs
+        (job,) = bridge.scripts.fetch("w1", ASK_QUEUE, room=1, delivery=f"d{at}", lease_ms=60_000).jobs
         bridge.scripts.settle("w1", job.job_id, f"d{at}", Settlement(outcome="completed", result=b"1"))
         (delivery,) = bridge.scripts.fetch("w2", "deliver", room=1, delivery=f"e{at}", lease_ms=60_000).jobs
         bridge.scripts.settle("w2", delivery.job_id, f"e{at}", Settlement(outcome=outcome, reason="x"))
@@ -128,7 +128,7 @@ def test_the_end_of_a_long_output_is_kept(bridge: Bridge, archivist: Archivist) 
     """The last bytes are kept with their streams, without half a character."""
     job = make_job("ask", {"prompt": "x"})
     bridge.submit(job)
-    bridge.scripts.fetch("w1", "jobs", room=1, delivery="d", lease_ms=60_000)
+    bridge.scripts.fetch("w1", ASK_QUEUE, room=1, delivery="d", lease_ms=60_000)
     pieces = [("out" if number % 2 else "err", f"{number:03} äöü\n") for number in range(500)]
     bridge.scripts.run_many(
         [

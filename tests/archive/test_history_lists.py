@@ -15,7 +15,7 @@ from middleware.broker.transitions import Settlement
 from middleware.job.records import JobRecord
 from middleware.job.schema import make_job
 from ops.errors import AmbiguousJobId, InvalidJob
-from tests.archive.lives import carry_out, forget
+from tests.archive.lives import ASK_QUEUE, carry_out, forget
 
 
 def test_pages_run_through_store_and_history_as_one_list(bridge: Bridge, archivist: Archivist) -> None:
@@ -101,7 +101,7 @@ def test_a_job_that_runs_again_is_listed_as_it_is_now(bridge: Bridge, archivist:
     assert statuses() == statuses(text="apple") == statuses(day=today()) == both
     assert statuses(status="failed") == statuses(status="failed", text="apple") == {other: "failed"}
     assert statuses(status="queued") == {again: "queued"}
-    bridge.scripts.fetch("w2", "jobs", room=1, delivery="d", lease_ms=60_000)
+    bridge.scripts.fetch("w2", ASK_QUEUE, room=1, delivery="d", lease_ms=60_000)
     bridge.scripts.settle("w2", again, "d", Settlement(outcome="completed", result=b"2"))
     both[again] = "completed"
     for _ in range(2):
