@@ -16,6 +16,8 @@ ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 ID_LENGTH = 20
 _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
+#: Byte -> one letter; each letter for eight of the 256 bytes.
+_LETTERS = bytes(ord(ALPHABET[byte % 32]) for byte in range(256))
 #: The digits of base 32 as ``int`` has them.
 _AS_PYTHON = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")
 _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
@@ -39,7 +41,7 @@ def new_job_id(now_ms: int | None = None) -> str:
         now_ms: Milliseconds since 1970; now by default.
     """
     stamp_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    return _stamp(stamp_ms) + _base32(int.from_bytes(os.urandom(7), "big"))
+    return _stamp(stamp_ms) + os.urandom(ID_LENGTH // 2).translate(_LETTERS).decode()
 
 
 @lru_cache(maxsize=1)
