@@ -111,6 +111,7 @@ def make_broker(loaded: LoadedSettings) -> BridgeBroker:
         lease_ms=int(settings.lease_s * 1000),
         middleware=[
             *([Tracing(settings.otel_endpoint)] if settings.otel_endpoint else []),
+            AgeLimit(),  # the first one of Dramatiq's list too: what is put before it sees every outcome
             Lifecycle(
                 current,
                 shutdown_timeout_s=settings.worker_shutdown_timeout_s,
@@ -135,7 +136,6 @@ def make_broker(loaded: LoadedSettings) -> BridgeBroker:
             policy,
             TypePublisher(interval_s=settings.heartbeat_s),
             AsyncActors(),
-            AgeLimit(),
             ShutdownNotifications(),
         ],
     )

@@ -9,6 +9,7 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import GroupCallbacks
 from dramatiq.rate_limits import RateLimiterBackend
 
+from middleware.broker.actor_messages import delay_ms_of
 from middleware.broker.broker import BridgeBroker
 from middleware.broker.message import JobMessage
 from middleware.broker.scripts import Scripts
@@ -91,7 +92,8 @@ class BridgeGroupCallbacks(GroupCallbacks):
             return
         ours, job = cast("BridgeBroker", broker), cast("JobMessage", message)
         try:
-            followers = tuple(ours.follower(job.job, Message(**callback)) for callback in callbacks)
+            sent: list[Message[Any]] = [Message(**callback) for callback in callbacks]
+            followers = tuple(ours.follower(job.job, each, delay_ms=delay_ms_of(each, None)) for each in sent)
         except BridgeError as error:
             job.refuse_follow_up(error)
             return

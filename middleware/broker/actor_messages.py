@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from typing import Any
 
 import msgspec
 from dramatiq import Message
+from dramatiq.common import current_millis
 
 from middleware.broker.actor_types import max_retries_of, time_limit_s
 from middleware.broker.type_directory import TypeDirectory
@@ -30,6 +33,29 @@ _FIELDS = frozenset(
     }
 )
 
+#: Option of a message with the time from which it may start, in ms since 1970, as Dramatiq's workers read it.
+_ETA = "eta"
+
+logger = logging.getLogger(__name__)
+
+
+def delay_ms_of(message: Message[Any], delay: int | None) -> int:
+    """Return the time until a message may start, in ms: its delay, else what is left until its ``eta``.
+
+    An ``eta`` that is not a number is logged, and the message starts at once, as with Dramatiq.
+
+    Args:
+        message: To be enqueued.
+        delay: The argument of ``enqueue``, in ms.
+    """
+    eta = message.options.get(_ETA)
+    if delay is not None or eta is None:
+        return 0 if delay is None else delay
+    if not isinstance(eta, int | float) or not math.isfinite(eta):
+        logger.warning("Invalid eta value for message %r: %r. It starts at once.", message.message_id, eta)
+        return 0
+    return max(0, int(eta) - current_millis())
+
 
 def job_of_message(message: Message[Any], types: TypeDirectory) -> Job:
     """Return the job of a message that ``send`` made.
@@ -45,6 +71,7 @@ def job_of_message(message: Message[Any], types: TypeDirectory) -> Job:
     if JOB_TYPES.get(message.actor_name) is not None:
         return _built_in_job(message)
     options = dict(message.options)
+    options.pop(_ETA, None)  # see delay_ms_of; Dramatiq's worker would delay the message again
     fields = {name: options.pop(name) for name in _FIELDS & options.keys()}
     if "time_limit" in options:
         fields["timeout_seconds"] = time_limit_s(options["time_limit"])

@@ -14,7 +14,7 @@ from dramatiq import Message
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.middleware import GroupCallbacks, MiddlewareError
 
-from middleware.broker.actor_messages import job_of_message
+from middleware.broker.actor_messages import delay_ms_of, job_of_message
 from middleware.broker.actor_types import job_type_of
 from middleware.broker.admission import Admission
 from middleware.broker.consumer import BridgeConsumer
@@ -86,6 +86,9 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
     ) -> None:
         """Add a middleware; see ``dramatiq.Broker``.
 
+        ``before`` and ``after`` also take the class of Dramatiq for which the bridge has one of its own with
+        the same name, such as ``Retries``.
+
         Dramatiq's own ``GroupCallbacks`` is not added beside ours: for a group whose members it has not
         counted it calls back with each of them. Its ``barrier_ttl`` is used.
         """
@@ -94,7 +97,16 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
                 if isinstance(ours, GroupCallbacks):
                     ours.barrier_ttl = middleware.barrier_ttl
                     return
-        super().add_middleware(middleware, before=before, after=after)
+        super().add_middleware(middleware, before=self._place(before), after=self._place(after))
+
+    def _place(self, wanted: type[dramatiq.Middleware] | None) -> type[dramatiq.Middleware] | None:
+        """Return the class of ours that replaces one of Dramatiq's: it has the same name."""
+        if wanted is None or wanted.__module__.partition(".")[0] != "dramatiq":
+            return wanted
+        if any(isinstance(item, wanted) for item in self.middleware):
+            return wanted
+        same_name = (type(item) for item in self.middleware if type(item).__name__ == wanted.__name__)
+        return next(same_name, wanted)
 
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
         """Call the ``before_...`` hooks that have an effect, outermost first; see ``dramatiq.Broker``."""
@@ -231,18 +243,20 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
         Args:
             message: Of an actor of this process or of a published type. Of a built-in type its only argument
                 is the payload, and its options are fields of the job.
-            delay: Time until it may start, in ms.
+            delay: Time until it may start, in ms; by default its option ``eta`` counts.
 
         Raises:
             InvalidJob: It does not fit the schema.
             QueueFull: The queue is at its limit.
+            QueueNotFound: Its queue is neither declared here nor that of a published type.
             StoreUnreachable: Nothing was enqueued, or enqueueing the same message again has no effect.
         """
         settling: JobMessage | None = getattr(self._settling, "message", None)
-        delay_ms = 0 if delay is None else delay
+        delay_ms = delay_ms_of(message, delay)
         if settling is not None:
             self._follow_up(settling, message, delay_ms)
             return message
+        self._require_carried_queue(message)
         job = job_of_message(message, self.types)
         self.emit_before("enqueue", message, delay)
         self.admission.submit([job], delay_ms=delay_ms)
@@ -250,6 +264,15 @@ class BridgeBroker(WorkerState, dramatiq.Broker):
         if JOB_TYPES.get(message.actor_name) is not None and message.message_id != job.job_id:
             return message.copy(message_id=job.job_id)
         return message
+
+    def _require_carried_queue(self, message: Message[Any]) -> None:
+        """Return if a worker may consume the queue of a message: nothing would say that it waits for ever."""
+        queue = message.queue_name
+        if queue in self.queues or any(known.queue == queue for known in self.types.all()):
+            return
+        known = self.types.find(message.actor_name)  # published a moment ago
+        if known is None or known.queue != queue:
+            raise QueueNotFound(queue)  # type: ignore[no-untyped-call]
 
     def _follow_up(self, ended: JobMessage, message: Message[Any], delay_ms: int) -> None:
         """Have a message committed with the end of the attempt whose hooks enqueue it."""

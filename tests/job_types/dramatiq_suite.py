@@ -69,7 +69,7 @@ def main(checkout: Path, arguments: list[str]) -> int:
         store.start()
         try:
             environ = {**os.environ, "PYTHONPATH": str(ROOT), "SUITE_REDIS_URL": store.url}
-            options = ["-q", "-rx", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", folder]
+            options = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", folder]
             files = [str(suite / name) for name in FILES]
             command = [sys.executable, "-m", "pytest", *options, *files, *arguments]
             return subprocess.run(command, env=environ, cwd=folder, check=False).returncode

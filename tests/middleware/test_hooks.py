@@ -8,7 +8,8 @@ from typing import Any
 
 import dramatiq
 import pytest
-from dramatiq.middleware import AgeLimit, Callbacks, Pipelines, ShutdownNotifications
+from dramatiq.middleware import AgeLimit, Callbacks, CurrentMessage, Pipelines, ShutdownNotifications
+from dramatiq.middleware import Retries as RetriesOfDramatiq
 
 from actors.registry import make_broker
 from middleware.broker.actor_messages import job_of_message, message_of_job
@@ -16,6 +17,7 @@ from middleware.broker.broker import BridgeBroker
 from middleware.broker.hooks import HookLists
 from middleware.broker.message import JobMessage
 from middleware.broker.transitions import Delivered
+from middleware.retries import Retries
 from ops.settings.load import load_settings
 
 ENDED = "after_process_message"
@@ -77,3 +79,15 @@ def test_a_default_or_a_class_of_the_user_counts_for_all_jobs(broker: BridgeBrok
     broker.add_middleware(CountingCallbacks())
     assert called(hooks, "before_process_message", attempt(broker, "plain"))[-1] is AgeLimit
     assert CountingCallbacks in called(hooks, ENDED, attempt(broker, "plain"))
+
+
+def test_a_place_beside_a_middleware_of_dramatiq(broker: BridgeBroker) -> None:
+    """``AgeLimit`` is the first; a class of Dramatiq that we replace names ours; others must be there."""
+    outside, inside = CountingCallbacks(), CountingCallbacks()
+    broker.add_middleware(outside, before=AgeLimit)
+    broker.add_middleware(inside, after=RetriesOfDramatiq)
+    assert broker.middleware[0] is outside
+    at = broker.middleware.index(inside)
+    assert type(broker.middleware[at - 1]) is Retries
+    with pytest.raises(ValueError, match="CurrentMessage"):
+        broker.add_middleware(CountingCallbacks(), before=CurrentMessage)
