@@ -5,7 +5,9 @@
     python -m tests.job_types.dramatiq_suite dramatiq [ARGUMENTS OF PYTEST]
 
 267 tests, with the program ``memcached`` on the PATH; 34 fewer without. Those of its tests that look into
-another broker are expected to fail: ``DIFFERENT`` in ``dramatiq_conftest.py`` names each with the reason.
+another broker are expected to fail: ``DIFFERENT`` in ``dramatiq_conftest.py`` names each with the reason. At
+the end they are listed by reason, and the outcomes are counted: of all tests, and of the 235 without the
+files ``ADDED_LATER``.
 
 The suite itself is not part of this repository. Its ``conftest.py`` and ``common.py`` are replaced by ours:
 the fixture ``stub_broker`` is a ``BridgeBroker`` on an embedded Valkey, with a key prefix of its own; so is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -55,8 +56,9 @@ def test_one_file_is_a_pool(pools: Pools, page: Page) -> None:
         types, schema, submits = page.commands[3:6]
         for command in (types, schema):
             assert "thumbnail" in threeox(pools, command).stdout
-        job = find(pools.bridge, threeox(pools, submits).stdout.strip())
-        assert job.record().result == {"path": "small-b.png", "size": 64}
+        job_id, result = threeox(pools, submits).stdout.splitlines()
+        job = find(pools.bridge, job_id)
+        assert job.record().result == json.loads(result) == {"path": "small-b.png", "size": 64}
         worker.terminate()
         worker.wait()
     sends_only = "from my_jobs import thumbnail\nprint(thumbnail.send('c.png').message_id)"
