@@ -242,6 +242,6 @@ found.append(sorted(broker.get_declared_queues()))
 print(json.dumps(found))
 """
     without_own, own_pool, both = in_process(code, tmp_path, 'actors = ["mine"]\n')
-    assert without_own == ["deliver", "jobs", "plugged"]
+    assert without_own == ["deliver", "jobs", "llm", "plugged"]
     assert own_pool == ["own"]
-    assert both == ["deliver", "jobs", "own", "plugged"]
+    assert both == ["deliver", "jobs", "llm", "own", "plugged"]

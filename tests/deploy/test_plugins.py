@@ -225,10 +225,11 @@ def test_the_destination_receives_a_result_once(installed: Installed) -> None:
 
 
 def test_the_middleware_runs_around_every_job(installed: Installed) -> None:
-    """Its line is in the output of a job."""
+    """Its line is in the kept output of a job; the caller of ``3ox sh`` gets what the command wrote."""
     ran = installed.run("sh", "--", "echo", "hello")
-    assert (ran.returncode, ran.stdout) == (0, "hello\n")
-    assert "announce: shell.cmd on " in ran.stderr
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "hello\n", "")
+    (job,) = installed.json("jobs", "--type", "shell.cmd", "--limit", "1")["jobs"]
+    assert "announce: shell.cmd on " in installed.run("logs", job["job_id"]).stderr
 
 
 def test_the_actors_are_job_types(installed: Installed) -> None:
