@@ -9,7 +9,7 @@ import msgspec
 
 from ingress.dispatch import Bridge, bridge_status, connect
 from middleware.broker.transitions import Settlement
-from middleware.job.keys import DELIVER_QUEUE, LLM_QUEUE, QUEUES
+from middleware.job.keys import DELIVER_QUEUE, LLM_QUEUE
 from middleware.job.metrics import POINTS_MAX, SPACING_S, Metrics
 from middleware.job.schema import make_job
 from ops.settings.load import load_settings
@@ -182,12 +182,13 @@ def test_old_jobs_and_deliveries_are_removed_where_no_worker_runs(
     """The scheduler covers every queue, as a worker does."""
     job = make_job("ask", {"prompt": "x"})
     own.submit(job)
-    for queue in (LLM_QUEUE, DELIVER_QUEUE):
+    queues = (LLM_QUEUE, DELIVER_QUEUE)
+    for queue in queues:
         (fetched,) = own.scripts.fetch("w1", queue, room=1, delivery=queue, lease_ms=60_000).jobs
         own.scripts.settle("w1", fetched.job_id, queue, Settlement(outcome="completed", result=b"1"))
-    assert [own.reader.summary(queue)["completed"] for queue in QUEUES] == [1, 1]
+    assert [own.reader.summary(queue)["completed"] for queue in queues] == [1, 1]
     with running_clocks({**environ, "BRIDGE_RETENTION_S": "1"}, own):
-        eventually(lambda: [own.reader.summary(queue)["completed"] for queue in QUEUES] == [0, 0], 15.0)
+        eventually(lambda: [own.reader.summary(queue)["completed"] for queue in queues] == [0, 0], 15.0)
 
 
 def test_the_series_is_bounded(own: Bridge) -> None:
