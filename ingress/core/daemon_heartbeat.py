@@ -50,6 +50,7 @@ class DaemonHeartbeat:
         self._pulse_s = time.monotonic()
         self._facts: dict[str, str] = {}
         self._ended = threading.Event()
+        self._woken = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -59,6 +60,7 @@ class DaemonHeartbeat:
     def stop(self) -> None:
         """Stop the heartbeat and remove the daemon from the list."""
         self._ended.set()
+        self._woken.set()
         if self._thread is not None:
             self._thread.join(timeout=2 * BEAT_S)
         try:
@@ -73,8 +75,11 @@ class DaemonHeartbeat:
         self._pulse_s = time.monotonic()
 
     def report(self, **facts: str) -> None:
-        """Add facts that ``3ox status --json`` shows with the daemon."""
-        self._facts.update(facts)
+        """Add facts that ``3ox status --json`` shows with the daemon; at once if one has a new name."""
+        is_new = not self._facts.keys() >= facts.keys()
+        self._facts = {**self._facts, **facts}
+        if is_new:
+            self._woken.set()
 
     @property
     def stalled_s(self) -> float:
@@ -84,11 +89,12 @@ class DaemonHeartbeat:
     def _run(self) -> None:
         self._remove_dead()
         while not self._ended.is_set():
+            self._woken.clear()
             if self.stalled_s < self._stall_s:
                 # The daemon reports the outage itself; the next heartbeat is the next attempt.
                 with contextlib.suppress(StoreUnreachable):
                     self._beat()
-            self._ended.wait(BEAT_S)
+            self._woken.wait(BEAT_S)
 
     def _beat(self) -> None:
         seconds, micros = self._store.call("TIME")

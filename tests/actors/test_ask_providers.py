@@ -92,7 +92,7 @@ def test_from_anthropic_to_openai(
     configure: Configure, anthropic: FakeAnthropic, openai: FakeOpenAI, reply: Reply, reason: str
 ) -> None:
     """Whatever the first one does, the second one answers."""
-    configure("[ask]\nproviders = ['anthropic', 'openai']\n[ask.anthropic]\ntimeout_s = 0.5\n")
+    configure("[ask]\nproviders = ['anthropic', 'openai']\n[ask.anthropic]\ntimeout_s = 1.5\n")
     anthropic.plan(reply)
     openai.plan(answers("here"))
     result = ask().run()

@@ -57,6 +57,7 @@ def pool(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]
     cli = Cli(environ)
     with worker_unit(environ, module="my_jobs"):
         eventually(lambda: "thumbnail" in bridge.reader.published_types(), 30.0)
+        eventually(lambda: cli("types", "thumbnail", "--json").json["workers"], 30.0)
         yield cli
         cli.end()
     sweep(environ)
