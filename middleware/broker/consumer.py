@@ -32,6 +32,9 @@ from ops.store.resp import Connection, as_error
 #: Longest time between two fetches of an idle consumer: a worker may have died between a ring and its fetch,
 #: which leaves a job without a ring. Deliveries can wait longer for that rare case than commands.
 _FETCH_INTERVAL_S = {QUEUE: 8.0, DELIVER_QUEUE: 30.0}
+#: Longest wait of one command for the bell. Dramatiq's thread checks for a stop every second: a command for
+#: each check would be half of what an idle worker sends.
+_BELL_S = 3.0
 #: Largest part of the threads that deliveries may occupy: they may wait long for a destination that is down.
 _DELIVER_PART = 0.25
 
@@ -68,6 +71,7 @@ class BridgeConsumer(Consumer):
         self._timeout_s = timeout_ms / 1000
         self._ready: deque[JobMessage] = deque()
         self._bell: Connection | None = None
+        self._listens_until_s: float | None = None
         self._rung = True
         self._backlog = False
         self._fetched_s = 0.0
@@ -87,7 +91,8 @@ class BridgeConsumer(Consumer):
             return None
         try:
             if not self._rung and time.monotonic() - self._fetched_s < self._fetch_interval_s:
-                self._listen()
+                if not self._listen():
+                    return None
                 if not self._rung:
                     state.store_answered()
                     return None
@@ -157,21 +162,31 @@ class BridgeConsumer(Consumer):
         )
         return True
 
-    def _listen(self) -> None:
-        """Block until the bell rings, or until the timeout."""
-        state = self._state
+    def _listen(self) -> bool:
+        """Wait for the bell until the timeout; return whether the store has answered.
+
+        A wait in the store outlasts this call: the next one continues it.
+        """
+        store = self._state.scripts.store
         if self._bell is None:
-            self._bell = state.scripts.store.connect()
+            self._bell = store.connect()
         try:
-            self._bell.send([("BLPOP", state.bell(self._queue), self._timeout_s)])
-            reply = self._bell.read(self._timeout_s + state.scripts.store.timeout_s)
+            if self._listens_until_s is None:
+                self._bell.send([("BLPOP", self._state.bell(self._queue), _BELL_S)])
+                self._listens_until_s = time.monotonic() + _BELL_S + store.timeout_s
+            reply = self._bell.read(self._timeout_s)
         except (TimeoutError, StoreUnreachable) as error:
+            until_s = self._listens_until_s
+            if isinstance(error, TimeoutError) and until_s is not None and time.monotonic() < until_s:
+                return False
             self._hang_up()
             raise StoreUnreachable(f"The store does not answer ({error}).") from error
+        self._listens_until_s = None
         if isinstance(reply, hiredis.ReplyError):
             self._hang_up()
             raise as_error(reply)
         self._rung = reply is not None
+        return True
 
     def _back_off(self, error: Exception) -> None:
         self._state.outage.begin(error)
@@ -182,6 +197,7 @@ class BridgeConsumer(Consumer):
         if self._bell is not None:
             self._bell.close()
             self._bell = None
+        self._listens_until_s = None
 
     def ack(self, message: MessageProxy) -> None:
         """Commit how the attempt ended; see ``group_commit.py``."""
@@ -216,12 +232,13 @@ class BridgeConsumer(Consumer):
         """Hand back what was fetched and not started, and close the connection."""
         self.requeue(list(self._ready))
         self._ready.clear()
+        may_be_rung = self._rung or self._listens_until_s is not None
         self._hang_up()
-        if self._rung:
+        if may_be_rung:
             self._ring_again()
 
     def _ring_again(self) -> None:
-        """Wake another worker: the ring that this one received may be for a job that it no longer fetches."""
+        """Wake another worker: a ring that this one received may be for a job that it no longer fetches."""
         try:
             self._state.scripts.store.call("LPUSH", self._state.bell(self._queue), "1")
         except (StoreUnreachable, StoreError) as error:
