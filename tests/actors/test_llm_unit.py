@@ -18,8 +18,8 @@ from middleware.job.keys import LLM_QUEUE, QUEUE
 from middleware.job.schema import make_job
 from ops.settings.load import load_settings
 from tests.cli.support import Cli
-from tests.forward_proxy import ForwardProxy
 from tests.odd_models import COMPLETED, FAILED, REFUSED, REQUESTS, OddModels
+from tests.proxy import Proxy
 from tests.rest.client import Client
 from tests.support import clean_environ, eventually
 
@@ -52,7 +52,7 @@ class Scene(NamedTuple):
     bridge: Bridge
     api: Client
     models: OddModels
-    proxy: ForwardProxy
+    proxy: Proxy
     chat: BotApi
     workers: dict[str, dict[str, Any]]
 
@@ -62,7 +62,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """The bridge, started as a user starts it."""
     home = tmp_path_factory.mktemp("llm")
     (home / "3ox.toml").write_text(SETTINGS)
-    with OddModels() as models, ForwardProxy() as proxy, BotApi() as chat:
+    with OddModels() as models, Proxy() as proxy, BotApi() as chat:
         cli = Cli(
             clean_environ(
                 {
@@ -71,7 +71,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
                     "BRIDGE_TELEGRAM_TOKEN": chat.token,
                     "BRIDGE_TELEGRAM_API": chat.url,
                     "OPENAI_BASE_URL": models.base_url.replace("127.0.0.1", "models.localhost"),
-                    "HTTP_PROXY": proxy.url,
+                    "HTTP_PROXY": f"http://{proxy.place}",
                     "NO_PROXY": "127.0.0.1",
                 }
             )
@@ -116,12 +116,12 @@ def test_the_command_line_gets_the_right_results(scene: Scene) -> None:
     """Streamed text and exit status; each question is asked once, through the proxy."""
     for model in ASKED:
         scene.models.requests.clear()
-        scene.proxy.targets.clear()
+        scene.proxy.taken.clear()
         done = scene.cli("ask", "--model", model, "--session", f"s-{model}", "hi")
         right(model, "completed" if done.code == 0 else "failed", done.out.rstrip("\n"), done.err)
         assert len(scene.models.requests) == REQUESTS.get(model, 1)
-        assert len(scene.proxy.targets) == len(scene.models.requests)
-        assert {target.partition(":")[0] for target in scene.proxy.targets} == {"models.localhost"}
+        assert len(scene.proxy.taken) == len(scene.models.requests)
+        assert {taken.target.partition(":")[0] for taken in scene.proxy.taken} == {"models.localhost"}
     kept = {row["session_id"] for row in scene.cli("sessions", "--json").json["sessions"]}
     assert kept == {f"s-{model}" for model in ASKED if model in COMPLETED}
 

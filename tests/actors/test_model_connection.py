@@ -20,7 +20,7 @@ from ops.errors import JobFailed, JobRefused
 from tests.actors.conftest import Configure
 from tests.actors.running import JobRun
 from tests.fake_openai import FakeOpenAI, answers
-from tests.forward_proxy import ForwardProxy
+from tests.proxy import Proxy
 
 pytestmark = pytest.mark.usefixtures("no_provider")
 
@@ -234,24 +234,24 @@ def test_through_a_proxy(configure: Configure, openai: FakeOpenAI, monkeypatch: 
     """HTTP_PROXY and NO_PROXY are honoured."""
     configure()
     openai.plan(answers("a"), answers("b"))
-    with ForwardProxy() as proxy:
-        monkeypatch.setenv("HTTP_PROXY", proxy.url.replace("://", "://user:secret@"))
+    with Proxy() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://user:secret@{proxy.place}")
         assert ask().run().text == "a"
-        assert proxy.targets == [openai.origin.removeprefix("http://")]
-        assert proxy.logins == [f"Basic {base64.b64encode(b'user:secret').decode()}"]
+        login = f"Basic {base64.b64encode(b'user:secret').decode()}"
+        assert proxy.taken == [("http", openai.origin.removeprefix("http://"), login)]
         monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
         assert ask().run().text == "b"
-        assert len(proxy.targets) == 1
+        assert len(proxy.taken) == 1
 
 
 @pytest.mark.usefixtures("trusted")
 def test_through_a_tunnel(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     """HTTPS_PROXY is asked for a tunnel."""
-    with listening(secure=True) as server, ForwardProxy() as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+    with listening(secure=True) as server, Proxy() as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.place}")
         configure(f"[ask.openai]\nbase_url = 'https://localhost:{server.port}/v1'\n")
         assert ask().run().text == "hello"
-        assert proxy.targets == [f"localhost:{server.port}"]
+        assert proxy.taken == [("connect", f"localhost:{server.port}", "")]
 
 
 def test_a_host_that_cannot_be_a_name(configure: Configure) -> None:
