@@ -129,30 +129,27 @@ def request(
         InvalidUrl: The URL is not valid.
         SettingsError: A variable of the environment is not valid.
     """
+    more = {"Accept-Encoding": "identity", **({} if headers is None else headers)}
+    target = parse_url(url)
     return asyncio.run(
-        request_async(
-            method, url, headers=headers, body=body, timeout_s=timeout_s, body_max_bytes=body_max_bytes
-        )
+        _send(method, target, headers=more, body=body, timeout_s=timeout_s, body_max_bytes=body_max_bytes)
     )
 
 
-async def request_async(
+async def _send(
     method: str,
-    url: str,
+    target: httpx.URL,
     *,
-    headers: Mapping[str, str] | None = None,
-    body: bytes = b"",
-    timeout_s: float = TIMEOUT_S,
-    body_max_bytes: int = _BODY_MAX_BYTES,
+    headers: dict[str, str],
+    body: bytes,
+    timeout_s: float,
+    body_max_bytes: int,
 ) -> HttpResponse:
-    """Send one request; see ``request``."""
-    target = parse_url(url)
     transport = EnvironmentTransport(connections_max=1)
-    more = {"Accept-Encoding": "identity", **({} if headers is None else headers)}
     async with httpx.AsyncClient(transport=transport, timeout=timeout_s, trust_env=False) as client:
         with _explained(target.host, transport.proxy_for(target), timeout_s):
             async with asyncio.timeout(_STEPS * timeout_s):
-                outgoing = client.build_request(method, target, headers=more, content=body)
+                outgoing = client.build_request(method, target, headers=headers, content=body)
                 response = await client.send(outgoing, stream=True)
         try:
             return HttpResponse(
