@@ -20,7 +20,7 @@ class FakeAnthropic(FakeOpenAI):
 
     @staticmethod
     def handler() -> type[Handler]:
-        """Give the class that answers requests."""
+        """Return the class that answers requests."""
         return _Messages
 
     @property

@@ -122,7 +122,7 @@ class FakeOpenAI:
 
     @staticmethod
     def handler() -> type[Handler]:
-        """Give the class that answers requests."""
+        """Return the class that answers requests."""
         return Handler
 
     @property

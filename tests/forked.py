@@ -108,7 +108,7 @@ def serve(control: socket.socket) -> None:
     for module in sorted(set(MODULES.values())):
         import_module(f"ingress.cli.{module}")
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody has to wait for the processes of the commands
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the processes of the commands
     while True:
         request, descriptors, _, _ = socket.recv_fds(control, _REQUEST_MAX_BYTES, 4)
         if not request:

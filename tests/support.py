@@ -76,7 +76,7 @@ def _is_stopped(task: Path) -> bool:
 
 
 def clean_environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Give our environment without settings and proxies, with the repository importable from anywhere."""
+    """Return our environment without settings and proxies, with the repository importable from anywhere."""
     foreign = ("BRIDGE_", *ENV_FOREIGN, *NETWORK_VARIABLES)
     environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     environ["PYTHONPATH"] = str(ROOT)
@@ -89,14 +89,14 @@ def clean_environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def new_prefix() -> str:
-    """Give a key prefix that no other test has."""
+    """Return a key prefix that no other test has."""
     return f"t{uuid.uuid4().hex[:12]}:"
 
 
 def bridge_environ(
     home: Path, store_url: str, settings: str = "", extra: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Give the environment of a bridge with a key prefix of its own.
+    """Return the environment of a bridge with a key prefix of its own.
 
     Args:
         home: Its workspace; a folder that is there.
@@ -158,7 +158,7 @@ class RunningValkey:
 
 @functools.cache
 def fork_server() -> ForkServer:
-    """Give the process that forks a process for each short command, started now if need be."""
+    """Return the process that forks a process for each short command, started now if need be."""
     return ForkServer(clean_environ())
 
 
@@ -187,5 +187,5 @@ def run_3ox(
 
 
 def threeox(*arguments: str) -> Sequence[str]:
-    """Give the argument list that runs ``3ox`` with this interpreter, installed or not."""
+    """Return the argument list that runs ``3ox`` with this interpreter, installed or not."""
     return [sys.executable, "-m", "ingress.cli.start", *arguments]

@@ -264,7 +264,7 @@ def test_services_with_openais_protocol(
 
 
 def test_a_conversation_that_begins_with_an_answer(configure: Configure, openai: FakeOpenAI) -> None:
-    """The system prompt comes first, whoever wrote the first message that is remembered."""
+    """The system prompt comes first, whichever side wrote the first remembered message."""
     configure()
     provider = choose(configure(), "openai")[0]
     request = AskRequest(

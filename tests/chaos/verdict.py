@@ -25,7 +25,7 @@ _WAYS_BACK = {
     "handed back": "handed back",
     "it was due": "retried",
 }
-#: With ``appendfsync everysec`` the server puts off writing for so long while a sync to a busy disk lasts.
+#: Longest time for which a server with ``appendfsync everysec`` postpones writes while a slow sync lasts.
 WRITTEN_WITHIN_MS = 2_500
 _VARYING = re.compile(r"\b\S+-\d+-[0-9a-f]{4}\b|\b[a-z0-9]{20}\b|\d[\d.,:TZ-]*")  # worker, job, figure
 
@@ -280,7 +280,7 @@ class Judge:
 def _stories(
     accepted: Sequence[Accepted], store: Store, keys: Keys
 ) -> Iterator[tuple[Accepted, str | None, list[Line]]]:
-    """Give each job with its state and its receipt chain."""
+    """Return each job with its state and its receipt chain."""
     decoder = msgspec.json.Decoder(Line)
     for at in range(0, len(accepted), _BATCH):
         jobs = accepted[at : at + _BATCH]
@@ -296,7 +296,7 @@ def story(store: Store, prefix: str, job_id: str) -> list[str]:
 
 
 def resumed_s(outages: Sequence[tuple[float, float]], ends_ms: Sequence[int]) -> list[float]:
-    """Give for each outage how long it took from its end to the next end of a job, in seconds."""
+    """Return for each outage how long it took from its end to the next end of a job, in seconds."""
     ordered = sorted(ends_ms)
     found = []
     for _, back_s in outages:

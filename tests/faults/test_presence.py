@@ -42,7 +42,7 @@ def clock(bridge: Bridge) -> Iterator[DaemonHeartbeat]:
 
 
 def listed(bridge: Bridge) -> list[tuple[str, bool]]:
-    """Give name and health of the daemons as ``3ox status`` does."""
+    """Return name and health of the daemons as ``3ox status`` does."""
     return [(daemon["name"], daemon["healthy"]) for daemon in overview(bridge)["daemons"]]
 
 

@@ -151,7 +151,7 @@ class Api:
         return Client(self.url, self.tokens.make(f"{scope}-{uuid.uuid4().hex[:8]}", scope))  # type: ignore[arg-type]
 
     def log(self) -> str:
-        """Give its log."""
+        """Return its log."""
         return self.loaded.workspace.log_file.read_text()
 
 

@@ -23,7 +23,7 @@ BOUNDARY = "b0undary"
 
 
 def part(name: str, data: bytes, filename: str | None = None) -> bytes:
-    """Give one part of a multipart body."""
+    """Return one part of a multipart body."""
     named = "" if filename is None else f'; filename="{filename}"'
     return (
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{named}\r\n\r\n'.encode()

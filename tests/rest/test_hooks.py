@@ -278,7 +278,7 @@ def test_each_kind_of_sender(api: Api, call: Client) -> None:
         assert [answer.status for answer in answers] == [202, 200], name
         assert answers[0].json["job_id"] == answers[1].json["job_id"]
         assert child_of(call, answers[0].headers["location"])["result"]["nonce"] == json.loads(body)["ref"]
-    # Stripe signs each attempt anew.
+    # Stripe makes a new signature for each attempt.
     again = deliver(api, "stripe", body, json_type | stripe(body, str(int(now) - 5)))
     assert again.status == 200
 
